@@ -1,0 +1,115 @@
+"""An answer: what the machine saw while it ran a case. The reply carries it back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Dict, Optional, Tuple
+
+from harness.values.histogram import Histogram
+
+STATUSES = ("done", "unsupported", "failed")
+
+
+@dataclass(frozen=True)
+class Law:
+    """A count that must hold exactly: `expected` by the law `text`, `observed` by `witness`."""
+
+    name: str
+    expected: int
+    observed: int
+    witness: str
+    text: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether what was observed is what the law says."""
+        return self.expected == self.observed
+
+
+@dataclass(frozen=True)
+class DataCheck:
+    """Bytes compared after the rounds: those that were to arrive, and their neighbours that were not.
+
+    `wrong` counts bytes that differ, `first` describes the first one (side, round, offset, expected, found).
+    """
+
+    bytes_checked: int = 0
+    wrong: int = 0
+    first: str = ""
+
+
+@dataclass(frozen=True)
+class FaultRecord:
+    """One page fault as traced: when it started (ns since the case began), how long it took, where, how many pages.
+
+    `pages` is negative for a failed fault (-errno).
+    """
+
+    start_ns: int
+    duration_ns: int
+    address: int
+    length: int
+    pages: int
+    cpu: int
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What the probes saw: totals per event name, histograms per stage, and one record a fault.
+
+    `lost` counts records that the stream dropped, `missed` probe hits that the kernel did not run; the
+    histograms and counts are complete when `missed` is 0 even if records were lost.
+    """
+
+    counts: Dict[str, int] = field(default_factory=dict)
+    histograms: Tuple[Histogram, ...] = ()
+    faults: Tuple[FaultRecord, ...] = ()
+    lost: int = 0
+    missed: int = 0
+
+
+@dataclass(frozen=True)
+class Leak:
+    """A count of `resource` that was `before` and is `after` (QP, MR, module references, pinned pages, ...)."""
+
+    resource: str
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one case did. Status `done` says only that the workload ended: laws and data are judged by the plan.
+
+    `unsupported`: the machine lacks what `problem` names. `failed`: a work request or a call failed, as
+    `problem` says (work completion status, errno). Times are in guest nanoseconds of CLOCK_MONOTONIC; on an
+    exact machine one of them is one instruction. `operations_ns` has one entry a round.
+    """
+
+    VERSION = 1
+
+    case_id: str
+    status: str
+    problem: str = ""
+    laws: Tuple[Law, ...] = ()
+    data: DataCheck = field(default_factory=DataCheck)
+    trace: Trace = field(default_factory=Trace)
+    leaks: Tuple[Leak, ...] = ()
+    operations_ns: Tuple[int, ...] = ()
+    elapsed_ns: int = 0
+    notes: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The agent's one answer to an order: the same number, ok or the problem, and what the verb yields."""
+
+    VERSION = 1
+
+    number: int
+    ok: bool
+    problem: str = ""
+    answer: Optional[Answer] = None
+    exit_status: int = 0
+    output: str = ""
+    facts: Dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,88 @@
+"""A case: one immutable description of what a machine shall do, and the order that carries it there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Dict, Optional, Tuple
+
+OPERATIONS = ("send", "write", "read", "compare_swap", "fetch_add")
+MAPPINGS = ("anonymous", "shared", "file")
+IOVAS = ("address", "shifted", "zero")
+LOSSES = ("none", "untouched", "dontneed", "remap", "fork", "pageout")
+SIDES = ("local", "remote", "both")
+
+
+@dataclass(frozen=True)
+class Region:
+    """A memory region to register.
+
+    `length` bytes starting `offset` bytes into its first page (0 <= offset < 4096). `mapping` is the kind of
+    memory behind it, one of MAPPINGS. `iova` says which address the region is registered at, one of IOVAS:
+    the address of its first byte, that address plus 2**40 (same offset in the page), or zero-based.
+    """
+
+    length: int
+    offset: int = 0
+    mapping: str = "anonymous"
+    iova: str = "address"
+    odp: bool = True
+
+
+@dataclass(frozen=True)
+class Loss:
+    """How pages are lost before each round: one of LOSSES, on `side` (one of SIDES) of the transfer."""
+
+    how: str = "none"
+    side: str = "remote"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """`rounds` times one operation of OPERATIONS between two regions over one RC connection.
+
+    Local is the side that posts the work request. Each round loses pages first and transfers the whole
+    region (atomics: the first 8 bytes of every page). Regions have equal lengths.
+    """
+
+    operation: str
+    rounds: int
+    local: Region
+    remote: Region
+    loss: Loss = field(default_factory=Loss)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What one run on one machine does; answered once, by an `Answer` with the same id.
+
+    `seed` shifts the start by that many turns of a counted loop; `timeout_s` bounds one work request in
+    guest time; `trace` is False where the cost of watching is itself measured.
+    """
+
+    VERSION = 1
+
+    id: str
+    device: str
+    workload: Workload
+    seed: int = 0
+    timeout_s: float = 20.0
+    trace: bool = True
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is offered to the agent: a number, a verb, and what the verb needs.
+
+    Verbs: `wait` (nothing yet), `prepare` (bring up `device`, compile and attach the probes, rehearse),
+    `case`, `exec` (run `argv`), `shell` (a shell on the machine's second serial line). An agent answers each
+    number once, in a `Reply`.
+    """
+
+    VERSION = 1
+
+    number: int
+    verb: str
+    device: str = ""
+    case: Optional[Case] = None
+    argv: Tuple[str, ...] = ()
+    environment: Dict[str, str] = field(default_factory=dict)

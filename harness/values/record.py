@@ -1,0 +1,43 @@
+"""A record: all that is kept of one case, for people and for machines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Dict, Optional, Tuple
+
+from harness.values.answer import Answer
+from harness.values.case import Case
+from harness.values.symptom import Symptom
+
+VERDICTS = ("pass", "fail", "skip", "error", "known")
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a case did not simply pass: a kind (law, data, console, leak, latency, workload, known, setup) and a line."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """One case and what came of it.
+
+    Verdicts: `pass`; `fail` (the kernel under test did wrong); `known` (failed exactly as its plan says it
+    does on this series); `skip` (a need is missing); `error` (we could not run it). `environment` names the
+    exact kernel, QEMU, image digest, clock and accelerator that ran. `started` is UTC, ISO 8601.
+    """
+
+    VERSION = 1
+
+    plan: str
+    case: Case
+    verdict: str
+    reasons: Tuple[Reason, ...] = ()
+    answer: Optional[Answer] = None
+    symptoms: Tuple[Symptom, ...] = ()
+    environment: Dict[str, str] = field(default_factory=dict)
+    started: str = ""
+    wall_s: float = 0.0
+    log: str = ""

@@ -1,0 +1,20 @@
+"""Something wrong that a kernel said on its console."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Tuple
+
+
+@dataclass(frozen=True)
+class Symptom:
+    """A report found in a kernel log.
+
+    `kind` is from the table in machine/console.py (oops, panic, warn, hung_task, ...), `headline` the line
+    that names it, `fingerprint` the top frames without offsets, equal for equal bugs, `excerpt` its lines.
+    """
+
+    kind: str
+    headline: str
+    fingerprint: str = ""
+    excerpt: Tuple[str, ...] = ()
