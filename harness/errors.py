@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 
 class HarnessError(Exception):
-    """Base of all; `evidence` are lines to show (command, status, last output, log path), `hint` what to try."""
+    """Base of all: `evidence` are lines to show (command, status, output, log), `hint` says what to try."""
 
     exit_status = 3
 

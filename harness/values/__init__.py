@@ -1,1 +1,1 @@
-"""What travels between rooms and machines: frozen values with a versioned JSON form, standard library only."""
+"""What travels between rooms and machines: frozen values with a versioned JSON form."""

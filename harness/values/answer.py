@@ -40,7 +40,7 @@ class DataCheck:
 
 @dataclass(frozen=True)
 class FaultRecord:
-    """One page fault as traced: when it started (ns since the case began), how long it took, where, how many pages.
+    """One page fault as traced: its start in ns since the case began, its duration, its address range.
 
     `pages` is negative for a failed fault (-errno).
     """
@@ -70,7 +70,7 @@ class Trace:
 
 @dataclass(frozen=True)
 class Leak:
-    """A count of `resource` that was `before` and is `after` (QP, MR, module references, pinned pages, ...)."""
+    """A count of `resource` (QP, MR, module references, pinned pages) that grew over the case."""
 
     resource: str
     before: int
@@ -79,9 +79,9 @@ class Leak:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one case did. Status `done` says only that the workload ended: laws and data are judged by the plan.
+    """What one case did.
 
-    `unsupported`: the machine lacks what `problem` names. `failed`: a work request or a call failed, as
+    Status `done` says only that the workload ended; laws and data are judged by the plan. `unsupported`: the machine lacks what `problem` names. `failed`: a work request or a call failed, as
     `problem` says (work completion status, errno). Times are in guest nanoseconds of CLOCK_MONOTONIC; on an
     exact machine one of them is one instruction. `operations_ns` has one entry a round.
     """

@@ -43,10 +43,11 @@ def from_plain(cls: Type[T], plain: Any, path: str = "") -> T:
     if not isinstance(plain, dict):
         raise DecodeError(path, f"expected an object, got {type(plain).__name__}")
     given = dict(plain)
-    if hasattr(cls, "VERSION"):
+    wanted = getattr(cls, "VERSION", None)
+    if wanted is not None:
         version = given.pop("version", None)
-        if version != cls.VERSION:
-            raise DecodeError(path, f"version {version}, this harness reads {cls.VERSION}")
+        if version != wanted:
+            raise DecodeError(path, f"version {version}, this harness reads {wanted}")
     hints = typing.get_type_hints(cls)
     values: Dict[str, Any] = {}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]

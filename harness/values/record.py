@@ -14,7 +14,10 @@ VERDICTS = ("pass", "fail", "skip", "error", "known")
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a case did not simply pass: a kind (law, data, console, leak, latency, workload, known, setup) and a line."""
+    """Why a case did not simply pass, in a line.
+
+    Kinds: law, data, console, leak, latency, workload, known, setup, need.
+    """
 
     kind: str
     text: str
