@@ -17,8 +17,9 @@ class Region:
     """A memory region to register.
 
     `length` bytes starting `offset` bytes into its first page (0 <= offset < 4096). `mapping` is the kind of
-    memory behind it, one of MAPPINGS. `iova` says which address the region is registered at, one of IOVAS:
-    the address of its first byte, that address plus 2**40 (same offset in the page), or zero-based.
+    memory behind it, one of MAPPINGS (`file`: a private mapping of a file in memory). `iova` says which
+    address the region is registered at, one of IOVAS: the address of its first byte, that address plus 2**40
+    (same offset in the page), or zero-based.
     """
 
     length: int
@@ -41,7 +42,8 @@ class Workload:
     """`rounds` times one operation of OPERATIONS between two regions over one RC connection.
 
     Local is the side that posts the work request. Each round loses pages first and transfers the whole
-    region (atomics: the first 8 bytes of every page). Regions have equal lengths.
+    region (atomics: the first 8 bytes of every page). Regions have equal lengths. `mtu_bytes` is the path
+    MTU: a message travels in packets of that size, and each packet finds its pages for itself.
     """
 
     operation: str
@@ -49,6 +51,7 @@ class Workload:
     local: Region
     remote: Region
     loss: Loss = field(default_factory=Loss)
+    mtu_bytes: int = 1024
 
 
 @dataclass(frozen=True)
