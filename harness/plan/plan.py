@@ -29,10 +29,10 @@ class Expect:
 
 @dataclass(frozen=True)
 class Known:
-    """A stock kernel's defect: on this series the case fails with this kind of reason, and must."""
+    """A stock kernel's defect: on this series the case fails, for reasons of these kinds only, and must."""
 
     kernel: str
-    kind: str
+    kinds: tuple[str, ...]
     text: str
 
 
@@ -143,10 +143,10 @@ def _known(source: Source, entries: Any) -> tuple[Known, ...]:
     for entry in entries:
         for key, value in entry.items():
             check(source, f"known.{key}", value)
-        for key in ("kernel", "kind", "text"):
+        for key in ("kernel", "kinds", "text"):
             if key not in entry:
                 raise source.error(f"known.{key}", "missing")
-    return tuple(Known(entry["kernel"], entry["kind"], entry["text"]) for entry in entries)
+    return tuple(Known(entry["kernel"], tuple(entry["kinds"]), entry["text"]) for entry in entries)
 
 
 def _workload(settings: dict[str, Any]) -> Workload:

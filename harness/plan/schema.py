@@ -60,7 +60,7 @@ SCHEMA: dict[str, Key] = {
     "expect.leaks": Key(bool),
     "expect.faults": Key(int),
     "known.kernel": Key(str, tuple(name for name in SERIES if name != "newest")),
-    "known.kind": Key(str, REASONS),
+    "known.kinds": Key(str, REASONS, items=True),
     "known.text": Key(str),
 }
 
