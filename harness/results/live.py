@@ -145,11 +145,13 @@ class LiveView(View):
         """Show the case among those running."""
         self._steps.clear()
         self._running[case_id] = time.monotonic()
+        self._live.refresh()
 
     def case_finished(self, record: Record) -> None:
         """Let the case scroll by."""
         self._running.pop(record.case.id, None)
         super().case_finished(record)
+        self._live.refresh()
 
     def progress(self, what: str, done: float = 0, total: float = 0) -> None:
         """Show the step, or take it away when it is done."""
@@ -161,8 +163,7 @@ class LiveView(View):
     def _picture(self) -> RenderableType:
         rows = Table.grid(padding=(0, 1))
         for what, (done, total) in list(self._steps.items()):
-            bar = ProgressBar(total=total or None, completed=done, width=24, pulse=not total)
-            rows.add_row(bar, Text(one_line(what, 100)))
+            rows.add_row(_bar(done, total), Text(one_line(what, 100)))
         now = time.monotonic()
         running = list(self._running.items())
         for case_id, began in running[:_RUNNING_LISTED]:
@@ -178,9 +179,21 @@ class LiveView(View):
         for verdict in VERDICTS:
             if self.counts[verdict]:
                 said.append(f"  {self.counts[verdict]} {VERDICT_PLURALS[verdict]}", style=STYLES[verdict])
-        bar = ProgressBar(total=self.expected or None, completed=finished, width=24, pulse=not self.expected)
-        line.add_row(bar, said)
+        line.add_row(_bar(finished, self.expected), said)
         return line
+
+
+def _bar(done: float, total: float) -> ProgressBar:
+    return ProgressBar(
+        total=total or None,
+        completed=done,
+        width=24,
+        pulse=not total,
+        style="bright_black",
+        complete_style="blue",
+        finished_style="blue",
+        pulse_style="blue",
+    )
 
 
 def open_view(console: Console) -> View:
