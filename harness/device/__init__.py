@@ -1,0 +1,1 @@
+"""Gives a machine one RDMA device and takes it back."""

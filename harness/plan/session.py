@@ -1,0 +1,240 @@
+"""All that running cases needs, opened once: cache, archive, QEMU, snapshots. From a planned case to its record."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+
+import harness
+from harness.debian import Archive
+from harness.device import soft_roce
+from harness.errors import GuestError, SetupError, Unsupported, UsageError
+from harness.host import LocalHost
+from harness.kernel.packages import Kernel, Kernels
+from harness.ledger import Ledger
+from harness.machine.console import scan
+from harness.machine.image import ImageSpec
+from harness.machine.qemu import Qemu, find_qemu, probe_accelerator
+from harness.machine.snapshot import Snapshot, Studio
+from harness.plan.plan import Planned
+from harness.plan.verdict import judge
+from harness.store import Store, default_root
+from harness.values import codec
+from harness.values.answer import Answer
+from harness.values.case import Order
+from harness.values.record import Reason, Record
+
+PREPARE, CASE = 1, 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the user may choose for a session; None is the default."""
+
+    cache: Path | None = None
+    cache_limit_bytes: int | None = None
+    mirror: str | None = None
+    image: str = "trixie"
+    images: Path | None = None
+
+
+class Session:
+    """A context manager; `say` takes a line of progress on long work."""
+
+    def __init__(self, options: Options, say: Callable[[str], None] = lambda line: None) -> None:
+        self.options = options
+        self.say = say
+        limit = {} if options.cache_limit_bytes is None else {"limit_bytes": options.cache_limit_bytes}
+        self.store = Store(options.cache or default_root(), **limit)
+        self.ledger = Ledger(self.store.root / "runs")
+        self.host = LocalHost(self.ledger)
+        self.archive = Archive(self.store, self.host, options.mirror)
+        self.kernels = Kernels(self.archive)
+        self._kernels: dict[str, Kernel] = {}
+        self._studio: Studio | None = None
+        self._qemu: Qemu | None = None
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End everything that the session started."""
+        self.ledger.close()
+        self.store.close()
+
+    @property
+    def qemu(self) -> Qemu:
+        """The QEMU to use, found or fetched at first use."""
+        if self._qemu is None:
+            self.say("looking for QEMU")
+            self._qemu = find_qemu(self.archive)
+        return self._qemu
+
+    @property
+    def studio(self) -> Studio:
+        """Snapshots of the chosen image."""
+        if self._studio is None:
+            spec = ImageSpec.load(
+                find_folder("vm-images", self.options.images) / f"{self.options.image}.toml"
+            )
+            self._studio = Studio(self.archive, self.qemu, spec, self.say)
+        return self._studio
+
+    def kernel(self, series: str) -> Kernel:
+        """A kernel by series or release, fetched at first use."""
+        if series not in self._kernels:
+            self.say(f"kernel {series}")
+            self._kernels[series] = self.kernels.get(series)
+        return self._kernels[series]
+
+    def accelerator(self, kernel: Kernel) -> tuple[str, str]:
+        """The accelerator that works here, and why."""
+        return probe_accelerator(self.qemu, kernel.vmlinuz, self.host, self.store)
+
+    def prepared(self, series: str, device: str, clock: str) -> tuple[Kernel, Snapshot]:
+        """A machine with the device up and traced, ready to restore."""
+        if device != soft_roce.NAME:
+            raise UsageError(f"unknown device {device!r}", [f"devices: {soft_roce.NAME}"])
+        kernel = self.kernel(series)
+        accelerator = "tcg" if clock == "exact" else self.accelerator(kernel)[0]
+        shape = self.studio.shape(clock, accelerator)
+        return kernel, self.studio.prepared(kernel, shape, soft_roce.prepare(PREPARE))
+
+    def run(self, planned: Planned, twice: bool = False, no_skip: bool = False) -> tuple[Record, str]:
+        """Run one case; returns its record and the machine's console."""
+        began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+        record = Record(planned.plan.name, planned.case, "error", started=started)
+        console = ""
+        try:
+            kernel, snapshot = self.prepared(planned.kernel, planned.case.device, planned.clock)
+            record = dataclasses.replace(record, environment=self._environment(kernel, snapshot, planned))
+            _check_needs(planned, snapshot)
+            record, console = self._execute(record, planned, kernel, snapshot, twice)
+        except Unsupported as error:
+            verdict = "fail" if no_skip else "skip"
+            record = dataclasses.replace(record, verdict=verdict, reasons=(Reason("need", error.headline),))
+        except UsageError:
+            raise
+        except SetupError as error:
+            record = dataclasses.replace(record, reasons=(Reason("setup", error.render()),))
+        return dataclasses.replace(record, wall_s=round(time.monotonic() - began, 3)), console
+
+    def _execute(
+        self, record: Record, planned: Planned, kernel: Kernel, snapshot: Snapshot, twice: bool
+    ) -> tuple[Record, str]:
+        answer, console, failures = self._once(planned, snapshot)
+        if answer is not None and answer.status == "unsupported":
+            raise Unsupported(answer.problem)
+        if twice and answer is not None:
+            again, _, _ = self._once(planned, snapshot)
+            difference = first_difference(answer, again)
+            if difference:
+                failures += (Reason("exact", f"a second run answered differently: {difference}"),)
+        symptoms = scan(console.splitlines())
+        verdict, reasons = judge(planned, kernel.release, answer, symptoms, failures)
+        return dataclasses.replace(
+            record, verdict=verdict, reasons=reasons, answer=answer, symptoms=symptoms
+        ), console
+
+    def _once(self, planned: Planned, snapshot: Snapshot) -> tuple[Answer | None, str, tuple[Reason, ...]]:
+        """One restore, one answer; a kernel that failed gives a reason instead."""
+        order = Order(CASE, "case", planned.case.device, planned.case)
+        with self.ledger.scratch_folder("case") as folder:
+            answer: Answer | None = None
+            failures: tuple[Reason, ...] = ()
+            try:
+                with self.studio.restore(snapshot, order, folder) as machine:
+                    reply = machine.wait(planned.deadline_s)
+                if not reply.ok:
+                    raise SetupError("the agent failed", reply.problem.splitlines())
+                answer = reply.answer
+            except GuestError as error:
+                kind = "console" if type(error).__name__ != "Hang" else "workload"
+                failures = (Reason(kind, error.render()),)
+            console = (folder / "console").read_text(errors="replace")
+        return answer, console, failures
+
+    def _environment(self, kernel: Kernel, snapshot: Snapshot, planned: Planned) -> dict[str, str]:
+        return {
+            "kernel": kernel.release,
+            "kernel_package": kernel.version,
+            "series": planned.kernel,
+            "device": planned.case.device,
+            "clock": snapshot.shape.clock,
+            "accelerator": snapshot.shape.accelerator,
+            "qemu": self.qemu.version,
+            "image": self.studio.image.digest,
+            "snapshot": snapshot.key,
+            "harness": version(),
+            "host": platform.node(),
+            **{f"machine.{name}": value for name, value in snapshot.facts.items()},
+        }
+
+
+def _check_needs(planned: Planned, snapshot: Snapshot) -> None:
+    """Needs are dotted names: `odp.rc.write` asks that fact `odp.rc` lists `write`."""
+    for need in planned.plan.needs:
+        fact, _, word = need.rpartition(".")
+        if word not in snapshot.facts.get(fact, "").split():
+            has = snapshot.facts.get(fact, "nothing")
+            raise Unsupported(f"needs {need}; {planned.case.device} on this kernel has {fact}: {has}")
+
+
+def first_difference(one: object, other: object) -> str:
+    """Where two answers differ first, as `trace.counts.faults: 8 != 9`; empty if they are equal."""
+    return _difference(codec.to_plain(one), codec.to_plain(other), "")
+
+
+def _difference(one: object, other: object, path: str) -> str:
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in sorted({*one, *other}):
+            found = _difference(one.get(key), other.get(key), f"{path}.{key}")
+            if found:
+                return found
+        return ""
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for index, pair in enumerate(zip(one, other, strict=True)):
+            found = _difference(*pair, f"{path}[{index}]")
+            if found:
+                return found
+        return ""
+    return "" if one == other else f"{path.lstrip('.')}: {one!r} != {other!r}"
+
+
+def find_folder(name: str, given: Path | None) -> Path:
+    """testplans/ or vm-images/: as given, else beside this package in its checkout, else a UsageError."""
+    if given is not None:
+        if given.is_dir():
+            return given
+        raise UsageError(f"{given} is no folder")
+    checkout = Path(harness.__file__).resolve().parents[1] / name
+    for folder in (checkout, Path.cwd() / name):
+        if folder.is_dir():
+            return folder
+    raise UsageError(f"no folder {name}/ here", hint=f"run in a checkout, or give --{name} DIR")
+
+
+def version() -> str:
+    """The harness's version, with the commit when it runs from a checkout."""
+    try:
+        commit = subprocess.run(
+            ["git", "-C", str(Path(harness.__file__).parent), "describe", "--always", "--dirty"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return harness.__version__
+    return f"{harness.__version__}+{commit}"

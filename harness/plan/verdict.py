@@ -1,0 +1,91 @@
+"""From an answer to a verdict: what the plan expects against what was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.plan.plan import Expect, Known, Planned
+from harness.values.answer import Answer
+from harness.values.histogram import percentile
+from harness.values.record import Reason
+from harness.values.symptom import Symptom
+
+SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
+
+
+def judge(
+    planned: Planned,
+    release: str,
+    answer: Answer | None,
+    symptoms: tuple[Symptom, ...],
+    failures: tuple[Reason, ...] = (),
+) -> tuple[str, tuple[Reason, ...]]:
+    """Verdict and reasons of a case that ran on the kernel `release`; `failures` are what ended it early."""
+    reasons = (*failures, *_console(planned.plan.expect, symptoms, failures))
+    if answer is not None:
+        reasons += tuple(_reasons(planned.plan.expect, answer))
+    known = [k for k in planned.plan.known if release.startswith(k.kernel + ".")]
+    if known:
+        return _judge_known(known, reasons)
+    return ("fail" if reasons else "pass"), reasons
+
+
+def _judge_known(known: list[Known], reasons: tuple[Reason, ...]) -> tuple[str, tuple[Reason, ...]]:
+    kinds = {entry.kind for entry in known}
+    texts = tuple(Reason("known", entry.text) for entry in known)
+    unexpected = tuple(reason for reason in reasons if reason.kind not in kinds)
+    if unexpected:
+        return "fail", unexpected + texts
+    missing = kinds - {reason.kind for reason in reasons}
+    if missing:
+        gone = Reason(
+            "known", f"did not fail as known ({', '.join(sorted(missing))}): is it mended in this kernel?"
+        )
+        return "fail", (gone, *texts)
+    return "known", reasons + texts
+
+
+def _console(expect: Expect, symptoms: tuple[Symptom, ...], failures: tuple[Reason, ...]) -> Iterator[Reason]:
+    if expect.console == "any" or any(f.kind == "console" for f in failures):
+        return
+    for symptom in symptoms:
+        yield Reason("console", f"{symptom.kind}: {symptom.headline}")
+
+
+def _reasons(expect: Expect, answer: Answer) -> Iterator[Reason]:
+    if answer.status == "failed":
+        yield Reason("workload", answer.problem)
+    if answer.trace.missed:
+        yield Reason("law", f"{answer.trace.missed} probe hits were missed: the counts are no witness")
+    if expect.laws and answer.status == "done":
+        for law in answer.laws:
+            if not law.holds:
+                yield Reason(
+                    "law",
+                    f"{law.name}: expected {law.expected} ({law.text}), observed {law.observed} by {law.witness}",
+                )
+    if expect.faults is not None:
+        seen = answer.trace.counts.get("faults", 0)
+        if seen != expect.faults:
+            yield Reason("law", f"expected {expect.faults} faults, traced {seen}")
+    if expect.data and answer.data.wrong:
+        yield Reason(
+            "data", f"{answer.data.wrong} of {answer.data.bytes_checked} bytes are wrong: {answer.data.first}"
+        )
+    if expect.leaks:
+        for leak in answer.leaks:
+            yield Reason("leak", f"{leak.resource}: {leak.before} before, {leak.after} after")
+    yield from _latency(expect, answer)
+
+
+def _latency(expect: Expect, answer: Answer) -> Iterator[Reason]:
+    for key, bound in expect.latency.items():
+        stage, share, _ = key.rsplit("_", 2)
+        if stage == "operation":
+            values = answer.operations_ns
+        else:
+            values = tuple(fault.duration_ns for fault in answer.trace.faults)
+        if not values:
+            yield Reason("latency", f"{key}: nothing was measured")
+        elif percentile(values, SHARES[share]) > bound:
+            yield Reason("latency", f"{key}: {percentile(values, SHARES[share])} ns, at most {bound}")
