@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib
 import os
 import subprocess
 import sys
@@ -137,9 +138,9 @@ def serve(source: str, destination: str) -> None:
 def import_all() -> Dict[str, str]:
     """Import what cases will need; says which versions, or what could not be imported and why."""
     facts = {"python": sys.version.split()[0], "kernel": os.uname().release}
-    for name in ("pyroute2", "bcc", "harness.guest.connection"):
+    for name in ("pyroute2", "bcc", "pyverbs", "harness.guest.connection"):
         try:
-            module = __import__(name)
+            module = importlib.import_module(name)
             facts[name] = str(getattr(module, "__version__", "imported"))
         except ImportError as error:
             facts[name] = f"not imported: {error}"

@@ -135,8 +135,9 @@ class Rounds:
         self.first = self.first or (first and f"child, round {turn}, {first}")
 
     def _check(self, turn: int) -> None:
-        for name, memory in zip(SIDES, self.memories):
+        for name, memory, model in zip(SIDES, self.memories, self.models):
             self.checked += memory.size
+            model.read_all()
             wrong, first = memory.difference()
             self.wrong += wrong
             self.first = self.first or (first and f"{name}, round {turn}, {first}")

@@ -66,6 +66,11 @@ class PageModel:
         for page in range(len(self.cpu)):
             self._cpu_write(page)
 
+    def read_all(self) -> None:
+        """The CPU reads every page: one that is not mapped is mapped as a read maps it."""
+        for page in range(len(self.cpu)):
+            self._cpu_read(page)
+
     def drop(self) -> None:
         """All pages are unmapped by one call (madvise, munmap): one invalidation."""
         self.cpu = [NONE] * len(self.cpu)
@@ -101,10 +106,8 @@ class PageModel:
         for page in pages:
             if write:
                 self._cpu_write(page)
-            elif self.cpu[page] == NONE:
-                self.cpu[page] = SOURCE if self.private else WRITABLE
-            elif self.cpu[page] == SWAPPED:
-                self.cpu[page] = WRITABLE
+            else:
+                self._cpu_read(page)
         for page in pages:
             self._see(page, write)
 
@@ -114,6 +117,12 @@ class PageModel:
             self.device[page] = WRITE
         elif state in (SOURCE, FORKED, ALONE) and not write:
             self.device[page] = READ
+
+    def _cpu_read(self, page: int) -> None:
+        if self.cpu[page] == NONE:
+            self.cpu[page] = SOURCE if self.private else WRITABLE
+        elif self.cpu[page] == SWAPPED:
+            self.cpu[page] = WRITABLE
 
     def _cpu_write(self, page: int) -> None:
         if self.cpu[page] in (SOURCE, FORKED):
