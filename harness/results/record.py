@@ -3,7 +3,7 @@
     RESULTS/
       index.json                  what was to run, where, and whether the run came to its end
       records/NNN-<case id>.json  one Record each, in the order in which they finished
-      logs/NNN-<case id>.<kind>   console, agent and workload logs, named by `Record.log`
+      logs/<case id>.<kind>.log   console, agent and workload logs, named by `Record.log`
 
 A record is written to a hidden file, synced, and renamed: whoever reads a run, also one that was killed or is
 still going, sees whole records only.
