@@ -126,7 +126,10 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--results", type=Path, metavar="DIR", help="default: odp-results/TIME")
     run.add_argument("-k", metavar="EXPR", help="only cases whose name matches (as pytest -k)")
     run.add_argument("-x", action="store_true", help="stop at the first failure")
-    run.add_argument("-j", "--jobs", type=int, default=1, help="cases at the same time (default 1)")
+    jobs = os.cpu_count() or 1
+    run.add_argument(
+        "-j", "--jobs", type=int, default=jobs, help=f"cases at the same time (default here: {jobs})"
+    )
     run.add_argument("--list", action="store_true", help="print the cases and run none")
 
 
