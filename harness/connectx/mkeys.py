@@ -124,8 +124,8 @@ class Keys:
     def __init__(self, hca: Hca) -> None:
         self._hca = hca
 
-    def find(self, value: int, pd: int, syndrome: int) -> Key:
-        """The key of that value if it may be used in `pd`; Refused with `syndrome` otherwise."""
+    def find(self, value: int, pd: int | None, syndrome: int) -> Key:
+        """The key of that value if it may be used in `pd` (None: in any); Refused with `syndrome` otherwise."""
         key: Key | None = self._hca.judge.table("mkey").get(value >> 8)
         if key is None:
             raise Refused(syndrome, f"no key {value:#x}")
@@ -133,12 +133,12 @@ class Keys:
             raise Refused(syndrome, f"key {value:#x} is free")
         if key.fields["mkey_7_0"] != value & 0xFF:
             raise Refused(syndrome, f"key {value:#x}: the variant is {key.fields['mkey_7_0']:#x}")
-        if key.fields["pd"] != pd:
+        if pd is not None and key.fields["pd"] != pd:
             raise Refused(syndrome, f"key {value:#x} is of PD {key.fields['pd']}, not {pd}")
         return key
 
     def access(
-        self, value: int, va: int, length: int, pd: int, need: str, syndrome: int
+        self, value: int, va: int, length: int, pd: int | None, need: str, syndrome: int
     ) -> tuple[list[Span], Absent | None]:
         """Where `length` bytes at `va` of a key are, up to the first absent page.
 

@@ -96,6 +96,8 @@ class QueuePair(Thing):
     """A QP. Counters run freely; the send queue counts blocks of 64 bytes, the receive queue entries.
 
     `context` is its `qpc`, kept current for queries; what every WQE needs is taken out of it by `refresh`.
+    The driver's UMR QP has no PD: it may use any key. Ref: Linux 7.2 drivers/infiniband/hw/mlx5/qp.c
+    create_kernel_qp.
     """
 
     kind: ClassVar[str] = "qp"
@@ -103,7 +105,7 @@ class QueuePair(Thing):
     ring: Ring
     state: int = RST
     service: int = RC
-    pd: int = 0
+    pd: int | None = None
     user_index: int = 0
     send_cq: int = 0
     receive_cq: int = 0
@@ -122,7 +124,8 @@ class QueuePair(Thing):
     def refresh(self) -> None:
         """Take what is needed often out of the context."""
         get = self.context.__getitem__
-        self.service, self.pd, self.user_index = get("st"), get("pd"), get("user_index")
+        self.service, self.user_index = get("st"), get("user_index")
+        self.pd = None if self.service == REG_UMR else get("pd")
         self.send_cq, self.receive_cq = get("cqn_snd"), get("cqn_rcv")
         self.remote, self.record = get("remote_qpn"), get("dbr_addr")
         rq_type = get("rq_type")
@@ -134,7 +137,9 @@ class QueuePair(Thing):
 
     def refers(self) -> Iterable[tuple[str, int]]:
         """Its PD, queues, UAR page."""
-        needs = [("pd", self.pd), ("uar", self.context["uar_page"])]
+        needs = [("uar", self.context["uar_page"])]
+        if self.pd is not None:
+            needs.append(("pd", self.pd))
         if self.send_blocks:
             needs.append(("cq", self.send_cq))
         if self.receive_count or self.srq is not None:

@@ -11,7 +11,7 @@ from harness.connectx.queues import ring_of
 if TYPE_CHECKING:
     from harness.wire.ifc import View
 
-LAYOUTS = {"2ERR_QP": "qp_2err", "2RST_QP": "qp_2rst"}
+LAYOUTS = {"2ERR_QP": "qp_2err", "2RST_QP": "qp_2rst", "SQD_RTS_QP": "sqd2rts_qp"}
 """Structures that are not named after their command. Ref: Linux 7.2 include/linux/mlx5/mlx5_ifc.h."""
 
 
@@ -26,7 +26,7 @@ class QpCommands(Commands):
         return found
 
     def _transition(self, name: str) -> Handler:
-        carries = bool(TRANSITIONS[name][2]) or name in ("RTS2RTS_QP", "SQERR2RTS_QP")
+        carries = bool(TRANSITIONS[name][2]) or name in ("RTS2RTS_QP", "SQERR2RTS_QP", "SQD_RTS_QP")
 
         def run(request: View, reply: View) -> None:
             qp: QueuePair = self.hca.judge.get("qp", request["qpn"], name)
