@@ -12,6 +12,10 @@ Accesses and ticks carry what the card found in guest memory and what it did the
 hex: `saw`, `did`; vectors it raised in order: `irq`; a BAR read what it gave: `g`. Of what it saw, only bytes
 that differ from what the log has told before are written: so a whole driver probe stays small, and a replay
 has the same memory under the card at every step.
+
+What a card did through a view is taken when the access ends. A guest that runs on meanwhile may have written
+there, too, and that passes for the card's: for a log to replay exactly, record with one vCPU and without
+posted writes.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, Protocol, cast
+from typing import IO, Any, Protocol, cast, runtime_checkable
 
 from harness.connectx.memory import Map, Memory, anonymous
 from harness.connectx.vfio_user import Device
@@ -163,14 +167,15 @@ class RecordingMemory(Memory):
         shadow = self._shadows[granted.address][start : start + len(piece)]
         now, told = bytes(piece), bytes(shadow)
         if now != told:
-            self._close_views()  # what the card itself wrote before this is its doing, not news
+            self.settle()  # what the card itself wrote before this is its doing, not news
             told = bytes(shadow)
             if now != told:
                 self._saw += changes(address, told, now)
                 shadow[:] = now
         self._open.append((address, piece, shadow))
 
-    def _close_views(self) -> None:
+    def settle(self) -> None:
+        """Note what has become of the views so far."""
         for address, piece, shadow in self._open:
             now, told = bytes(piece), bytes(shadow)
             if now != told:
@@ -184,7 +189,7 @@ class RecordingMemory(Memory):
 
     def finish(self) -> Entry:
         """The access is over: what was seen and done, empty parts left out."""
-        self._close_views()
+        self.settle()
         self._open.clear()
         parts = {"saw": self._saw, "did": self._did}
         return {name: part for name, part in parts.items() if part}
@@ -196,27 +201,49 @@ class RecordingInterrupts:
     def __init__(self, inner: Interrupts) -> None:
         self.inner = inner
         self.raised: list[int] = []
+        self.before: Callable[[], None] = lambda: None
 
     def fire(self, vector: int) -> None:
-        """Raise one."""
+        """Raise one; what was done until now is noted before the guest hears of it."""
+        self.before()
         self.raised.append(vector)
         self.inner.fire(vector)
+
+
+@runtime_checkable
+class Clocked(Protocol):
+    """A device that takes its time from a clock that can be replaced."""
+
+    clock: Callable[[], float]
 
 
 class Recorder:
     """A device that tells the log of every access to the one inside."""
 
     def __init__(
-        self, device: Device, memory: RecordingMemory, interrupts: RecordingInterrupts, sink: Sink
+        self,
+        device: Device,
+        memory: RecordingMemory,
+        interrupts: RecordingInterrupts,
+        sink: Sink,
+        time_us: Callable[[], int] = now_us,
     ) -> None:
         self.device = device
+        self._time_us = time_us
+        interrupts.before = memory.settle
+        if isinstance(device, Clocked):
+            device.clock = self.clock
         self._memory = memory
         self._interrupts = interrupts
         self._sink = sink
-        self._began_us = 0
+        self._began_us = time_us()
+
+    def clock(self) -> float:
+        """Seconds; stands still during an access, so that a replay sees the same."""
+        return self._began_us / 1e6
 
     def _begin(self) -> None:
-        self._began_us = now_us()
+        self._began_us = self._time_us()
         self._memory.begin()
         self._interrupts.raised = []
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from harness.connectx.log import Entry, Recorder, RecordingInterrupts, RecordingMemory, Sink, entries
 from harness.connectx.memory import Map, anonymous
 from harness.connectx.vfio_user import Device
 
-Clock = Callable[[], float]
-Build = Callable[[RecordingMemory, RecordingInterrupts, Sink, Clock], Device]
+Build = Callable[[RecordingMemory, RecordingInterrupts, Sink], Device]
+Pairs = Sequence[Sequence[Any]]
 _COMPARED = ("g", "did", "irq")
 _ACCESSES = ("read", "write", "tick", "reset", "detach")
 
@@ -70,8 +71,8 @@ class _Silent:
 def replay(path: Path, build: Build) -> Outcome:
     """Feed the accesses of a log to the device that `build` makes, with the guest memory they saw.
 
-    `build` gets the memory, the interrupts, a sink for the device's notes and the recorded clock (seconds).
-    An exception of the device counts as a difference.
+    `build` gets the memory, the interrupts and a sink for the device's notes; a device with a `clock` gets
+    the recorded one. An exception of the device counts as a difference.
     """
     outcome = Outcome()
     played: list[Entry] = []
@@ -82,7 +83,7 @@ def replay(path: Path, build: Build) -> Outcome:
 
     memory = StandInMemory(hear)
     interrupts = RecordingInterrupts(_Silent())
-    device = Recorder(build(memory, interrupts, hear, lambda: time_us / 1e6), memory, interrupts, hear)
+    device = Recorder(build(memory, interrupts, hear), memory, interrupts, hear, lambda: time_us)
     for number, entry in enumerate(entries(path), 1):
         time_us = entry.get("t", time_us)
         if entry["k"] == "map" and entry["shared"]:
@@ -115,8 +116,32 @@ def _compare(number: int, entry: Entry, played: list[Entry]) -> list[Difference]
     now = played[-1] if played else {}
     found = []
     for what in _COMPARED:
-        recorded = [list(pair) for pair in entry.get(what, ())] if what == "did" else entry.get(what)
-        replayed = [list(pair) for pair in now.get(what, ())] if what == "did" else now.get(what)
+        recorded, replayed = entry.get(what), now.get(what)
+        if what == "did" and recorded != replayed:
+            recorded, replayed = _only_in(recorded, replayed), _only_in(replayed, recorded)
         if recorded != replayed:
             found.append(Difference(number, what, recorded, replayed, entry))
     return found
+
+
+def _only_in(these: Pairs | None, others: Pairs | None) -> list[tuple[str, str]]:
+    """Bytes that `these` leave in memory and `others` do not, as runs of (hex address, hex)."""
+    bytes_here, bytes_there = _by_byte(these), _by_byte(others)
+    runs: list[tuple[int, list[int]]] = []
+    for address in sorted(bytes_here):
+        byte = bytes_here[address]
+        if bytes_there.get(address) == byte:
+            continue
+        if runs and runs[-1][0] + len(runs[-1][1]) == address:
+            runs[-1][1].append(byte)
+        else:
+            runs.append((address, [byte]))
+    return [(hex(address), bytes(run).hex()) for address, run in runs]
+
+
+def _by_byte(pairs: Pairs | None) -> dict[int, int]:
+    return {
+        address + index: byte
+        for address, text in pairs or ()
+        for index, byte in enumerate(bytes.fromhex(text))
+    }

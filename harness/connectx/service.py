@@ -37,11 +37,16 @@ Build = Callable[[Memory, Interrupts, Callable[[Note], None]], Device]
 
 
 @runtime_checkable
-class Steered(Protocol):
-    """A device that takes rules and tells findings and counters of its own."""
+class Armed(Protocol):
+    """A device that takes rules."""
 
     def arm(self, rules: Sequence[Any]) -> None:
         """Replace the rules."""
+
+
+@runtime_checkable
+class Told(Protocol):
+    """A device that tells findings and counters of its own."""
 
     def findings(self) -> list[Note]:
         """What the driver did wrong, each with kind, subject and detail."""
@@ -138,7 +143,7 @@ class Service:
         rules = body.get("rules")
         if not isinstance(rules, list):
             raise UsageError("rules: a list")
-        if not isinstance(self.model, Steered):
+        if not isinstance(self.model, Armed):
             raise UsageError("this card takes no rules")
         self.model.arm(rules)
         return {"armed": len(rules)}
@@ -149,12 +154,12 @@ class Service:
 
     def findings(self) -> list[Note]:
         """The device's findings, then the transport's."""
-        own = self.model.findings() if isinstance(self.model, Steered) else []
+        own = self.model.findings() if isinstance(self.model, Told) else []
         return [*own, *self.found]
 
     def counters(self) -> dict[str, Any]:
         """Numbers of the device and of the transport."""
-        own = self.model.counters() if isinstance(self.model, Steered) else {}
+        own = self.model.counters() if isinstance(self.model, Told) else {}
         transport = {**self.answers.counters, "clients": self.server.clients}
         return {
             **own,

@@ -3,6 +3,7 @@
 import os
 import socket
 import struct
+from pathlib import Path
 
 from harness.connectx.client import Client
 from harness.connectx.interrupts import EventInterrupts
@@ -16,6 +17,11 @@ PAGE = 4096
 DOORBELL = 0x100
 BROKEN = 0x200
 LATER = 0x300
+
+
+def descriptors():
+    """How many this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 class Toy:
@@ -71,9 +77,7 @@ class Rig:
         self.device = device(self.memory, interrupts or self.events)
         self.face = Face(registers_size=8192)
         config = ConfigSpace(self.face)
-        self.answers = Answers(
-            wrap(self), config, self.memory, self.events, lambda kind, details: self.reports.append((kind, details))
-        )
+        self.answers = Answers(wrap(self), config, self.memory, self.events, self.report)
         self.server = Server(self.answers, self.loop)
         self.ram = os.memfd_create("guest")
         os.ftruncate(self.ram, 16 * PAGE)
@@ -85,6 +89,9 @@ class Rig:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self.server.attach(ours)
         return Client(theirs, pump=self.loop.once)
+
+    def report(self, kind, details):
+        self.reports.append((kind, details))
 
     def kinds(self):
         return [kind for kind, _ in self.reports]

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
@@ -83,7 +84,7 @@ def test_mappings_are_given_back(memory, ram):
     """Mutation: keep the views of revoked maps in a list."""
 
     def mapped():
-        return sum("memfd:guest" in line for line in open("/proc/self/maps"))
+        return sum("memfd:guest" in line for line in Path("/proc/self/maps").open())
 
     before = mapped()
     for _ in range(50):

@@ -12,7 +12,7 @@ from harness.connectx.client import CONFIG, Answered
 from harness.connectx.frames import Command
 from harness.connectx.interrupts import MSIX
 from harness.connectx.pci import SIZE
-from harness.tests.unit.connectx.rig import BROKEN, DOORBELL, LATER, PAGE, Rig
+from harness.tests.unit.connectx.rig import BROKEN, DOORBELL, LATER, PAGE, Rig, descriptors
 
 
 def test_version_answer_is_shorter_than_qemus_question():
@@ -90,14 +90,14 @@ def test_a_descriptor_goes_to_its_own_map_when_messages_arrive_together(rig):
 
 def test_eventfds_for_error_and_request_are_taken_off(rig):
     """Mutation: leave the descriptors of other indexes on a common list, so that the next map gets one."""
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     for index in (3, 4):
         event = os.eventfd(0)
         rig.client.ask(Command.SET_IRQS, frames.SET_IRQS.pack(20, 4 | 32, index, 0, 1), [event])
         os.close(event)
     rig.client.map(0xE0000, PAGE, None)
     assert rig.memory.maps[0].view is None
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
 
 
 def test_interrupts_can_be_taken_back(rig):
@@ -152,7 +152,9 @@ def test_posted_writes_are_not_answered(rig):
     assert not rig.client._replies
 
 
-@pytest.mark.parametrize("place", [(0, 8190, 4), (0, 1 << 63, 4), (1, 0, 1), (9, 0, 1), (6, 0, 1), (7, 4095, 2)])
+@pytest.mark.parametrize(
+    "place", [(0, 8190, 4), (0, 1 << 63, 4), (1, 0, 1), (9, 0, 1), (6, 0, 1), (7, 4095, 2)]
+)
 def test_regions_end_where_they_end(rig, place):
     """Mutation: compare the offset only."""
     with pytest.raises(Answered) as refusal:
@@ -184,9 +186,10 @@ def test_dma_outside_granted_memory_touches_nothing(rig):
 
 
 def test_dma_by_message_waits_for_the_answer_to_the_access(rig):
-    """QEMU may hold its lock until the write is answered. Mutation: send the message from inside the call."""
+    """QEMU may hold its lock until then. Mutation: send the message from inside the call."""
     rig.client.map(0xC0000, PAGE, None)
-    number = rig.client.post(Command.REGION_WRITE, frames.REGION.pack(LATER, 0, 8) + struct.pack("<Q", 0xC0010))
+    write = frames.REGION.pack(LATER, 0, 8) + struct.pack("<Q", 0xC0010)
+    number = rig.client.post(Command.REGION_WRITE, write)
     requests = rig.client.poll()
     assert number in rig.client._replies, "the answer comes first"
     requests = requests or rig.client.poll()
@@ -228,13 +231,13 @@ def test_client_leaves_and_another_comes(rig):
     rig.client.listen(4)
     rig.client.write(CONFIG, 4, b"\x06\0")
     rig.client.write(0, LATER, struct.pack("<Q", 0xC0010))
-    descriptors = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     rig.client.close()
     for _ in range(3):
         rig.loop.once()
     assert not rig.server.attached and rig.device.detached == 1 and rig.memory.maps == ()
     assert rig.device.later == [None]
-    assert len(os.listdir("/proc/self/fd")) == descriptors - 7  # connection, events, map
+    assert descriptors() == before - 7  # connection, events, map
     rig.client = rig.connect()
     rig.client.hello()
     assert rig.client.read(CONFIG, 4, 2) == bytes(2)
