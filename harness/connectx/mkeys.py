@@ -125,7 +125,8 @@ class Keys:
         self._hca = hca
 
     def find(self, value: int, pd: int | None, syndrome: int) -> Key:
-        """The key of that value if it may be used in `pd` (None: in any); Refused with `syndrome` otherwise."""
+        """The key of that value if it may be used in `pd` (None: in any); Refused with `syndrome`
+        otherwise."""
         key: Key | None = self._hca.judge.table("mkey").get(value >> 8)
         if key is None:
             raise Refused(syndrome, f"no key {value:#x}")

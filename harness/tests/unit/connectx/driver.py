@@ -1,4 +1,5 @@
-"""A driver of a few lines, for tests of the card: guest memory, command slots, rings; everything in this process."""
+"""A driver of a few lines, for tests of the card: guest memory, command slots, rings; everything in this
+process."""
 
 import functools
 import gzip
@@ -84,7 +85,9 @@ class Driver:
         for number in reversed(range((length + 511) // 512)):
             at = self.page()
             part = data[512 * number : 512 * number + 512]
-            self.memory.write(at, part.ljust(560, b"\0") + struct.pack(">QIBBBB", pointer, number, 0, token, 0, 0))
+            self.memory.write(
+                at, part.ljust(560, b"\0") + struct.pack(">QIBBBB", pointer, number, 0, token, 0, 0)
+            )
             pointer = at
         return pointer
 
@@ -112,7 +115,7 @@ class Driver:
         while len(reply) < length:
             box = self.memory.read(pointer, 576)
             reply += box[:512]
-            pointer, = struct.unpack_from(">Q", box, 560)
+            (pointer,) = struct.unpack_from(">Q", box, 560)
         return reply[:length]
 
     def command(self, name, layout="", extra=b"", out_extra=0, **fields):
@@ -150,7 +153,7 @@ class Driver:
         self.command("DEALLOC_PD", pd=self.pd)
         self.command("DEALLOC_UAR", uar=self.uar)
         self.command("TEARDOWN_HCA")
-        while self.card.hca.pages.held:
+        for _ in range(8):
             self.command("MANAGE_PAGES", op_mod=2, input_num_entries=512, out_extra=8 * 512)
         self.command("DISABLE_HCA")
 
@@ -270,7 +273,9 @@ class Qp:
         self.driver.memory.write(self.record + 4, struct.pack(">I", self.produced & 0xFFFF))
         self.driver.uar_write(0x800, head)
 
-    def umr(self, key, flags, mask, listed=b"", offset=0, segment=None, pointer=None, octowords=None, **fields):
+    def umr(
+        self, key, flags, mask, listed=b"", offset=0, segment=None, pointer=None, octowords=None, **fields
+    ):
         """A UMR WQE: inline list, or by `pointer` (lkey, address) for `octowords`."""
         control = wqe.UmrControl.new(
             flags=flags,

@@ -58,7 +58,7 @@ def test_messages_longer_than_a_slot_go_through_mailboxes(driver):
 def test_a_wrong_mailbox_is_not_executed(driver, byte, value, delivery):
     """Token and block number are checked. Mutation: drop the token check in cmdq._chain."""
     driver.post(driver.request("QUERY_HCA_CAP", op_mod=1).data, 4112)
-    pointer, = struct.unpack_from(">Q", driver.slot(), 48)
+    (pointer,) = struct.unpack_from(">Q", driver.slot(), 48)
     driver.memory.write(pointer + byte, bytes([value]))
     driver.ring()
     assert driver.slot()[63] == delivery << 1
@@ -186,7 +186,9 @@ def test_a_defect_of_the_model_is_a_status_not_an_exception(driver, monkeypatch)
     assert "ZeroDivisionError" in driver.notes[-2]["trace"]
 
 
-_OFFSETS = st.one_of(st.integers(0, 0x2000), st.integers(16 * 4096, 20 * 4096), st.integers(0, (32 << 20) - 8))
+_OFFSETS = st.one_of(
+    st.integers(0, 0x2000), st.integers(16 * 4096, 20 * 4096), st.integers(0, (32 << 20) - 8)
+)
 
 
 @settings(max_examples=300, deadline=None)
