@@ -41,6 +41,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--control", type=Path, required=True, help="where rules come in and findings go out")
     parser.add_argument("--headers", type=Path, required=True, help="folder of the guest kernel's headers")
     parser.add_argument("--log", type=Path, help="write the conversation there (.gz: compressed)")
+    parser.add_argument("--qemu-msix", action="store_true", help="let QEMU keep the MSI-X table (no unplug)")
     parser.add_argument("--parent", type=int, help="end when this process ends")
     parser.add_argument("--with-control", action="store_true", help="end when the last control client leaves")
     return parser.parse_args(words)
@@ -75,6 +76,7 @@ def main(words: Sequence[str] | None = None) -> int:
             options.socket,
             options.control,
             options.log,
+            own_msix=not options.qemu_msix,
         )
         if options.parent is not None:
             _watch(service, options.parent)

@@ -22,6 +22,7 @@ class EventInterrupts:
     """MSI-X vectors by eventfd. Ref: Linux include/uapi/linux/vfio.h, struct vfio_irq_set."""
 
     def __init__(self, vectors: int) -> None:
+        self.count = vectors
         self.vectors: list[int] = [-1] * vectors
         self.fired = 0
         self.lost = 0

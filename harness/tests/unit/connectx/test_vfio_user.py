@@ -193,7 +193,7 @@ def test_dma_by_message_waits_for_the_answer_to_the_access(rig):
     requests = rig.client.poll()
     assert number in rig.client._replies, "the answer comes first"
     requests = requests or rig.client.poll()
-    assert [(one.command, frames.DMA.unpack(one.payload)) for one in requests] == [
+    assert [(one.command, frames.DMA.unpack_from(one.payload)) for one in requests] == [
         (Command.DMA_READ, (0xC0010, 8))
     ]
     reply = frames.DMA.pack(0xC0010, 8) + b"from ROM"
