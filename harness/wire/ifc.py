@@ -1,6 +1,6 @@
 """Layouts of firmware structures, read from a kernel's own `mlx5_ifc.h`.
 
-    layouts = ifc.load([include / "linux/mlx5/mlx5_ifc_fpga.h", include / "linux/mlx5/mlx5_ifc.h"],
+    layouts = ifc.load(folder_of_the_kernel_headers, cache=folder)
     cache=folder) request = layouts["create_cq_in"].view(buffer)
     request["cq_context.log_cq_size"]                 # read a field
     reply["cqn"] = 7                                  # write one
@@ -30,6 +30,7 @@ from harness.errors import SetupError
 from harness.wire.ifc_reader import VERSION, Member, read_headers
 
 Buffer = Union[bytes, bytearray, memoryview]
+PathLike = Union[str, "os.PathLike[str]"]
 
 HEADERS = ("linux/mlx5/mlx5_ifc_fpga.h", "linux/mlx5/mlx5_ifc.h")
 """The headers to read, in this order, below a kernel's `include` folder."""
@@ -178,8 +179,8 @@ class View:
             self[path] = value
 
     def at(self, path: str) -> View:
-        """The structure inside this one, over the same bytes."""
-        return View(self.layout.at(path), self.bytes(path))
+        """The structure inside this one, over the same bytes and those behind it (for its open array)."""
+        return View(self.layout.at(path), self.data[self.layout.slot(path).offset >> 3 :])
 
     def bytes(self, path: str) -> memoryview:
         """A field that begins and ends at bytes, writable where the buffer is; an open array goes to the
@@ -258,21 +259,44 @@ class Layouts:
         return self._opcodes
 
 
-def load(headers: Iterable[os.PathLike[str]], cache: Optional[os.PathLike[str]] = None) -> Layouts:
-    """The layouts of these headers, in this order; read from `cache` if the same text was parsed before.
+def find(folder: PathLike) -> list[Path]:
+    """The headers below `folder`: a kernel's `include`, its headers package unpacked, or a tree that holds
+    one.
+
+    Raises SetupError when there are none.
+    """
+    root = Path(folder)
+    for include in (root, root / "include"):
+        if all((include / name).is_file() for name in HEADERS):
+            return [include / name for name in HEADERS]
+    for path in sorted(root.rglob(f"include/{HEADERS[-1]}")):
+        include = path.parents[2]
+        if all((include / name).is_file() for name in HEADERS):
+            return [include / name for name in HEADERS]
+    raise SetupError(
+        f"no {HEADERS[-1]} below {root}",
+        hint="install the headers package (linux-headers-*-common) of the kernel under test",
+    )
+
+
+def load(folder: PathLike, cache: Optional[PathLike] = None) -> Layouts:
+    """The layouts of the kernel whose headers are below `folder`; `cache` is a folder for what was parsed.
 
     Raises SetupError if a header is missing or has a construct the reader does not know (naming file and
     line).
     """
+    return load_headers(find(folder), cache)
+
+
+def load_headers(headers: Iterable[PathLike], cache: Optional[PathLike] = None) -> Layouts:
+    """As `load`, for these headers in this order."""
     texts: list[tuple[str, str]] = []
     for header in headers:
         try:
             texts.append((os.fspath(header), Path(header).read_text(encoding="utf-8")))
         except OSError as problem:
             raise SetupError(
-                f"cannot read the kernel header {os.fspath(header)}",
-                evidence=[str(problem)],
-                hint="install the headers package of the kernel under test",
+                f"cannot read the kernel header {os.fspath(header)}", [str(problem)]
             ) from problem
     if cache is None:
         return Layouts(*read_headers(texts))
