@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 MSIX = 2
+ERROR = 3
 INDEXES = 5
 """INTx, MSI, MSI-X, error, request; this card has MSI-X only."""
 

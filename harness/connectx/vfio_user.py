@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from harness.connectx import frames
 from harness.connectx.frames import Command, Message
-from harness.connectx.interrupts import INDEXES, MSIX, EventInterrupts
+from harness.connectx.interrupts import ERROR, INDEXES, MSIX, EventInterrupts
 from harness.connectx.memory import READ, WRITE, MapError, Memory
 from harness.connectx.msix import MessageInterrupts
 from harness.connectx.pci import SIZE, ConfigSpace
@@ -196,7 +196,9 @@ class Answers:
         _, _, index, _ = _unpack(frames.IRQ_INFO, message)
         if index >= INDEXES:
             raise Refused(errno.EINVAL, f"interrupt index {index}")
-        count = self.interrupts.count if index == MSIX and self.msix is None else 0
+        # An error interrupt is stated and never raised: without one QEMU warns of missing error recovery.
+        own = self.interrupts.count if self.msix is None else 0
+        count = {MSIX: own, ERROR: 1}.get(index, 0)
         return frames.IRQ_INFO.pack(frames.IRQ_INFO.size, 9 if count else 0, index, count)
 
     def _set_irqs(self, message: Message) -> bytes:
