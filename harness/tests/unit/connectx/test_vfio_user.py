@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import struct
+import time
 
 import pytest
 
@@ -251,6 +252,22 @@ def test_a_stream_of_nonsense_is_closed_and_the_card_goes_on(rig):
     rig.client = rig.connect()
     rig.client.hello()
     assert rig.client.read(0, 0, 4) == bytes(4)
+
+
+def test_a_write_with_less_data_than_it_says(rig):
+    """Mutation: store what is there."""
+    with pytest.raises(Answered) as refusal:
+        rig.client.ask(Command.REGION_WRITE, frames.REGION.pack(0x10, 0, 8) + b"four")
+    assert refusal.value.number == errno.EINVAL
+    assert rig.client.read(0, 0x10, 8) == bytes(8)
+
+
+def test_timers_wake_the_loop(rig):
+    """Mutation: wait for messages only."""
+    rig.device.due = 0.01
+    began = time.monotonic()
+    assert not rig.loop.once(5.0)
+    assert time.monotonic() - began < 2
 
 
 def test_messages_in_pieces(rig):
