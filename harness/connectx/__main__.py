@@ -41,21 +41,21 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--control", type=Path, required=True, help="where rules come in and findings go out")
     parser.add_argument("--headers", type=Path, required=True, help="folder of the guest kernel's headers")
     parser.add_argument("--log", type=Path, help="write the conversation there (.gz: compressed)")
+    parser.add_argument("--qemu-msix", action="store_true", help="let QEMU keep the MSI-X table (no unplug)")
     parser.add_argument("--parent", type=int, help="end when this process ends")
     parser.add_argument("--with-control", action="store_true", help="end when the last control client leaves")
     return parser.parse_args(words)
 
 
-def _watch(service: Service, parent: int) -> None:
-    """End the loop when process `parent` ends.
+def _process(parent: int) -> int:
+    """A descriptor that becomes readable when process `parent` ends.
 
-    By descriptor, not by prctl(PR_SET_PDEATHSIG): that signal comes when the *thread* that started us ends.
+    Not prctl(PR_SET_PDEATHSIG): that signal comes when the *thread* that started us ends.
     """
     try:
-        process = os.pidfd_open(parent)
+        return os.pidfd_open(parent)
     except OSError as problem:
         raise UsageError(f"no process {parent} to live with", [str(problem)]) from problem
-    service.loop.add(process, lambda _events: service.loop.stop(f"process {parent} ended"))
 
 
 def _signalled(number: int, _frame: object) -> NoReturn:
@@ -67,6 +67,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Serve one card; the exit status: 0, or that of the error that is printed."""
     options = _arguments(words)
     try:
+        parent = None if options.parent is None else _process(options.parent)
         chosen = model(options.model)
         layouts = ifc.load(options.headers)
         service = Service(
@@ -75,12 +76,13 @@ def main(words: Sequence[str] | None = None) -> int:
             options.socket,
             options.control,
             options.log,
+            own_msix=not options.qemu_msix,
         )
-        if options.parent is not None:
-            _watch(service, options.parent)
     except HarnessError as problem:
         print(problem.render(), file=sys.stderr)
         return problem.exit_status
+    if parent is not None:
+        service.loop.add(parent, lambda _events: service.loop.stop(f"process {options.parent} ended"))
     if options.with_control:
         service.control.on_last_gone = lambda: service.loop.stop("the last control client left")
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

@@ -58,7 +58,7 @@ REGION_INFO = struct.Struct("<IIIIQQ")  # argsz, flags (1 read, 2 write), index,
 IRQ_INFO = struct.Struct("<IIII")  # argsz, flags, index, count
 SET_IRQS = struct.Struct("<IIIII")  # argsz, flags, index, start, count
 REGION = struct.Struct("<QII")  # offset, region, count; then data
-DMA = struct.Struct("<QI")  # address, count; then data
+DMA = struct.Struct("<QQ")  # address, count; then data
 WRITE_COUNT = struct.Struct("<Q")
 WRITE_ONE = struct.Struct("<QII8s")  # offset, region, count, data
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 MSIX = 2
+ERROR = 3
 INDEXES = 5
 """INTx, MSI, MSI-X, error, request; this card has MSI-X only."""
 
@@ -22,6 +23,7 @@ class EventInterrupts:
     """MSI-X vectors by eventfd. Ref: Linux include/uapi/linux/vfio.h, struct vfio_irq_set."""
 
     def __init__(self, vectors: int) -> None:
+        self.count = vectors
         self.vectors: list[int] = [-1] * vectors
         self.fired = 0
         self.lost = 0

@@ -48,14 +48,29 @@ class Face:
 
 
 class ConfigSpace:
-    """Bytes with write masks. `on_flr` is called when the guest starts a function level reset."""
+    """Bytes with write masks.
 
-    def __init__(self, face: Face, on_flr: Callable[[], None] = lambda: None) -> None:
+    `on_flr` is called when the guest starts a function level reset, `on_msix` with the MSI-X control word
+    when it is written. With `late_msix` the MSI-X capability is called vendor specific from power-on to the
+    first reset: QEMU does not see it then, the guest does (see msix.py for why).
+    """
+
+    def __init__(
+        self, face: Face, on_flr: Callable[[], None] = lambda: None, late_msix: bool = False
+    ) -> None:
         self.face = face
         self.on_flr = on_flr
+        self.on_msix: Callable[[int], None] = lambda control: None
+        self._late_msix = late_msix
         self._bytes = bytearray(SIZE)
         self._mask = bytearray(SIZE)
+        self.power_on()
+
+    def power_on(self) -> None:
+        """As `reset`; what QEMU is to see first."""
         self.reset()
+        if self._late_msix:
+            self._put(_MSIX, 1, 0x09)
 
     @property
     def bar_sizes(self) -> tuple[int, ...]:
@@ -63,7 +78,7 @@ class ConfigSpace:
         return (self.face.registers_size, 0, BAR_MSIX_SIZE, 0, 0, 0)
 
     def reset(self) -> None:
-        """Back to the values of power-on."""
+        """Back to the values a guest finds first."""
         self._bytes[:] = bytes(SIZE)
         self._mask[:] = bytes(SIZE)
         face = self.face
@@ -125,3 +140,5 @@ class ConfigSpace:
         if offset <= control + 1 < offset + len(data) and data[control + 1 - offset] & _FLR >> 8:
             self.reset()
             self.on_flr()
+        if offset <= _MSIX + 3 < offset + len(data):
+            self.on_msix(int.from_bytes(self._bytes[_MSIX + 2 : _MSIX + 4], "little"))

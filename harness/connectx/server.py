@@ -26,7 +26,7 @@ class Server:
         self._stream: Stream | None = None
         self._loop = loop
         self._asked: dict[int, tuple[int, int, Done]] = {}
-        self._to_ask: list[tuple[Command, bytes, int, Done]] = []
+        self._to_ask: list[tuple[Command, bytes, int, Done | None]] = []
         self._number = 0
         self._blocked = False
         answers.memory.messages = self
@@ -70,7 +70,7 @@ class Server:
         stream.close()
         asked, self._asked = self._asked, {}
         unsent, self._to_ask = self._to_ask, []
-        for done in [entry[2] for entry in asked.values()] + [entry[3] for entry in unsent]:
+        for done in [entry[2] for entry in asked.values()] + [entry[3] for entry in unsent if entry[3]]:
             self.answers.guard("dma", lambda done=done: done(None))  # type: ignore[misc]
         self.answers.forget()
         self.report("detached", {"why": why})
@@ -126,7 +126,11 @@ class Server:
         """Send to guest memory; the message leaves when the access in hand has been answered."""
         self._queue(Command.DMA_WRITE, frames.DMA.pack(address, len(data)) + data, 0, done)
 
-    def _queue(self, command: Command, payload: bytes, size: int, done: Done) -> None:
+    def post(self, address: int, data: bytes) -> None:
+        """Send to guest memory without an answer: an interrupt."""
+        self._queue(Command.DMA_WRITE, frames.DMA.pack(address, len(data)) + data, 0, None)
+
+    def _queue(self, command: Command, payload: bytes, size: int, done: Done | None) -> None:
         address, count = frames.DMA.unpack_from(payload)
         if self._stream is None:
             raise DmaError(address, count, "no client")
@@ -138,14 +142,17 @@ class Server:
         requests, self._to_ask = self._to_ask, []
         for command, payload, size, done in requests:
             self._number = (self._number + 1) & 0xFFFF
-            self._asked[self._number] = (command, size, done)
-            stream.send(self._number, command, frames.REQUEST, payload)
+            if done is not None:
+                self._asked[self._number] = (command, size, done)
+            flags = frames.REQUEST if done is not None else frames.REQUEST | frames.NO_REPLY
+            stream.send(self._number, command, flags, payload)
 
     def _answered(self, message: Message) -> None:
         """A reply to a DMA message; one that nobody waits for is dropped."""
         command, size, done = self._asked.pop(message.number, (0, 0, None))
         if done is None or command != message.command:
-            self.report("protocol", {"why": f"a reply to nothing: {message.number}"})
+            why = f"a reply to nothing: message {message.number}, errno {message.error}"
+            self.report("protocol", {"why": why})
             return
         data: bytes | None = None
         if not message.flags & frames.ERROR:

@@ -15,6 +15,7 @@ from harness.connectx.interrupts import EventInterrupts
 from harness.connectx.log import Recorder, RecordingInterrupts, RecordingMemory, Writer
 from harness.connectx.loop import Loop
 from harness.connectx.memory import Memory
+from harness.connectx.msix import MessageInterrupts
 from harness.connectx.pci import ConfigSpace, Face
 from harness.connectx.server import Server
 from harness.connectx.vfio_user import Answers, Device
@@ -62,15 +63,25 @@ class Service:
     memory is reached without a detour.
     """
 
-    def __init__(self, build: Build, face: Face, path: Path, control: Path, log: Path | None = None) -> None:
+    def __init__(
+        self,
+        build: Build,
+        face: Face,
+        path: Path,
+        control: Path,
+        log: Path | None = None,
+        own_msix: bool = True,
+    ) -> None:
         self.loop = Loop()
         self.found: deque[Note] = deque(maxlen=_FINDINGS_MOST)
         self.writer = Writer(log, device=face.device) if log else None
         self.lines: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)
         self._sockets: list[tuple[Path, socket.socket, int]] = []
-        self.events = EventInterrupts(face.vectors)
+        self.events: EventInterrupts | MessageInterrupts = (
+            MessageInterrupts(face.vectors, self._message) if own_msix else EventInterrupts(face.vectors)
+        )
         self.device, memory = self._device(build)
-        config = ConfigSpace(face, on_flr=self._flr)
+        config = ConfigSpace(face, on_flr=self._flr, late_msix=own_msix)
         self.answers = Answers(self.device, config, memory, self.events, self.report)
         self.server = Server(self.answers, self.loop)
         try:
@@ -93,9 +104,11 @@ class Service:
         self._sockets.append((path, listener, path.stat().st_ino))
         return listener
 
+    def _message(self, address: int, data: bytes) -> None:
+        self.server.post(address, data)
+
     def _flr(self) -> None:
-        self.report("reset", {"by": "function level reset"})
-        self.answers.guard("reset", self.device.reset)
+        self.answers.reset("function level reset")
 
     @property
     def model(self) -> Device:

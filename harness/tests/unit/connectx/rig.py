@@ -9,6 +9,7 @@ from harness.connectx.client import Client
 from harness.connectx.interrupts import EventInterrupts
 from harness.connectx.loop import Loop
 from harness.connectx.memory import Memory
+from harness.connectx.msix import MessageInterrupts
 from harness.connectx.pci import ConfigSpace, Face
 from harness.connectx.server import Server
 from harness.connectx.vfio_user import Answers
@@ -69,14 +70,24 @@ class Rig:
 
     BASE = 0x10000
 
-    def __init__(self, hello=True, device=Toy, memory=None, interrupts=None, wrap=lambda rig: rig.device):
+    def __init__(
+        self,
+        hello=True,
+        device=Toy,
+        memory=None,
+        interrupts=None,
+        wrap=lambda rig: rig.device,
+        own_msix=False,
+    ):
         self.loop = Loop()
         self.memory = memory or Memory()
         self.events = EventInterrupts(16)
+        if own_msix:
+            self.events = MessageInterrupts(16, lambda address, data: self.server.post(address, data))
         self.reports = []
         self.device = device(self.memory, interrupts or self.events)
         self.face = Face(registers_size=8192)
-        config = ConfigSpace(self.face)
+        config = ConfigSpace(self.face, late_msix=own_msix)
         self.answers = Answers(wrap(self), config, self.memory, self.events, self.report)
         self.server = Server(self.answers, self.loop)
         self.ram = os.memfd_create("guest")

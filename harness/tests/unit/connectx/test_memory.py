@@ -108,7 +108,7 @@ def test_mappings_are_given_back(memory, ram):
     ],
 )
 def test_maps_that_cannot_be(memory, ram, address, size, offset, number):
-    """Behind a file's end lies a SIGBUS. Mutation: do not look at the file's size."""
+    """Behind a file's end lies a SIGBUS. Mutation: map a page less, and hand out the whole size."""
     memory.grant(0x4000, 2 * PAGE, READ | WRITE, ram, 0)
     with pytest.raises(MapError) as problem:
         memory.grant(address, size, READ | WRITE, ram, offset)
@@ -117,11 +117,11 @@ def test_maps_that_cannot_be(memory, ram, address, size, offset, number):
 
 
 def test_only_files_are_mapped(memory):
-    """Mutation: mmap whatever comes."""
-    event = os.eventfd(0)
-    with pytest.raises(MapError):
-        memory.grant(0x1000, PAGE, READ, event, 0)
-    os.close(event)
+    """A device has no size to compare with. Mutation: mmap whatever comes."""
+    for other in (os.eventfd(0), os.open("/dev/zero", os.O_RDWR)):
+        with pytest.raises(MapError):
+            memory.grant(0x1000, PAGE, READ, other, 0)
+        os.close(other)
 
 
 def test_unmap_does_not_cut(memory, ram):

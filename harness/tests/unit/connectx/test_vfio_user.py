@@ -4,13 +4,14 @@ import errno
 import json
 import os
 import struct
+import time
 
 import pytest
 
 from harness.connectx import frames
 from harness.connectx.client import CONFIG, Answered
 from harness.connectx.frames import Command
-from harness.connectx.interrupts import MSIX
+from harness.connectx.interrupts import ERROR, MSIX
 from harness.connectx.pci import SIZE
 from harness.tests.unit.connectx.rig import BROKEN, DOORBELL, LATER, PAGE, Rig, descriptors
 
@@ -60,7 +61,7 @@ def test_what_the_device_has(rig):
         _, flags, _, count = frames.IRQ_INFO.unpack(
             rig.client.ask(Command.GET_IRQ_INFO, frames.IRQ_INFO.pack(16, 0, index, 0))
         )
-        assert (flags, count) == ((9, 16) if index == MSIX else (0, 0))
+        assert (flags, count) == {MSIX: (9, 16), ERROR: (9, 1)}.get(index, (0, 0))
 
 
 def test_dma_and_interrupt(rig):
@@ -193,7 +194,7 @@ def test_dma_by_message_waits_for_the_answer_to_the_access(rig):
     requests = rig.client.poll()
     assert number in rig.client._replies, "the answer comes first"
     requests = requests or rig.client.poll()
-    assert [(one.command, frames.DMA.unpack(one.payload)) for one in requests] == [
+    assert [(one.command, frames.DMA.unpack_from(one.payload)) for one in requests] == [
         (Command.DMA_READ, (0xC0010, 8))
     ]
     reply = frames.DMA.pack(0xC0010, 8) + b"from ROM"
@@ -251,6 +252,22 @@ def test_a_stream_of_nonsense_is_closed_and_the_card_goes_on(rig):
     rig.client = rig.connect()
     rig.client.hello()
     assert rig.client.read(0, 0, 4) == bytes(4)
+
+
+def test_a_write_with_less_data_than_it_says(rig):
+    """Mutation: store what is there."""
+    with pytest.raises(Answered) as refusal:
+        rig.client.ask(Command.REGION_WRITE, frames.REGION.pack(0x10, 0, 8) + b"four")
+    assert refusal.value.number == errno.EINVAL
+    assert rig.client.read(0, 0x10, 8) == bytes(8)
+
+
+def test_timers_wake_the_loop(rig):
+    """Mutation: wait for messages only."""
+    rig.device.due = 0.01
+    began = time.monotonic()
+    assert not rig.loop.once(5.0)
+    assert time.monotonic() - began < 2
 
 
 def test_messages_in_pieces(rig):
