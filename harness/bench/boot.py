@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from harness.device import soft_roce
+from harness.device.soft_roce import SoftRoce
 from harness.errors import SetupError
 from harness.machine.qemu import Shape
 from harness.machine.vm import Machine
@@ -45,7 +45,7 @@ def measure(session: Session, series: str = "newest", rounds: int = 7) -> BootTi
     studio = session.studio
     shape = Shape(studio.spec.memory_mib, "real", "tcg")
     booted = studio.booted(kernel, shape)
-    prepared = studio.prepared(kernel, shape, soft_roce.prepare(PREPARE))
+    prepared = studio.prepared(kernel, shape, SoftRoce().prepare(PREPARE))
     disks, _ = studio.disks(kernel)
 
     def cold() -> None:

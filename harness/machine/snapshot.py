@@ -114,7 +114,7 @@ class Studio:
         def build(into: Path) -> None:
             self.say(f"preparing {kernel.release} for {order.device}")
             # Saving needs shared RAM, so this one works on a copy.
-            self.host.run(["cp", "--reflink=auto", "--sparse=always", str(base.ram), str(into / "ram")])
+            self._copy(base.ram, into / "ram")
             with (
                 self.host.ledger.scratch_folder("prepare") as folder,
                 self._restored(base, order, folder, ram=into / "ram", shared=True) as machine,
@@ -126,11 +126,26 @@ class Studio:
             raise Unsupported(snapshot.facts["unsupported"])
         return snapshot
 
-    def restore(self, snapshot: Snapshot, order: Order, folder: Path, **options: object) -> Machine:
-        """A machine that goes on from a snapshot with a new order; its RAM is private to it."""
+    def restore(
+        self, snapshot: Snapshot, order: Order, folder: Path, *, plugged: bool = False, terminal: bool = False
+    ) -> Machine:
+        """A machine that goes on from a snapshot with a new order.
+
+        Its RAM is the snapshot's, mapped privately. A machine that a device will be `plugged` into stands
+        still until `go_on`, and has a copy that the device's process can map too.
+        """
         if order.number <= snapshot.number:
             raise SetupError(f"order {order.number} is not newer than the snapshot's {snapshot.number}")
-        return self._restored(snapshot, order, folder, ram=snapshot.ram, shared=False, **options)
+        ram = snapshot.ram
+        if plugged:
+            ram = folder / "ram"
+            self._copy(snapshot.ram, ram)
+        return self._restored(
+            snapshot, order, folder, ram=ram, shared=plugged, paused=plugged, terminal=terminal
+        )
+
+    def _copy(self, ram: Path, into: Path) -> None:
+        self.host.run(["cp", "--reflink=auto", "--sparse=always", str(ram), str(into)])
 
     def run(self, snapshot: Snapshot, order: Order, deadline_s: float) -> Reply:
         """Restore, wait for the reply, and end the machine."""
@@ -141,7 +156,15 @@ class Studio:
             return machine.wait(deadline_s)
 
     def _restored(
-        self, snapshot: Snapshot, order: Order, folder: Path, *, ram: Path, shared: bool, **options: object
+        self,
+        snapshot: Snapshot,
+        order: Order,
+        folder: Path,
+        *,
+        ram: Path,
+        shared: bool,
+        paused: bool = False,
+        terminal: bool = False,
     ) -> Machine:
         return Machine(
             self.host,
@@ -153,7 +176,8 @@ class Studio:
             ram=ram,
             incoming=snapshot.state,
             shared=shared,
-            **options,  # type: ignore[arg-type]
+            paused=paused,
+            terminal=terminal,
         )
 
     def _save(self, machine: Machine, into: Path, reply: Reply) -> None:

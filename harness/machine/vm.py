@@ -125,6 +125,7 @@ class Machine:
             if reply is not None:
                 return reply
             ended = self.process.poll() is not None
+            tick()
             crash = self.diagnose()
             now = time.monotonic()
             if crash is not None and (ended or now > last_chance):
@@ -135,7 +136,6 @@ class Machine:
                 raise self._dead()
             if now > until:
                 raise self._hung(deadline_s)
-            tick()
             time.sleep(POLL_S)
 
     def diagnose(self) -> GuestError | None:

@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.device import soft_roce
+from harness.device.catalogue import DEVICES
 from harness.plan.schema import PAGE_BYTES, SCHEMA, Source, check, check_axis, flatten, read
 from harness.values.case import Case, Loss, Region, Workload
-
-CLOCKS = {soft_roce.NAME: soft_roce.CLOCK}
 
 
 @dataclass(frozen=True)
@@ -23,6 +21,7 @@ class Expect:
     data: bool = True
     console: str = "clean"
     leaks: bool = True
+    findings: bool = True
     faults: int | None = None
     latency: dict[str, int] = field(default_factory=dict)
 
@@ -80,7 +79,7 @@ class Plan:
                     self,
                     kernel,
                     Case(case_id, device, _workload(settings), seed=settings.get("workload.seed", 0)),
-                    clock or settings.get("clock", CLOCKS[device]),
+                    clock or settings.get("clock", DEVICES[device].clock),
                     settings.get("deadline_s", 120),
                 )
 
@@ -102,7 +101,7 @@ def load(path: Path) -> Plan:
         flat["title"],
         tuple(flat.get("needs", ())),
         tuple(matrix.get("kernel", ("newest",))),
-        tuple(matrix.get("device", (soft_roce.NAME,))),
+        tuple(matrix.get("device", ("soft-roce",))),
         axes,
         {k: v for k, v in flat.items() if k.startswith(("workload.", "faults.", "clock", "deadline_s"))},
         _expect(flat),

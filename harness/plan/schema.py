@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.device.catalogue import DEVICES
 from harness.errors import UsageError
 from harness.kernel.packages import SERIES
 from harness.values.case import IOVAS, LOSSES, MAPPINGS, OPERATIONS, SIDES
@@ -29,7 +30,7 @@ class Key:
     items: bool = False
 
 
-REASONS = ("law", "data", "console", "leak", "latency", "workload")
+REASONS = ("law", "data", "console", "leak", "latency", "workload", "finding")
 
 _REGION = {
     "offset": Key(int, high=PAGE_BYTES - 1),
@@ -44,7 +45,7 @@ SCHEMA: dict[str, Key] = {
     "clock": Key(str, ("exact", "real")),
     "deadline_s": Key(int, low=1, high=3600),
     "matrix.kernel": Key(str, tuple(SERIES), items=True),
-    "matrix.device": Key(str, ("soft-roce",), items=True),
+    "matrix.device": Key(str, tuple(DEVICES), items=True),
     "workload.operation": Key(str, OPERATIONS),
     "workload.rounds": Key(int, low=1, high=100_000),
     "workload.pages": Key(int, low=1, high=MAX_BYTES // PAGE_BYTES),
@@ -58,6 +59,7 @@ SCHEMA: dict[str, Key] = {
     "expect.data": Key(bool),
     "expect.console": Key(str, ("clean", "any")),
     "expect.leaks": Key(bool),
+    "expect.findings": Key(bool),
     "expect.faults": Key(int),
     "known.kernel": Key(str, tuple(name for name in SERIES if name != "newest")),
     "known.kinds": Key(str, REASONS, items=True),

@@ -13,7 +13,7 @@ from types import TracebackType
 
 import harness
 from harness.debian import Archive
-from harness.device import soft_roce
+from harness.device.catalogue import DEVICES
 from harness.errors import GuestError, Hang, SetupError, Unsupported, UsageError
 from harness.host import LocalHost
 from harness.kernel.packages import Kernel, Kernels
@@ -23,12 +23,12 @@ from harness.machine.image import ImageSpec
 from harness.machine.qemu import Qemu, find_qemu, probe_accelerator
 from harness.machine.snapshot import Snapshot, Studio
 from harness.plan.plan import Planned
-from harness.plan.verdict import judge
+from harness.plan.verdict import Seen, judge
 from harness.store import Store, default_root
 from harness.values import codec
-from harness.values.answer import Answer
+from harness.values.answer import Answer, Reply
 from harness.values.case import Order
-from harness.values.record import Reason, Record
+from harness.values.record import Reason, Record, Witness
 
 PREPARE, CASE = 1, 2
 
@@ -104,12 +104,12 @@ class Session:
 
     def prepared(self, series: str, device: str, clock: str) -> tuple[Kernel, Snapshot]:
         """A machine with the device up and traced, ready to restore."""
-        if device != soft_roce.NAME:
-            raise UsageError(f"unknown device {device!r}", [f"devices: {soft_roce.NAME}"])
+        if device not in DEVICES:
+            raise UsageError(f"unknown device {device!r}", [f"devices: {', '.join(DEVICES)}"])
         kernel = self.kernel(series)
         accelerator = "tcg" if clock == "exact" else self.accelerator(kernel)[0]
         shape = self.studio.shape(clock, accelerator)
-        return kernel, self.studio.prepared(kernel, shape, soft_roce.prepare(PREPARE))
+        return kernel, self.studio.prepared(kernel, shape, DEVICES[device].prepare(PREPARE))
 
     def run(self, planned: Planned, twice: bool = False, no_skip: bool = False) -> tuple[Record, str]:
         """Run one case; returns its record and the machine's console."""
@@ -133,38 +133,46 @@ class Session:
     def _execute(
         self, record: Record, planned: Planned, kernel: Kernel, snapshot: Snapshot, twice: bool
     ) -> tuple[Record, str]:
-        answer, console, failures = self._once(planned, snapshot)
-        if answer is not None and answer.status == "unsupported":
-            raise Unsupported(answer.problem)
-        if twice and answer is not None:
-            again, _, _ = self._once(planned, snapshot)
-            difference = first_difference(answer, again)
+        run = self._once(planned, kernel, snapshot)
+        if run.answer is not None and run.answer.status == "unsupported":
+            raise Unsupported(run.answer.problem)
+        failures = run.failures
+        if twice and run.answer is not None:
+            difference = first_difference(run.answer, self._once(planned, kernel, snapshot).answer)
             if difference:
                 failures += (Reason("exact", f"a second run answered differently: {difference}"),)
-        symptoms = scan(console.splitlines())
-        verdict, reasons = judge(planned, kernel.release, answer, symptoms, failures)
-        return dataclasses.replace(
-            record, verdict=verdict, reasons=reasons, answer=answer, symptoms=symptoms
-        ), console
+        seen = Seen(kernel.release, run.answer, scan(run.console.splitlines()), run.witness, failures)
+        verdict, reasons = judge(planned, seen)
+        record = dataclasses.replace(
+            record,
+            verdict=verdict,
+            reasons=reasons,
+            answer=seen.answer,
+            symptoms=seen.symptoms,
+            witness=seen.witness,
+        )
+        return record, run.console
 
-    def _once(self, planned: Planned, snapshot: Snapshot) -> tuple[Answer | None, str, tuple[Reason, ...]]:
+    def _once(self, planned: Planned, kernel: Kernel, snapshot: Snapshot) -> _Run:
         """One restore, one answer; a kernel that failed gives a reason instead."""
         order = Order(CASE, "case", planned.case.device, planned.case)
-        with self.ledger.scratch_folder("case") as folder:
-            answer: Answer | None = None
-            failures: tuple[Reason, ...] = ()
+        device = DEVICES[planned.case.device]
+        run = _Run()
+        with (
+            self.ledger.scratch_folder("case") as folder,
+            device.around(self.host, kernel, folder) as presence,
+        ):
             try:
-                with self.studio.restore(snapshot, order, folder) as machine:
-                    reply = machine.wait(planned.deadline_s)
-                if not reply.ok:
-                    raise SetupError("the agent failed", reply.problem.splitlines())
-                answer = reply.answer
+                with self.studio.restore(snapshot, order, folder, plugged=device.plugged) as machine:
+                    presence.plug(machine)
+                    run.answer = _answer(machine.wait(planned.deadline_s, presence.check))
             except GuestError as error:
                 # The whole report is in the record's symptoms and in the console's log.
                 kind = "workload" if isinstance(error, Hang) else "console"
-                failures = (Reason(kind, "; ".join(filter(None, (error.headline, error.hint)))),)
-            console = (folder / "console").read_text(errors="replace")
-        return answer, console, failures
+                run.failures = (Reason(kind, "; ".join(filter(None, (error.headline, error.hint)))),)
+            run.witness = presence.report()
+            run.console = (folder / "console").read_text(errors="replace")
+        return run
 
     def _environment(self, kernel: Kernel, snapshot: Snapshot, planned: Planned) -> dict[str, str]:
         return {
@@ -183,6 +191,22 @@ class Session:
                 f"machine.{name}": v for name, v in snapshot.facts.items() if name not in ("kernel", "device")
             },
         }
+
+
+@dataclasses.dataclass
+class _Run:
+    """What one restore gave."""
+
+    answer: Answer | None = None
+    console: str = ""
+    witness: Witness = dataclasses.field(default_factory=Witness)
+    failures: tuple[Reason, ...] = ()
+
+
+def _answer(reply: Reply) -> Answer | None:
+    if not reply.ok:
+        raise SetupError(f"the agent failed: {reply.problem}", reply.output.splitlines()[-10:])
+    return reply.answer
 
 
 def _check_needs(planned: Planned, snapshot: Snapshot) -> None:

@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from harness.plan.plan import Expect, Known, Planned
 from harness.values.answer import Answer
 from harness.values.histogram import percentile
-from harness.values.record import Reason
+from harness.values.record import Reason, Witness
 from harness.values.symptom import Symptom
 
 SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
 
-def judge(
-    planned: Planned,
-    release: str,
-    answer: Answer | None,
-    symptoms: tuple[Symptom, ...],
-    failures: tuple[Reason, ...] = (),
-) -> tuple[str, tuple[Reason, ...]]:
-    """Verdict and reasons of a case that ran on the kernel `release`; `failures` are what ended it early."""
-    reasons = (*failures, *_console(planned.plan.expect, symptoms, failures))
-    if answer is not None:
-        reasons += tuple(_reasons(planned.plan.expect, answer))
-    known = [k for k in planned.plan.known if release.startswith(k.kernel + ".")]
+@dataclass(frozen=True)
+class Seen:
+    """All that was seen of a case on the kernel `release`; `failures` are what ended it early."""
+
+    release: str
+    answer: Answer | None
+    symptoms: tuple[Symptom, ...] = ()
+    witness: Witness = field(default_factory=Witness)
+    failures: tuple[Reason, ...] = ()
+
+
+def judge(planned: Planned, seen: Seen) -> tuple[str, tuple[Reason, ...]]:
+    """Verdict and reasons of a case that ran."""
+    expect = planned.plan.expect
+    reasons = (*seen.failures, *_console(expect, seen.symptoms, seen.failures))
+    if seen.answer is not None:
+        reasons += tuple(_reasons(expect, seen.answer))
+    if expect.findings:
+        reasons += tuple(
+            Reason("finding", f"{found.kind}: {found.subject}: {found.detail}")
+            for found in seen.witness.findings
+        )
+    known = [k for k in planned.plan.known if seen.release.startswith(k.kernel + ".")]
     if known:
         return _judge_known(known, reasons)
     return ("fail" if reasons else "pass"), reasons

@@ -16,11 +16,28 @@ VERDICTS = ("pass", "fail", "skip", "error", "known")
 class Reason:
     """Why a case did not simply pass, in a line.
 
-    Kinds: law, data, console, leak, latency, workload, known, setup, need.
+    Kinds: law, data, console, leak, latency, workload, finding, exact, known, setup, need.
     """
 
     kind: str
     text: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that the driver did, or that came over its wire, which the card's interface forbids."""
+
+    kind: str
+    subject: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Witness:
+    """What a device itself saw of a case: its findings and its counters (dotted names)."""
+
+    findings: Tuple[Finding, ...] = ()
+    counters: Dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -40,6 +57,7 @@ class Record:
     reasons: Tuple[Reason, ...] = ()
     answer: Optional[Answer] = None
     symptoms: Tuple[Symptom, ...] = ()
+    witness: Witness = field(default_factory=Witness)
     environment: Dict[str, str] = field(default_factory=dict)
     started: str = ""
     wall_s: float = 0.0

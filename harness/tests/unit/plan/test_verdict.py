@@ -2,10 +2,10 @@ from pathlib import Path
 
 from harness.plan.plan import Expect, Known, Plan, Planned
 from harness.plan.session import first_difference
-from harness.plan.verdict import judge
+from harness.plan.verdict import Seen, judge
 from harness.values.answer import Answer, DataCheck, FaultRecord, Law, Leak, Trace
 from harness.values.case import Case, Region, Workload
-from harness.values.record import Reason
+from harness.values.record import Finding, Reason, Witness
 from harness.values.symptom import Symptom
 
 GOOD = Answer("x", "done", laws=(Law("faults", 2, 2, "bcc", "one a page"),), data=DataCheck(100, 0))
@@ -18,8 +18,8 @@ def _planned(expect=None, known=()):
     )
 
 
-def _kinds(answer, expect=None, known=(), symptoms=(), release="7.2.13-amd64"):
-    verdict, reasons = judge(_planned(expect, known), release, answer, symptoms)
+def _kinds(answer, expect=None, known=(), symptoms=(), release="7.2.13-amd64", findings=()):
+    verdict, reasons = judge(_planned(expect, known), Seen(release, answer, symptoms, Witness(findings)))
     return verdict, [reason.kind for reason in reasons]
 
 
@@ -36,6 +36,7 @@ def test_each_kind_of_wrong_fails_for_its_own_reason():
     assert _kinds(_with(status="failed", problem="WC_REM_ACCESS_ERR")) == ("fail", ["workload"])
     assert _kinds(_with(trace=Trace(missed=1))) == ("fail", ["law"])
     assert _kinds(GOOD, symptoms=(Symptom("warn", "WARNING: at x"),)) == ("fail", ["console"])
+    assert _kinds(GOOD, findings=(Finding("use after destroy", "cq 3", "by qp 4"),)) == ("fail", ["finding"])
 
 
 def test_latency_bounds_use_exact_percentiles():
@@ -60,7 +61,7 @@ def test_known_must_fail_as_known_and_only_on_its_series():
 
 def test_failures_of_the_machine_are_kept():
     """Mutation: drop `failures`."""
-    verdict, reasons = judge(_planned(), "7.2.1", None, (), (Reason("console", "panic"),))
+    verdict, reasons = judge(_planned(), Seen("7.2.1", None, failures=(Reason("console", "panic"),)))
     assert verdict == "fail"
     assert [reason.text for reason in reasons] == ["panic"]
 
