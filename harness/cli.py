@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import signal
 import sys
+import termios
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -25,13 +27,15 @@ from harness.machine.doctor import examine
 from harness.plan import plugin
 from harness.plan.plan import load
 from harness.plan.session import Options, Session, find_folder
-from harness.results import html, junit, ktap
-from harness.results.live import Live
-from harness.results.record import Run, exit_status, read_record, read_run, write_atomically
+from harness.results.live import View, open_view
+from harness.results.record import exit_status, read_record, read_run
+from harness.results.reports import write_reports
 from harness.store import Store, default_root
 from harness.values.case import Order
 
 EXIT_INTERRUPTED = 130
+# Order numbers are just newer than a snapshot's own.
+SHELL = 9
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -122,7 +126,10 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--results", type=Path, metavar="DIR", help="default: odp-results/TIME")
     run.add_argument("-k", metavar="EXPR", help="only cases whose name matches (as pytest -k)")
     run.add_argument("-x", action="store_true", help="stop at the first failure")
-    run.add_argument("-j", "--jobs", type=int, default=1, help="cases at the same time (default 1)")
+    jobs = os.cpu_count() or 1
+    run.add_argument(
+        "-j", "--jobs", type=int, default=jobs, help=f"cases at the same time (default here: {jobs})"
+    )
     run.add_argument("--list", action="store_true", help="print the cases and run none")
 
 
@@ -197,17 +204,23 @@ def _cache(arguments: argparse.Namespace) -> int:
 def _shell(arguments: argparse.Namespace) -> int:
     with _session(arguments) as session:
         _, snapshot = session.prepared(arguments.kernel, arguments.device, "real")
-        if not (sys.stdin.isatty() and sys.stdout.isatty()):
-            err.print("no terminal: commands are read from standard input", style="dim")
+        if not sys.stdin.isatty():
+            script = Order(SHELL, "exec", argv=("bash", "-c", sys.stdin.read()))
+            reply = session.studio.run(snapshot, script, math.inf)
+            sys.stdout.write(reply.output)
+            return reply.exit_status
         columns, lines = out.size
-        order = Order(
-            9, "shell", arguments.device, environment={"COLUMNS": str(columns), "LINES": str(lines)}
-        )
-        with (
-            session.ledger.scratch_folder("shell") as folder,
-            session.studio.restore(snapshot, order, folder, terminal=True) as machine,
-        ):
-            return machine.wait(float("inf")).exit_status
+        order = Order(SHELL, "shell", environment={"COLUMNS": str(columns), "LINES": str(lines)})
+        terminal = termios.tcgetattr(sys.stdin)
+        try:
+            with (
+                session.ledger.scratch_folder("shell") as folder,
+                session.studio.restore(snapshot, order, folder, terminal=True) as machine,
+            ):
+                return machine.wait(math.inf).exit_status
+        finally:
+            # QEMU makes the terminal raw and is killed, not asked to end.
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, terminal)
 
 
 def _bench(arguments: argparse.Namespace) -> int:
@@ -233,8 +246,12 @@ def _bench(arguments: argparse.Namespace) -> int:
 class _Progress:
     """pytest plugin of `run`: hands what happens to a view, in this process also for cases run by workers."""
 
-    def __init__(self, view: Live) -> None:
+    def __init__(self, view: View) -> None:
         self.view = view
+
+    def pytest_configure(self, config: pytest.Config) -> None:
+        """Lines of progress go to the view."""
+        config.stash[plugin.SAY] = self.view.progress
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """How many cases there are."""
@@ -243,13 +260,14 @@ class _Progress:
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """A case starts."""
-        self.view.case_started(nodeid.split("::", 1)[-1])
+        file, _, name = nodeid.partition("::")
+        self.view.case_started(f"{Path(file).stem}/{name}")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """A case has a record."""
         path = dict(report.user_properties).get(plugin.RECORD)
         if report.when == "call" and path:
-            self.view.case_finished(read_record(Path(path)))
+            self.view.case_finished(read_record(Path(str(path))))
         elif report.failed:
             self.view.note(report.longreprtext)
 
@@ -264,16 +282,15 @@ def _run(arguments: argparse.Namespace) -> int:
     directory = arguments.results or plugin.default_results()
     if arguments.list:
         return _list(arguments, plans)
-    with Live(out, directory) as view:
-        progress = _Progress(view)
-        status = pytest.main(_pytest_arguments(arguments, plans, directory), plugins=[progress])
-    if status == pytest.ExitCode.USAGE_ERROR:
-        return 2
-    if not (directory / "records").is_dir():
-        raise SetupError("no case was executed", ["none matches the given -k, --kernel and --device"])
-    run = read_run(directory)
-    _write_reports(run)
-    view.summary(run, directory / "report.html")
+    with open_view(out) as view:
+        status = pytest.main(_pytest_arguments(arguments, plans, directory), plugins=[_Progress(view)])
+        if status == pytest.ExitCode.USAGE_ERROR:
+            return 2
+        if not (directory / "records").is_dir():
+            raise SetupError("no case was executed", ["none matches the given -k, --kernel and --device"])
+        reports = write_reports(directory)
+        run = read_run(directory)
+        view.summary(run, reports["report.html"])
     return EXIT_INTERRUPTED if status == pytest.ExitCode.INTERRUPTED else exit_status(run.records)
 
 
@@ -282,7 +299,9 @@ def _pytest_arguments(arguments: argparse.Namespace, plans: list[Path], director
     given += [f"--results={directory}", f"--image={arguments.image}"]
     given += [f"--kernel={series}" for series in arguments.kernel]
     given += [f"--device={device}" for device in arguments.device]
-    for name in ("cache", "mirror", "vm_images", "time", "cache_limit"):
+    if arguments.cache_limit:
+        given += [f"--cache-limit={_size(arguments.cache_limit)}"]
+    for name in ("cache", "mirror", "vm_images", "time"):
         value = getattr(arguments, name)
         given += [f"--{name.replace('_', '-')}={value}"] if value is not None else []
     given += [flag for flag, on in (("--twice", arguments.twice), ("--no-skip", arguments.no_skip)) if on]
@@ -302,14 +321,8 @@ def _list(arguments: argparse.Namespace, plans: list[Path]) -> int:
     return 0
 
 
-def _write_reports(run: Run) -> None:
-    junit.write(run, run.directory / "junit.xml")
-    write_atomically(run.directory / "results.ktap", ktap.render(run))
-    html.write(run, run.directory / "report.html")
-
-
 def _report(arguments: argparse.Namespace) -> int:
+    reports = write_reports(arguments.directory)
     run = read_run(arguments.directory)
-    _write_reports(run)
-    Live(out, arguments.directory).summary(run, arguments.directory / "report.html")
+    open_view(out).summary(run, reports["report.html"])
     return exit_status(run.records)

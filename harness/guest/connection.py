@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, List, Optional
+from typing import Any, Dict, List, Optional
 
 import pyverbs.enums as e
 from pyverbs.addr import AHAttr, GlobalRoute
@@ -133,6 +133,25 @@ def odp_problem(device: str, operation: str) -> Optional[str]:
     if rc & wanted != wanted:
         return f"{device} has no on-demand paging for {operation} over RC (rc_odp_caps is {rc:#x})"
     return None
+
+
+def odp_capabilities(device: str) -> Dict[str, str]:
+    """What `device` says it can do on demand, as facts: `odp` and, for each transport, `odp.rc` and so on.
+
+    Ref: rdma-core libibverbs/verbs.h, enum ibv_odp_transport_cap_bits
+    """
+    with Context(name=device) as context:
+        caps = context.query_device_ex().odp_caps
+    general = {"explicit": e.IBV_ODP_SUPPORT, "implicit": e.IBV_ODP_SUPPORT_IMPLICIT}
+    facts = {"odp": " ".join(name for name, bit in general.items() if caps.general_caps & bit)}
+    words = {
+        name.lower(): getattr(e, f"IBV_ODP_SUPPORT_{name}")
+        for name in ("SEND", "RECV", "WRITE", "READ", "ATOMIC", "SRQ_RECV")
+    }
+    for transport in ("rc", "uc", "ud"):
+        bits = getattr(caps, f"{transport}_odp_caps")
+        facts[f"odp.{transport}"] = " ".join(name for name, bit in words.items() if bits & bit)
+    return facts
 
 
 def _ipv4_gid(context: Any) -> int:

@@ -32,6 +32,8 @@ class Prepared:
     """A prepared machine: the tracer, a netlink socket and what is known about it."""
 
     def __init__(self, device: str, rehearse: bool = True) -> None:
+        from harness.guest.connection import odp_capabilities
+
         self.facts: Dict[str, str] = {
             "kernel": platform.release(),
             "python": platform.python_version(),
@@ -40,6 +42,7 @@ class Prepared:
         load_modules(MODULES, self.facts)
         nldev.bring_up(device)
         self.nldev = nldev.NlDev()
+        self.facts.update(odp_capabilities(device))
         self.facts["swap"] = swap_on()
         self.tracer = Tracer()
         self.facts.update({f"probe {name}": symbol for name, symbol in self.tracer.sources.items()})

@@ -144,9 +144,7 @@ class Tracer:
         return sum(_misses(fd) for fd in self._programs)
 
 
-def read_trace(
-    state: Any, records: List[Any], missing: Tuple[str, ...], began_ns: int, missed: int
-) -> Trace:
+def read_trace(state: Any, records: List[Any], missing: Tuple[str, ...], began_ns: int, missed: int) -> Trace:
     """Turn the kernel's counters and records into a `Trace`."""
     counts: Dict[str, int] = {}
     histograms = []

@@ -29,10 +29,10 @@ class Expect:
 
 @dataclass(frozen=True)
 class Known:
-    """A stock kernel's defect: on this series the case fails with this kind of reason, and must."""
+    """A stock kernel's defect: on this series the case fails, for reasons of these kinds only, and must."""
 
     kernel: str
-    kind: str
+    kinds: tuple[str, ...]
     text: str
 
 
@@ -93,17 +93,10 @@ def load(path: Path) -> Plan:
     flat = flatten(table)
     for key, value in flat.items():
         check(source, key, value)
+    axes = _axes(source, flatten(matrix))
     for key in ("title", "workload.operation", "faults.how"):
-        if key not in flat:
+        if key not in flat and key not in axes:
             raise source.error(key, "missing", SCHEMA)
-    axes = {}
-    for key, values in flatten(matrix).items():
-        if key in ("kernel", "device"):
-            check(source, f"matrix.{key}", values)
-        else:
-            target = key if key.startswith("faults.") else f"workload.{key}"
-            check_axis(source, f"matrix.{key}", target, values)
-            axes[target] = tuple(values)
     plan = Plan(
         path,
         flat["title"],
@@ -117,6 +110,19 @@ def load(path: Path) -> Plan:
     )
     _contradictions(source, plan)
     return plan
+
+
+def _axes(source: Source, matrix: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """Settings that vary: `how` and `side` are of [faults], all others of [workload]."""
+    axes = {}
+    for key, values in matrix.items():
+        if key in ("kernel", "device"):
+            check(source, f"matrix.{key}", values)
+            continue
+        target = f"faults.{key}" if f"faults.{key}" in SCHEMA else f"workload.{key}"
+        check_axis(source, f"matrix.{key}", target, values)
+        axes[target] = tuple(values)
+    return axes
 
 
 def _expect(flat: dict[str, Any]) -> Expect:
@@ -137,10 +143,10 @@ def _known(source: Source, entries: Any) -> tuple[Known, ...]:
     for entry in entries:
         for key, value in entry.items():
             check(source, f"known.{key}", value)
-        for key in ("kernel", "kind", "text"):
+        for key in ("kernel", "kinds", "text"):
             if key not in entry:
                 raise source.error(f"known.{key}", "missing")
-    return tuple(Known(entry["kernel"], entry["kind"], entry["text"]) for entry in entries)
+    return tuple(Known(entry["kernel"], tuple(entry["kinds"]), entry["text"]) for entry in entries)
 
 
 def _workload(settings: dict[str, Any]) -> Workload:
@@ -158,6 +164,7 @@ def _workload(settings: dict[str, Any]) -> Workload:
         region("local"),
         region("remote"),
         loss,
+        mtu_bytes=settings.get("workload.mtu", 1024),
     )
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from harness.results.record import Store
 from harness.values.record import Record
 
 RECORD = "odp_record"
+SAY = pytest.StashKey[Callable[[str], None]]()
 SESSION = pytest.StashKey[Session]()
 RESULTS = pytest.StashKey[Store]()
 
@@ -67,6 +67,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add(
         "--cache", type=Path, default=None, metavar="DIR", help="cache folder (default: ~/.cache/odp-harness)"
     )
+    add("--cache-limit", type=int, default=None, metavar="BYTES", help="size of the cache (default: 30 GiB)")
     add("--mirror", default=None, metavar="URL", help="Debian archive (default: what the host's apt uses)")
     add("--image", default="trixie", help="userland, a file of vm-images/")
     add("--vm-images", type=Path, default=None, metavar="DIR", help="folder of the userlands")
@@ -181,8 +182,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             option.results or default_results(), {"harness": version()}, len(plans)
         )
     if workerinput is not None or not getattr(option, "numprocesses", None):
-        say = getattr(config, "odp_say", lambda line: print(line, file=sys.stderr))
-        options = Options(option.cache, None, option.mirror, option.image, option.vm_images)
+        say = config.stash.get(SAY, lambda line: None)
+        options = Options(option.cache, option.cache_limit, option.mirror, option.image, option.vm_images)
         config.stash[SESSION] = Session(options, say)
 
 

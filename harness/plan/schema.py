@@ -23,7 +23,7 @@ class Key:
     """One key of a plan: its type, and the values it may have (names, or an inclusive range of numbers)."""
 
     kind: type
-    names: tuple[str, ...] = ()
+    names: tuple[str | int, ...] = ()
     low: int = 0
     high: int = 1 << 62
     items: bool = False
@@ -49,6 +49,7 @@ SCHEMA: dict[str, Key] = {
     "workload.rounds": Key(int, low=1, high=100_000),
     "workload.pages": Key(int, low=1, high=MAX_BYTES // PAGE_BYTES),
     "workload.length": Key(int, low=1, high=MAX_BYTES),
+    "workload.mtu": Key(int, (256, 512, 1024, 2048, 4096)),
     "workload.seed": Key(int, high=1 << 20),
     **{f"workload.{side}.{key}": value for side in ("local", "remote") for key, value in _REGION.items()},
     "faults.how": Key(str, LOSSES),
@@ -59,7 +60,7 @@ SCHEMA: dict[str, Key] = {
     "expect.leaks": Key(bool),
     "expect.faults": Key(int),
     "known.kernel": Key(str, tuple(name for name in SERIES if name != "newest")),
-    "known.kind": Key(str, REASONS),
+    "known.kinds": Key(str, REASONS, items=True),
     "known.text": Key(str),
 }
 
@@ -159,8 +160,8 @@ def _check_one(source: Source, key: str, known: Key, value: Any) -> None:
     if not isinstance(value, known.kind) or (known.kind is int and isinstance(value, bool)):
         raise source.error(key, f"expected {known.kind.__name__}, not {value!r}")
     if known.names and value not in known.names:
-        near = difflib.get_close_matches(str(value), known.names, 1, 0.4)
-        error = source.error(key, f"{value!r} is none of {', '.join(known.names)}")
+        near = difflib.get_close_matches(str(value), map(str, known.names), 1, 0.4)
+        error = source.error(key, f"{value!r} is none of {', '.join(map(str, known.names))}")
         raise UsageError(error.headline, error.evidence, f"{near[0]!r}?" if near else "")
     if isinstance(value, int) and known.kind is int and not known.low <= value <= known.high:
         raise source.error(key, f"{value} is not in {known.low}..{known.high}")

@@ -14,7 +14,7 @@ from types import TracebackType
 import harness
 from harness.debian import Archive
 from harness.device import soft_roce
-from harness.errors import GuestError, SetupError, Unsupported, UsageError
+from harness.errors import GuestError, Hang, SetupError, Unsupported, UsageError
 from harness.host import LocalHost
 from harness.kernel.packages import Kernel, Kernels
 from harness.ledger import Ledger
@@ -160,8 +160,9 @@ class Session:
                     raise SetupError("the agent failed", reply.problem.splitlines())
                 answer = reply.answer
             except GuestError as error:
-                kind = "console" if type(error).__name__ != "Hang" else "workload"
-                failures = (Reason(kind, error.render()),)
+                # The whole report is in the record's symptoms and in the console's log.
+                kind = "workload" if isinstance(error, Hang) else "console"
+                failures = (Reason(kind, "; ".join(filter(None, (error.headline, error.hint)))),)
             console = (folder / "console").read_text(errors="replace")
         return answer, console, failures
 
@@ -178,7 +179,9 @@ class Session:
             "snapshot": snapshot.key,
             "harness": version(),
             "host": platform.node(),
-            **{f"machine.{name}": value for name, value in snapshot.facts.items()},
+            **{
+                f"machine.{name}": v for name, v in snapshot.facts.items() if name not in ("kernel", "device")
+            },
         }
 
 

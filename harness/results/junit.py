@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
@@ -25,11 +24,6 @@ def render(run: Run) -> str:
     document.update_statistics()
     text = document.tostring()
     return text.decode("utf-8") if isinstance(text, bytes) else str(text)
-
-
-def write(run: Run, path: Path) -> None:
-    """Write the document to `path`."""
-    path.write_text(render(run), encoding="utf-8")
 
 
 def _suite(plan: str, records: Sequence[Record], common: dict[str, str]) -> TestSuite:

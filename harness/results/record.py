@@ -3,7 +3,7 @@
     RESULTS/
       index.json                  what was to run, where, and whether the run came to its end
       records/NNN-<case id>.json  one Record each, in the order in which they finished
-      logs/NNN-<case id>.<kind>   console, agent and workload logs, named by `Record.log`
+      logs/<case id>.<kind>.log   console, agent and workload logs, named by `Record.log`
 
 A record is written to a hidden file, synced, and renamed: whoever reads a run, also one that was killed or is
 still going, sees whole records only.
@@ -157,7 +157,7 @@ def read_run(directory: Path) -> Run:
     records = []
     for path in _record_files(directory / "records"):
         try:
-            records.append(_read_record(path))
+            records.append(read_record(path))
         except (DecodeError, OSError, UnicodeDecodeError) as error:
             damaged.append(f"records/{path.name}: {error}")
     return Run(directory, index, tuple(records), tuple(damaged))
@@ -224,7 +224,8 @@ def _read_index(directory: Path) -> Index:
         raise UsageError(f"{path.name}: {error}") from error
 
 
-def _read_record(path: Path) -> Record:
+def read_record(path: Path) -> Record:
+    """Read one record; DecodeError if it is none of ours."""
     record = loads(Record, path.read_text(encoding="utf-8"))
     if record.verdict not in VERDICTS:
         raise DecodeError("record.verdict", f"expected one of {', '.join(VERDICTS)}, got {record.verdict!r}")

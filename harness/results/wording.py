@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from harness.values.record import Record
@@ -69,11 +70,16 @@ def duration(nanoseconds: float) -> str:
 
 
 def common_environment(records: Sequence[Record]) -> dict[str, str]:
-    """The facts that all records of a run share, for saying once."""
-    if not records:
-        return {}
-    first, *rest = (record.environment for record in records)
-    return {key: value for key, value in first.items() if all(other.get(key) == value for other in rest)}
+    """The facts of a run, for saying once: those that half of the records state and none contradicts."""
+    facts: dict[str, Counter[str]] = {}
+    for record in records:
+        for key, value in record.environment.items():
+            facts.setdefault(key, Counter())[value] += 1
+    return {
+        key: next(iter(values))
+        for key, values in facts.items()
+        if len(values) == 1 and 2 * values.total() >= len(records)
+    }
 
 
 def own_environment(record: Record, common: Mapping[str, str]) -> dict[str, str]:

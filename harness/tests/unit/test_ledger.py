@@ -1,8 +1,10 @@
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from harness.host import CommandError, LocalHost
 from harness.ledger import Ledger, boot_id, reap, start_time
@@ -25,7 +27,7 @@ time.sleep(300)
 
 def _alive(pid):
     try:
-        return start_time(pid) != 0 and " Z " not in open(f"/proc/{pid}/stat").read()
+        return start_time(pid) != 0 and " Z " not in Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return False
 
@@ -60,7 +62,7 @@ def test_reused_pid_is_left_alone(tmp_path):
         folder.mkdir()
         (folder / "lock").touch()
         (folder / "ledger.jsonl").write_text(
-            '{"pid": %d, "started": 1, "boot": "%s"}\n{"pid": 1' % (bystander.pid, boot_id())
+            json.dumps({"pid": bystander.pid, "started": 1, "boot": boot_id()}) + '\n{"pid": 1'
         )
         reap(tmp_path)
         assert bystander.poll() is None

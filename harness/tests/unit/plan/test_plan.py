@@ -83,7 +83,7 @@ def test_errors_name_file_line_and_key(tmp_path, old, new, message, hint):
 
 def test_known_needs_all_three_keys(tmp_path):
     """Mutation: accept an entry without a text."""
-    entry = '\n[[known]]\nkernel = "7.2"\nkind = "law"\n'
+    entry = '\n[[known]]\nkernel = "7.2"\nkinds = ["law"]\n'
     with pytest.raises(UsageError, match="known.text: missing"):
         _load(tmp_path, GOOD + entry)
-    assert _load(tmp_path, GOOD + entry + 'text = "why"\n').known[0].kind == "law"
+    assert _load(tmp_path, GOOD + entry + 'text = "why"\n').known[0].kinds == ("law",)

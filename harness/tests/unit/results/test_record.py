@@ -14,7 +14,7 @@ from harness.tests.unit.results.sample import hostile, mixed, record, stored
 
 def test_a_run_reads_back_as_it_was_written(tmp_path):
     """Mutation: sort the files by name as text: the tenth record comes before the second."""
-    records = mixed() + [hostile()] + [record(i, faults=3) for i in range(1000, 1990)]
+    records = mixed() + [hostile()] + [record(i, faults=3) for i in range(1000, 1200)]
     run = stored(tmp_path / "run", records, command="run all")
     assert run.records == tuple(records)
     assert run.complete and not run.damaged and run.index.about == {"command": "run all"}

@@ -1,0 +1,83 @@
+"""Completion queues."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.connectx.command import Commands, FirmwareError, Status, command
+from harness.connectx.queues import CompletionQueue, context_of, ring_of
+from harness.wire import cqe
+
+if TYPE_CHECKING:
+    from harness.connectx.queues import Ring
+    from harness.wire.ifc import View
+
+ENTRY_SIZES = {0: 64, 1: 128, 2: 128}
+"""Bytes of an entry by `cqe_sz`. Ref: Linux 7.2 include/linux/mlx5/cq.h, CQE_STRIDE_*."""
+
+RESIZE = 1
+"""op_mod of MODIFY_CQ. Ref: Linux 7.2 include/linux/mlx5/cq.h, MLX5_CQ_OPMOD_RESIZE."""
+
+
+class CqCommands(Commands):
+    """Ref: Linux 7.2 core/cq.c, drivers/infiniband/hw/mlx5/cq.c."""
+
+    def _ring(self, request: View, context: View) -> tuple[Ring, int]:
+        entry_size = ENTRY_SIZES.get(context["cqe_sz"])
+        if entry_size is None:
+            raise FirmwareError(Status.BAD_PARAM, why=f"cqe_sz {context['cqe_sz']}")
+        shift = 12 + context["log_page_size"]
+        offset = context["page_offset"] * ((1 << shift) // 64)
+        size = entry_size << context["log_cq_size"]
+        return ring_of(self.hca, request.bytes("pas"), context["log_page_size"], offset, size), entry_size
+
+    @command("CREATE_CQ")
+    def create_cq(self, request: View, reply: View) -> None:
+        """Not armed until its doorbell says so."""
+        context = request.at("cq_context")
+        ring, entry_size = self._ring(request, context)
+        eqn = (
+            context.get("c_eqn_or_apu_element")
+            if context.layout.has("c_eqn_or_apu_element")
+            else context["c_eqn"]
+        )
+        queue = CompletionQueue(
+            self.hca.judge.number("cq"),
+            ring,
+            context["log_cq_size"],
+            entry_size,
+            context["dbr_addr"],
+            eqn & 0xFF,
+            context["uar_page"],
+            bool(context["oi"]),
+            context_of(context),
+        )
+        self.hca.judge.add(queue)
+        reply["cqn"] = queue.number
+
+    @command("DESTROY_CQ")
+    def destroy_cq(self, request: View, reply: View) -> None:
+        """No QP may use it any more."""
+        self.hca.judge.remove("cq", request["cqn"])
+
+    @command("QUERY_CQ")
+    def query_cq(self, request: View, reply: View) -> None:
+        """Its context, with counters as they are."""
+        queue: CompletionQueue = self.hca.judge.get("cq", request["cqn"], "QUERY_CQ")
+        context = reply.at("cq_context")
+        context.data[: len(queue.context)] = queue.context
+        context["producer_counter"] = queue.producer & 0xFFFFFF
+
+    @command("MODIFY_CQ")
+    def modify_cq(self, request: View, reply: View) -> None:
+        """Moderation, which changes nothing here, or another ring: the old one ends with a RESIZE entry."""
+        queue: CompletionQueue = self.hca.judge.get("cq", request["cqn"], "MODIFY_CQ")
+        if request["op_mod"] != RESIZE:
+            return
+        context = request.at("cq_context")
+        ring, entry_size = self._ring(request, context)
+        self.hca.completions.push(queue, cqe.Cqe.new(opcode=cqe.RESIZE))
+        queue.ring, queue.entry_size, queue.log_size = ring, entry_size, context["log_cq_size"]
+        kept = self.hca.layouts["cqc"].view(queue.context)
+        for name in ("log_cq_size", "page_offset", "log_page_size", "cqe_sz"):
+            kept[name] = context[name]

@@ -1,0 +1,69 @@
+"""Memory keys by command; what UMR does to them is in `mkeys.py`."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from harness.connectx.command import Commands, FirmwareError, Status, command
+from harness.connectx.judge import Simple
+from harness.connectx.mkeys import MTT, OCTOWORD, Key, key_fields
+
+if TYPE_CHECKING:
+    from harness.wire.ifc import View
+
+
+class MkeyCommands(Commands):
+    """Ref: Linux 7.2 core/mr.c, drivers/infiniband/hw/mlx5/mr.c."""
+
+    @command("CREATE_MKEY")
+    def create_mkey(self, request: View, reply: View) -> None:
+        """A key, with its translation if one is listed."""
+        fields = key_fields(request.at("memory_key_mkey_entry"))
+        size = request["translations_octword_actual_size"] * OCTOWORD
+        listed = request.bytes("klm_pas_mtt")
+        if size > len(listed):
+            raise FirmwareError(Status.BAD_INPUT_LENGTH, why=f"{size} bytes of translation announced")
+        always = not request["pg_access"]
+        table = bytearray(fields["translations_octword_size"] * OCTOWORD if size else 0)
+        table[:size] = listed[:size]
+        key = Key(self.hca.judge.number("mkey"), fields, table, always)
+        if always and key.mode == MTT:
+            _all_present(table)
+        self.hca.judge.add(key)
+        reply["mkey_index"] = key.number
+
+    @command("DESTROY_MKEY")
+    def destroy_mkey(self, request: View, reply: View) -> None:
+        """The key is gone."""
+        self.hca.judge.remove("mkey", request["mkey_index"])
+
+    @command("QUERY_MKEY")
+    def query_mkey(self, request: View, reply: View) -> None:
+        """Its context, and the beginning of its translation where asked for."""
+        key: Key = self.hca.judge.get("mkey", request["mkey_index"], "QUERY_MKEY")
+        context = reply.at("memory_key_mkey_entry")
+        context.update({name: value for name, value in key.fields.items() if value})
+        if request["pg_access"]:
+            room = reply.data[reply.layout.slot("bsf0_klm0_pas_mtt0_1").first :]
+            size = min(len(room), len(key.table))
+            room[:size] = key.table[:size]
+
+    @command("CREATE_PSV")
+    def create_psv(self, request: View, reply: View) -> None:
+        """Signature contexts, one to four."""
+        for index in range(request["num_psv"]):
+            psv = Simple(self.hca.judge.number("psv"), table="psv", needs=(("pd", request["pd"]),))
+            reply[f"psv{index}_index"] = self.hca.judge.add(psv).number
+
+    @command("DESTROY_PSV")
+    def destroy_psv(self, request: View, reply: View) -> None:
+        """One of them is gone."""
+        self.hca.judge.remove("psv", request["psvn"])
+
+
+def _all_present(table: bytearray) -> None:
+    """Entries without access bits are present: say so in each."""
+    count = len(table) // 8
+    entries = struct.unpack(f">{count}Q", table)
+    struct.pack_into(f">{count}Q", table, 0, *(entry | 3 for entry in entries))

@@ -1,0 +1,66 @@
+"""Queue pairs by command; their states are in `qps.py`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.connectx.command import Commands, Entry, Handler, command
+from harness.connectx.qps import TRANSITIONS, QueuePair, ring_size
+from harness.connectx.queues import ring_of
+
+if TYPE_CHECKING:
+    from harness.wire.ifc import View
+
+LAYOUTS = {"2ERR_QP": "qp_2err", "2RST_QP": "qp_2rst", "SQD_RTS_QP": "sqd2rts_qp"}
+"""Structures that are not named after their command. Ref: Linux 7.2 include/linux/mlx5/mlx5_ifc.h."""
+
+
+class QpCommands(Commands):
+    """Ref: Linux 7.2 drivers/infiniband/hw/mlx5/qpc.c."""
+
+    def entries(self) -> list[Entry]:
+        """The decorated commands and one per transition."""
+        found = super().entries()
+        for name in TRANSITIONS:
+            found.append(Entry(name, LAYOUTS.get(name, name.lower()), self._transition(name)))
+        return found
+
+    def _transition(self, name: str) -> Handler:
+        carries = bool(TRANSITIONS[name][2]) or name in ("RTS2RTS_QP", "SQERR2RTS_QP", "SQD_RTS_QP")
+
+        def run(request: View, reply: View) -> None:
+            qp: QueuePair = self.hca.judge.get("qp", request["qpn"], name)
+            optional = request["opt_param_mask"] if carries else 0
+            change = request.at("qpc") if carries else qp.context
+            self.hca.qps.modify(qp, name, change, optional)
+
+        return run
+
+    @command("CREATE_QP")
+    def create_qp(self, request: View, reply: View) -> None:
+        """In RST, with both rings: receive queue first."""
+        layout = self.hca.layouts["qpc"]
+        context = layout.view(bytearray(request.bytes("qpc")))
+        size = ring_size(context)
+        offset = context["page_offset"] << (context["log_page_size"] + 12 - 6)
+        ring = ring_of(self.hca, request.bytes("pas"), context["log_page_size"], offset, size)
+        qp = QueuePair(self.hca.judge.number("qp"), context, ring)
+        qp.refresh()
+        self.hca.judge.add(qp)
+        reply["qpn"] = qp.number
+
+    @command("DESTROY_QP")
+    def destroy_qp(self, request: View, reply: View) -> None:
+        """Whatever it was doing ends."""
+        qp: QueuePair = self.hca.judge.remove("qp", request["qpn"])
+        self.hca.requester.forget(qp)
+
+    @command("QUERY_QP")
+    def query_qp(self, request: View, reply: View) -> None:
+        """Its context as it is now."""
+        qp: QueuePair = self.hca.judge.get("qp", request["qpn"], "QUERY_QP")
+        context = reply.at("qpc")
+        size = min(len(context.data), len(qp.context.data))
+        context.data[:size] = qp.context.data[:size]
+        context["state"] = qp.state
+        context["hw_sq_wqebb_counter"] = qp.sent

@@ -1,0 +1,72 @@
+"""Objects without behaviour: protection domains, XRC domains, UARs, counter sets, user contexts and the
+like."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from harness.connectx.command import Commands, Entry, Handler, command
+from harness.connectx.judge import Simple
+
+if TYPE_CHECKING:
+    from harness.wire.ifc import View
+
+
+class Kind(NamedTuple):
+    """How an object's commands name it: where its number is in the reply of the first and the request of
+    the last."""
+
+    allocate: str
+    release: str
+    field: str
+
+
+KINDS = {
+    "pd": Kind("ALLOC_PD", "DEALLOC_PD", "pd"),
+    "xrcd": Kind("ALLOC_XRCD", "DEALLOC_XRCD", "xrcd"),
+    "uar": Kind("ALLOC_UAR", "DEALLOC_UAR", "uar"),
+    "q_counter": Kind("ALLOC_Q_COUNTER", "DEALLOC_Q_COUNTER", "counter_set_id"),
+    "transport_domain": Kind("ALLOC_TRANSPORT_DOMAIN", "DEALLOC_TRANSPORT_DOMAIN", "transport_domain"),
+    "uctx": Kind("CREATE_UCTX", "DESTROY_UCTX", "uid"),
+}
+"""Ref: Linux 7.2 include/linux/mlx5/mlx5_ifc.h, alloc_pd_out.pd and so on."""
+
+
+class SimpleCommands(Commands):
+    """Makes and forgets them."""
+
+    def entries(self) -> list[Entry]:
+        """The decorated commands, and a pair for each kind of the table."""
+        found = super().entries()
+        for name, kind in KINDS.items():
+            found.append(Entry(kind.allocate, kind.allocate.lower(), self._allocate(name, kind.field)))
+            found.append(Entry(kind.release, kind.release.lower(), self._release(name, kind.field)))
+        return found
+
+    def _allocate(self, name: str, field: str) -> Handler:
+        def run(request: View, reply: View) -> None:
+            number = self.hca.judge.number(name)
+            self.hca.judge.add(Simple(number, table=name))
+            reply[field] = number
+
+        return run
+
+    def _release(self, name: str, field: str) -> Handler:
+        def run(request: View, reply: View) -> None:
+            self.hca.judge.remove(name, request[field])
+
+        return run
+
+    @command("QUERY_Q_COUNTER")
+    def query_q_counter(self, request: View, reply: View) -> None:
+        """All counters are zero: nothing is dropped or repeated on this wire."""
+        self.hca.judge.get("q_counter", request["counter_set_id"], "QUERY_Q_COUNTER")
+
+    @command("ATTACH_TO_MCG", "DETACH_FROM_MCG")
+    def multicast(self, request: View, reply: View) -> None:
+        """Accepted: there is no multicast on this wire."""
+        self.hca.judge.get("qp", request["qpn"], "multicast")
+
+    @command("NOP")
+    def nop(self, request: View, reply: View) -> None:
+        """Nothing."""

@@ -1,0 +1,306 @@
+"""The card as the bus sees it: init segment, doorbells, command queue; and the running of commands.
+
+`Card` is what a vfio-user server serves: every access is answered inside the call, and whatever a guest
+writes, no exception leaves it.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from harness.connectx import card, cmdq, commands
+from harness.connectx.command import Entry, FirmwareError, Status, stub
+from harness.connectx.hca import GuestMemory, Hca, Interrupts
+from harness.connectx.memory import DmaError
+from harness.errors import UsageError
+from harness.wire import eqe
+from harness.wire.ifc import Layouts, ShortBuffer, View
+
+FW_REV, CMDIF_REV, CMDQ_HIGH, CMDQ_LOW, DOORBELL = 0x00, 0x04, 0x10, 0x14, 0x18
+INITIALIZING, HEALTH, TIMER_HIGH, TIMER_LOW, HEALTH_COUNTER = 0x1FC, 0x200, 0x1000, 0x1004, 0x1010
+"""Registers. Ref: Linux 7.2 include/linux/mlx5/device.h, struct mlx5_init_seg."""
+
+CMDIF = 5
+"""Revision of the command interface. Ref: Linux 7.2 core/cmd.c, CMD_IF_REV."""
+
+UAR_CQ_ARM, UAR_EQ_ARM, UAR_EQ_UPDATE, UAR_SEND, UAR_SEND_END = 0x20, 0x40, 0x48, 0x800, 0x1000
+"""Doorbells in a UAR page. Ref: Linux 7.2 include/linux/mlx5/cq.h MLX5_CQ_DOORBELL, core/lib/eq.h,
+MLX5_BF_OFFSET."""
+
+
+class Card:
+    """One emulated ConnectX. `model` is a name of `card.MODELS`, `layouts` those of the kernel that will
+    drive it.
+
+    `log` receives dicts with a "what": command, event, umr, refused, finding, unknown, error.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        layouts: Layouts,
+        memory: GuestMemory,
+        interrupts: Interrupts,
+        log: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self.model = card.model(model)
+        self.hca = Hca(self.model, layouts, memory, interrupts, log)
+        self.unknown: Counter[str] = Counter()
+        self.commands_run: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
+        self._entries = self._commands(layouts)
+        self._handlers: dict[int, Callable[[bytes], None]] = {
+            UAR_CQ_ARM: self._arm_cq,
+            UAR_EQ_ARM: lambda data: self.hca.events.doorbell(int.from_bytes(data[:4], "big"), arm=True),
+            UAR_EQ_UPDATE: lambda data: self.hca.events.doorbell(int.from_bytes(data[:4], "big"), arm=False),
+        }
+        self._half: dict[int, bytes] = {}
+        self._registers = bytearray(0x2000)
+        self._health = 0
+        self._power_on()
+
+    def _commands(self, layouts: Layouts) -> dict[int, Entry]:
+        """Number to command, for those this kernel knows."""
+        numbers = {name: number for number, name in layouts.opcodes().items()}
+        entries = (entry for kind in commands.ALL for entry in kind(self.hca).entries())
+        return {numbers[entry.name]: entry for entry in entries if entry.name in numbers}
+
+    def _power_on(self) -> None:
+        major, minor, sub = self.model.firmware
+        self._registers[:] = bytes(len(self._registers))
+        struct.pack_into(">II", self._registers, FW_REV, minor << 16 | major, CMDIF << 16 | sub)
+        struct.pack_into(">I", self._registers, CMDQ_LOW, cmdq.LOG_SLOTS << 4 | cmdq.LOG_STRIDE)
+        struct.pack_into(">I", self._registers, HEALTH + 0x30, major << 24 | minor << 16 | sub)
+        self._half.clear()
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """Seconds, monotonic; a recorder or a replay puts its own here."""
+        return self.hca.clock
+
+    @clock.setter
+    def clock(self, clock: Callable[[], float]) -> None:
+        self.hca.clock = clock
+
+    def arm(self, rules: Sequence[Any]) -> None:
+        """Replace the rules; there are none to have yet."""
+        if rules:
+            raise UsageError("this card takes no rules")
+
+    def findings(self) -> list[dict[str, str]]:
+        """What the driver did wrong so far."""
+        return [finding.to_json() for finding in self.hca.judge.findings]
+
+    def counters(self) -> dict[str, Any]:
+        """Commands by name and status, unknown ones with a stub, objects and pages that are there now."""
+        return {
+            "commands": dict(self.commands_run),
+            "failed": dict(self.failed),
+            "unknown": {name: {"count": count, "stub": stub(name)} for name, count in self.unknown.items()},
+            "objects": self.hca.judge.census(),
+            "pages": len(self.hca.pages.held),
+            "faults": self.hca.faults.counters(),
+            "work": self.hca.requester.counters(),
+            "events": self.hca.events.posted,
+        }
+
+    # -- what the server calls
+
+    def bar_read(self, bar: int, offset: int, size: int) -> bytes:
+        """Registers; zeros where there are none."""
+        if bar != 0 or offset + size > len(self._registers):
+            return bytes(size)
+        if TIMER_HIGH <= offset <= TIMER_LOW:
+            struct.pack_into(">Q", self._registers, TIMER_HIGH, self.hca.ticks())
+        elif offset == HEALTH_COUNTER:
+            self._health = self._health + 1 & 0xFFFFFF
+            struct.pack_into(">I", self._registers, HEALTH_COUNTER, self._health)
+        return bytes(self._registers[offset : offset + size])
+
+    def bar_write(self, bar: int, offset: int, data: bytes) -> None:
+        """A register or a doorbell; everything that follows from it happens before this returns."""
+        if bar != 0:
+            return
+        try:
+            if offset < card.FIRST_UAR * card.UAR_SIZE:
+                self._write_register(offset, data)
+            else:
+                self._write_uar(offset // card.UAR_SIZE, offset % card.UAR_SIZE, data)
+            self.hca.requester.run()
+            self.hca.pages.balance()
+        except DmaError as problem:
+            self.hca.judge.find("bad-address", f"{problem.address:#x}", f"{problem.size} bytes: {problem}")
+        except FirmwareError as problem:
+            self.hca.log({"what": "error", "why": str(problem)})
+        except Exception:  # a broken driver is normal here; QEMU dies with the card
+            self._broken(f"write of {len(data)} bytes at {offset:#x}")
+
+    def reset(self) -> None:
+        """Function-level or bus reset: as after power-on."""
+        self.hca.reset()
+        self._power_on()
+
+    def detach(self) -> None:
+        """QEMU is gone: nothing of the guest may be touched any more."""
+        self.reset()
+
+    def tick(self) -> float | None:
+        """Do what is due; seconds until the next, or None."""
+        try:
+            self.hca.timers.run()
+            self.hca.requester.run()
+            return self.hca.timers.next_s()
+        except DmaError as problem:
+            self.hca.judge.find("bad-address", f"{problem.address:#x}", f"{problem.size} bytes: {problem}")
+        except Exception:  # as above
+            self._broken("timer")
+        return None
+
+    # -- registers and doorbells
+
+    def _write_register(self, offset: int, data: bytes) -> None:
+        if offset == DOORBELL:
+            self._run_slots(int.from_bytes(data[:4], "big"))
+        elif offset == CMDQ_HIGH:
+            self._registers[CMDQ_HIGH : CMDQ_HIGH + len(data)] = data
+        elif offset == CMDQ_LOW:
+            value = int.from_bytes(data[:4], "big") & ~0xFF | cmdq.LOG_SLOTS << 4 | cmdq.LOG_STRIDE
+            struct.pack_into(">I", self._registers, CMDQ_LOW, value)
+
+    def _write_uar(self, page: int, offset: int, data: bytes) -> None:
+        """Doorbells are 4 or 8 bytes; a 64-bit one may come in two halves."""
+        if page not in self.hca.judge.table("uar"):
+            self.hca.judge.missing("uar", page, "doorbell")
+            return
+        if UAR_SEND <= offset < UAR_SEND_END:
+            start = offset & ~7
+            data = self._joined(page * card.UAR_SIZE + start, offset & 7, data)
+            if len(data) >= 8:
+                self.hca.requester.doorbell(int.from_bytes(data[4:7], "big"))
+            return
+        if offset & ~7 == UAR_CQ_ARM:
+            data = self._joined(page * card.UAR_SIZE + UAR_CQ_ARM, offset & 7, data)
+            offset = UAR_CQ_ARM
+        handler = self._handlers.get(offset)
+        if handler is not None:
+            handler(data)
+        else:
+            self.hca.judge.find("bad-value", f"uar {page:#x}", f"write of {len(data)} bytes at {offset:#x}")
+
+    def _joined(self, place: int, half: int, data: bytes) -> bytes:
+        """Both halves of a 64-bit doorbell once they are here."""
+        if len(data) >= 8:
+            return data
+        if half == 0:
+            self._half[place] = data
+            return b""
+        return self._half.pop(place, bytes(4)) + data
+
+    def _arm_cq(self, data: bytes) -> None:
+        if len(data) >= 8:
+            word, number = struct.unpack_from(">II", data)
+            self.hca.completions.doorbell(word, number)
+
+    # -- commands
+
+    def _run_slots(self, bits: int) -> None:
+        """Execute the slots of a doorbell, lowest first, and report those that began with a command EQ
+        there."""
+        high, low = struct.unpack_from(">II", self._registers, CMDQ_HIGH)
+        base = high << 32 | low & ~0xFFF
+        done = 0
+        for number in range(cmdq.SLOTS):
+            if bits >> number & 1:
+                by_event = self.hca.events.queue_for(eqe.COMMAND) is not None
+                slot = cmdq.Slot(self.hca.memory.view(base + number * cmdq.STRIDE, cmdq.STRIDE))
+                if slot.owner:
+                    self._run_slot(slot)
+                    done |= by_event << number
+                else:
+                    self.hca.judge.find(
+                        "bad-value", f"command slot {number}", "rung while the driver owns it"
+                    )
+        if done:
+            self.hca.events.post(eqe.COMMAND, eqe.CommandEqe.new(vector=done))
+
+    def _run_slot(self, slot: cmdq.Slot) -> None:
+        delivery = cmdq.DELIVERED
+        try:
+            request = cmdq.read(self.hca.memory, slot)
+            reply = self.execute(request, slot.out_length)
+            cmdq.write(self.hca.memory, slot, reply)
+        except cmdq.Undelivered as problem:
+            self.hca.judge.find("bad-value", "command", str(problem))
+            delivery = problem.status
+        except DmaError as problem:
+            self.hca.judge.find("bad-address", f"{problem.address:#x}", f"mailbox: {problem}")
+            delivery = cmdq.BAD_DESCRIPTOR
+        cmdq.finish(slot, delivery)
+
+    def execute(self, request: bytearray, out_length: int) -> bytearray:
+        """One command: the request's bytes in, the reply's out."""
+        started = time.perf_counter_ns()
+        reply = bytearray(max(out_length, 8))
+        opcode = int.from_bytes(request[:2], "big")
+        entry = self._entries.get(opcode)
+        status, syndrome = Status.BAD_OP, 0
+        if entry is None:
+            self._unknown(opcode)
+        else:
+            status, syndrome = self._call(entry, request, reply)
+        if status:
+            reply[:] = bytes(len(reply))
+            struct.pack_into(">B3xI", reply, 0, status, syndrome)
+        name = entry.name if entry else self.hca.layouts.opcodes().get(opcode, f"{opcode:#x}")
+        self.commands_run[name] += 1
+        if status:
+            self.failed[f"{name} {status.name}"] += 1
+        self.hca.log(
+            {
+                "what": "command",
+                "op": name,
+                "status": status.name,
+                "in": request.hex(),
+                "out": reply[:out_length].hex(),
+                "ns": time.perf_counter_ns() - started,
+            }
+        )
+        return reply[:out_length]
+
+    def _call(self, entry: Entry, request: bytearray, reply: bytearray) -> tuple[Status, int]:
+        try:
+            entry.run(self._view(f"{entry.layout}_in", request), self._view(f"{entry.layout}_out", reply))
+        except FirmwareError as problem:
+            return problem.status, problem.syndrome
+        except ShortBuffer as problem:
+            inward = f"{entry.layout}_in" in problem.headline or "_out" not in problem.headline
+            return (Status.BAD_INPUT_LENGTH if inward else Status.BAD_OUTPUT_LENGTH), 0
+        except DmaError as problem:
+            self.hca.judge.find("bad-address", f"{problem.address:#x}", f"{entry.name}: {problem}")
+            return Status.BAD_PARAM, 0
+        except Exception:  # the card answers, whatever came
+            self._broken(entry.name)
+            return Status.INTERNAL, 0
+        return Status.OK, 0
+
+    def _view(self, name: str, data: bytearray) -> View:
+        """Structures that this kernel does not describe still have the common head."""
+        layouts = self.hca.layouts
+        if name not in layouts:
+            name = "nop_in" if name.endswith("_in") else "nop_out"
+        return layouts[name].view(data)
+
+    def _unknown(self, opcode: int) -> None:
+        name = self.hca.layouts.opcodes().get(opcode, f"OP_{opcode:#x}")
+        self.unknown[name] += 1
+        if self.unknown[name] == 1:
+            self.hca.log({"what": "unknown", "op": name, "stub": stub(name)})
+
+    def _broken(self, what: str) -> None:
+        """A defect of the model: say where, go on."""
+        self.hca.log({"what": "error", "why": what, "trace": traceback.format_exc(limit=-4)})

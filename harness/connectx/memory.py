@@ -1,0 +1,230 @@
+"""Guest memory by DMA address: what QEMU granted, and nothing else."""
+
+from __future__ import annotations
+
+import bisect
+import errno
+import mmap
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+READ = 1
+WRITE = 2
+_LAST_ADDRESS = 1 << 64
+_NORESERVE = 0x4000  # MAP_NORESERVE, which Python 3.11 does not name. Ref: mmap(2)
+
+Done = Callable[[bytes | None], None]
+
+
+class DmaError(Exception):
+    """The card touched memory it was not granted, or needs a message to touch; becomes a command status."""
+
+    def __init__(self, address: int, size: int, why: str = "not granted") -> None:
+        super().__init__(f"DMA to {address:#x}, {size} bytes: {why}")
+        self.address = address
+        self.size = size
+        self.why = why
+
+
+class MapError(Exception):
+    """A map request that cannot be granted; `number` is the errno for the answer."""
+
+    def __init__(self, number: int, why: str) -> None:
+        super().__init__(why)
+        self.number = number
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """One granted range. `view` is None where no descriptor came: such memory is reached by messages only."""
+
+    address: int
+    size: int
+    flags: int
+    view: memoryview | None
+
+    @property
+    def end(self) -> int:
+        """First address behind the range."""
+        return self.address + self.size
+
+
+def anonymous(size: int) -> memoryview:
+    """Zeros of this process; pages that nobody writes cost nothing."""
+    return memoryview(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE))
+
+
+def map_file(descriptor: int, offset: int, size: int, writable: bool) -> memoryview:
+    """Map `size` bytes of a file at any offset, shared; MapError when the file has not got them.
+
+    A touch behind the end of a file is a SIGBUS, which no handler survives: Python's mmap compares with the
+    size of regular files, so nothing else is taken.
+    """
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise MapError(errno.EINVAL, "the descriptor is not memory")
+    lead = offset % mmap.ALLOCATIONGRANULARITY
+    protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+    try:
+        area = mmap.mmap(descriptor, size + lead, mmap.MAP_SHARED, protection, offset=offset - lead)
+    except (OSError, ValueError, OverflowError) as problem:
+        raise MapError(errno.EINVAL, f"mmap: {problem}") from problem
+    return memoryview(area)[lead : lead + size]
+
+
+class Messages(Protocol):
+    """What carries DMA by message; the vfio-user server is one."""
+
+    def dma_read(self, address: int, size: int, done: Done) -> None:
+        """Ask for bytes of guest memory."""
+
+    def dma_write(self, address: int, data: bytes, done: Done) -> None:
+        """Send bytes to guest memory."""
+
+
+class Memory:
+    """Guest memory by DMA address.
+
+    A view is good until the access (one BAR access, one tick) that asked for it ends: QEMU maps and unmaps
+    between accesses, and the conversation log looks at views when the access is over. A view kept longer
+    stays safe to touch (it holds its mapping alive) but may be memory the guest no longer grants; `epoch`
+    grows with every unmap, for those who cache addresses.
+    """
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.messages: Messages | None = None
+        self._starts: list[int] = []
+        self._maps: list[Map] = []
+        self._last = Map(0, 0, 0, None)
+
+    @property
+    def maps(self) -> tuple[Map, ...]:
+        """What is granted now, by address."""
+        return tuple(self._maps)
+
+    def grant(self, address: int, size: int, flags: int, descriptor: int | None, offset: int = 0) -> Map:
+        """Add a range; the descriptor stays the caller's. MapError when empty, wrapping or overlapping."""
+        self._check(address, size, offset)
+        view = None
+        if descriptor is not None:
+            view = map_file(descriptor, offset, size, bool(flags & WRITE))
+        return self._insert(Map(address, size, flags, view))
+
+    def lend(self, address: int, view: memoryview, flags: int = READ | WRITE) -> Map:
+        """Add a range that is memory of this process: for replays, tests and the bench."""
+        self._check(address, len(view))
+        return self._insert(Map(address, len(view), flags, view))
+
+    def _check(self, address: int, size: int, offset: int = 0) -> None:
+        if size <= 0 or address < 0 or offset < 0 or address + size > _LAST_ADDRESS:
+            raise MapError(errno.EINVAL, f"no such range: {address:#x}+{size:#x}")
+        index = bisect.bisect_right(self._starts, address)
+        if index and self._maps[index - 1].end > address:
+            raise MapError(errno.EEXIST, f"{address:#x} is mapped")
+        if index < len(self._maps) and self._maps[index].address < address + size:
+            raise MapError(errno.EEXIST, f"{self._maps[index].address:#x} is mapped")
+
+    def _insert(self, granted: Map) -> Map:
+        index = bisect.bisect_right(self._starts, granted.address)
+        self._starts.insert(index, granted.address)
+        self._maps.insert(index, granted)
+        return granted
+
+    def revoke(self, address: int, size: int) -> int:
+        """Take back every map inside the range, returns how many; MapError when it would cut one in two."""
+        first = bisect.bisect_left(self._starts, address)
+        last = bisect.bisect_left(self._starts, address + size)
+        if first and self._maps[first - 1].end > address or (
+            last > first and self._maps[last - 1].end > address + size
+        ):
+            raise MapError(errno.EINVAL, "would cut a map in two")
+        del self._starts[first:last]
+        del self._maps[first:last]
+        self._last = Map(0, 0, 0, None)
+        self.epoch += 1
+        return last - first
+
+    def clear(self) -> None:
+        """Take back everything."""
+        self.revoke(0, _LAST_ADDRESS)
+
+    def _find(self, address: int, size: int) -> Map:
+        """The map that holds the first byte."""
+        last = self._last
+        if last.address <= address < last.address + last.size:
+            return last
+        index = bisect.bisect_right(self._starts, address) - 1
+        if index < 0 or address >= self._maps[index].end:
+            raise DmaError(address, size)
+        self._last = self._maps[index]
+        return self._last
+
+    def view(self, address: int, size: int) -> memoryview:
+        """The bytes themselves, writable, contiguous in one map; DmaError otherwise."""
+        found = self._find(address, size)
+        start = address - found.address
+        if size < 0 or start + size > found.size:
+            raise DmaError(address, size)
+        if found.view is None:
+            raise DmaError(address, size, "memory without a descriptor, reached by messages only")
+        if not found.flags & WRITE:
+            raise DmaError(address, size, "read-only")
+        return found.view[start : start + size]
+
+    def read(self, address: int, size: int) -> bytes:
+        """A copy; may span maps. DmaError before anything is read if a byte of it is not granted."""
+        return b"".join(self._pieces(address, size, READ))
+
+    def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
+        """Store the bytes; may span maps. DmaError before anything is written if a byte is not granted."""
+        done = 0
+        for piece in self._pieces(address, len(data), WRITE):
+            piece[:] = data[done : done + len(piece)]
+            done += len(piece)
+
+    def overwrite(self, address: int, data: bytes) -> None:
+        """As the guest itself would store: into read-only maps, too, and unseen by a log."""
+        done = 0
+        while done < len(data):
+            found = self._find(address + done, len(data) - done)
+            if found.view is None:
+                raise DmaError(address + done, len(data) - done, "memory without a descriptor")
+            piece = found.view[address + done - found.address :][: len(data) - done]
+            piece[:] = data[done : done + len(piece)]
+            done += len(piece)
+
+    def _pieces(self, address: int, size: int, flag: int) -> list[memoryview]:
+        if size < 0:
+            raise DmaError(address, size)
+        pieces = []
+        at, left = address, size
+        while left:
+            found = self._find(at, left)
+            if not found.flags & flag:
+                raise DmaError(at, left, "read-only" if flag == WRITE else "not readable")
+            if found.view is None:
+                raise DmaError(at, left, "memory without a descriptor, reached by messages only")
+            start = at - found.address
+            piece = found.view[start : start + left]
+            pieces.append(piece)
+            at += len(piece)
+            left -= len(piece)
+        return pieces
+
+    def read_later(self, address: int, size: int, done: Done) -> None:
+        """Read any memory of the guest, also without a descriptor: `done` gets the bytes, or None on failure.
+
+        The message leaves after the access in hand is answered; QEMU may hold its lock until then.
+        """
+        if self.messages is None:
+            raise DmaError(address, size, "no guest attached")
+        self.messages.dma_read(address, size, done)
+
+    def write_later(self, address: int, data: bytes, done: Done) -> None:
+        """Write any memory of the guest, also without a descriptor: `done` gets b"", or None on failure."""
+        if self.messages is None:
+            raise DmaError(address, len(data), "no guest attached")
+        self.messages.dma_write(address, data, done)

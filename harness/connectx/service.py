@@ -1,0 +1,225 @@
+"""A card in service: a device model, its two sockets, its log, one loop."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from harness.connectx.control import Body, Control, listen
+from harness.connectx.interrupts import EventInterrupts
+from harness.connectx.log import Recorder, RecordingInterrupts, RecordingMemory, Writer
+from harness.connectx.loop import Loop
+from harness.connectx.memory import Memory
+from harness.connectx.msix import MessageInterrupts
+from harness.connectx.pci import ConfigSpace, Face
+from harness.connectx.server import Server
+from harness.connectx.vfio_user import Answers, Device
+from harness.errors import UsageError
+
+_FINDINGS_MOST = 10_000
+_MISTAKES = {"crash": "model-crash", "protocol": "vfio-user", "refused": "vfio-user"}
+
+Note = dict[str, Any]
+
+
+class Interrupts(Protocol):
+    """What raises MSI-X vectors."""
+
+    def fire(self, vector: int) -> None:
+        """Raise one."""
+
+
+Build = Callable[[Memory, Interrupts, Callable[[Note], None]], Device]
+
+
+@runtime_checkable
+class Armed(Protocol):
+    """A device that takes rules."""
+
+    def arm(self, rules: Sequence[Any]) -> None:
+        """Replace the rules."""
+
+
+@runtime_checkable
+class Told(Protocol):
+    """A device that tells findings and counters of its own."""
+
+    def findings(self) -> list[Note]:
+        """What the driver did wrong, each with kind, subject and detail."""
+
+    def counters(self) -> dict[str, Any]:
+        """Numbers by name."""
+
+
+class Service:
+    """Builds the device with `build` and serves it; `close` leaves no socket behind.
+
+    `log` is the file of the conversation log, .gz for a compressed one; without it nothing is recorded and
+    memory is reached without a detour.
+    """
+
+    def __init__(
+        self,
+        build: Build,
+        face: Face,
+        path: Path,
+        control: Path,
+        log: Path | None = None,
+        own_msix: bool = True,
+    ) -> None:
+        self.loop = Loop()
+        self.found: deque[Note] = deque(maxlen=_FINDINGS_MOST)
+        self.writer = Writer(log, device=face.device) if log else None
+        self.lines: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)
+        self._sockets: list[tuple[Path, socket.socket, int]] = []
+        self.events: EventInterrupts | MessageInterrupts = (
+            MessageInterrupts(face.vectors, self._message) if own_msix else EventInterrupts(face.vectors)
+        )
+        self.device, memory = self._device(build)
+        config = ConfigSpace(face, on_flr=self._flr, late_msix=own_msix)
+        self.answers = Answers(self.device, config, memory, self.events, self.report)
+        self.server = Server(self.answers, self.loop)
+        try:
+            self.server.listen(self._open(path))
+            self.control = Control(self.loop, self._open(control), self._verbs())
+        except BaseException:
+            self.close()
+            raise
+
+    def _device(self, build: Build) -> tuple[Device, Memory]:
+        if self.writer is None:
+            plain = Memory()
+            return build(plain, self.events, self.note), plain
+        recorded, vectors = RecordingMemory(self.writer), RecordingInterrupts(self.events)
+        self._model = build(recorded, vectors, self.note)
+        return Recorder(self._model, recorded, vectors, self.writer), recorded
+
+    def _open(self, path: Path) -> socket.socket:
+        listener = listen(path)
+        self._sockets.append((path, listener, path.stat().st_ino))
+        return listener
+
+    def _message(self, address: int, data: bytes) -> None:
+        self.server.post(address, data)
+
+    def _flr(self) -> None:
+        self.answers.reset("function level reset")
+
+    @property
+    def model(self) -> Device:
+        """The device model itself, behind a recorder if there is one."""
+        return self.device.device if isinstance(self.device, Recorder) else self.device
+
+    # -- what happens
+
+    def note(self, entry: Note) -> None:
+        """What the device says of itself: into the log and to followers."""
+        if self.writer is not None:
+            self.writer({"k": "note", **entry})
+        if self.control_followed:
+            self.control.publish("note", **entry)
+
+    @property
+    def control_followed(self) -> bool:
+        """Whether anybody follows; also before the control socket is there."""
+        return "control" in self.__dict__ and self.control.followed
+
+    def report(self, kind: str, details: Note) -> None:
+        """What the transport says: mistakes become findings, the rest events."""
+        if kind in _MISTAKES:
+            subject, detail = details.get("during", kind), details["why"]
+            trace = {"trace": details["trace"]} if "trace" in details else {}
+            self.found.append({"kind": _MISTAKES[kind], "subject": subject, "detail": detail, **trace})
+            self.lines(f"card: {_MISTAKES[kind]}: {subject}: {detail}")
+        elif kind in ("attached", "detached", "reset"):
+            self.lines(f"card: {kind}" + "".join(f", {name} {value}" for name, value in details.items()))
+        elif kind == "map" and not details["shared"] and details["flags"] & 2:
+            self.found.append(_unshared(details))
+        if self.control_followed and kind not in ("map", "unmap"):
+            self.control.publish("finding" if kind in _MISTAKES else kind, **details)
+
+    def _verbs(self) -> dict[str, Callable[[Body], Body]]:
+        return {
+            "ping": lambda _: {"pid": os.getpid(), "attached": self.server.attached},
+            "rules": self._rules,
+            "findings": lambda _: {"findings": self.findings()},
+            "counters": lambda _: {"counters": self.counters()},
+            "quit": self._quit,
+        }
+
+    def _rules(self, body: Body) -> Body:
+        rules = body.get("rules")
+        if not isinstance(rules, list):
+            raise UsageError("rules: a list")
+        if not isinstance(self.model, Armed):
+            raise UsageError("this card takes no rules")
+        self.model.arm(rules)
+        return {"armed": len(rules)}
+
+    def _quit(self, body: Body) -> Body:
+        self.loop.stop("asked to on the control socket")
+        return {}
+
+    def findings(self) -> list[Note]:
+        """The device's findings, then the transport's."""
+        own = self.model.findings() if isinstance(self.model, Told) else []
+        return [*own, *self.found]
+
+    def counters(self) -> dict[str, Any]:
+        """Numbers of the device and of the transport."""
+        own = self.model.counters() if isinstance(self.model, Told) else {}
+        transport = {**self.answers.counters, "clients": self.server.clients}
+        return {
+            **own,
+            "transport": transport,
+            "interrupts": self.events.fired,
+            "interrupts_lost": self.events.lost,
+        }
+
+    # -- life
+
+    def run(self) -> str:
+        """Serve until told to end; why."""
+        reason = "failed"
+        try:
+            reason = self.loop.run()
+        except SystemExit as end:
+            reason = str(end)
+        except BaseException as problem:
+            reason = f"{type(problem).__name__}: {problem}"
+            raise
+        finally:
+            self.control.publish("bye", why=reason)
+            self.lines(f"card: ends: {reason}")
+            self.close()
+        return reason
+
+    def close(self) -> None:
+        """Hang up, write the log's end, remove the sockets this card made."""
+        self.server.drop("the card ends")
+        if "control" in self.__dict__:
+            self.control.close()
+        for path, listener, inode in self._sockets:
+            self.loop.remove(listener)
+            listener.close()
+            if path.is_socket() and path.stat().st_ino == inode:
+                path.unlink()
+        self._sockets.clear()
+        if self.writer is not None:
+            self.writer.close()
+            self.writer = None
+        self.loop.close()
+
+
+def _unshared(details: Note) -> Note:
+    where = f"memory at {details['address']:#x}, {details['size']:#x} bytes"
+    return {
+        "kind": "memory-unshared",
+        "subject": where,
+        "detail": "came without a descriptor: the guest's memory backend needs share=on",
+    }

@@ -1,0 +1,114 @@
+"""A small device and both ends of a connection in one thread, for the tests of the transport."""
+
+import os
+import socket
+import struct
+from pathlib import Path
+
+from harness.connectx.client import Client
+from harness.connectx.interrupts import EventInterrupts
+from harness.connectx.loop import Loop
+from harness.connectx.memory import Memory
+from harness.connectx.msix import MessageInterrupts
+from harness.connectx.pci import ConfigSpace, Face
+from harness.connectx.server import Server
+from harness.connectx.vfio_user import Answers
+
+PAGE = 4096
+DOORBELL = 0x100
+BROKEN = 0x200
+LATER = 0x300
+
+
+def descriptors():
+    """How many this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+class Toy:
+    """A doorbell with an address: 16 bytes there are written back reversed at +64, then vector 0 fires."""
+
+    def __init__(self, memory, interrupts, note=lambda entry: None, clock=lambda: 0.0):
+        self.memory, self.interrupts, self.note, self.clock = memory, interrupts, note, clock
+        self.registers = bytearray(8192)
+        self.resets = self.detached = 0
+        self.later = []
+        self.due = None
+
+    def bar_read(self, bar, offset, size):
+        if offset == BROKEN:
+            raise ZeroDivisionError("read")
+        return bytes(self.registers[offset : offset + size]).ljust(size, b"\0")
+
+    def bar_write(self, bar, offset, data):
+        if offset == BROKEN:
+            raise RecursionError("write")
+        if offset == DOORBELL and len(data) == 8:
+            (address,) = struct.unpack("<Q", data)
+            self.note({"doorbell": address})
+            data = bytes(self.memory.view(address, 16))
+            self.memory.write(address + 64, data[::-1])
+            self.interrupts.fire(0)
+        elif offset == LATER and len(data) == 8:
+            self.memory.read_later(struct.unpack("<Q", data)[0], 8, self.later.append)
+        else:
+            self.registers[offset : offset + len(data)] = data
+
+    def reset(self):
+        self.resets += 1
+        self.registers[:] = bytes(8192)
+
+    def detach(self):
+        self.detached += 1
+
+    def tick(self):
+        return self.due
+
+
+class Rig:
+    """Server and client over a socket pair; `pages` of a memfd are mapped at address 0x10000."""
+
+    BASE = 0x10000
+
+    def __init__(
+        self,
+        hello=True,
+        device=Toy,
+        memory=None,
+        interrupts=None,
+        wrap=lambda rig: rig.device,
+        own_msix=False,
+    ):
+        self.loop = Loop()
+        self.memory = memory or Memory()
+        self.events = EventInterrupts(16)
+        if own_msix:
+            self.events = MessageInterrupts(16, lambda address, data: self.server.post(address, data))
+        self.reports = []
+        self.device = device(self.memory, interrupts or self.events)
+        self.face = Face(registers_size=8192)
+        config = ConfigSpace(self.face, late_msix=own_msix)
+        self.answers = Answers(wrap(self), config, self.memory, self.events, self.report)
+        self.server = Server(self.answers, self.loop)
+        self.ram = os.memfd_create("guest")
+        os.ftruncate(self.ram, 16 * PAGE)
+        self.client = self.connect()
+        if hello:
+            self.client.hello()
+
+    def connect(self):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.server.attach(ours)
+        return Client(theirs, pump=self.loop.once)
+
+    def report(self, kind, details):
+        self.reports.append((kind, details))
+
+    def kinds(self):
+        return [kind for kind, _ in self.reports]
+
+    def close(self):
+        self.server.drop("the test is over")
+        self.client.close()
+        self.loop.close()
+        os.close(self.ram)

@@ -1,0 +1,293 @@
+"""The vfio-user server, spoken to by a client in this process."""
+
+import errno
+import json
+import os
+import struct
+import time
+
+import pytest
+
+from harness.connectx import frames
+from harness.connectx.client import CONFIG, Answered
+from harness.connectx.frames import Command
+from harness.connectx.interrupts import ERROR, MSIX
+from harness.connectx.pci import SIZE
+from harness.tests.unit.connectx.rig import BROKEN, DOORBELL, LATER, PAGE, Rig, descriptors
+
+
+def test_version_answer_is_shorter_than_qemus_question():
+    """Mutation: answer all of the default capabilities; QEMU takes no reply larger than its request."""
+    rig = Rig(hello=False)
+    # What QEMU 11.1.3 sends.
+    text = json.dumps({"capabilities": {"max_msg_fds": 16, "write_multiple": True, "pgsizes": 4096}})
+    question = frames.VERSION.pack(0, 0) + text.encode() + b"\0"
+    answer = rig.client.ask(Command.VERSION, question)
+    assert len(answer) <= len(question)
+    assert json.loads(answer[4:-1])["capabilities"]["write_multiple"] is True
+    assert answer[-1] == 0
+    rig.close()
+
+
+def test_nothing_before_the_version_and_no_second_one():
+    """Mutation: drop the check of `_greeted`."""
+    rig = Rig(hello=False)
+    with pytest.raises(Answered) as refusal:
+        rig.client.read(0, 0, 4)
+    assert refusal.value.number == errno.EINVAL
+    rig.client.hello()
+    with pytest.raises(Answered):
+        rig.client.hello()
+    assert rig.client.read(0, 0, 4) == bytes(4)
+    rig.close()
+
+
+def test_what_the_device_has(rig):
+    """Mutation: swap size and offset in REGION_INFO."""
+    _, flags, regions, interrupts = frames.INFO.unpack(
+        rig.client.ask(Command.GET_INFO, frames.INFO.pack(16, 0, 0, 0))
+    )
+    assert (flags, regions, interrupts) == (3, 9, 5)
+    sizes = []
+    for index in range(regions):
+        question = frames.REGION_INFO.pack(32, 0, index, 0, 0, 0)
+        _, flags, _, _, size, offset = frames.REGION_INFO.unpack(
+            rig.client.ask(Command.GET_REGION_INFO, question)
+        )
+        assert flags == (3 if size else 0) and offset == 0
+        sizes.append(size)
+    assert sizes == [8192, 0, 0x4000, 0, 0, 0, 0, SIZE, 0]
+    for index in range(interrupts):
+        _, flags, _, count = frames.IRQ_INFO.unpack(
+            rig.client.ask(Command.GET_IRQ_INFO, frames.IRQ_INFO.pack(16, 0, index, 0))
+        )
+        assert (flags, count) == {MSIX: (9, 16), ERROR: (9, 1)}.get(index, (0, 0))
+
+
+def test_dma_and_interrupt(rig):
+    """Mutation: give `map_file` the offset without its lead; do not write to the eventfd."""
+    os.pwrite(rig.ram, b"0123456789abcdef", 3 * PAGE + 512)
+    rig.client.map(rig.BASE, PAGE, rig.ram, offset=3 * PAGE)
+    events = rig.client.listen(16)
+    rig.client.write(0, DOORBELL, struct.pack("<Q", rig.BASE + 512))
+    assert os.pread(rig.ram, 16, 3 * PAGE + 576) == b"fedcba9876543210"
+    assert os.eventfd_read(events[0]) == 1
+    with pytest.raises(BlockingIOError):
+        os.eventfd_read(events[1])
+
+
+def test_a_descriptor_goes_to_its_own_map_when_messages_arrive_together(rig):
+    """QEMU maps ROM without and RAM with a descriptor, without waiting. Mutation: serve first come."""
+    rom = frames.DMA_MAP.pack(frames.DMA_MAP.size, 1, 0, 0xC0000, PAGE)
+    ram = frames.DMA_MAP.pack(frames.DMA_MAP.size, 3, 0, rig.BASE, PAGE)
+    first = rig.client.post(Command.DMA_MAP, rom)
+    second = rig.client.post(Command.DMA_MAP, ram, [rig.ram])
+    third = rig.client.post(Command.DMA_MAP, frames.DMA_MAP.pack(32, 1, 0, 0xD0000, PAGE))
+    for number in (first, second, third):
+        rig.client.wait(number)
+    backed = {granted.address: granted.view is not None for granted in rig.memory.maps}
+    assert backed == {0xC0000: False, rig.BASE: True, 0xD0000: False}
+
+
+def test_eventfds_for_error_and_request_are_taken_off(rig):
+    """Mutation: leave the descriptors of other indexes on a common list, so that the next map gets one."""
+    before = descriptors()
+    for index in (3, 4):
+        event = os.eventfd(0)
+        rig.client.ask(Command.SET_IRQS, frames.SET_IRQS.pack(20, 4 | 32, index, 0, 1), [event])
+        os.close(event)
+    rig.client.map(0xE0000, PAGE, None)
+    assert rig.memory.maps[0].view is None
+    assert descriptors() == before
+
+
+def test_interrupts_can_be_taken_back(rig):
+    """Mutation: leave the eventfds in place at count 0."""
+    events = rig.client.listen(3, start=2)
+    rig.events.fire(3)
+    assert os.eventfd_read(events[1]) == 1
+    before = rig.events.lost
+    rig.client.mute()
+    rig.events.fire(3)
+    assert rig.events.lost == before + 1
+    rig.client.ask(Command.SET_IRQS, frames.SET_IRQS.pack(20, 1 | 32, MSIX, 2, 1))
+    rig.events.fire(99)
+    assert rig.events.lost == before + 3
+
+
+@pytest.mark.parametrize(
+    "irqs",
+    [(4 | 32, MSIX, 15, 2), (4 | 32, 7, 0, 1), (4, MSIX, 0, 1), (2 | 32, MSIX, 0, 4), (32, MSIX, 0, 1)],
+)
+def test_interrupt_messages_that_make_no_sense(rig, irqs):
+    """Mutation: do not compare start + count with the number of vectors."""
+    with pytest.raises(Answered) as refusal:
+        rig.client.ask(Command.SET_IRQS, frames.SET_IRQS.pack(20, *irqs))
+    assert refusal.value.number == errno.EINVAL
+
+
+def test_only_eventfds_are_taken_for_interrupts(rig):
+    """A pipe could block the card. Mutation: take any descriptor."""
+    reader, writer = os.pipe()
+    with pytest.raises(Answered):
+        rig.client.ask(Command.SET_IRQS, frames.SET_IRQS.pack(20, 4 | 32, MSIX, 0, 1), [writer])
+    os.close(reader)
+    os.close(writer)
+
+
+def test_write_multiple(rig):
+    """Mutation: start the second write at the wrong place."""
+    one = frames.WRITE_ONE.pack(0x10, 0, 4, b"abcd")
+    two = frames.WRITE_ONE.pack(0x14, 0, 8, b"efghijkl")
+    rig.client.post(Command.REGION_WRITE_MULTI, struct.pack("<Q", 2) + one + two, flags=frames.NO_REPLY)
+    assert rig.client.read(0, 0x10, 12) == b"abcdefghijkl"
+    for count in (0, 3, 1 << 60):
+        with pytest.raises(Answered):
+            rig.client.ask(Command.REGION_WRITE_MULTI, struct.pack("<Q", count) + one + two)
+
+
+def test_posted_writes_are_not_answered(rig):
+    """Mutation: answer them; the client then sees a reply it does not wait for."""
+    rig.client.write(0, 0x20, b"posted!!", posted=True)
+    assert rig.client.read(0, 0x20, 8) == b"posted!!"
+    assert not rig.client._replies
+
+
+@pytest.mark.parametrize(
+    "place", [(0, 8190, 4), (0, 1 << 63, 4), (1, 0, 1), (9, 0, 1), (6, 0, 1), (7, 4095, 2)]
+)
+def test_regions_end_where_they_end(rig, place):
+    """Mutation: compare the offset only."""
+    with pytest.raises(Answered) as refusal:
+        rig.client.read(*place)
+    assert refusal.value.number == errno.EINVAL
+    with pytest.raises(Answered):
+        rig.client.write(place[0], place[1], bytes(place[2]))
+
+
+def test_a_broken_model_is_a_finding_and_the_card_goes_on(rig):
+    """QEMU aborts on an error answer. Mutation: let the exception out, or answer EIO."""
+    assert rig.client.read(0, BROKEN, 4) == b"\xff" * 4
+    rig.client.write(0, BROKEN, b"1234")
+    crashes = [details["why"] for kind, details in rig.reports if kind == "crash"]
+    assert crashes == ["ZeroDivisionError: read", "RecursionError: write"]
+    assert rig.client.read(0, 0, 4) == bytes(4)
+
+
+def test_dma_outside_granted_memory_touches_nothing(rig):
+    """Mutation: compare only the first byte with the map."""
+    rig.client.map(rig.BASE, PAGE, rig.ram)
+    events = rig.client.listen(1)
+    for address in (0, rig.BASE - 1, rig.BASE + PAGE - 8, rig.BASE + PAGE, (1 << 64) - 1):
+        rig.client.write(0, DOORBELL, struct.pack("<Q", address))
+    assert rig.kinds().count("crash") == 5
+    assert os.pread(rig.ram, 16 * PAGE, 0) == bytes(16 * PAGE)
+    with pytest.raises(BlockingIOError):
+        os.eventfd_read(events[0])
+
+
+def test_dma_by_message_waits_for_the_answer_to_the_access(rig):
+    """QEMU may hold its lock until then. Mutation: send the message from inside the call."""
+    rig.client.map(0xC0000, PAGE, None)
+    write = frames.REGION.pack(LATER, 0, 8) + struct.pack("<Q", 0xC0010)
+    number = rig.client.post(Command.REGION_WRITE, write)
+    requests = rig.client.poll()
+    assert number in rig.client._replies, "the answer comes first"
+    requests = requests or rig.client.poll()
+    assert [(one.command, frames.DMA.unpack_from(one.payload)) for one in requests] == [
+        (Command.DMA_READ, (0xC0010, 8))
+    ]
+    reply = frames.DMA.pack(0xC0010, 8) + b"from ROM"
+    rig.client.stream.send(requests[0].number, Command.DMA_READ, frames.REPLY, reply)
+    rig.client.poll()
+    assert rig.device.later == [b"from ROM"]
+
+
+def test_dma_answers_that_fail_are_short_or_come_from_nowhere(rig):
+    """Mutation: take the data of a reply whatever its length."""
+    for _ in range(2):
+        rig.client.write(0, LATER, struct.pack("<Q", 0xC0010))
+    one, two = rig.client.poll()
+    rig.client.stream.send(one.number, Command.DMA_READ, frames.REPLY | frames.ERROR, error=errno.EFAULT)
+    rig.client.stream.send(two.number, Command.DMA_READ, frames.REPLY, frames.DMA.pack(0xC0010, 8) + b"short")
+    rig.client.stream.send(777, Command.DMA_READ, frames.REPLY, b"")
+    rig.client.poll()
+    assert rig.device.later == [None, None]
+    assert rig.client.read(0, 0, 4) == bytes(4)
+
+
+def test_reset(rig):
+    """Mutation: leave the configuration space as it was."""
+    rig.client.write(0, 0x40, b"dirt")
+    rig.client.write(CONFIG, 4, b"\x06\0")
+    rig.client.ask(Command.RESET)
+    assert rig.device.resets == 1
+    assert rig.client.read(0, 0x40, 4) == bytes(4)
+    assert rig.client.read(CONFIG, 4, 2) == bytes(2)
+
+
+def test_client_leaves_and_another_comes(rig):
+    """Mutation: keep the maps, or the eventfds, of the client that left."""
+    rig.client.map(rig.BASE, PAGE, rig.ram)
+    rig.client.listen(4)
+    rig.client.write(CONFIG, 4, b"\x06\0")
+    rig.client.write(0, LATER, struct.pack("<Q", 0xC0010))
+    before = descriptors()
+    rig.client.close()
+    for _ in range(3):
+        rig.loop.once()
+    assert not rig.server.attached and rig.device.detached == 1 and rig.memory.maps == ()
+    assert rig.device.later == [None]
+    assert descriptors() == before - 7  # connection, events, map
+    rig.client = rig.connect()
+    rig.client.hello()
+    assert rig.client.read(CONFIG, 4, 2) == bytes(2)
+
+
+def test_a_stream_of_nonsense_is_closed_and_the_card_goes_on(rig):
+    """Mutation: trust the size of a header."""
+    rig.client.stream.socket.send(struct.pack("<HHIII", 1, 9, 0xFFFFFFFF, 0, 0))
+    with pytest.raises(ConnectionError):
+        rig.client.read(0, 0, 4)
+    rig.client = rig.connect()
+    rig.client.hello()
+    assert rig.client.read(0, 0, 4) == bytes(4)
+
+
+def test_a_write_with_less_data_than_it_says(rig):
+    """Mutation: store what is there."""
+    with pytest.raises(Answered) as refusal:
+        rig.client.ask(Command.REGION_WRITE, frames.REGION.pack(0x10, 0, 8) + b"four")
+    assert refusal.value.number == errno.EINVAL
+    assert rig.client.read(0, 0x10, 8) == bytes(8)
+
+
+def test_timers_wake_the_loop(rig):
+    """Mutation: wait for messages only."""
+    rig.device.due = 0.01
+    began = time.monotonic()
+    assert not rig.loop.once(5.0)
+    assert time.monotonic() - began < 2
+
+
+def test_messages_in_pieces(rig):
+    """Mutation: forget what came before when a message arrives in two pieces."""
+    message = frames.HEADER.pack(9, Command.REGION_READ, 32, 0, 0) + frames.REGION.pack(0, 0, 4)
+    for byte in message:
+        rig.client.stream.socket.send(bytes([byte]))
+        rig.loop.once()
+    assert rig.client.wait(9)[16:] == bytes(4)
+
+
+def test_a_client_that_never_reads(rig):
+    """Answers wait in the card, then the connection is closed. Mutation: no limit, or a blocking send."""
+    message = frames.HEADER.pack(9, Command.REGION_READ, 32, 0, 0) + frames.REGION.pack(0, 0, 8192)
+    rig.client.stream.socket.settimeout(0.2)
+    for _ in range(8000):
+        try:
+            rig.client.stream.socket.send(message)
+        except OSError:
+            break
+        rig.loop.once()
+    assert not rig.server.attached
+    assert "protocol" in rig.kinds()
