@@ -63,6 +63,8 @@ class Agent:
 
     def prepare(self, order: Order) -> Reply:
         """Bring the device up, attach the probes, rehearse."""
+        if self._prepared is not None:
+            self._prepared.close()
         self._prepared = Prepared(order.device)
         return Reply(order.number, True, facts=self._prepared.facts)
 

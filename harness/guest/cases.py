@@ -15,7 +15,7 @@ from harness.guest.libc import MADV_DONTFORK, PAGE_BYTES
 from harness.guest.memory import Memory
 from harness.guest.model import PageModel
 from harness.guest.nldev import NlDev
-from harness.guest.problems import Refused, Unsupported, WorkFailed
+from harness.guest.problems import Unsupported, WorkFailed
 from harness.guest.workloads import PATTERNS, Side
 from harness.values.answer import Answer, DataCheck, Law, Leak, Trace
 from harness.values.case import Case
@@ -51,8 +51,20 @@ class Rounds:
         self.wrong = 0
         self.first = ""
 
-    def register(self) -> None:
-        """Touch every page and register both regions."""
+    def run(self) -> str:
+        """Register and run all rounds; returns what ended them early, or nothing."""
+        from harness.guest.connection import VERBS_ERRORS
+
+        try:
+            self._register_both()
+            for turn in range(1, self.workload.rounds + 1):
+                self._round(turn)
+        except (WorkFailed, *VERBS_ERRORS) as error:
+            return f"round {len(self.operations_ns) + 1} of {self.workload.rounds}: {error}"
+        return ""
+
+    def _register_both(self) -> None:
+        self._stack.callback(self._deregister_all)
         for memory, model, lost in zip(self.memories, self.models, self.lost):
             memory.fill(0)
             model.write_all()
@@ -60,12 +72,6 @@ class Rounds:
                 memory.advise_all(MADV_DONTFORK)
             self.sides.append(Side(memory, model, self._register(memory)))
             model.register()
-        self._stack.callback(self._deregister_all)
-
-    def run(self) -> None:
-        """All rounds. WorkFailed ends them early."""
-        for turn in range(1, self.workload.rounds + 1):
-            self._round(turn)
 
     def _round(self, turn: int) -> None:
         for memory, model in zip(self.memories, self.models):
@@ -155,7 +161,7 @@ def run_case(case: Case, tracer: Optional[Any], nldev: NlDev) -> Answer:
         return _measured(case, tracer if case.trace else None, nldev)
     except Unsupported as error:
         return Answer(case.id, "unsupported", str(error))
-    except (OSError, Refused) as error:
+    except OSError as error:
         return Answer(case.id, "failed", str(error))
 
 
@@ -175,6 +181,17 @@ def _unmet(case: Case, nldev: NlDev) -> str:
     return ""
 
 
+def _close(stack: ExitStack) -> str:
+    """Give everything back, in reverse order; returns what could not be, or nothing."""
+    from harness.guest.connection import VERBS_ERRORS
+
+    try:
+        stack.close()
+    except VERBS_ERRORS as error:
+        return f"giving back: {error}"
+    return ""
+
+
 def _has_swap() -> bool:
     return len(Path("/proc/swaps").read_text().splitlines()) > 1
 
@@ -183,21 +200,17 @@ def _measured(case: Case, tracer: Optional[Any], nldev: NlDev) -> Answer:
     device = nldev.device(case.device)
     before = leaks.count(nldev, device)
     began = time.monotonic_ns()
-    problem = ""
-    trace = Trace()
-    with ExitStack() as stack:
+    stack = ExitStack()
+    try:
         rounds = Rounds(case, stack)
         _spin(case.seed)
         if tracer is not None:
             tracer.start(*(_range(memory) for memory in rounds.memories))
-        try:
-            rounds.register()
-            rounds.run()
-        except WorkFailed as error:
-            problem = f"round {len(rounds.operations_ns) + 1} of {case.workload.rounds}: {error}"
-        finally:
-            if tracer is not None:
-                trace = tracer.stop(began)
+        problem = rounds.run()
+        trace = Trace() if tracer is None else tracer.stop(began)
+    finally:
+        not_closed = _close(stack)
+    problem = problem or not_closed
     left = leaks.settle(nldev, device, before)
     return _answer(case, rounds, trace, tracer, left, problem, time.monotonic_ns() - began)
 

@@ -11,10 +11,14 @@ from pyverbs.addr import AHAttr, GlobalRoute
 from pyverbs.cq import CQ
 from pyverbs.device import Context
 from pyverbs.pd import PD
+from pyverbs.pyverbs_error import PyverbsError
 from pyverbs.qp import QP, QPAttr, QPCap, QPInitAttr
 
 from harness.guest.problems import Unsupported, WorkFailed
 from harness.guest.registration import ACCESS_ALL
+
+# What a failing call of pyverbs or of the kernel raises.
+VERBS_ERRORS = (PyverbsError, OSError)
 
 PORT = 1
 # Work requests in flight at once: one and its receive; the queues are a little longer.

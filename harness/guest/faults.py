@@ -55,6 +55,7 @@ def remap_law(model: PageModel) -> None:
 
 def pageout(memory: Memory) -> None:
     """madvise(MADV_PAGEOUT): the pages go to swap and keep their bytes."""
+    libc.drain_lru()
     memory.advise(libc.MADV_PAGEOUT)
 
 

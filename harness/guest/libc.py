@@ -20,6 +20,9 @@ MADV_DONTNEED = 4
 MADV_DONTFORK = 10
 MADV_NOHUGEPAGE = 15
 MADV_PAGEOUT = 21
+# Ref: Linux 7.3 arch/x86/entry/syscalls/syscall_64.tbl; include/uapi/linux/mempolicy.h
+_SYS_MOVE_PAGES = 279
+_MPOL_MF_MOVE = 2
 
 _libc: Any = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
@@ -55,6 +58,17 @@ def madvise(address: int, length: int, advice: int) -> None:
     """madvise(2)."""
     if _libc.madvise(address, length, advice):
         raise _error(f"madvise({advice})")
+
+
+def drain_lru() -> None:
+    """Make all CPUs put the pages they hold in batches on the kernel's lists.
+
+    A page that another CPU still holds is not reclaimed. move_pages(2) of no page does nothing but this.
+    Ref: Linux 7.3 mm/migrate.c, do_pages_move(): lru_cache_disable() first.
+    """
+    nowhere = ctypes.c_int(0)
+    if _libc.syscall(_SYS_MOVE_PAGES, 0, 0, None, ctypes.byref(nowhere), None, _MPOL_MF_MOVE):
+        raise _error("move_pages")
 
 
 def swapon(path: str) -> None:

@@ -53,6 +53,11 @@ class Prepared:
         gc.freeze()
         gc.disable()
 
+    def close(self) -> None:
+        """Take the probes off; the device and the swap stay."""
+        self.tracer.close()
+        self.nldev.close()
+
     def rehearse(self, device: str) -> str:
         """Run a tiny case of every operation and every loss, as a case is run; says how many did what."""
         outcomes: List[str] = []

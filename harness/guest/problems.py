@@ -2,7 +2,6 @@
 
 Exception
   Unsupported   this machine lacks what the case needs           answer `unsupported`
-  Refused       the case contradicts itself                      answer `failed`
   WorkFailed    a work request failed or never completed         answer `failed`
 """
 
@@ -11,10 +10,6 @@ from __future__ import annotations
 
 class Unsupported(Exception):
     """This machine lacks what the case needs."""
-
-
-class Refused(Exception):
-    """The case contradicts itself."""
 
 
 class WorkFailed(Exception):

@@ -144,3 +144,8 @@ def test_a_hole_that_is_taken_is_an_error():
         assert memory.size == 3 * libc.PAGE_BYTES
     finally:
         memory.close()
+
+
+def test_draining_the_lists_needs_no_pages_and_no_rights():
+    """Mutation: pass one page: its null list is an error."""
+    libc.drain_lru()
