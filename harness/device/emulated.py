@@ -58,7 +58,7 @@ class Card:
         with self._words.open("wb") as words:
             argv = [sys.executable, "-m", "harness.connectx", "--model", model]
             argv += ["--socket", str(folder / "card"), "--control", str(folder / "card-control")]
-            argv += ["--headers", str(kernel.headers / "include/linux/mlx5"), "--with-control"]
+            argv += ["--headers", str(kernel.headers / "include"), "--with-control"]
             argv += ["--log", str(folder / "card-log.gz")]
             self.process = host.start(argv, stdout=subprocess.DEVNULL, stderr=words)
         self.control: ControlClient | None = None

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Callable, Dict, Optional
 
 from harness.guest import orders
-from harness.guest.cases import run_case
 from harness.guest.prepare import Prepared
 from harness.values import codec
 from harness.values.answer import Reply
@@ -74,8 +73,7 @@ class Agent:
             return Reply(order.number, False, "an order `case` without a case")
         if self._prepared is None:
             self._prepared = Prepared(order.case.device, rehearse=False)
-        answer = run_case(order.case, self._prepared.tracer, self._prepared.nldev)
-        return Reply(order.number, True, answer=answer)
+        return Reply(order.number, True, answer=self._prepared.run(order.case))
 
     def execute(self, order: Order) -> Reply:
         """Run a program; its output, both streams in one, comes with the reply."""

@@ -51,9 +51,8 @@ class Connection:
             self.cq = self._keep(CQ(self.context, 4 * QUEUE_LENGTH))
             self.requester = self._keep(self._queue_pair())
             self.responder = self._keep(self._queue_pair())
-            gid_index = _ipv4_gid(self.context)
-            self._connect(self.requester, self.responder, mtu_bytes, gid_index)
-            self._connect(self.responder, self.requester, mtu_bytes, gid_index)
+            self._connect(self.requester, self.responder, mtu_bytes)
+            self._connect(self.responder, self.requester, mtu_bytes)
         except BaseException:
             self.close()
             raise
@@ -72,7 +71,7 @@ class Connection:
         cap = QPCap(max_send_wr=QUEUE_LENGTH, max_recv_wr=QUEUE_LENGTH, max_send_sge=1, max_recv_sge=1)
         return QP(self.pd, QPInitAttr(qp_type=e.IBV_QPT_RC, scq=self.cq, rcq=self.cq, cap=cap))
 
-    def _connect(self, mine: Any, peer: Any, mtu_bytes: int, gid_index: int) -> None:
+    def _connect(self, mine: Any, peer: Any, mtu_bytes: int) -> None:
         first = QPAttr(port_num=PORT)
         first.qp_access_flags = ACCESS_ALL
         mine.to_init(first)
@@ -86,9 +85,17 @@ class Connection:
         attr.timeout = ACK_TIMEOUT
         attr.retry_cnt = 7
         attr.rnr_retry = 7
-        route = GlobalRoute(dgid=self.context.query_gid(PORT, gid_index), sgid_index=gid_index)
-        attr.ah_attr = AHAttr(port_num=PORT, is_global=1, gr=route)
+        attr.ah_attr = self._address()
         mine.to_rts(attr)
+
+    def _address(self) -> Any:
+        """The port's own address: by LID on InfiniBand, by the GID of an IPv4 address on Ethernet."""
+        port = self.context.query_port(PORT)
+        if port.link_layer == e.IBV_LINK_LAYER_INFINIBAND:
+            return AHAttr(dlid=port.lid, port_num=PORT, is_global=0)
+        gid_index = _ipv4_gid(self.context)
+        route = GlobalRoute(dgid=self.context.query_gid(PORT, gid_index), sgid_index=gid_index)
+        return AHAttr(port_num=PORT, is_global=1, gr=route)
 
     def wait(self, completions: int) -> None:
         """Wait for that many completions; WorkFailed for an error or after the time-out."""

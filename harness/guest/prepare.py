@@ -11,17 +11,22 @@ import os
 import platform
 import struct
 import subprocess
+from dataclasses import replace
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Dict, List, Optional, Tuple
 
-from harness.guest import libc, nldev
+from harness.guest import libc, mlx5, nldev
 from harness.guest.cases import run_case
 from harness.guest.faults import LOSSES
+from harness.guest.problems import Unsupported
+from harness.guest.tasks import TASKS, run_task
 from harness.guest.trace import Tracer
 from harness.guest.workloads import PATTERNS
 from harness.values import codec
+from harness.values.answer import Answer
 from harness.values.case import Case, Loss, Region, Workload
 
+SOFT_ROCE = "soft-roce"
 MODULES = ("rdma_rxe", "ib_uverbs", "dummy", "zram")
 SWAP_BYTES = 64 << 20
 _ZRAM = Path("/sys/block/zram0/disksize")
@@ -32,30 +37,56 @@ class Prepared:
     """A prepared machine: the tracer, a netlink socket and what is known about it."""
 
     def __init__(self, device: str, rehearse: bool = True) -> None:
-        from harness.guest.connection import odp_capabilities
-
         self.facts: Dict[str, str] = {
             "kernel": platform.release(),
             "python": platform.python_version(),
             "device": device,
         }
+        self.device = device
+        self.tracer: Optional[Tracer] = None
+        if device == SOFT_ROCE:
+            self._soft_roce(rehearse)
+        else:
+            # The card comes after the snapshot; what it can do is known then.
+            load_modules(mlx5.MODULES, self.facts)
+            self.nldev = nldev.NlDev()
+            self.facts["swap"] = swap_on()
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+
+    def _soft_roce(self, rehearse: bool) -> None:
+        from harness.guest.connection import odp_capabilities
+
         load_modules(MODULES, self.facts)
-        nldev.bring_up(device)
+        nldev.bring_up(self.device)
         self.nldev = nldev.NlDev()
-        self.facts.update(odp_capabilities(device))
+        self.facts.update(odp_capabilities(self.device))
         self.facts["swap"] = swap_on()
         self.tracer = Tracer()
         self.facts.update({f"probe {name}": symbol for name, symbol in self.tracer.sources.items()})
         self.facts.update({f"probe {name}": "missing" for name in self.tracer.missing})
         if rehearse:
-            self.facts["rehearsed"] = self.rehearse(device)
-        gc.collect()
-        gc.freeze()
-        gc.disable()
+            self.facts["rehearsed"] = self.rehearse(self.device)
+
+    def run(self, case: Case) -> Answer:
+        """Run a case on the device, whatever the machine calls it."""
+        if self.device != SOFT_ROCE:
+            try:
+                card = mlx5.wait(self.nldev)
+            except (Unsupported, OSError) as error:
+                return Answer(case.id, "failed", str(error))
+            if case.workload.operation in TASKS:
+                return run_task(case, self.nldev, card)
+            case = replace(case, device=card.name)
+        elif case.workload.operation in TASKS:
+            return Answer(case.id, "unsupported", f"{case.workload.operation} is work for a card's driver")
+        return run_case(case, self.tracer, self.nldev)
 
     def close(self) -> None:
         """Take the probes off; the device and the swap stay."""
-        self.tracer.close()
+        if self.tracer is not None:
+            self.tracer.close()
         self.nldev.close()
 
     def rehearse(self, device: str) -> str:

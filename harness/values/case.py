@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Dict, Optional, Tuple
 
-OPERATIONS = ("send", "write", "read", "compare_swap", "fetch_add")
+TRANSFERS = ("send", "write", "read", "compare_swap", "fetch_add")
+# Besides transfers: the driver reloaded, objects made and destroyed.
+OPERATIONS = (*TRANSFERS, "reload", "objects")
 MAPPINGS = ("anonymous", "shared", "file")
 IOVAS = ("address", "shifted", "zero")
 LOSSES = ("none", "untouched", "dontneed", "remap", "fork", "pageout")

@@ -7,7 +7,7 @@ from harness.guest.memory import page_count
 from harness.guest.model import PageModel, packets
 from harness.guest.workloads import PATTERNS, atomic_spots
 from harness.values.case import LOSSES as LOSS_NAMES
-from harness.values.case import OPERATIONS, Loss, Region, Workload
+from harness.values.case import TRANSFERS, Loss, Region, Workload
 
 PAGES = 4
 REGION = Region(PAGES * 4096)
@@ -38,7 +38,7 @@ def counts(operation, how, rounds=1, local=REGION, remote=REGION, mtu=4096):
 def test_every_name_of_a_case_has_its_law():
     """Mutation: drop an entry of LOSSES or PATTERNS."""
     assert set(LOSSES) == set(LOSS_NAMES)
-    assert set(PATTERNS) == set(OPERATIONS)
+    assert set(PATTERNS) == set(TRANSFERS)
 
 
 @pytest.mark.parametrize(
