@@ -104,6 +104,8 @@ class Card:
             "unknown": {name: {"count": count, "stub": stub(name)} for name, count in self.unknown.items()},
             "objects": self.hca.judge.census(),
             "pages": len(self.hca.pages.held),
+            "faults": self.hca.faults.counters(),
+            "work": self.hca.requester.counters(),
             "events": self.hca.events.posted,
         }
 
@@ -150,7 +152,9 @@ class Card:
     def tick(self) -> float | None:
         """Do what is due; seconds until the next, or None."""
         try:
-            return self.hca.requester.tick()
+            self.hca.timers.run()
+            self.hca.requester.run()
+            return self.hca.timers.next_s()
         except DmaError as problem:
             self.hca.judge.find("bad-address", f"{problem.address:#x}", f"{problem.size} bytes: {problem}")
         except Exception:  # as above

@@ -7,12 +7,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.connectx.capabilities import Capabilities
+from harness.connectx.faults import Faults
 from harness.connectx.judge import Finding, Judge
 from harness.connectx.mkeys import Keys
 from harness.connectx.pages import Pages
 from harness.connectx.qps import QueuePairs
 from harness.connectx.queues import Completions, Events
 from harness.connectx.requester import Requester
+from harness.connectx.responder import Responder
+from harness.connectx.timers import Timers
+from harness.connectx.transfer import Transfer
 
 if TYPE_CHECKING:
     from harness.connectx.card import CardModel
@@ -28,7 +32,7 @@ class GuestMemory(Protocol):
     def read(self, address: int, size: int) -> bytes:
         """A copy; may span maps."""
 
-    def write(self, address: int, data: bytes) -> None:
+    def write(self, address: int, data: bytes | memoryview) -> None:
         """Store bytes; may span maps."""
 
 
@@ -56,6 +60,10 @@ class Hca:
         self.completions = Completions(self)
         self.keys = Keys(self)
         self.qps = QueuePairs(self)
+        self.timers = Timers(lambda: self.clock())
+        self.faults = Faults(self)
+        self.transfer = Transfer(self)
+        self.responder = Responder(self)
         self.requester = Requester(self)
         self.capabilities = Capabilities(model, layouts)
         self.pages = Pages(self)
@@ -74,5 +82,7 @@ class Hca:
         self.judge.forget()
         self.capabilities = Capabilities(self.model, self.layouts)
         self.pages = Pages(self)
+        self.timers.clear()
+        self.faults.open.clear()
         self.requester = Requester(self)
         self.enabled = self.initialised = False

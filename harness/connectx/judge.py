@@ -37,6 +37,8 @@ KINDS = {
     "left-at-teardown": "objects are there when the HCA is torn down",
     "bad-address": "an address outside the guest's memory",
     "bad-value": "a field, size or doorbell that makes no sense",
+    "bad-resume": "a page fault is resumed that is not open, or as another type",
+    "fault-loop": "a page fault is resumed again and again without the page",
     "queue-overrun": "an event or completion queue has no room",
 }
 

@@ -224,7 +224,9 @@ class Keys:
                 return None
         raise Refused(syndrome, f"key {key.value:#x} has no entry for {va:#x}")
 
-    def umr(self, number: int, control: UmrControl, segment: View, listed: bytes) -> None:
+    def umr(
+        self, number: int, control: UmrControl, segment: View, listed: bytes, pd: int | None = None
+    ) -> None:
         """Do what a UMR asks. Raises Refused(MW_BIND) when a state that it checks is another, with a finding.
 
         Ref: Linux 7.2 drivers/infiniband/hw/mlx5/umr.c; include/linux/mlx5/device.h MLX5_UMR_*.
@@ -233,6 +235,8 @@ class Keys:
         if key is None:
             self._hca.judge.missing("mkey", number >> 8, "UMR")
             raise Refused(cqe.MW_BIND, f"no key {number:#x}")
+        if pd is not None and key.fields["pd"] != pd:
+            raise Refused(cqe.MW_BIND, f"key {number:#x} is of PD {key.fields['pd']}, not {pd}")
         self._check_state(key, control)
         mask = control.mkey_mask
         offset = (control.offset_high << 16 | control.offset_low) if control.translation_offset else 0
@@ -248,6 +252,12 @@ class Keys:
                 key.table.extend(bytes(end - len(key.table)))
             key.table[offset * OCTOWORD : end] = listed
             key.always = False
+
+    def invalidate(self, value: int, pd: int | None) -> None:
+        """A send with invalidate arrived: the key becomes free if it allows that."""
+        key = self._hca.judge.table("mkey").get(value >> 8)
+        if key is not None and key.fields["en_rinval"] and pd in (None, key.fields["pd"]):
+            key.fields["free"] = 1
 
     def _check_state(self, key: Key, control: UmrControl) -> None:
         free = key.fields["free"]

@@ -7,7 +7,7 @@ numbers.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.connectx.command import FirmwareError, Status
@@ -119,7 +119,7 @@ class QueuePair(Thing):
     sent: int = 0
     received: int = 0
     busy: Any = None
-    parked: dict[str, Any] = field(default_factory=dict)
+    established: bool = False
 
     def refresh(self) -> None:
         """Take what is needed often out of the context."""
@@ -189,8 +189,12 @@ class QueuePairs:
         qp.state = state
         if state == RST:
             qp.sent = qp.received = 0
+            qp.established = False
             self._hca.requester.forget(qp)
-        elif state in (RTS, ERR, RTR):
+        elif state == ERR:
+            self._hca.requester.stop(qp)
+            self._hca.responder.broken(qp)
+        elif state in (RTS, RTR):
             self._hca.requester.wake(qp)
 
     def fail(self, qp: QueuePair) -> None:
@@ -198,6 +202,8 @@ class QueuePairs:
         qp.state = SQER if qp.service == UD else ERR
         qp.context["state"] = qp.state
         self._hca.requester.wake(qp)
+        if qp.state == ERR:
+            self._hca.responder.broken(qp)
 
     def producer(self, qp: QueuePair, word: int) -> int:
         """A counter of the doorbell record, 16 bits: word 0 receive, word 1 send."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from harness.connectx.command import Commands
 from harness.connectx.commands.cq import CqCommands
 from harness.connectx.commands.eq import EqCommands
+from harness.connectx.commands.fault import FaultCommands
 from harness.connectx.commands.hca import HcaCommands
 from harness.connectx.commands.mkey import MkeyCommands
 from harness.connectx.commands.pages import PagesCommands
@@ -23,4 +24,5 @@ ALL: tuple[type[Commands], ...] = (
     CqCommands,
     SrqCommands,
     QpCommands,
+    FaultCommands,
 )

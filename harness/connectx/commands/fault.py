@@ -1,0 +1,33 @@
+"""PAGE_FAULT_RESUME, in the three forms it has had."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.connectx.command import Commands, command
+from harness.wire import y2015
+
+if TYPE_CHECKING:
+    from harness.wire.ifc import View
+
+UNION = "page_fault_info.trans_page_fault_info."
+MEMORY = "page_fault_info.mem_page_fault_info."
+
+
+class FaultCommands(Commands):
+    """Ref: Linux 7.2 drivers/infiniband/hw/mlx5/odp.c mlx5_ib_page_fault_resume; 6.1 has no union."""
+
+    @command("PAGE_FAULT_RESUME")
+    def page_fault_resume(self, request: View, reply: View) -> None:
+        """The driver has made pages present, or could not (error)."""
+        faults = self.hca.faults
+        if faults.scheme == "memory":
+            token = request[MEMORY + "fault_token_47_32"] << 32 | request[MEMORY + "fault_token_31_0"]
+            faults.resume(token, None, bool(request[MEMORY + "error"]))
+            return
+        prefix = UNION if request.layout.has("page_fault_info") else ""
+        kind, error = request[prefix + "page_fault_type"], bool(request[prefix + "error"])
+        if faults.scheme == "2015":
+            faults.resume(kind << y2015.QPN_BITS | request[prefix + "wq_number"], kind, error)
+        else:
+            faults.resume(request[prefix + ("fault_token" if prefix else "token")], kind, error)
