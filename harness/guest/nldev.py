@@ -223,10 +223,8 @@ class NlDev:
 
     def mr_counters(self, device: Device, mr_number: int) -> Dict[str, int]:
         """The counters of one memory region (mlx5: page_faults, page_invalidations...); {} if it has none."""
-        answer = self.request(CMD_STAT_GET, DEV_INDEX=device.number, STAT_RES=STAT_RES_MR, RES_MRN=mr_number)[
-            0
-        ]
-        counters = answer.get_attr("STAT_HWCOUNTERS")
+        wanted = {"DEV_INDEX": device.number, "STAT_RES": STAT_RES_MR, "RES_MRN": mr_number}
+        counters = self.request(CMD_STAT_GET, **wanted)[0].get_attr("STAT_HWCOUNTERS")
         return {
             entry.get_attr("STAT_HWCOUNTER_ENTRY_NAME"): int(entry.get_attr("STAT_HWCOUNTER_ENTRY_VALUE"))
             for entry in (counters.get_attrs("STAT_HWCOUNTER_ENTRY") if counters is not None else [])
