@@ -32,7 +32,17 @@ TRANSITIONS: dict[str, tuple[tuple[int, ...], int, tuple[str, ...]]] = {
     "RST2INIT_QP": (
         (RST,),
         INIT,
-        ("primary_address_path.pkey_index", "primary_address_path.vhca_port_num", "counter_set_id"),
+        (
+            "primary_address_path.pkey_index",
+            "primary_address_path.vhca_port_num",
+            "counter_set_id",
+            "pm_state",
+            "q_key",
+            "rre",
+            "rwe",
+            "rae",
+            "atomic_mode",
+        ),
     ),
     "INIT2INIT_QP": ((INIT,), INIT, ("primary_address_path.pkey_index",)),
     "INIT2RTR_QP": (
@@ -137,7 +147,9 @@ class QueuePair(Thing):
 
     def refers(self) -> Iterable[tuple[str, int]]:
         """Its PD, queues, UAR page."""
-        needs = [("uar", self.context["uar_page"])]
+        needs = []
+        if self.send_blocks or self.receive_count:
+            needs.append(("uar", self.context["uar_page"]))
         if self.pd is not None:
             needs.append(("pd", self.pd))
         if self.send_blocks:
