@@ -39,11 +39,12 @@ KINDS = {
     "bad-value": "a field, size or doorbell that makes no sense",
     "bad-resume": "a page fault is resumed that is not open, or as another type",
     "fault-loop": "a page fault is resumed again and again without the page",
+    "model-error": "not the driver: a defect of the card itself; the log has the trace",
     "queue-overrun": "an event or completion queue has no room",
 }
 
 
-@dataclass
+@dataclass(eq=False)
 class Thing:
     """An object of the card: `kind` names its table, `refers` the objects it needs, as (kind, number)."""
 
@@ -183,7 +184,7 @@ class Judge:
         self._gone.clear()
 
 
-@dataclass
+@dataclass(eq=False)
 class Simple(Thing):
     """An object without behaviour: a PD, an XRC domain, a counter set. `table` is its kind."""
 

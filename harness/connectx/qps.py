@@ -130,6 +130,7 @@ class QueuePair(Thing):
     received: int = 0
     busy: Any = None
     established: bool = False
+    dead: bool = False
 
     def refresh(self) -> None:
         """Take what is needed often out of the context."""
@@ -201,7 +202,7 @@ class QueuePairs:
         qp.state = state
         if state == RST:
             qp.sent = qp.received = 0
-            qp.established = False
+            qp.established = qp.dead = False
             self._hca.requester.forget(qp)
         elif state == ERR:
             self._hca.requester.stop(qp)
