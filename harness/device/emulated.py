@@ -61,6 +61,7 @@ class Card:
             argv = [sys.executable, "-m", "harness.connectx", "--model", model]
             argv += ["--socket", str(folder / "card"), "--control", str(folder / "card-control")]
             argv += ["--headers", str(kernel.headers / "include"), "--with-control"]
+            argv += ["--layouts-cache", str(kernel.folder / "layouts")]
             argv += ["--log", str(folder / Emulated.log)]
             self.process = host.start(argv, stdout=subprocess.DEVNULL, stderr=words)
         self.control: ControlClient | None = None
