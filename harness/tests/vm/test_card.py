@@ -1,6 +1,7 @@
 """The emulated card in real machines: probe and unload, and what is said when a part dies or cannot start."""
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.connectx.control import ControlClient
 from harness.device.catalogue import DEVICES
 from harness.errors import SetupError
 from harness.kernel.packages import SERIES
@@ -126,6 +128,30 @@ def test_missing_headers_are_said(session, prepared, folder):
     """Mutation: load no layouts till the first command."""
     (folder / "root/usr/src/linux-headers-none-common/include").mkdir(parents=True)
     _cannot_start(session, replace(prepared[0], folder=folder), folder, "no linux/mlx5/mlx5_ifc.h below")
+
+
+def test_card_verb_serves_anybodys_qemu(session, folder):
+    """The printed options start a QEMU that finds the card. Mutation: leave share=on out of them."""
+    socket_path = folder / "c"
+    argv = [sys.executable, "-m", "harness", "card", "--cache", session.store.root, "--socket", socket_path]
+    card = subprocess.Popen([str(word) for word in argv], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True)
+    try:
+        options = shlex.split(card.stdout.readline())
+        argv = [*session.qemu.command, "-nodefaults", "-display", "none", "-S", *options]
+        qemu = subprocess.Popen(argv)
+        try:
+            control = ControlClient(Path(f"{socket_path}.control"))
+            until = time.monotonic() + 30
+            while not control.ask("ping")["attached"]:
+                assert qemu.poll() is None and time.monotonic() < until
+                time.sleep(0.1)
+            assert control.ask("findings")["findings"] == []
+        finally:
+            qemu.kill()
+            qemu.wait()
+    finally:
+        card.terminate()
+        assert card.wait(20) == 0
 
 
 def test_unit_tests_that_need_headers(session):
