@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import lzma
+import os
 import shutil
 import tomllib
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from harness import agent
 from harness.debian import Archive
 from harness.errors import SetupError, UsageError
-from harness.host import CommandError, require
+from harness.host import CommandError, LocalHost, require
 from harness.kernel.packages import Kernel
 from harness.machine.cpio import archive
 from harness.store import digest
@@ -91,6 +92,7 @@ def _make_userland(spec: ImageSpec, store_archive: Archive, into: Path) -> None:
     try:
         host.run(
             [
+                *_contained(host),
                 require("mmdebstrap"),
                 "--quiet",
                 "--variant=minbase",
@@ -102,6 +104,9 @@ def _make_userland(spec: ImageSpec, store_archive: Archive, into: Path) -> None:
                 *sources,
             ],
             timeout_s=1800,
+            # Its half-made system is swept away with the entry's. An ordinary user's subordinate ids
+            # could not enter a private folder.
+            env={"TMPDIR": str(into)} if os.geteuid() == 0 else None,
         )
     except CommandError as error:
         raise SetupError(
@@ -122,6 +127,17 @@ def _make_userland(spec: ImageSpec, store_archive: Archive, into: Path) -> None:
         [require("mkfs.erofs"), "--quiet", "-zlz4", "--all-root", "-T0", str(into / "root.erofs"), str(root)]
     )
     shutil.rmtree(root)
+
+
+def _contained(host: LocalHost) -> list[str]:
+    """What makes root's mmdebstrap take its mounts and chroot processes along when it is killed.
+
+    Namespaces of its own, where the host lets us have them. An ordinary user's mmdebstrap makes them itself.
+    """
+    if os.geteuid() != 0:
+        return []
+    prefix = [require("unshare"), "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    return [] if host.run([*prefix, "true"], check=False).status else prefix
 
 
 def _write_manifest(root: Path, path: Path) -> None:
