@@ -14,7 +14,7 @@ from types import TracebackType
 import harness
 from harness.debian import Archive
 from harness.device import soft_roce
-from harness.errors import GuestError, Hang, SetupError, Unsupported, UsageError
+from harness.errors import GuestError, Hang, HarnessError, SetupError, Unsupported, UsageError
 from harness.host import LocalHost
 from harness.kernel.packages import Kernel, Kernels
 from harness.ledger import Ledger
@@ -53,10 +53,12 @@ class Session:
         limit = {} if options.cache_limit_bytes is None else {"limit_bytes": options.cache_limit_bytes}
         self.store = Store(options.cache or default_root(), **limit)
         self.ledger = Ledger(self.store.root / "runs")
+        self.store.sweep()
         self.host = LocalHost(self.ledger)
         self.archive = Archive(self.store, self.host, options.mirror)
         self.kernels = Kernels(self.archive)
         self._kernels: dict[str, Kernel] = {}
+        self._failed: dict[tuple[str, str, str], HarnessError] = {}
         self._studio: Studio | None = None
         self._qemu: Qemu | None = None
 
@@ -103,7 +105,20 @@ class Session:
         return probe_accelerator(self.qemu, kernel.vmlinuz, self.host, self.store)
 
     def prepared(self, series: str, device: str, clock: str) -> tuple[Kernel, Snapshot]:
-        """A machine with the device up and traced, ready to restore."""
+        """A machine with the device up and traced, ready to restore.
+
+        What could not be prepared once is not tried again by this session: a boot that hangs takes minutes.
+        """
+        wanted = (series, device, clock)
+        if wanted in self._failed:
+            raise self._failed[wanted]
+        try:
+            return self._prepare(series, device, clock)
+        except (GuestError, SetupError) as error:
+            self._failed[wanted] = error
+            raise
+
+    def _prepare(self, series: str, device: str, clock: str) -> tuple[Kernel, Snapshot]:
         if device != soft_roce.NAME:
             raise UsageError(f"unknown device {device!r}", [f"devices: {soft_roce.NAME}"])
         kernel = self.kernel(series)
@@ -126,6 +141,12 @@ class Session:
             record = dataclasses.replace(record, verdict=verdict, reasons=(Reason("need", error.headline),))
         except UsageError:
             raise
+        except GuestError as error:
+            # Before any case, at boot or in preparation: the error holds what the console said.
+            console = "\n".join(error.evidence)
+            record = dataclasses.replace(
+                record, verdict="fail", reasons=(_reason(error),), symptoms=scan(error.evidence)
+            )
         except SetupError as error:
             record = dataclasses.replace(record, reasons=(Reason("setup", error.render()),))
         return dataclasses.replace(record, wall_s=round(time.monotonic() - began, 3)), console
@@ -160,9 +181,7 @@ class Session:
                     raise SetupError("the agent failed", reply.problem.splitlines())
                 answer = reply.answer
             except GuestError as error:
-                # The whole report is in the record's symptoms and in the console's log.
-                kind = "workload" if isinstance(error, Hang) else "console"
-                failures = (Reason(kind, "; ".join(filter(None, (error.headline, error.hint)))),)
+                failures = (_reason(error),)
             console = (folder / "console").read_text(errors="replace")
         return answer, console, failures
 
@@ -183,6 +202,12 @@ class Session:
                 f"machine.{name}": v for name, v in snapshot.facts.items() if name not in ("kernel", "device")
             },
         }
+
+
+def _reason(error: GuestError) -> Reason:
+    """A failed kernel as one line; its whole report is in the record's symptoms and in the console's log."""
+    kind = "workload" if isinstance(error, Hang) else "console"
+    return Reason(kind, "; ".join(filter(None, (error.headline, error.hint))))
 
 
 def _check_needs(planned: Planned, snapshot: Snapshot) -> None:
