@@ -1,5 +1,6 @@
 """A mirror between us and the archive that cuts packages: apt notices, we say so, nothing half made stays."""
 
+import shutil
 import threading
 import urllib.request
 from contextlib import contextmanager
@@ -7,6 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from harness.debian import Archive
+from harness.store import Store
 from harness.tests.vm.conftest import harness
 
 MOST_BYTES = 1 << 20
@@ -77,3 +80,12 @@ def test_truncated_package_is_told_in_apts_words(session, tmp_path, honest, word
     assert not (tmp_path / "kernel").is_dir() or list((tmp_path / "kernel").iterdir()) == []
     assert list((tmp_path / "runs").iterdir()) == []
     assert list(tmp_path.rglob("*.deb")) == []
+
+
+def test_moved_cache_is_set_up_anew(session, tmp_path):
+    """apt's own settings name the place of its lists. Mutation: call a copied root fresh: it reads the old one."""
+    moved = tmp_path / "apt" / "root"
+    shutil.copytree(session.archive.root, moved)
+    archive = Archive(Store(tmp_path), session.host, session.options.mirror)
+    assert archive.names("linux-image-") != []
+    assert str(session.archive.root) not in (moved / "apt.conf").read_text()
