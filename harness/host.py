@@ -144,6 +144,7 @@ PACKAGES = {
     "apt-get": "apt",
     "setpriv": "util-linux",
     "fallocate": "util-linux",
+    "unshare": "util-linux",
     "newuidmap": "uidmap",
     "newgidmap": "uidmap",
 }
