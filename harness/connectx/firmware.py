@@ -304,3 +304,4 @@ class Card:
     def _broken(self, what: str) -> None:
         """A defect of the model: say where, go on."""
         self.hca.log({"what": "error", "why": what, "trace": traceback.format_exc(limit=-4)})
+        self.hca.judge.find("model-error", what, traceback.format_exc(limit=-1))

@@ -84,5 +84,5 @@ class Hca:
         self.pages = Pages(self)
         self.timers.clear()
         self.faults.open.clear()
-        self.requester = Requester(self)
+        self.requester.clear()
         self.enabled = self.initialised = False

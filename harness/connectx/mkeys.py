@@ -161,10 +161,9 @@ class Keys:
 
     def _check_range(self, key: Key, va: int, length: int, syndrome: int) -> None:
         fields = key.fields
-        if fields["length64"]:
-            return
         start = fields["start_addr"]
-        if va < start or va + length > start + fields["len"]:
+        end = 1 << 64 if fields["length64"] else start + fields["len"]
+        if va < start or va + length > end:
             raise Refused(
                 syndrome,
                 f"{va:#x}+{length:#x} is outside key {key.value:#x}: {start:#x}+{fields['len']:#x}",
@@ -190,7 +189,7 @@ class Keys:
         fields, table = key.fields, key.table
         shift = fields["log_page_size"]
         page = 1 << shift
-        at = va if fields["length64"] else (fields["start_addr"] & (page - 1)) + va - fields["start_addr"]
+        at = (fields["start_addr"] & (page - 1)) + va - fields["start_addr"]
         need = MTT_WRITE if write else MTT_READ
         while length:
             index, inside = at >> shift, at & (page - 1)
@@ -271,7 +270,8 @@ class Keys:
             raise Refused(cqe.MW_BIND, f"key {key.value:#x} is {wrong}")
 
     def _check_list(self, key: Key, offset: int, size: int, segment: View, mask: int) -> None:
-        room = key.fields["translations_octword_size"]
+        """Lists are padded to 64 bytes, a key's size is not."""
+        room = key.fields["translations_octword_size"] + 3 & ~3
         if room and offset * OCTOWORD + size > room * OCTOWORD:
             self._hca.judge.find(
                 "bad-value",
@@ -297,14 +297,14 @@ def _entries(key: Key, va: int, syndrome: int) -> Iterable[tuple[int, int, int]]
     if key.mode == KSM:
         shift = fields["log_page_size"]
         size = 1 << shift
-        at = va if fields["length64"] else (fields["start_addr"] & (size - 1)) + va - fields["start_addr"]
+        at = (fields["start_addr"] & (size - 1)) + va - fields["start_addr"]
         inside = at & (size - 1)
         for index in range(at >> shift, count):
             _, entry_key, entry_va = struct.unpack_from(">IIQ", table, OCTOWORD * index)
             yield entry_key, entry_va + inside, size - inside
             inside = 0
         return
-    skip = va - (0 if fields["length64"] else fields["start_addr"])
+    skip = va - fields["start_addr"]
     for index in range(count):
         length, entry_key, entry_va = struct.unpack_from(">IIQ", table, OCTOWORD * index)
         if skip >= length:

@@ -32,7 +32,17 @@ TRANSITIONS: dict[str, tuple[tuple[int, ...], int, tuple[str, ...]]] = {
     "RST2INIT_QP": (
         (RST,),
         INIT,
-        ("primary_address_path.pkey_index", "primary_address_path.vhca_port_num", "counter_set_id"),
+        (
+            "primary_address_path.pkey_index",
+            "primary_address_path.vhca_port_num",
+            "counter_set_id",
+            "pm_state",
+            "q_key",
+            "rre",
+            "rwe",
+            "rae",
+            "atomic_mode",
+        ),
     ),
     "INIT2INIT_QP": ((INIT,), INIT, ("primary_address_path.pkey_index",)),
     "INIT2RTR_QP": (
@@ -120,6 +130,7 @@ class QueuePair(Thing):
     received: int = 0
     busy: Any = None
     established: bool = False
+    dead: bool = False
 
     def refresh(self) -> None:
         """Take what is needed often out of the context."""
@@ -137,7 +148,9 @@ class QueuePair(Thing):
 
     def refers(self) -> Iterable[tuple[str, int]]:
         """Its PD, queues, UAR page."""
-        needs = [("uar", self.context["uar_page"])]
+        needs = []
+        if self.send_blocks or self.receive_count:
+            needs.append(("uar", self.context["uar_page"]))
         if self.pd is not None:
             needs.append(("pd", self.pd))
         if self.send_blocks:
@@ -189,7 +202,7 @@ class QueuePairs:
         qp.state = state
         if state == RST:
             qp.sent = qp.received = 0
-            qp.established = False
+            qp.established = qp.dead = False
             self._hca.requester.forget(qp)
         elif state == ERR:
             self._hca.requester.stop(qp)

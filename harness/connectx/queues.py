@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from harness.connectx.command import FirmwareError, Status
@@ -56,7 +56,7 @@ def ring_of(hca: Hca, pas: memoryview, log_page_size: int, offset: int, size: in
     return Ring(pages, shift, offset, size)
 
 
-@dataclass
+@dataclass(eq=False)
 class EventQueue(Thing):
     """An EQ: `mask` has a bit per event type that comes here, `vector` is the MSI-X vector it rings."""
 
@@ -76,7 +76,7 @@ class EventQueue(Thing):
         return (("uar", self.uar),)
 
 
-@dataclass
+@dataclass(eq=False)
 class CompletionQueue(Thing):
     """A CQ: `record` is the address of its doorbell record, `armed` one of the constants below."""
 
@@ -93,7 +93,6 @@ class CompletionQueue(Thing):
     armed: int = 0
     last_solicited: int = 0
     broken: bool = False
-    waiting: list[int] = field(default_factory=list)
 
     def refers(self) -> Iterable[tuple[str, int]]:
         """Its EQ and the UAR page its arming comes through."""

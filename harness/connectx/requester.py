@@ -6,34 +6,22 @@ Ref: Linux 7.2 include/linux/mlx5/qp.h; InfiniBand architecture 1.4, 9.7 (retrie
 
 from __future__ import annotations
 
+import traceback
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
-from harness.connectx.faults import RDMA, REQUESTER
+from harness.connectx.faults import REQUESTER
+from harness.connectx.memory import DmaError
 from harness.connectx.mkeys import Refused
-from harness.connectx.qps import ERR, RC, RTS, SQER, UC, XRC, QueuePair
-from harness.connectx.transfer import RemoteRefused, Stop
+from harness.connectx.qps import ERR, RTS, SQER, QueuePair
+from harness.connectx.runner import Runner
 from harness.connectx.umr import run_umr
-from harness.connectx.work import ATOMICS, GRH, REMOTE, RETURNS, TAKES_RECEIVE, WRITES, Operation, parse
+from harness.connectx.work import REMOTE, RETURNS, TAKES_RECEIVE, Operation, parse
 from harness.wire import cqe, eqe, wqe
 
 if TYPE_CHECKING:
     from harness.connectx.hca import Hca
     from harness.connectx.queues import CompletionQueue
-
-FOREVER = 7
-"""Of rnr_retry: never give up. Ref: InfiniBand architecture 1.4, 9.7.5.2.8."""
-
-RNR_MS = (
-    (655.36, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.12, 0.16, 0.24, 0.32, 0.48, 0.64, 0.96, 1.28, 1.92)
-    + (2.56, 3.84, 5.12, 7.68, 10.24, 15.36, 20.48, 30.72, 40.96, 61.44, 81.92, 122.88, 163.84, 245.76)
-    + (327.68, 491.52)
-)
-"""RNR timer values. Ref: InfiniBand architecture 1.4, table 45."""
-
-RNR_LEAST_S = 0.0005
-ACK_LEAST_S = 0.001
-NEED = {True: "rwe", False: "rre"}
 
 
 class Requester:
@@ -43,6 +31,7 @@ class Requester:
         self._hca = hca
         self._ready: deque[QueuePair] = deque()
         self._counts: Counter[str] = Counter()
+        self.runner = Runner(hca, self._finish, self._counts)
 
     # -- who is looked at
 
@@ -58,6 +47,10 @@ class Requester:
         """Look at this QP at the next `run`."""
         if qp not in self._ready:
             self._ready.append(qp)
+
+    def clear(self) -> None:
+        """Nothing is to be done any more: a reset. The counts stay: they are the run's."""
+        self._ready.clear()
 
     def forget(self, qp: QueuePair) -> None:
         """The QP is reset or destroyed: nothing of it is left to do, and who was sending to it tries
@@ -84,22 +77,34 @@ class Requester:
         qp = operation.qp
         if qp.busy is not operation:
             return
-        if failed == REQUESTER:
-            self._finish(operation, cqe.LOCAL_PROTECTION)
-        elif failed is not None:
-            target = self._hca.judge.table("qp").get(operation.target)
-            syndrome = cqe.REMOTE_ACCESS if failed == RDMA else cqe.REMOTE_OPERATION
-            self._refused(
-                operation, target, RemoteRefused(syndrome, cqe.LOCAL_PROTECTION, "page fault failed")
-            )
+        if failed is not None:
+            self.runner.failed(operation, failed)
         self.wake(qp)
 
     def run(self) -> None:
         """Execute until nothing more can be done now."""
         while self._ready:
             qp = self._ready.popleft()
-            if qp.send_blocks and qp.state in (RTS, SQER, ERR):
+            if not qp.send_blocks or qp.dead or qp.state not in (RTS, SQER, ERR):
+                continue
+            try:
                 self._drain(qp)
+            except DmaError as problem:
+                self._catastrophe(qp, "bad-address", str(problem))
+            except Exception:  # a defect of the model breaks one QP, not the card
+                self._hca.log({"what": "error", "why": f"qp {qp.number:#x}", "trace": traceback.format_exc()})
+                self._catastrophe(qp, "model-error", traceback.format_exc(limit=-1))
+
+    def _catastrophe(self, qp: QueuePair, kind: str, why: str) -> None:
+        """The QP cannot go on: its rings, record or queue are not where they should be."""
+        self._hca.judge.find(kind, f"qp {qp.number:#x}", why)
+        qp.dead = True
+        if qp.busy is not None:
+            self._hca.faults.drop(qp.busy)
+            qp.busy = None
+        qp.state = ERR
+        qp.context["state"] = ERR
+        self._hca.events.post(eqe.WQ_CATAS_ERROR, eqe.QpSrqEqe.new(qp_srq_n=qp.number))
 
     def counters(self) -> dict[str, int]:
         """WQEs done by opcode, and how often something had to wait."""
@@ -114,7 +119,7 @@ class Requester:
                     self._hca.faults.drop(qp.busy)
                     self._hca.timers.cancel(qp)
                     self._finish(qp.busy, cqe.FLUSH)
-                elif qp.busy.fault is not None or not self._advance(qp.busy):
+                elif qp.busy.fault is not None or not self.runner.advance(qp.busy):
                     return
             elif not self._fetch(qp):
                 return
@@ -146,134 +151,9 @@ class Requester:
                 raise Refused(cqe.LOCAL_QP_OPERATION, f"opcode {control.opcode:#x}")
             self._finish(operation, 0)
         except Refused as refusal:
-            self._note(operation, refusal.why)
+            self.runner.note(operation, refusal.why)
             self._finish(operation, refusal.syndrome)
         return True
-
-    def _advance(self, operation: Operation) -> bool:
-        """Take an operation as far as it goes; False when it must wait."""
-        qp = operation.qp
-        target = self._hca.responder.target(operation)
-        if target is None:
-            return self._nobody(operation)
-        operation.target = target.number
-        extra = GRH if operation.vector is not None else 0
-        try:
-            self._permitted(operation, target)
-            self._hca.responder.heard(target)
-            if operation.opcode in TAKES_RECEIVE and operation.receive is None:
-                operation.receive = self._hca.responder.take(target, operation)
-                if operation.receive is None:
-                    return self._not_ready(operation, target)
-                self._fits(operation, extra)
-            stop = self._hca.transfer.advance(operation, target)
-        except Refused as refusal:
-            self._note(operation, refusal.why)
-            self._finish(operation, refusal.syndrome)
-            return True
-        except RemoteRefused as refusal:
-            self._note(operation, refusal.why)
-            self._refused(operation, target, refusal)
-            return True
-        if stop is not None:
-            return self._absent(operation, target, stop)
-        self._hca.responder.complete(target, operation, extra)
-        if operation.opcode == wqe.SEND_INVALIDATE:
-            self._hca.keys.invalidate(operation.control.general_id, target.pd)
-        self._finish(operation, 0)
-        return qp.busy is None
-
-    def _permitted(self, operation: Operation, target: QueuePair) -> None:
-        """Whether the responder allows such operations at all."""
-        if operation.opcode in ATOMICS:
-            need = "rae"
-        elif operation.remote is not None:
-            need = NEED[operation.opcode in WRITES]
-        else:
-            return
-        if not target.context[need]:
-            raise RemoteRefused(cqe.REMOTE_INVALID_REQUEST, 0, f"qp {target.number:#x} lacks {need}")
-        if operation.qp.service == UC and operation.opcode in RETURNS:
-            raise Refused(cqe.LOCAL_QP_OPERATION, "UC has no reads and atomics")
-
-    def _fits(self, operation: Operation, extra: int) -> None:
-        """A datagram's first bytes are for the GRH; what is longer than the receive is refused."""
-        receive = operation.receive
-        assert receive is not None
-        if operation.opcode == wqe.RDMA_WRITE_IMM:
-            return
-        if receive.room < operation.length + extra:
-            why = f"{operation.length + extra} bytes for a receive of {receive.room}"
-            raise RemoteRefused(cqe.REMOTE_INVALID_REQUEST, cqe.LOCAL_LENGTH, why)
-        if extra:
-            receive.skip(extra)
-
-    # -- what an operation may have to wait for, or fail of
-
-    def _nobody(self, operation: Operation) -> bool:
-        """No QP hears it. Unreliable services do not notice; reliable ones try again, then give up."""
-        qp = operation.qp
-        if qp.service not in (RC, XRC):
-            self._finish(operation, 0)
-            return True
-        timeout, most = qp.context["primary_address_path.ack_timeout"], qp.context["retry_count"]
-        operation.tries += 1
-        if timeout and operation.tries > most:
-            self._finish(operation, cqe.RETRY_EXCEEDED)
-            return True
-        self._counts["retries"] += 1
-        delay_s = max(4.096e-6 * (1 << timeout), ACK_LEAST_S) if timeout else 0.1
-        self._hca.timers.after(delay_s, qp, lambda: self.wake(qp))
-        return False
-
-    def _not_ready(self, operation: Operation, target: QueuePair) -> bool:
-        """No receive is posted: RNR. Posting one rings no doorbell, so a timer looks again."""
-        qp = operation.qp
-        if qp.service not in (RC, XRC):
-            self._finish(operation, 0)
-            return True
-        operation.rnr_tries += 1
-        most = qp.context["rnr_retry"]
-        if most != FOREVER and operation.rnr_tries > most:
-            self._finish(operation, cqe.RNR_RETRY_EXCEEDED)
-            return True
-        self._counts["rnr"] += 1
-        delay_s = max(RNR_MS[target.context["min_rnr_nak"]] / 1000, RNR_LEAST_S)
-        self._hca.timers.after(delay_s, qp, lambda: self.wake(qp))
-        return False
-
-    def _absent(self, operation: Operation, target: QueuePair, stop: Stop) -> bool:
-        """A page is absent: park, unless the service drops such messages or nobody resolves it."""
-        if operation.qp.service not in (RC, XRC) and stop.side == RDMA:
-            self._finish(operation, 0)
-            return True
-        if self._hca.faults.park(operation, stop.side, stop.absent):
-            self._counts["parked"] += 1
-            return False
-        if stop.side == REQUESTER:
-            self._finish(operation, cqe.LOCAL_PROTECTION)
-        else:
-            refusal = RemoteRefused(cqe.REMOTE_OPERATION, cqe.LOCAL_PROTECTION, "page fault is not resolved")
-            self._refused(operation, target, refusal)
-        return True
-
-    def _refused(self, operation: Operation, target: QueuePair | None, refusal: RemoteRefused) -> None:
-        """The responder's side refuses: it breaks too, with a completion or an event; UC and UD do not
-        tell."""
-        reliable = operation.qp.service in (RC, XRC)
-        if target is not None and reliable:
-            if operation.receive is not None and refusal.local:
-                self._hca.responder.fail(target, operation.receive, refusal.local)
-            else:
-                kind = (
-                    eqe.WQ_ACCESS_ERROR if refusal.syndrome == cqe.REMOTE_ACCESS else eqe.WQ_INVALID_REQUEST
-                )
-                self._hca.events.post(kind, eqe.QpSrqEqe.new(qp_srq_n=target.number))
-                self._hca.responder.fail(target, None, 0)
-        self._finish(operation, refusal.syndrome if reliable else 0)
-
-    def _note(self, operation: Operation, why: str) -> None:
-        self._hca.log({"what": "refused", "qpn": operation.qp.number, "why": why})
 
     # -- the end
 

@@ -30,7 +30,16 @@ def run_umr(hca: Hca, qp: QueuePair, control: wqe.Control, work: bytes) -> None:
         listed = work[LIST_AT : LIST_AT + size]
     elif size:
         listed = _pointed(hca, qp, work, size)
-    hca.log({"what": "umr", "key": control.general_id, "flags": umr.flags, "octowords": umr.xlt_octowords})
+    hca.log(
+        {
+            "what": "umr",
+            "key": control.general_id,
+            "flags": umr.flags,
+            "mask": umr.mkey_mask,
+            "offset": umr.offset_high << 16 | umr.offset_low,
+            "octowords": umr.xlt_octowords,
+        }
+    )
     hca.keys.umr(control.general_id, umr, hca.layouts["mkc"].view(work, CONTEXT_AT), listed, qp.pd)
 
 

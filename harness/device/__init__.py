@@ -42,6 +42,9 @@ class Device(Protocol):
     plugged: bool
     """Whether it comes into the machine after the restore; such a machine needs RAM that the device can map."""
 
+    log: str
+    """The file, of those in a run's folder, that holds its conversation with the driver; empty if it has none."""
+
     def prepare(self, number: int) -> Order:
         """The order that readies a machine for it."""
         ...

@@ -17,10 +17,11 @@ from harness.host import LocalHost
 from harness.kernel.packages import Kernel
 from harness.machine.vm import Machine
 from harness.values.case import Order
-from harness.values.record import Finding, Witness
+from harness.values.record import Finding, Unknown, Witness
 
 START_DEADLINE_S = 20.0
 INCOMING_DEADLINE_S = 30.0
+END_DEADLINE_S = 5.0
 
 
 class Emulated:
@@ -28,6 +29,7 @@ class Emulated:
 
     clock = "real"
     plugged = True
+    log = "card-log.gz"
 
     def __init__(self, model: str) -> None:
         self.name = model
@@ -59,7 +61,8 @@ class Card:
             argv = [sys.executable, "-m", "harness.connectx", "--model", model]
             argv += ["--socket", str(folder / "card"), "--control", str(folder / "card-control")]
             argv += ["--headers", str(kernel.headers / "include"), "--with-control"]
-            argv += ["--log", str(folder / "card-log.gz")]
+            argv += ["--layouts-cache", str(kernel.folder / "layouts")]
+            argv += ["--log", str(folder / Emulated.log)]
             self.process = host.start(argv, stdout=subprocess.DEVNULL, stderr=words)
         self.control: ControlClient | None = None
 
@@ -98,15 +101,17 @@ class Card:
         self._client.ask("rules", rules=rules)
 
     def report(self) -> Witness:
-        """Findings and counters so far."""
+        """Findings, counters and unknown commands so far."""
         found = self._client.ask("findings")["findings"]
         counters = self._client.ask("counters")["counters"]
+        unknown = counters.pop("unknown", {})
         return Witness(
             tuple(
                 Finding(str(f.get("kind", "")), str(f.get("subject", "")), str(f.get("detail", "")))
                 for f in found
             ),
             dict(_flat(counters)),
+            tuple(Unknown(name, int(seen["count"]), str(seen["stub"])) for name, seen in unknown.items()),
         )
 
     @property
@@ -116,9 +121,11 @@ class Card:
         return self.control
 
     def close(self) -> None:
-        """End the card."""
+        """End the card; it has a moment to end by itself, for its log to be whole."""
         if self.control is not None:
             self.control.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(END_DEADLINE_S)
         self.host.stop(self.process)
 
 

@@ -22,6 +22,7 @@ class SoftRoce:
     name = "soft-roce"
     clock = "exact"
     plugged = False
+    log = ""
 
     def prepare(self, number: int) -> Order:
         """Bring the link up and the probes on."""

@@ -40,6 +40,7 @@ class Agent:
             "wait": self.wait,
             "prepare": self.prepare,
             "case": self.case,
+            "capabilities": self.capabilities,
             "exec": self.execute,
             "shell": self.shell,
         }
@@ -74,6 +75,12 @@ class Agent:
         if self._prepared is None:
             self._prepared = Prepared(order.case.device, rehearse=False)
         return Reply(order.number, True, answer=self._prepared.run(order.case))
+
+    def capabilities(self, order: Order) -> Reply:
+        """What the device can do on demand, as facts."""
+        if self._prepared is None:
+            self._prepared = Prepared(order.device, rehearse=False)
+        return Reply(order.number, True, facts=self._prepared.capabilities())
 
     def execute(self, order: Order) -> Reply:
         """Run a program; its output, both streams in one, comes with the reply."""

@@ -39,13 +39,18 @@ _MTUS = {
 
 
 class Connection:
-    """Context, PD, CQ and two QPs, each connected to the other; `requester` posts the work requests."""
+    """Context, PD, CQ and two QPs, each connected to the other; `requester` posts the work requests.
 
-    def __init__(self, device: str, mtu_bytes: int, timeout_s: float) -> None:
+    A `context` that is given is used and stays open.
+    """
+
+    def __init__(
+        self, device: str, mtu_bytes: int, timeout_s: float, context: Optional[Context] = None
+    ) -> None:
         self._timeout_ns = int(timeout_s * 1e9)
         self._open: List[Any] = []
         try:
-            self.context = self._keep(Context(name=device))
+            self.context = context or self._keep(Context(name=device))
             self._check_port(device, mtu_bytes)
             self.pd = self._keep(PD(self.context))
             self.cq = self._keep(CQ(self.context, 4 * QUEUE_LENGTH))
@@ -155,7 +160,7 @@ def odp_capabilities(device: str) -> Dict[str, str]:
         name.lower(): getattr(e, f"IBV_ODP_SUPPORT_{name}")
         for name in ("SEND", "RECV", "WRITE", "READ", "ATOMIC", "SRQ_RECV")
     }
-    for transport in ("rc", "uc", "ud"):
+    for transport in ("rc", "uc", "ud", "xrc"):
         bits = getattr(caps, f"{transport}_odp_caps")
         facts[f"odp.{transport}"] = " ".join(name for name, bit in words.items() if bits & bit)
     return facts

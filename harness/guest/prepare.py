@@ -83,6 +83,13 @@ class Prepared:
             return Answer(case.id, "unsupported", f"{case.workload.operation} is work for a card's driver")
         return run_case(case, self.tracer, self.nldev)
 
+    def capabilities(self) -> Dict[str, str]:
+        """What the device, once it is there, says it can do on demand; `device` is what the machine calls it."""
+        from harness.guest.connection import odp_capabilities
+
+        name = self.device if self.device == SOFT_ROCE else mlx5.wait(self.nldev).name
+        return {"device": name, **odp_capabilities(name)}
+
     def close(self) -> None:
         """Take the probes off; the device and the swap stay."""
         if self.tracer is not None:

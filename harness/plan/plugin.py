@@ -13,7 +13,7 @@ import pytest
 
 from harness.errors import HarnessError
 from harness.plan.plan import Plan, Planned, load
-from harness.plan.session import Options, Session, version
+from harness.plan.session import Logs, Options, Session, version
 from harness.results.record import Store
 from harness.values.record import Record
 
@@ -125,8 +125,8 @@ class PlanItem(pytest.Item):
         option = self.config.option
         session = self.config.stash[SESSION]
         store = self.config.stash[RESULTS]
-        record, console = session.run(self.planned, option.twice, option.no_skip)
-        record = keep(store, record, console)
+        record, logs = session.run(self.planned, option.twice, option.no_skip)
+        record = keep(store, record, logs)
         path = store.add(record)
         self.user_properties.append((RECORD, str(path)))
         if record.verdict == "skip":
@@ -145,13 +145,19 @@ class PlanItem(pytest.Item):
         return self.path, None, self.name
 
 
-def keep(store: Store, record: Record, console: str) -> Record:
-    """Write the console of a case that did not simply pass beside the records, and name it in the record."""
-    if not console or record.verdict in ("pass", "skip"):
+def keep(store: Store, record: Record, logs: Logs) -> Record:
+    """Write the logs of a case that did not simply pass beside the records, and name them in the record."""
+    if record.verdict in ("pass", "skip"):
         return record
-    path = store.log_path(record.case.id, "console")
-    path.write_text(console, encoding="utf-8")
-    return replace(record, log=store.relative(path))
+    if logs.console:
+        path = store.log_path(record.case.id, "console")
+        path.write_text(logs.console, encoding="utf-8")
+        record = replace(record, log=store.relative(path))
+    if logs.card:
+        path = store.log_path(record.case.id, "card", ".jsonl.gz")
+        path.write_bytes(logs.card)
+        record = replace(record, card_log=store.relative(path))
+    return record
 
 
 def default_results() -> Path:

@@ -13,6 +13,7 @@ from types import TracebackType
 
 import harness
 from harness.debian import Archive
+from harness.device import Presence
 from harness.device.catalogue import DEVICES
 from harness.errors import GuestError, Hang, HarnessError, SetupError, Unsupported, UsageError
 from harness.host import LocalHost
@@ -126,16 +127,16 @@ class Session:
         shape = self.studio.shape(clock, accelerator)
         return kernel, self.studio.prepared(kernel, shape, DEVICES[device].prepare(PREPARE))
 
-    def run(self, planned: Planned, twice: bool = False, no_skip: bool = False) -> tuple[Record, str]:
-        """Run one case; returns its record and the machine's console."""
+    def run(self, planned: Planned, twice: bool = False, no_skip: bool = False) -> tuple[Record, Logs]:
+        """Run one case; returns its record and what was said meanwhile."""
         began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
         record = Record(planned.plan.name, planned.case, "error", started=started)
-        console = ""
+        logs = Logs()
         try:
             kernel, snapshot = self.prepared(planned.kernel, planned.case.device, planned.clock)
             record = dataclasses.replace(record, environment=self._environment(kernel, snapshot, planned))
             _check_needs(planned, snapshot)
-            record, console = self._execute(record, planned, kernel, snapshot, twice)
+            record = self._execute(record, planned, kernel, snapshot, twice, logs)
         except Unsupported as error:
             verdict = "fail" if no_skip else "skip"
             record = dataclasses.replace(record, verdict=verdict, reasons=(Reason("need", error.headline),))
@@ -143,28 +144,28 @@ class Session:
             raise
         except GuestError as error:
             # Before any case, at boot or in preparation: the error holds what the console said.
-            console = "\n".join(error.evidence)
+            logs.console = "\n".join(error.evidence)
             record = dataclasses.replace(
                 record, verdict="fail", reasons=(_reason(error),), symptoms=scan(error.evidence)
             )
         except SetupError as error:
             record = dataclasses.replace(record, reasons=(Reason("setup", error.render()),))
-        return dataclasses.replace(record, wall_s=round(time.monotonic() - began, 3)), console
+        return dataclasses.replace(record, wall_s=round(time.monotonic() - began, 3)), logs
 
     def _execute(
-        self, record: Record, planned: Planned, kernel: Kernel, snapshot: Snapshot, twice: bool
-    ) -> tuple[Record, str]:
-        run = self._once(planned, kernel, snapshot)
+        self, record: Record, planned: Planned, kernel: Kernel, snapshot: Snapshot, twice: bool, logs: Logs
+    ) -> Record:
+        run = self._once(planned, kernel, snapshot, logs)
         if run.answer is not None and run.answer.status == "unsupported":
             raise Unsupported(run.answer.problem)
         failures = run.failures
         if twice and run.answer is not None:
-            difference = first_difference(run.answer, self._once(planned, kernel, snapshot).answer)
+            difference = first_difference(run.answer, self._once(planned, kernel, snapshot, Logs()).answer)
             if difference:
                 failures += (Reason("exact", f"a second run answered differently: {difference}"),)
-        seen = Seen(kernel.release, run.answer, scan(run.console.splitlines()), run.witness, failures)
+        seen = Seen(kernel.release, run.answer, scan(logs.console.splitlines()), run.witness, failures)
         verdict, reasons = judge(planned, seen)
-        record = dataclasses.replace(
+        return dataclasses.replace(
             record,
             verdict=verdict,
             reasons=reasons,
@@ -172,26 +173,38 @@ class Session:
             symptoms=seen.symptoms,
             witness=seen.witness,
         )
-        return record, run.console
 
-    def _once(self, planned: Planned, kernel: Kernel, snapshot: Snapshot) -> _Run:
-        """One restore, one answer; a kernel that failed gives a reason instead."""
+    def _once(self, planned: Planned, kernel: Kernel, snapshot: Snapshot, logs: Logs) -> _Run:
+        """One restore, one answer; a kernel that failed gives a reason instead. `logs` is filled in any case."""
         order = Order(CASE, "case", planned.case.device, planned.case)
         device = DEVICES[planned.case.device]
         run = _Run()
-        with (
-            self.ledger.scratch_folder("case") as folder,
-            device.around(self.host, kernel, folder) as presence,
-        ):
+        with self.ledger.scratch_folder("case") as folder:
             try:
-                with self.studio.restore(snapshot, order, folder, plugged=device.plugged) as machine:
-                    presence.plug(machine)
-                    run.answer = _answer(machine.wait(planned.deadline_s, presence.check))
-            except GuestError as error:
-                run.failures = (_reason(error),)
-            run.witness = presence.report()
-            run.console = (folder / "console").read_text(errors="replace")
+                with device.around(self.host, kernel, folder) as presence:
+                    try:
+                        reply = self.offer(snapshot, order, folder, presence, planned.deadline_s)
+                        run.answer = _answer(reply)
+                    except GuestError as error:
+                        run.failures = (_reason(error),)
+                    run.witness = presence.report()
+            finally:
+                logs.console = _content(folder / "console").decode(errors="replace")
+                logs.card = _content(folder / device.log) if device.log else b""
         return run
+
+    def offer(
+        self, snapshot: Snapshot, order: Order, folder: Path, presence: Presence, deadline_s: float
+    ) -> Reply:
+        """Restore a machine, put the device in, wait for the reply. A device that died first is the error."""
+        plugged = DEVICES[order.device].plugged
+        try:
+            with self.studio.restore(snapshot, order, folder, plugged=plugged) as machine:
+                presence.plug(machine)
+                return machine.wait(deadline_s, presence.check)
+        except SetupError:
+            presence.check()
+            raise
 
     def _environment(self, kernel: Kernel, snapshot: Snapshot, planned: Planned) -> dict[str, str]:
         return {
@@ -213,13 +226,24 @@ class Session:
 
 
 @dataclasses.dataclass
+class Logs:
+    """What was said while a case ran: the machine's console, and a card's conversation (gzip; empty if none)."""
+
+    console: str = ""
+    card: bytes = b""
+
+
+@dataclasses.dataclass
 class _Run:
     """What one restore gave."""
 
     answer: Answer | None = None
-    console: str = ""
     witness: Witness = dataclasses.field(default_factory=Witness)
     failures: tuple[Reason, ...] = ()
+
+
+def _content(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b""
 
 
 def _answer(reply: Reply) -> Answer | None:

@@ -13,6 +13,7 @@ from harness.values.symptom import Symptom
 
 # How a machine that hangs is made to say where: the panic is our own question, not a symptom.
 NMI_PANIC = "NMI: Not continuing"
+FINDINGS_MOST = 20
 SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
 
@@ -34,10 +35,7 @@ def judge(planned: Planned, seen: Seen) -> tuple[str, tuple[Reason, ...]]:
     if seen.answer is not None:
         reasons += tuple(_reasons(expect, seen.answer))
     if expect.findings:
-        reasons += tuple(
-            Reason("finding", f"{found.kind}: {found.subject}: {found.detail}")
-            for found in seen.witness.findings
-        )
+        reasons += tuple(_findings(seen.witness))
     known = [k for k in planned.plan.known if seen.release.startswith(k.kernel + ".")]
     if known:
         return _judge_known(known, reasons)
@@ -91,6 +89,14 @@ def _reasons(expect: Expect, answer: Answer) -> Iterator[Reason]:
         for leak in answer.leaks:
             yield Reason("leak", f"{leak.resource}: {leak.before} before, {leak.after} after")
     yield from _latency(expect, answer)
+
+
+def _findings(witness: Witness) -> Iterator[Reason]:
+    """The first findings are reasons; a card that finds thousands has made its point."""
+    for found in witness.findings[:FINDINGS_MOST]:
+        yield Reason("finding", f"{found.kind}: {found.subject}: {found.detail}")
+    if len(witness.findings) > FINDINGS_MOST:
+        yield Reason("finding", f"and {len(witness.findings) - FINDINGS_MOST} more")
 
 
 def _latency(expect: Expect, answer: Answer) -> Iterator[Reason]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +15,7 @@ from markupsafe import Markup
 from harness.results.pictures import latency_picture, quantile
 from harness.results.record import Run, count, exit_status
 from harness.results.wording import (
+    FINDINGS_LISTED,
     VERDICT_ORDER,
     VERDICT_PLURALS,
     by_plan,
@@ -24,6 +25,7 @@ from harness.results.wording import (
     one_line,
     own_environment,
     tally,
+    unknown_commands,
     why,
 )
 from harness.values.answer import Answer
@@ -58,6 +60,7 @@ def render(run: Run) -> str:
         said=tally(count(run.records)),
         cards=cards,
         plans=_plans(run.records, cards),
+        unknown=unknown_commands(run.records),
         troubled=[card for card in cards if card["record"].verdict in ("fail", "error")],
         style=style,
         script=script,
@@ -94,6 +97,8 @@ def _cards(records: Sequence[Record], common: dict[str, str]) -> list[dict[str, 
             "own": own_environment(record, common),
             "workload": _workload_text(record.case.workload),
             "faults": _faults(record.answer),
+            "counters": _counters(record.witness.counters),
+            "findings": record.witness.findings[:FINDINGS_LISTED],
             "typical": _typical(record.answer),
             "operations": _operations(record.answer),
             "pictures": _pictures(record.answer, number) if number in pictured else [],
@@ -168,6 +173,16 @@ def _faults(answer: Answer | None) -> str:
     if law is None:
         return ""
     return _grouped(law.observed) if law.holds else f"{_grouped(law.observed)} of {_grouped(law.expected)}"
+
+
+def _counters(counters: Mapping[str, int]) -> dict[str, list[tuple[str, int]]]:
+    """A device's counters that are not 0, by their first word: those without another under the empty word."""
+    groups: dict[str, list[tuple[str, int]]] = {}
+    for name, number in counters.items():
+        group, _, rest = name.partition(".")
+        if number:
+            groups.setdefault(group if rest else "", []).append((rest or group, number))
+    return groups
 
 
 def _typical(answer: Answer | None) -> str:

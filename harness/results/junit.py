@@ -8,7 +8,15 @@ from typing import Any
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 
 from harness.results.record import Run
-from harness.results.wording import by_plan, clean, common_environment, one_line, own_environment, why
+from harness.results.wording import (
+    by_plan,
+    clean,
+    common_environment,
+    found,
+    one_line,
+    own_environment,
+    why,
+)
 from harness.values.record import Record
 
 # `known` is a skip here: CI systems have no better word, and it must neither break the build nor look passed.
@@ -49,8 +57,9 @@ def _case(record: Record, common: dict[str, str]) -> TestCase:
     # a case has no properties in this format
     said = [f"{key}: {value}" for key, value in own_environment(record, common).items()]
     said += [line for symptom in record.symptoms for line in (symptom.headline, *symptom.excerpt)]
-    if record.log:
-        said.append(f"log: {record.log}")
+    said += [f"finding: {line}" for line in found(record)]
+    said += [f"unknown command: {one.name}, {one.count} times\n{one.stub}" for one in record.witness.unknown]
+    said += [f"log: {path}" for path in (record.log, record.card_log) if path]
     if said:
         case.system_out = clean("\n".join(said))
     return case

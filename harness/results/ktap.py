@@ -8,7 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from harness.results.record import Run, count
-from harness.results.wording import by_plan, clean, common_environment, one_line, own_environment, tally, why
+from harness.results.wording import (
+    by_plan,
+    clean,
+    common_environment,
+    found,
+    one_line,
+    own_environment,
+    tally,
+    unknown_commands,
+    why,
+)
 from harness.values.record import Record
 
 # How each verdict is said: the result, and the directive after the hash.
@@ -30,6 +40,8 @@ def render(run: Run) -> str:
     lines += _diagnostics(f"unreadable: {problem}" for problem in run.damaged)
     if run.missing:
         lines += _diagnostics([f"{run.missing} of {run.index.expected} cases have no result"])
+    for command in unknown_commands(run.records):
+        lines += _diagnostics([f"unknown command: {command.name}, {command.count} times", command.stub])
     for number, (plan, records) in enumerate(plans.items(), 1):
         lines += [f"  {line}" for line in _plan_lines(records, common)]
         lines.append(_result(number, plan, *_plan_result(records)))
@@ -46,6 +58,7 @@ def _plan_lines(records: Sequence[Record], common: dict[str, str]) -> Iterator[s
 
 
 def _case_diagnostics(record: Record, common: dict[str, str]) -> Iterator[str]:
+    yield from _diagnostics(f"finding: {line}" for line in found(record))
     if record.verdict == "pass":
         return
     yield from _diagnostics(f"{key}: {value}" for key, value in own_environment(record, common).items())
@@ -54,6 +67,8 @@ def _case_diagnostics(record: Record, common: dict[str, str]) -> Iterator[str]:
         yield from _diagnostics([f"console: {symptom.headline}", *symptom.excerpt])
     if record.log:
         yield from _diagnostics([f"log: {record.log}"])
+    if record.card_log:
+        yield from _diagnostics([f"card's log: {record.card_log}"])
 
 
 def _plan_result(records: Sequence[Record]) -> tuple[str, str]:

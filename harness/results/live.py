@@ -26,7 +26,16 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.results.record import Run, count, exit_status
-from harness.results.wording import VERDICT_ORDER, VERDICT_PLURALS, common_environment, one_line, tally, why
+from harness.results.wording import (
+    VERDICT_ORDER,
+    VERDICT_PLURALS,
+    common_environment,
+    found,
+    one_line,
+    tally,
+    unknown_commands,
+    why,
+)
 from harness.values.record import VERDICTS, Record
 
 STYLES = {
@@ -93,6 +102,8 @@ class View:
             self._line(line)
         for line in _trouble_lines(run.records):
             self._line(line)
+        for line in _unknown_lines(run.records):
+            self._line(line)
         for problem in run.damaged:
             self._line(Text(f"unreadable: {one_line(problem)}", style="yellow"))
         if run.missing:
@@ -111,6 +122,9 @@ class View:
             line.append(f"  {record.wall_s:.1f} s", style="dim")
         if record.reasons:
             line.append(f"  {why(record)}", style="" if record.verdict in ("fail", "error") else "dim")
+        unsaid = found(record)
+        if unsaid:
+            line.append(f"  finding: {one_line(unsaid[0])}", style="dim")
         return line
 
     def _line(self, text: Text) -> None:
@@ -212,6 +226,16 @@ def _environment_lines(records: Sequence[Record]) -> list[Text]:
     ]
 
 
+def _unknown_lines(records: Sequence[Record]) -> list[Text]:
+    """Commands that a card did not know, each with the method that somebody would have to write."""
+    lines = []
+    for one in unknown_commands(records):
+        text = f"the card does not know {one_line(one.name)}, asked for {one.count} times; a stub:"
+        lines.append(Text(text, style="yellow"))
+        lines += [Text(f"      {one_line(line)}", style="dim") for line in one.stub.splitlines()]
+    return lines
+
+
 def _trouble_lines(records: Sequence[Record]) -> list[Text]:
     """Every case that failed or could not run, worst first, with its reasons; not all when there are many."""
     troubled = sorted(
@@ -230,8 +254,11 @@ def _trouble_lines(records: Sequence[Record]) -> list[Text]:
             Text(f"      fingerprint: {one_line(symptom.fingerprint, 400)}", style="dim")
             for symptom in record.symptoms[:_SYMPTOMS_LISTED]
         ]
-        if record.log:
-            lines.append(Text(f"      log: {one_line(record.log)}", style="dim"))
+        lines += [
+            Text(f"      log: {one_line(path)}", style="dim")
+            for path in (record.log, record.card_log)
+            if path
+        ]
     if len(troubled) > _LISTED:
         lines.append(Text(f"and {len(troubled) - _LISTED} more, see the report", style="dim"))
     return lines

@@ -3,7 +3,7 @@
     RESULTS/
       index.json                  what was to run, where, and whether the run came to its end
       records/NNN-<case id>.json  one Record each, in the order in which they finished
-      logs/<case id>.<kind>.log   console, agent and workload logs, named by `Record.log`
+      logs/<case id>.<kind>.log   console, agent and workload logs, named by `Record.log`; a card's conversation
 
 A record is written to a hidden file, synced, and renamed: whoever reads a run, also one that was killed or is
 still going, sees whole records only.
@@ -105,7 +105,7 @@ class Store:
             write_atomically(path, dumps(record) + "\n")
         return path
 
-    def log_path(self, case_id: str, kind: str) -> Path:
+    def log_path(self, case_id: str, kind: str, suffix: str = ".log") -> Path:
         """A new path under logs/ for a log of `case_id` (`console`, `agent`, ...).
 
         `relative` of it is what belongs in `Record.log`.
@@ -114,7 +114,7 @@ class Store:
         with _disk(logs):
             for number in range(1, 10**6):
                 tail = f".{number}" if number > 1 else ""
-                path = logs / f"{file_name(case_id)}{tail}.{file_name(kind)}.log"
+                path = logs / f"{file_name(case_id)}{tail}.{file_name(kind)}{suffix}"
                 try:
                     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
                 except FileExistsError:

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from harness.values.record import Record
+from harness.values.record import Record, Unknown
 
 # Worst first: the order in which people want to read.
 VERDICT_ORDER = ("fail", "error", "known", "skip", "pass")
@@ -18,6 +18,8 @@ VERDICT_PLURALS = {
     "skip": "skipped",
     "error": "could not be run",
 }
+
+FINDINGS_LISTED = 20
 
 # Everything that XML 1.0 forbids, and the other controls, which would move a terminal's cursor.
 # Ref: XML 1.0 (fifth edition) production 2, Char; U+0085 and U+2028/9 end a line for some readers.
@@ -93,6 +95,26 @@ def by_plan(records: Sequence[Record]) -> dict[str, list[Record]]:
     for record in records:
         plans.setdefault(record.plan, []).append(record)
     return plans
+
+
+def found(record: Record) -> list[str]:
+    """A card's findings that the reasons do not say already, a line each; the first of many."""
+    said = {reason.text for reason in record.reasons}
+    lines = [f"{one.kind}: {one.subject}: {one.detail}" for one in record.witness.findings]
+    lines = [line for line in lines if line not in said]
+    more = [f"and {len(lines) - FINDINGS_LISTED} more findings"] if len(lines) > FINDINGS_LISTED else []
+    return lines[:FINDINGS_LISTED] + more
+
+
+def unknown_commands(records: Sequence[Record]) -> list[Unknown]:
+    """The commands that a card was asked for and does not know, over all records, the most frequent first."""
+    counts: Counter[str] = Counter()
+    stubs = {}
+    for record in records:
+        for one in record.witness.unknown:
+            counts[one.name] += one.count
+            stubs[one.name] = one.stub
+    return [Unknown(name, number, stubs[name]) for name, number in counts.most_common()]
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -79,8 +79,8 @@ class Order:
     """What is offered to the agent: a number, a verb, and what the verb needs.
 
     Verbs: `wait` (nothing yet), `prepare` (bring up `device`, compile and attach the probes, rehearse),
-    `case`, `exec` (run `argv`), `shell` (a shell on the machine's second serial line). An agent answers each
-    number once, in a `Reply`.
+    `case`, `capabilities` (what the device can do on demand, as facts), `exec` (run `argv`), `shell` (a shell
+    on the machine's second serial line). An agent answers each number once, in a `Reply`.
     """
 
     VERSION = 1

@@ -204,7 +204,7 @@ class Driver:
             qpc__cqn_rcv=cqn,
             qpc__log_sq_size=log_sq,
             qpc__log_rq_size=log_rq,
-            qpc__rq_type=0 if log_rq else 3,
+            qpc__rq_type=fields.pop("rq_type", 0 if log_rq else 3),
             qpc__dbr_addr=record,
             qpc__user_index=0xFFFFFF,
             **{f"qpc__{name}": value for name, value in fields.items()},

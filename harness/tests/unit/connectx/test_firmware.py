@@ -183,7 +183,8 @@ def test_a_defect_of_the_model_is_a_status_not_an_exception(driver, monkeypatch)
     with pytest.raises(CommandFailed) as caught:
         driver.command("ALLOC_PD")
     assert caught.value.status == Status.INTERNAL
-    assert "ZeroDivisionError" in driver.notes[-2]["trace"]
+    assert "ZeroDivisionError" in next(note["trace"] for note in driver.notes if "trace" in note)
+    assert driver.kinds() == ["model-error"]
 
 
 _OFFSETS = st.one_of(

@@ -100,9 +100,10 @@ def test_optional_fields_change_only_when_asked_for(driver):
     eqn, _ = driver.create_eq()
     cqn, _, _ = driver.create_cq(eqn)
     qp = driver.create_qp(cqn, st=0)
-    driver.command("RST2INIT_QP", qpn=qp.number, qpc__rre=1, qpc__rwe=1, opt_param_mask=1 << 1)
+    driver.command("RST2INIT_QP", qpn=qp.number, qpc__rre=1)
+    driver.command("INIT2RTR_QP", qpn=qp.number, qpc__rwe=1, qpc__rae=1, opt_param_mask=1 << 3)
     context = driver.command("QUERY_QP", qpn=qp.number).at("qpc")
-    assert (context["rre"], context["rwe"], context["cqn_snd"]) == (1, 0, cqn)
+    assert [context[name] for name in ("rre", "rwe", "rae", "cqn_snd")] == [1, 1, 0, cqn]
 
 
 def test_pages_are_asked_for_as_objects_come_and_offered_back_as_they_go(driver):
