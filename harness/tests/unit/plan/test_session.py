@@ -45,12 +45,12 @@ def test_what_fails_before_any_case_is_a_record_and_happens_once(session, monkey
 
     monkeypatch.setattr(session, "_prepare", prepare)
     for _ in range(2):
-        record, console = session.run(_planned())
+        record, logs = session.run(_planned())
         assert (record.verdict, [reason.kind for reason in record.reasons]) == (verdict, [kind])
         assert error.headline in record.reasons[0].text
     assert tried == [("7.3", "soft-roce", "exact")]
     if kind == "console":
-        assert console.splitlines() == list(PANIC)
+        assert logs.console.splitlines() == list(PANIC)
         assert [symptom.kind for symptom in record.symptoms] == ["panic"]
 
 
