@@ -306,6 +306,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _pytest_arguments(arguments: argparse.Namespace, plans: list[Path], directory: Path) -> list[str]:
     given = ["-p", "harness.plan.plugin", "-p", "no:terminal", "-p", "no:cacheprovider", "-o", "addopts="]
+    # Nothing is captured: what a view draws while a case runs is for people now.
+    given += ["--capture=no"]
     given += [f"--results={directory}", f"--image={arguments.image}"]
     given += [f"--kernel={series}" for series in arguments.kernel]
     given += [f"--device={device}" for device in arguments.device]

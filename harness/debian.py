@@ -74,28 +74,29 @@ class Archive:
         self.host = host
         self._mirror = mirror
         self._mirrors: Mirrors | None = None
-        self.root = store.root / "apt" / "root"
+        self.root = (store.root / "apt" / "root").resolve()
 
     def refresh(self, max_age_s: float = LISTS_MAX_AGE_S) -> None:
         """Fetch the package lists if they are missing or older than `max_age_s`."""
         with self.store.exclusive("apt"):
             stamp = self.root / "updated"
-            wanted = "\n".join(self.sources())
-            same = (self.root / "sources.list").is_file() and (
-                self.root / "sources.list"
-            ).read_text() == wanted
-            if same and stamp.exists() and time.time() - stamp.stat().st_mtime < max_age_s:
+            sources = "\n".join(self.sources())
+            # apt.conf names the root's own place: a cache that was moved is set up anew.
+            wanted = f"{self.root}\n{sources}"
+            same = stamp.is_file() and stamp.read_text() == wanted
+            if same and time.time() - stamp.stat().st_mtime < max_age_s:
                 return
-            self._write_root(wanted)
+            stamp.unlink(missing_ok=True)
+            self._write_root(sources)
             try:
                 self.host.run(["apt-get", "-q", "--error-on=any", "update"], env=self._env())
             except CommandError as error:
                 raise SetupError(
                     "the distribution's archive cannot be read",
                     error.evidence,
-                    "check the network, or --mirror URL",
+                    error.hint or "check the network, or --mirror URL",
                 ) from error
-            stamp.touch()
+            stamp.write_text(wanted)
 
     def names(self, prefix: str) -> list[str]:
         """All package names that begin with `prefix`."""
@@ -127,7 +128,9 @@ class Archive:
             options = ["-o", f"Dir::Cache::archives={debs}", "-q"]
             try:
                 self.host.run(["apt-get", *options, *action], env=self._env(), cwd=debs, timeout_s=1800)
-            except CommandError:
+            except CommandError as error:
+                if error.hint:
+                    raise  # a full disk
                 # A package that was replaced since the lists were read: read them again, once.
                 self.refresh(max_age_s=0)
                 self.host.run(["apt-get", *options, *action], env=self._env(), cwd=debs, timeout_s=1800)

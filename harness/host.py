@@ -1,4 +1,4 @@
-"""A machine that commands run on: this one, or (later) a lab host.
+"""Running commands on this machine.
 
 Everything started here dies with the harness: a child gets its parent-death signal through setpriv(1) and a
 session of its own, and is written to the run's ledger before anything can go wrong.
@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
 from harness.errors import SetupError
 from harness.ledger import Ledger
@@ -40,22 +40,6 @@ class CommandError(SetupError):
         tail = finished.output.rstrip().splitlines()[-TAIL_LINES:]
         super().__init__(f"{Path(finished.argv[0]).name}: {problem}", [" ".join(finished.argv), *tail], hint)
         self.finished = finished
-
-
-class Host(Protocol):
-    """What every room may ask of a machine."""
-
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        timeout_s: float = 600,
-        check: bool = True,
-        env: Mapping[str, str] | None = None,
-        cwd: Path | None = None,
-    ) -> Finished:
-        """Run a command to its end; with `check`, a status other than 0 raises CommandError."""
-        ...
 
 
 class LocalHost:
@@ -144,6 +128,7 @@ PACKAGES = {
     "apt-get": "apt",
     "setpriv": "util-linux",
     "fallocate": "util-linux",
+    "unshare": "util-linux",
     "newuidmap": "uidmap",
     "newgidmap": "uidmap",
 }

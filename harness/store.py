@@ -1,7 +1,7 @@
 """The cache: folders keyed by the content that made them, built once, shared by all runs, limited in size.
 
 An entry appears by rename, so it is whole or absent; a build that was killed leaves a folder that the next
-build of the same entry removes. A process that uses an entry holds a shared lock on it, so pruning never pulls
+start sweeps away. A process that uses an entry holds a shared lock on it, so pruning never pulls
 it away.
 """
 
@@ -24,6 +24,9 @@ from typing import Any
 from harness.errors import SetupError, UsageError
 
 DEFAULT_LIMIT_BYTES = 30 << 30
+# Folders beside the entries: not built by us, or not to be pulled away.
+NO_ENTRIES = ("locks", "runs", "venv")
+NOT_PRUNED = ("apt",)
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ class Store:
         """All entries, least recently used first."""
         found = []
         for kind in self.root.iterdir() if self.root.is_dir() else []:
-            if kind.name in ("locks", "runs") or not kind.is_dir():
+            if kind.name in NO_ENTRIES or not kind.is_dir():
                 continue
             for path in (p for p in kind.iterdir() if not p.name.startswith(".")):
                 with contextlib.suppress(OSError):
@@ -121,15 +124,33 @@ class Store:
         for entry in entries:
             if total <= limit_bytes:
                 break
-            if entry.kind != "apt" and self._try_remove(entry.path):
+            if entry.kind not in NOT_PRUNED and self._try_remove(entry.path):
                 total -= entry.size_bytes
                 gone.append(entry)
         return gone
 
+    def sweep(self) -> None:
+        """Remove what killed builds left; a build that is going on holds its lock and is left alone."""
+        for path in self.root.glob("*/.*"):
+            if path.parent.name in (*NO_ENTRIES, *NOT_PRUNED):
+                continue
+            key = path.name[1:].removesuffix(".gone").rpartition(".")[0]
+            lock = self._open_lock(f"{path.parent.name}-{key}.build")
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(path)
+            except BlockingIOError:
+                pass
+            finally:
+                os.close(lock)
+
+    def _open_lock(self, name: str) -> int:
+        return os.open(self.root / "locks" / name, os.O_CREAT | os.O_RDWR, 0o600)
+
     @contextlib.contextmanager
     def exclusive(self, name: str) -> Iterator[None]:
         """Keep other processes out of a block."""
-        lock = os.open(self.root / "locks" / name, os.O_CREAT | os.O_RDWR, 0o600)
+        lock = self._open_lock(name)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -165,15 +186,14 @@ class Store:
     def _hold(self, path: Path) -> None:
         """A shared lock on an entry, kept until `close`."""
         if path not in self._held:
-            name = f"{path.parent.name}-{path.name}"
-            lock = os.open(self.root / "locks" / name, os.O_CREAT | os.O_RDWR, 0o600)
+            lock = self._open_lock(f"{path.parent.name}-{path.name}")
             fcntl.flock(lock, fcntl.LOCK_SH)
             self._held[path] = lock
 
     def _try_remove(self, path: Path) -> bool:
         if path in self._held:
             return False
-        lock = os.open(self.root / "locks" / f"{path.parent.name}-{path.name}", os.O_CREAT | os.O_RDWR, 0o600)
+        lock = self._open_lock(f"{path.parent.name}-{path.name}")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _remove(path)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from harness.device.soft_roce import SoftRoce
 from harness.errors import SetupError
+from harness.kernel.packages import Kernel
 from harness.machine.qemu import Shape
 from harness.machine.vm import Machine
 from harness.plan.session import PREPARE, Session
@@ -60,7 +61,7 @@ def measure(session: Session, series: str = "newest", rounds: int = 7) -> BootTi
         "cold": cold,
         "booted": lambda: studio.run(booted, Order(5, "exec", argv=UNAME), DEADLINE_S),
         "prepared": lambda: studio.run(prepared, Order(5, "exec", argv=UNAME), DEADLINE_S),
-        "vng": _virtme(session, str(kernel.vmlinuz)),
+        "vng": _virtme(session, kernel),
     }
     times: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds):
@@ -73,24 +74,40 @@ def measure(session: Session, series: str = "newest", rounds: int = 7) -> BootTi
     return BootTimes(kernel.release, rounds, **medians)
 
 
-def _virtme(session: Session, vmlinuz: str) -> Callable[[], object]:
+def _virtme(session: Session, kernel: Kernel) -> Callable[[], object]:
     """virtme-ng in an environment of its own, given the same kernel, the same QEMU and no KVM."""
 
-    def install(into: object) -> None:
+    def install(into: Path) -> None:
         session.host.run(["python3", "-m", "venv", str(into)])
         session.host.run([f"{into}/bin/python", "-m", "pip", "install", "-q", VNG])
+        # It makes an initial RAM disk and wants a static busybox for that.
+        session.archive.unpack(["busybox-static"], into)
 
-    venv = session.store.built("venv", VNG.replace("==", "-"), install)
-    # It starts a `qemu-system-x86_64` from the search path: give it ours under that name.
-    shim = venv / "shim"
-    shim.mkdir(exist_ok=True)
-    script = shim / "qemu-system-x86_64"
-    quoted = " ".join(f"'{word}'" for word in session.qemu.command)
-    script.write_text(f'#!/bin/sh\nexec {quoted} "$@"\n')
-    script.chmod(0o755)
-    vng = shutil.which("vng", path=str(venv / "bin"))
-    if vng is None:
-        raise SetupError("virtme-ng has no vng command", [str(venv)])
-    path = f"{shim}:{venv}/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    argv = [str(venv / "bin/python"), vng, "-r", vmlinuz, "--disable-kvm", "--exec", "uname -r"]
-    return lambda: session.host.run(argv, env={"PATH": path}, timeout_s=DEADLINE_S)
+    venv = session.store.built("venv", f"{VNG.replace('==', '-')}-busybox", install)
+    # It finds a kernel's modules by the path of its image.
+    modules = venv / kernel.folder.name / "lib/modules" / kernel.release
+    modules.mkdir(parents=True, exist_ok=True)
+    for entry in (*kernel.modules.iterdir(), kernel.vmlinuz):
+        if not (modules / entry.name).is_symlink():
+            (modules / entry.name).symlink_to(entry)
+    # It starts programs from the search path: ours under QEMU's name, and its own by the interpreter of the
+    # environment, which was made under another name than it has now.
+    shims = {"qemu-system-x86_64": " ".join(f"'{word}'" for word in session.qemu.command)}
+    for script in (venv / "bin").glob("v*"):
+        shims[script.name] = f"'{venv}/bin/python' '{script}'"
+    folder = venv / "shims"
+    folder.mkdir(exist_ok=True)
+    for name, command in shims.items():
+        (folder / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+        (folder / name).chmod(0o755)
+    (folder / "busybox").unlink(missing_ok=True)
+    (folder / "busybox").symlink_to(venv / "usr/bin/busybox")
+    argv = [str(folder / "vng"), "-r", str(modules / "vmlinuz"), "--disable-kvm", "--exec", "uname -r"]
+    path = f"{folder}:/usr/sbin:/usr/bin:/sbin:/bin"
+
+    def run() -> None:
+        done = session.host.run(argv, env={"PATH": path}, timeout_s=DEADLINE_S)
+        if kernel.release not in done.output:
+            raise SetupError("virtme-ng did not run uname", done.output.splitlines()[-10:])
+
+    return run

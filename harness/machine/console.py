@@ -120,6 +120,12 @@ class Console:
         lines = self._lines(max(0, self.mark() - 400 * count))
         return tuple(_PREFIX.sub("", _ESCAPES.sub("", line), count=1) for line in lines[-count:])
 
+    def before(self, headline: str, count: int = 8) -> tuple[str, ...]:
+        """The lines that stand before a headline, anybody's, without timestamps."""
+        lines = [_PREFIX.sub("", _ESCAPES.sub("", line), count=1) for line in self._lines(0)]
+        at = next((index for index, line in enumerate(lines) if headline in line), 0)
+        return tuple(lines[max(0, at - count) : at])
+
     def _lines(self, mark: int) -> list[str]:
         return self._decode(self._read(mark).splitlines())
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import lzma
+import os
 import shutil
+import tempfile
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness import agent
 from harness.debian import Archive
 from harness.errors import SetupError, UsageError
-from harness.host import CommandError, require
+from harness.host import CommandError, LocalHost, require
 from harness.kernel.packages import Kernel
 from harness.machine.cpio import archive
 from harness.store import digest
@@ -88,21 +93,21 @@ def _make_userland(spec: ImageSpec, store_archive: Archive, into: Path) -> None:
     sources = store_archive.sources([spec.suite, f"{spec.suite}-security"])
     tar = into / "root.tar"
     excludes = [f"--dpkgopt=path-exclude={pattern}" for pattern in spec.exclude]
+    command = [
+        *_contained(host),
+        require("mmdebstrap"),
+        "--quiet",
+        "--variant=minbase",
+        '--aptopt=Apt::Install-Recommends "false"',
+        *excludes,
+        f"--include={','.join(spec.packages)}",
+        spec.suite,
+        str(tar),
+        *sources,
+    ]
     try:
-        host.run(
-            [
-                require("mmdebstrap"),
-                "--quiet",
-                "--variant=minbase",
-                '--aptopt=Apt::Install-Recommends "false"',
-                *excludes,
-                f"--include={','.join(spec.packages)}",
-                spec.suite,
-                str(tar),
-                *sources,
-            ],
-            timeout_s=1800,
-        )
+        with _workshop(host, into) as workshop:
+            host.run(command, timeout_s=1800, env={"TMPDIR": str(workshop)})
     except CommandError as error:
         raise SetupError(
             f"the image {spec.name} could not be built",
@@ -122,6 +127,47 @@ def _make_userland(spec: ImageSpec, store_archive: Archive, into: Path) -> None:
         [require("mkfs.erofs"), "--quiet", "-zlz4", "--all-root", "-T0", str(into / "root.erofs"), str(root)]
     )
     shutil.rmtree(root)
+
+
+def _contained(host: LocalHost) -> list[str]:
+    """What makes root's mmdebstrap take its mounts and chroot processes along when it is killed.
+
+    Namespaces of its own, where the host lets us have them. An ordinary user's mmdebstrap makes them itself.
+    """
+    if os.geteuid() != 0:
+        return []
+    prefix = [require("unshare"), "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    return [] if host.run([*prefix, "true"], check=False).status else prefix
+
+
+@contextlib.contextmanager
+def _workshop(host: LocalHost, into: Path) -> Iterator[Path]:
+    """Where mmdebstrap puts its half-made system.
+
+    Root's is inside the entry and goes with it. An ordinary user's subordinate ids own theirs and cannot enter
+    a private folder, so it is a public one among the temporary files; what a killed build left there is
+    removed by the next.
+    """
+    if os.geteuid() == 0:
+        yield into
+        return
+    folder = Path(tempfile.gettempdir()) / f"odp-harness-image-{os.geteuid()}"
+    folder.mkdir(exist_ok=True)
+    if folder.stat().st_uid != os.geteuid() or folder.is_symlink():
+        raise SetupError(f"{folder} is not yours", hint="set TMPDIR to another folder")
+    folder.chmod(0o1777)
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for stale in folder.glob("mmdebstrap.*"):
+                host.run(["mmdebstrap", "--unshare-helper", "rm", "-rf", str(stale)], check=False)
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        yield folder
+    finally:
+        os.close(lock)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _write_manifest(root: Path, path: Path) -> None:

@@ -100,7 +100,8 @@ def find_qemu(archive: Archive) -> Qemu:
     ]
     for folder in ("usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"):
         command += ["-L", str(root / folder)]
-    return Qemu(tuple(command), _version(archive.host, command), "private root")
+    upstream = re.search(r"\d+\.\d+\.\d+", package.version)
+    return Qemu(tuple(command), upstream.group() if upstream else package.version, "private root")
 
 
 def _version(host: LocalHost, command: Sequence[str]) -> str:

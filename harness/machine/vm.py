@@ -145,6 +145,9 @@ class Machine:
             self._scanned = self.console.mark()
             errors = map(symptom_error, self.console.since())
             self._fatal = next((error for error in errors if isinstance(error, FATAL)), None)
+            if self._fatal is not None:
+                # What led there is often not the kernel's to say (a disk that did not mount).
+                self._fatal.evidence = (*self.console.before(self._fatal.headline), *self._fatal.evidence)
         return self._fatal
 
     def go_on(self) -> None:

@@ -170,6 +170,7 @@ def default_results() -> Path:
     return state / "odp-harness" / "results" / name
 
 
+@pytest.hookimpl(trylast=True)  # after -k and -m
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Open the session and the results once it is known that there is something to run."""
     plans = [item for item in items if isinstance(item, PlanItem)]
@@ -202,6 +203,14 @@ def pytest_configure_node(node: Any) -> None:
             config.option.results or default_results(), {"harness": version()}
         )
     node.workerinput["odp_results"] = str(config.stash[RESULTS].directory)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
+    """All workers collect the same cases: note how many."""
+    store = node.config.stash[RESULTS]
+    if store.index.expected != len(ids):
+        store.announce(len(ids))
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

@@ -15,7 +15,7 @@ import harness
 from harness.debian import Archive
 from harness.device import Presence
 from harness.device.catalogue import DEVICES, find
-from harness.errors import GuestError, Hang, SetupError, Unsupported, UsageError
+from harness.errors import GuestError, Hang, HarnessError, SetupError, Unsupported, UsageError
 from harness.host import LocalHost
 from harness.kernel.packages import Kernel, Kernels
 from harness.ledger import Ledger
@@ -54,10 +54,12 @@ class Session:
         limit = {} if options.cache_limit_bytes is None else {"limit_bytes": options.cache_limit_bytes}
         self.store = Store(options.cache or default_root(), **limit)
         self.ledger = Ledger(self.store.root / "runs")
+        self.store.sweep()
         self.host = LocalHost(self.ledger)
         self.archive = Archive(self.store, self.host, options.mirror)
         self.kernels = Kernels(self.archive)
         self._kernels: dict[str, Kernel] = {}
+        self._failed: dict[tuple[str, str, str], HarnessError] = {}
         self._studio: Studio | None = None
         self._qemu: Qemu | None = None
 
@@ -104,7 +106,20 @@ class Session:
         return probe_accelerator(self.qemu, kernel.vmlinuz, self.host, self.store)
 
     def prepared(self, series: str, device: str, clock: str) -> tuple[Kernel, Snapshot]:
-        """A machine with the device up and traced, ready to restore."""
+        """A machine with the device up and traced, ready to restore.
+
+        What could not be prepared once is not tried again by this session: a boot that hangs takes minutes.
+        """
+        wanted = (series, device, clock)
+        if wanted in self._failed:
+            raise self._failed[wanted]
+        try:
+            return self._prepare(series, device, clock)
+        except (GuestError, SetupError) as error:
+            self._failed[wanted] = error
+            raise
+
+    def _prepare(self, series: str, device: str, clock: str) -> tuple[Kernel, Snapshot]:
         order = find(device).prepare(PREPARE)
         kernel = self.kernel(series)
         accelerator = "tcg" if clock == "exact" else self.accelerator(kernel)[0]
@@ -126,6 +141,12 @@ class Session:
             record = dataclasses.replace(record, verdict=verdict, reasons=(Reason("need", error.headline),))
         except UsageError:
             raise
+        except GuestError as error:
+            # Before any case, at boot or in preparation: the error holds what the console said.
+            logs.console = "\n".join(error.evidence)
+            record = dataclasses.replace(
+                record, verdict="fail", reasons=(_reason(error),), symptoms=scan(error.evidence)
+            )
         except SetupError as error:
             record = dataclasses.replace(record, reasons=(Reason("setup", error.render()),))
         return dataclasses.replace(record, wall_s=round(time.monotonic() - began, 3)), logs
@@ -164,9 +185,7 @@ class Session:
                         reply = self.offer(snapshot, order, folder, presence, planned.deadline_s)
                         run.answer = _answer(reply)
                     except GuestError as error:
-                        # The whole report is in the record's symptoms and in the console's log.
-                        kind = "workload" if isinstance(error, Hang) else "console"
-                        run.failures = (Reason(kind, "; ".join(filter(None, (error.headline, error.hint)))),)
+                        run.failures = (_reason(error),)
                     run.witness = presence.report()
             finally:
                 logs.console = _content(folder / "console").decode(errors="replace")
@@ -230,6 +249,12 @@ def _answer(reply: Reply) -> Answer | None:
     if not reply.ok:
         raise SetupError(f"the agent failed: {reply.problem}", reply.output.splitlines()[-10:])
     return reply.answer
+
+
+def _reason(error: GuestError) -> Reason:
+    """A failed kernel as one line; its whole report is in the record's symptoms and in the console's log."""
+    kind = "workload" if isinstance(error, Hang) else "console"
+    return Reason(kind, "; ".join(filter(None, (error.headline, error.hint))))
 
 
 def _check_needs(planned: Planned, snapshot: Snapshot) -> None:

@@ -56,6 +56,31 @@ def test_killed_build_is_repaired(tmp_path):
     assert (path / "content").read_text() == "whole"
 
 
+def test_sweep_removes_what_nobody_builds(tmp_path):
+    """Mutation: do not try the lock: the folder of a build that is going on goes, too."""
+    store = Store(tmp_path)
+    for name in (
+        "kind/.1.2+3-amd64.abcd1234",
+        "kind/.going.abcd1234",
+        "kind/.old.77.gone",
+        "kind/entry",
+        "venv/.x.y",
+    ):
+        (tmp_path / name / "data").mkdir(parents=True)
+    with Store(tmp_path).exclusive("kind-going.build"):
+        store.sweep()
+    assert sorted(p.name for p in (tmp_path / "kind").iterdir()) == [".going.abcd1234", "entry"]
+    assert (tmp_path / "venv/.x.y").is_dir()
+
+
+def test_prune_leaves_environment_and_lists_alone(tmp_path):
+    """The virtual environment of .ci/env runs us. Mutation: prune every folder."""
+    for kind in ("venv", "apt", "kernel"):
+        (tmp_path / kind / "key").mkdir(parents=True)
+        (tmp_path / kind / "key" / "data").write_bytes(bytes(8192))
+    assert [entry.kind for entry in Store(tmp_path).prune(0)] == ["kernel"]
+
+
 def test_full_disk_says_so(tmp_path):
     """Mutation: let the OSError through."""
 

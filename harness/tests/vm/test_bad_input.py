@@ -2,30 +2,17 @@
 
 import os
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-CHECKOUT = Path(__file__).parents[3]
-
-
-def _harness(*argv, cwd=CHECKOUT, **env):
-    return subprocess.run(
-        [sys.executable, "-m", "harness", *map(str, argv)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=300,
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT), **env},
-    )
+from harness.tests.vm.conftest import harness
 
 
 def test_broken_plan_is_usage(tmp_path):
     """Mutation: let the collector's own exit status through."""
     plan = tmp_path / "x.toml"
     plan.write_text('title = "x"\n[workload]\noperation = "wirte"\n')
-    result = _harness("run", plan)
+    result = harness("run", plan)
     assert result.returncode == 2
     assert "x.toml:3: workload.operation: 'wirte' is none of" in result.stderr
     assert "'write'?" in result.stderr
@@ -34,15 +21,15 @@ def test_broken_plan_is_usage(tmp_path):
 def test_unknown_series_and_missing_file_are_usage(tmp_path, session):
     """Mutation: exit 3."""
     cache = ("--cache", session.store.root)
-    result = _harness("kernel", "list", "9.9", *cache)
+    result = harness("kernel", "list", "9.9", *cache)
     assert (result.returncode, "unknown kernel '9.9'" in result.stderr) == (2, True)
-    result = _harness("run", tmp_path / "none.toml", *cache)
+    result = harness("run", tmp_path / "none.toml", *cache)
     assert (result.returncode, "does not exist" in result.stderr) == (2, True)
 
 
 def test_nothing_executed_is_not_success(tmp_path, session):
     """Mutation: exit 0 when no case matches."""
-    result = _harness(
+    result = harness(
         "run", "-k", "nothing_has_this_name", "--results", tmp_path / "r", "--cache", session.store.root
     )
     assert result.returncode == 3, result.stderr
@@ -51,7 +38,7 @@ def test_nothing_executed_is_not_success(tmp_path, session):
 
 def test_archive_that_is_away_is_a_setup_error(tmp_path):
     """Mutation: go on with empty lists."""
-    result = _harness("kernel", "list", "--cache", tmp_path, "--mirror", "http://127.0.0.1:9/debian")
+    result = harness("kernel", "list", "--cache", tmp_path, "--mirror", "http://127.0.0.1:9/debian")
     assert result.returncode == 3, result.stderr
     assert "archive cannot be read" in result.stderr
     assert "--mirror" in result.stderr
@@ -59,10 +46,11 @@ def test_archive_that_is_away_is_a_setup_error(tmp_path):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 def test_full_disk_says_so_and_leaves_no_half_entry(tmp_path, session):
-    """A 160 MiB disk holds the lists but no kernel. Mutation: keep the folder of a failed build."""
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", str(tmp_path)], check=True)
+    """A 64 MiB disk holds no kernel. Mutation: keep the folder of a failed build."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(tmp_path)], check=True)
     try:
-        result = _harness("kernel", "fetch", "newest", "--cache", tmp_path)
+        (tmp_path / "apt").symlink_to(session.archive.root.parent)
+        result = harness("kernel", "fetch", "newest", "--cache", tmp_path)
         assert result.returncode == 3, result.stdout
         assert "No space left" in result.stderr or "is full" in result.stderr
         assert "--prune" in result.stderr
@@ -74,6 +62,6 @@ def test_full_disk_says_so_and_leaves_no_half_entry(tmp_path, session):
 
 def test_read_only_checkout_is_enough(tmp_path, session):
     """Listing and checking plans write nothing. Mutation: make the results folder before the plans are read."""
-    result = _harness("run", "--list", cwd="/", PYTHONDONTWRITEBYTECODE="1")
+    result = harness("run", "--list", cwd="/", PYTHONDONTWRITEBYTECODE="1")
     assert result.returncode == 0, result.stderr
     assert "odp-write/newest/soft-roce" in result.stdout

@@ -3,40 +3,25 @@
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from harness.ledger import reap
-from harness.tests.vm.conftest import FULL
+from harness.tests.vm.conftest import CHECKOUT, FULL, processes, start_harness
 
-PLANS = Path(__file__).parents[3] / "testplans"
+PLANS = CHECKOUT / "testplans"
 
 
 def _start(session, tmp_path, name):
-    log = (tmp_path / f"{name}.log").open("wb")
-    argv = [sys.executable, "-m", "harness", "run", "--cache", str(session.store.root)]
-    argv += ["--results", str(tmp_path / name), str(PLANS / "odp-write.toml")]
-    return subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
+    argv = ("run", "--cache", session.store.root, "--results", tmp_path / name, PLANS / "odp-write.toml")
+    return start_harness(tmp_path / f"{name}.log", *argv)
 
 
 def _ours(session):
     """Processes of other runs on this cache: their command lines name a folder below runs/."""
-    runs = str(session.store.root / "runs").encode()
-    own = str(session.ledger.folder).encode()
-    found = []
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            try:
-                line = (process / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if runs in line and own not in line:
-                found.append(line)
-    return found
+    own = str(session.ledger.folder)
+    return [line for line in processes(str(session.store.root / "runs")) if own not in line]
 
 
 def _wait_until_clean(session):

@@ -66,6 +66,17 @@ def test_failures_of_the_machine_are_kept():
     assert [reason.text for reason in reasons] == ["panic"]
 
 
+def test_panic_that_answers_our_own_question_is_no_reason():
+    """Mutation: list every symptom of a machine that hung."""
+    asked = Symptom("panic", "Kernel panic - not syncing: NMI: Not continuing")
+    before = Symptom("hung task", "INFO: task x blocked")
+    hang = (Reason("workload", "no answer"),)
+    _, reasons = judge(_planned(), Seen("7.2.1", None, (before, asked), failures=hang))
+    assert [reason.kind for reason in reasons] == ["workload", "console"]
+    _, reasons = judge(_planned(), Seen("7.2.1", None, (asked,)))
+    assert [reason.kind for reason in reasons] == ["console"]
+
+
 def test_first_difference_names_the_field():
     """Mutation: compare only the top level."""
     assert first_difference(GOOD, GOOD) == ""
