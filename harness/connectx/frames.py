@@ -26,6 +26,7 @@ MAX_MESSAGE = HEADER.size + 64 + MAX_TRANSFER
 """A header that states more is not a header: the stream is lost."""
 MAX_DESCRIPTORS = 16
 _ROOM_FOR_DESCRIPTORS = socket.CMSG_SPACE(253 * 4)  # SCM_MAX_FD, so that none is lost unseen
+_CTRUNC, _CLOEXEC = int(socket.MSG_CTRUNC), int(socket.MSG_CMSG_CLOEXEC)  # plain numbers are faster
 _CHUNK = 1 << 16
 _MAX_UNSENT = 16 << 20
 
@@ -123,21 +124,21 @@ class Stream:
         """
         try:
             count, ancillary, flags, _ = self.socket.recvmsg_into(
-                [self._chunk], _ROOM_FOR_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+                [self._chunk], _ROOM_FOR_DESCRIPTORS, _CLOEXEC
             )
         except BlockingIOError:
             return []
         except OSError:
             self.ended = True
             return []
-        descriptors = _descriptors(ancillary)
-        if descriptors:
-            self._waiting.append((len(self._buffer) + count, descriptors))
+        if ancillary:
+            self._waiting.append((len(self._buffer) + count, _descriptors(ancillary)))
+            waiting = sum(len(some) for _, some in self._waiting)
+            if flags & _CTRUNC or waiting > MAX_DESCRIPTORS:
+                raise StreamLost("more descriptors than a message may carry")
         if count == 0:
             self.ended = True
             return []
-        if flags & socket.MSG_CTRUNC or sum(len(some) for _, some in self._waiting) > MAX_DESCRIPTORS:
-            raise StreamLost("more descriptors than a message may carry")
         self._buffer += memoryview(self._chunk)[:count]
         return self._parse()
 

@@ -128,14 +128,13 @@ class RecordingMemory(Memory):
         self._did: list[tuple[int, str]] = []
         self._open: list[tuple[int, memoryview, memoryview]] = []
 
-    def grant(self, address: int, size: int, flags: int, descriptor: int | None, offset: int = 0) -> Map:
-        """As Memory, and told to the log."""
-        granted = super().grant(address, size, flags, descriptor, offset)
+    def _insert(self, granted: Map) -> Map:
         shared = granted.view is not None
         if shared:
-            self._shadows[address] = anonymous(size)
-        self._sink({"k": "map", "a": address, "n": size, "f": flags, "shared": shared})
-        return granted
+            self._shadows[granted.address] = anonymous(granted.size)
+        map_line = {"a": granted.address, "n": granted.size, "f": granted.flags, "shared": shared}
+        self._sink({"k": "map", **map_line})
+        return super()._insert(granted)
 
     def revoke(self, address: int, size: int) -> int:
         """As Memory, and told to the log."""

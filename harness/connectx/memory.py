@@ -107,6 +107,18 @@ class Memory:
 
     def grant(self, address: int, size: int, flags: int, descriptor: int | None, offset: int = 0) -> Map:
         """Add a range; the descriptor stays the caller's. MapError when empty, wrapping or overlapping."""
+        self._check(address, size, offset)
+        view = None
+        if descriptor is not None:
+            view = map_file(descriptor, offset, size, bool(flags & WRITE))
+        return self._insert(Map(address, size, flags, view))
+
+    def lend(self, address: int, view: memoryview, flags: int = READ | WRITE) -> Map:
+        """Add a range that is memory of this process: for replays, tests and the bench."""
+        self._check(address, len(view))
+        return self._insert(Map(address, len(view), flags, view))
+
+    def _check(self, address: int, size: int, offset: int = 0) -> None:
         if size <= 0 or address < 0 or offset < 0 or address + size > _LAST_ADDRESS:
             raise MapError(errno.EINVAL, f"no such range: {address:#x}+{size:#x}")
         index = bisect.bisect_right(self._starts, address)
@@ -114,11 +126,10 @@ class Memory:
             raise MapError(errno.EEXIST, f"{address:#x} is mapped")
         if index < len(self._maps) and self._maps[index].address < address + size:
             raise MapError(errno.EEXIST, f"{self._maps[index].address:#x} is mapped")
-        view = None
-        if descriptor is not None:
-            view = map_file(descriptor, offset, size, bool(flags & WRITE))
-        granted = Map(address, size, flags, view)
-        self._starts.insert(index, address)
+
+    def _insert(self, granted: Map) -> Map:
+        index = bisect.bisect_right(self._starts, granted.address)
+        self._starts.insert(index, granted.address)
         self._maps.insert(index, granted)
         return granted
 
@@ -171,6 +182,17 @@ class Memory:
         """Store the bytes; may span maps. DmaError before anything is written if a byte is not granted."""
         done = 0
         for piece in self._pieces(address, len(data), WRITE):
+            piece[:] = data[done : done + len(piece)]
+            done += len(piece)
+
+    def overwrite(self, address: int, data: bytes) -> None:
+        """As the guest itself would store: into read-only maps, too, and unseen by a log."""
+        done = 0
+        while done < len(data):
+            found = self._find(address + done, len(data) - done)
+            if found.view is None:
+                raise DmaError(address + done, len(data) - done, "memory without a descriptor")
+            piece = found.view[address + done - found.address :][: len(data) - done]
             piece[:] = data[done : done + len(piece)]
             done += len(piece)
 

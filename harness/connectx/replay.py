@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.connectx.log import Entry, Recorder, RecordingInterrupts, RecordingMemory, Sink, entries
-from harness.connectx.memory import Map, anonymous
+from harness.connectx.memory import Memory, anonymous
 from harness.connectx.vfio_user import Device
 
 Build = Callable[[RecordingMemory, RecordingInterrupts, Sink], Device]
@@ -41,26 +41,18 @@ class Outcome:
     notes: list[Entry] = field(default_factory=list)
 
 
-class StandInMemory(RecordingMemory):
-    """Anonymous memory in place of the guest's, holding what the log told."""
+def load(memory: Memory, entry: Entry) -> None:
+    """Put in place what the recorded card saw in this access and had not seen before."""
+    for address, text in entry.get("saw", ()):
+        memory.overwrite(address, bytes.fromhex(text))
 
-    def load(self, entry: Entry) -> None:
-        """Put in place what the recorded card saw from here on."""
-        for address, text in entry.get("saw", ()):
-            data = bytes.fromhex(text)
-            granted = self._find(address, len(data))
-            start = address - granted.address
-            assert granted.view is not None
-            granted.view[start : start + len(data)] = data
 
-    def stand_in(self, address: int, size: int, flags: int) -> Map:
-        """A map of the recording, backed by memory of this process."""
-        granted = self.grant(address, size, flags, None)
-        area = anonymous(size)
-        backed = Map(address, size, flags, area)
-        self._maps[self._maps.index(granted)] = backed
-        self._shadows[address] = anonymous(size)
-        return backed
+def remap(memory: Memory, entry: Entry) -> None:
+    """Follow a map or unmap line, with memory of this process in place of the guest's."""
+    if entry["k"] == "unmap":
+        memory.revoke(entry["a"], entry["n"])
+    elif entry["shared"]:
+        memory.lend(entry["a"], anonymous(entry["n"]), entry["f"])
 
 
 class _Silent:
@@ -81,28 +73,27 @@ def replay(path: Path, build: Build) -> Outcome:
     def hear(entry: Entry) -> None:
         (played if entry["k"] in _ACCESSES else outcome.notes).append(entry)
 
-    memory = StandInMemory(hear)
+    memory = RecordingMemory(hear)
     interrupts = RecordingInterrupts(_Silent())
     device = Recorder(build(memory, interrupts, hear), memory, interrupts, hear, lambda: time_us)
     for number, entry in enumerate(entries(path), 1):
         time_us = entry.get("t", time_us)
-        if entry["k"] == "map" and entry["shared"]:
-            memory.stand_in(entry["a"], entry["n"], entry["f"])
-        elif entry["k"] == "unmap":
-            memory.revoke(entry["a"], entry["n"])
+        if entry["k"] in ("map", "unmap"):
+            remap(memory, entry)
         elif entry["k"] in _ACCESSES:
             outcome.accesses += 1
-            memory.load(entry)
+            load(memory, entry)
             played.clear()
             try:
-                _play(device, entry)
+                play(device, entry)
             except Exception as problem:
                 outcome.differences.append(Difference(number, "exception", None, repr(problem), entry))
             outcome.differences += _compare(number, entry, played)
     return outcome
 
 
-def _play(device: Device, entry: Entry) -> None:
+def play(device: Device, entry: Entry) -> None:
+    """One access."""
     kind = entry["k"]
     if kind == "read":
         device.bar_read(entry["b"], entry["o"], entry["n"])

@@ -47,6 +47,7 @@ class Server:
             connection, _ = listener.accept()
         except OSError:
             return
+        self._ready(READABLE)  # the one before may have left unseen
         if self._stream is not None:
             self.report("refused", {"why": "a second client, while one is attached"})
             connection.close()

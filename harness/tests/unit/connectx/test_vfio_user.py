@@ -3,13 +3,14 @@
 import errno
 import json
 import os
+import socket
 import struct
 import time
 
 import pytest
 
 from harness.connectx import frames
-from harness.connectx.client import CONFIG, Answered
+from harness.connectx.client import CONFIG, Answered, Client
 from harness.connectx.frames import Command
 from harness.connectx.interrupts import ERROR, MSIX
 from harness.connectx.pci import SIZE
@@ -242,6 +243,25 @@ def test_client_leaves_and_another_comes(rig):
     rig.client = rig.connect()
     rig.client.hello()
     assert rig.client.read(CONFIG, 4, 2) == bytes(2)
+
+
+def test_a_client_that_comes_as_another_leaves(tmp_path, rig):
+    """Both are news in the same round. Mutation: turn it away because the first is not seen off yet."""
+    rig.client.close()
+    rig.loop.once()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        rig.server.listen(listener)
+        first, second = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
+        first.connect(str(tmp_path / "s"))
+        rig.loop.once()
+        second.connect(str(tmp_path / "s"))
+        first.close()
+        rig.server._accept(listener)
+        rig.client = Client(second, pump=rig.loop.once)
+        rig.client.hello()
+        rig.loop.remove(listener)
 
 
 def test_a_stream_of_nonsense_is_closed_and_the_card_goes_on(rig):

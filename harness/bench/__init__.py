@@ -1,0 +1,1 @@
+"""One module per claim of speed, printing ratios measured in one run."""
