@@ -181,6 +181,11 @@ class Faults:
             self.dropped += 1
         operation.fault = None
 
+    def clear(self) -> None:
+        """A reset: nothing is open any more, and the accounts still balance."""
+        self.dropped += len(self.open)
+        self.open.clear()
+
     def counters(self) -> dict[str, int]:
         """The accounts: raised = resumed + failed + dropped + open; how long events waited for their
         resume."""

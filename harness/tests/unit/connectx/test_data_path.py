@@ -514,6 +514,24 @@ def test_destroying_a_queue_drops_its_fault(pair):
     assert (counters["open"], counters["dropped"]) == (0, 1)
 
 
+def test_a_reset_balances_the_accounts(pair):
+    """Mutation: forget open faults without counting them."""
+    pair.entry(pair.keys[0], 0, 0)
+    pair.send(wqe.RDMA_WRITE, (pair.keys[0], VA, 8), remote=(pair.keys[1], VA))
+    pair.card.reset()
+    counters = pair.card.counters()["faults"]
+    assert (counters["raised"], counters["dropped"], counters["open"]) == (1, 1, 0)
+
+
+def test_a_queue_destroyed_at_work_is_not_run_again(pair):
+    """Mutation: take the QP off the list before its fault is dropped, which puts it back."""
+    pair.entry(pair.keys[0], 0, 0)
+    pair.send(wqe.RDMA_WRITE, (pair.keys[0], VA, 8), remote=(pair.keys[1], VA))
+    pair.command("DESTROY_QP", qpn=pair.a.number)
+    pair.tick(1)
+    assert pair.done(0) is None and pair.card.findings() == []
+
+
 def test_a_driver_that_never_maps_is_stopped(pair):
     """Mutation: resume for ever."""
     from harness.connectx import faults
