@@ -56,6 +56,7 @@ class Faults:
         self._next = 1
         self.raised = self.resumed = self.failed = self.dropped = self.unknown = 0
         self.by_kind: dict[str, int] = {}
+        self._open_s = self._longest_s = 0.0
 
     @property
     def scheme(self) -> str:
@@ -162,6 +163,9 @@ class Faults:
             raise FirmwareError(Status.BAD_RES, why=f"no fault {key:#x}")
         del self.open[key]
         fault.operation.fault = None
+        took_s = self._hca.clock() - fault.raised_s
+        self._open_s += took_s
+        self._longest_s = max(self._longest_s, took_s)
         if error:
             self.failed += 1
         else:
@@ -177,9 +181,18 @@ class Faults:
             self.dropped += 1
         operation.fault = None
 
+    def clear(self) -> None:
+        """A reset: nothing is open any more, and the accounts still balance."""
+        self.dropped += len(self.open)
+        self.open.clear()
+
     def counters(self) -> dict[str, int]:
-        """The accounts: raised = resumed + failed + dropped + open."""
+        """The accounts: raised = resumed + failed + dropped + open; how long events waited for their
+        resume."""
+        answered = self.resumed + self.failed
         return {
+            "resume_mean_us": round(1e6 * self._open_s / answered) if answered else 0,
+            "resume_max_us": round(1e6 * self._longest_s),
             "raised": self.raised,
             "resumed": self.resumed,
             "failed": self.failed,

@@ -28,6 +28,9 @@ INITIALIZING, HEALTH, TIMER_HIGH, TIMER_LOW, HEALTH_COUNTER = 0x1FC, 0x200, 0x10
 CMDIF = 5
 """Revision of the command interface. Ref: Linux 7.2 core/cmd.c, CMD_IF_REV."""
 
+BLUEFLAME_REST = 0xF8
+"""A doorbell register may be written as a whole WQE (BlueFlame): only its first 8 bytes ring."""
+
 UAR_CQ_ARM, UAR_EQ_ARM, UAR_EQ_UPDATE, UAR_SEND, UAR_SEND_END = 0x20, 0x40, 0x48, 0x800, 0x1000
 """Doorbells in a UAR page. Ref: Linux 7.2 include/linux/mlx5/cq.h MLX5_CQ_DOORBELL, core/lib/eq.h,
 MLX5_BF_OFFSET."""
@@ -179,9 +182,8 @@ class Card:
             self.hca.judge.missing("uar", page, "doorbell")
             return
         if UAR_SEND <= offset < UAR_SEND_END:
-            start = offset & ~7
-            data = self._joined(page * card.UAR_SIZE + start, offset & 7, data)
-            if len(data) >= 8:
+            data = self._joined(page * card.UAR_SIZE + (offset & ~7), offset & 7, data)
+            if len(data) >= 8 and not offset & BLUEFLAME_REST:
                 self.hca.requester.doorbell(int.from_bytes(data[4:7], "big"))
             return
         if offset & ~7 == UAR_CQ_ARM:

@@ -83,6 +83,6 @@ class Hca:
         self.capabilities = Capabilities(self.model, self.layouts)
         self.pages = Pages(self)
         self.timers.clear()
-        self.faults.open.clear()
+        self.faults.clear()
         self.requester.clear()
         self.enabled = self.initialised = False

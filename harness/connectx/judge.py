@@ -92,8 +92,8 @@ REFERRERS = {
 }
 """Which kinds may refer to a kind: where to look for users.
 
-A UAR page is not among them: it is only where doorbells come, and mlx5_ib frees a context's pages before its queues
-(seen with 7.3 and pyverbs), which real firmware accepts.
+A UAR page is not among them: it is only where doorbells come, and mlx5_ib frees a context's pages before
+its queues (seen with 7.3 and pyverbs), which real firmware accepts.
 """
 
 T = TypeVar("T", bound=Thing)

@@ -53,11 +53,10 @@ class Requester:
         self._ready.clear()
 
     def forget(self, qp: QueuePair) -> None:
-        """The QP is reset or destroyed: nothing of it is left to do, and who was sending to it tries
-        again."""
+        """The QP is reset or destroyed: nothing of it is left to do; who was sending to it tries again."""
+        self.stop(qp)
         if qp in self._ready:
             self._ready.remove(qp)
-        self.stop(qp)
         self._hca.timers.cancel(("flush", qp))
         self._hca.timers.cancel(qp)
         qp.busy = None

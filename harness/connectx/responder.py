@@ -89,7 +89,12 @@ class Responder:
         if not target.receive_count:
             return None
         posted = self._hca.qps.producer(target, 0)
-        if (posted - target.received) & 0xFFFF == 0:
+        waiting = (posted - target.received) & 0xFFFF
+        if waiting > target.receive_count:
+            detail = f"{waiting} receives posted, the queue has {target.receive_count}"
+            self._hca.judge.find("bad-value", f"qp {target.number:#x}", detail)
+            return None
+        if not waiting:
             return None
         index = target.received & (target.receive_count - 1)
         work = self._entry(target.ring, index * target.receive_stride, target.receive_stride)

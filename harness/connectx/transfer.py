@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from harness.connectx.qps import QueuePair
 
 MASK_64 = (1 << 64) - 1
+CHUNK = 1 << 20
+"""Bytes in one copy at most: what a driver asks for must not decide what this process holds."""
 
 
 class Stop(NamedTuple):
@@ -133,7 +135,7 @@ class Transfer:
             while at < span.length and moved < limit:
                 if skip == into.length:
                     into, skip = next(pairs)[0], 0
-                size = min(span.length - at, into.length - skip, limit - moved)
+                size = min(span.length - at, into.length - skip, limit - moved, CHUNK)
                 if into.address is not None:
                     piece = self._bytes(span, data, at, size)
                     memory.write(into.address + skip, piece)

@@ -1,8 +1,11 @@
 """Two QPs on one card, driven through their rings: what moves, what is refused, what waits, what faults."""
 
+import random
 import struct
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from harness.tests.unit.connectx.driver import Driver, layouts
 from harness.wire import cqe, eqe, wqe
@@ -16,7 +19,7 @@ RECEIVE = 16 << 3
 class Pair(Driver):
     """A requester and a responder with a CQ each, a page fault EQ, and keys over four pages each."""
 
-    def __init__(self, model="connectx-5", series="7.3", st=RC, scheme_memory=False, srq=False):
+    def __init__(self, model="connectx-5", series="7.3", service=RC, scheme_memory=False, srq=False):
         super().__init__(model, series, start=False)
         if scheme_memory:
             self.choose_memory()
@@ -29,10 +32,10 @@ class Pair(Driver):
         self.cqs = [self.create_cq(self.eqn, log_size=6) for _ in range(2)]
         self.seen = [0, 0]
         self.srqn = self.create_srq() if srq else None
-        self.ends = [self.end(st, cq[0], srq and index) for index, cq in enumerate(self.cqs)]
+        self.ends = [self.end(service, cq[0], srq and index) for index, cq in enumerate(self.cqs)]
         self.a, self.b = self.ends
-        self.to_rts_as(self.a, self.b, st)
-        self.to_rts_as(self.b, self.a, st)
+        self.to_rts_as(self.a, self.b)
+        self.to_rts_as(self.b, self.a)
         self.keys, self.at = [], []
         for _ in range(2):
             at = self.pages(4)
@@ -48,9 +51,9 @@ class Pair(Driver):
         self.ring()
         assert self.answer()[0] == 0
 
-    def end(self, st, cqn, shared):
+    def end(self, service, cqn, shared):
         fields = {"rq_type": 1, "srqn_rmpn_xrqn": self.srqn} if shared else {}
-        return self.create_qp(cqn, st=st, log_sq=6, log_rq=0 if shared else 3, log_rq_stride=0, **fields)
+        return self.create_qp(cqn, st=service, log_sq=6, log_rq=0 if shared else 3, log_rq_stride=0, **fields)
 
     def create_srq(self):
         self.srq_at, self.srq_record = self.page(), self.page()
@@ -66,7 +69,7 @@ class Pair(Driver):
             ctx__wq__pd=self.pd,
         )["rmpn"]
 
-    def to_rts_as(self, qp, peer, st):
+    def to_rts_as(self, qp, peer):
         access = {"qpc__rre": 1, "qpc__rwe": 1, "qpc__rae": 1}
         self.command("RST2INIT_QP", qpn=qp.number, qpc__q_key=0x11, **access)
         self.command("INIT2RTR_QP", qpn=qp.number, qpc__remote_qpn=peer.number, qpc__min_rnr_nak=12)
@@ -140,8 +143,8 @@ class Pair(Driver):
 
     def event(self, kind=eqe.Eqe):
         """The next event; completions are not armed here."""
-        data = self.memory.read(self.events + 64 * self.seen_events, 64)
-        if data[63] & 1:
+        data = self.memory.read(self.events + 64 * (self.seen_events % 64), 64)
+        if data[63] & 1 != self.seen_events >> 6 & 1:
             return None
         self.seen_events += 1
         return kind(data)
@@ -321,7 +324,7 @@ def test_a_peer_that_is_gone_is_tried_again_then_given_up(pair):
 
 def test_datagrams_need_the_key_and_land_behind_the_header():
     """Mutation: skip the 40 bytes of the GRH."""
-    pair = Pair(st=UD)
+    pair = Pair(service=UD)
     for qkey in (0x11, 0x12):
         pair.receive((pair.keys[1], VA, 100))
         vector = wqe.AddressVector.new(qkey=qkey, dqpn=pair.b.number, extended=1, rlid=1)
@@ -511,6 +514,24 @@ def test_destroying_a_queue_drops_its_fault(pair):
     assert (counters["open"], counters["dropped"]) == (0, 1)
 
 
+def test_a_reset_balances_the_accounts(pair):
+    """Mutation: forget open faults without counting them."""
+    pair.entry(pair.keys[0], 0, 0)
+    pair.send(wqe.RDMA_WRITE, (pair.keys[0], VA, 8), remote=(pair.keys[1], VA))
+    pair.card.reset()
+    counters = pair.card.counters()["faults"]
+    assert (counters["raised"], counters["dropped"], counters["open"]) == (1, 1, 0)
+
+
+def test_a_queue_destroyed_at_work_is_not_run_again(pair):
+    """Mutation: take the QP off the list before its fault is dropped, which puts it back."""
+    pair.entry(pair.keys[0], 0, 0)
+    pair.send(wqe.RDMA_WRITE, (pair.keys[0], VA, 8), remote=(pair.keys[1], VA))
+    pair.command("DESTROY_QP", qpn=pair.a.number)
+    pair.tick(1)
+    assert pair.done(0) is None and pair.card.findings() == []
+
+
 def test_a_driver_that_never_maps_is_stopped(pair):
     """Mutation: resume for ever."""
     from harness.connectx import faults
@@ -538,3 +559,107 @@ def test_rings_outside_memory_break_one_queue_only(pair):
 def test_layouts_of_every_series_have_what_the_data_path_needs():
     for series in ("6.1", "6.12", "7.2", "7.3"):
         assert layouts(series)["qpc"].has("primary_address_path.ack_timeout")
+
+
+_WQE = st.builds(
+    lambda opcode, index, ds, flags, tail: (
+        bytes([0, 0, index, opcode, 0, 0, 0, ds]) + bytes(3) + flags + tail
+    ),
+    st.one_of(st.sampled_from([0, 1, 8, 9, 10, 11, 16, 17, 18, 37]), st.integers(0, 255)),
+    st.integers(0, 255),
+    st.one_of(st.integers(0, 8), st.integers(0, 63)),
+    st.binary(min_size=5, max_size=5),
+    st.binary(max_size=112),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(_WQE, min_size=1, max_size=6),
+    st.integers(0, 0xFFFF),
+    st.sampled_from([RC, UC, UD, XRC]),
+    st.binary(max_size=64),
+)
+def test_nonsense_in_work_queues_breaks_a_queue_not_the_card(wqes, producer, service, receives):
+    """Impossible sizes, keys that never were, counters far ahead. Mutation: let parse() raise ValueError."""
+    pair = Pair(service=service)
+    at = pair.a.ring
+    for work in wqes:
+        pair.memory.write(at, work)
+        at += 64 * ((len(work) + 63) // 64)
+    pair.memory.write(pair.b.ring - 128, receives)
+    pair.memory.write(pair.b.record, struct.pack(">I", producer & 0xF))
+    pair.memory.write(pair.a.record + 4, struct.pack(">I", producer if producer & 1 else producer & 0x3F))
+    pair.uar_write(0x800, struct.pack(">II", 0, pair.a.number << 8))
+    for _ in range(4):
+        pair.tick(0.01)
+    assert "model-error" not in pair.kinds()
+    pair.command("QUERY_QP", qpn=pair.a.number)
+
+
+def test_a_blueflame_write_rings_once(pair):
+    """A WQE of 64 bytes in writes of 8. Mutation: take each part for a doorbell of its own."""
+    pair.a.post(wqe.NOP, ring=False)
+    pair.memory.write(pair.a.record + 4, struct.pack(">I", 1))
+    for part in range(0, 64, 8):
+        data = struct.pack(">II", wqe.NOP, pair.a.number << 8 | 1) if not part else b"\xff" * 8
+        pair.uar_write(0xA00 + part, data)
+    assert pair.done(0)[1] == 0 and pair.card.findings() == []
+
+
+def settle(pair, draw, pages):
+    """Resolve faults until there are none; each time the driver maps some pages, rarely nothing.
+
+    What an operation has committed never becomes less.
+    """
+    committed = 0
+    while (fault := pair.fault()) is not None:
+        if not isinstance(fault, eqe.PageFaultMemoryEqe):
+            assert fault.bytes_committed >= committed
+            committed = fault.bytes_committed
+        pair.uar_write(0x48, struct.pack(">I", pair.eqn << 24 | pair.seen_events))
+        for end in range(2):
+            for page in range(4):
+                if draw.random() < 0.5:
+                    pair.entry(pair.keys[end], page, pages[end][page] | 3)
+        pair.resume(fault)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("memory_scheme", [False, True])
+def test_random_work_over_pages_that_come_and_go(seed, memory_scheme):
+    """Data, order and accounts against a model of a few lines, with pages absent at random on both sides.
+
+    Mutation: set `done` to what moved last instead of adding it up.
+    """
+    draw = random.Random(seed)
+    pair = Pair("connectx-7" if memory_scheme else "connectx-5", scheme_memory=memory_scheme)
+    pages = [[pair.at[end] + 4096 * page for page in range(4)] for end in range(2)]
+    for end in range(2):
+        pair.memory.write(pair.at[end], draw.randbytes(16384))
+    want = [bytearray(pair.memory.read(pair.at[end], 16384)) for end in range(2)]
+    for _ in range(60):
+        for end in range(2):
+            for page in range(4):
+                pair.entry(pair.keys[end], page, draw.choice((0, pages[end][page] | 1, pages[end][page] | 3)))
+        size, near, far = draw.randrange(1, 8000), draw.randrange(8000), draw.randrange(8000)
+        opcode = draw.choice((wqe.SEND, wqe.RDMA_WRITE, wqe.RDMA_READ))
+        cut = draw.randrange(size)
+        segments = [(pair.keys[0], VA + near, cut), (pair.keys[0], VA + near + cut, size - cut)]
+        segments = [segment for segment in segments if segment[2]]
+        if opcode == wqe.SEND:
+            pair.receive((pair.keys[1], VA + far, size))
+        remote = None if opcode == wqe.SEND else (pair.keys[1], VA + far)
+        pair.send(opcode, *segments, remote=remote)
+        if opcode == wqe.RDMA_READ:
+            want[0][near : near + size] = want[1][far : far + size]
+        else:
+            want[1][far : far + size] = want[0][near : near + size]
+        settle(pair, draw, pages)
+        assert pair.done(0)[1] == 0
+        if opcode == wqe.SEND:
+            assert pair.done(1)[2].byte_count == size
+        assert [pair.memory.read(pair.at[end], 16384) for end in range(2)] == want
+    counters = pair.card.counters()["faults"]
+    assert counters["raised"] == counters["resumed"] > 20 and counters["open"] == 0
+    assert pair.card.findings() == []
