@@ -130,13 +130,16 @@ class Card:
         """
         machine.qmp.command("device_del", id=ID)
         until = time.monotonic() + UNPLUG_DEADLINE_S
-        while any(
-            thing["name"] == ID for thing in machine.qmp.command("qom-list", path="/machine/peripheral")
-        ):
-            self.check()
+        # QEMU hangs up some time after the device is gone, and aborts if it connects again before that.
+        while self._listed(machine) or self.control.ask("ping")["attached"]:
             if time.monotonic() > until:
                 raise SetupError("the guest does not let the card go", list(machine.console.tail(10)))
             time.sleep(0.05)
+
+    @staticmethod
+    def _listed(machine: Machine) -> bool:
+        things = machine.qmp.command("qom-list", path="/machine/peripheral")
+        return any(thing["name"] == ID for thing in things)
 
     def check(self) -> None:
         """Raise SetupError with the card's last words if its process ended (QEMU then aborts, after it)."""
