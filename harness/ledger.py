@@ -22,6 +22,7 @@ from types import TracebackType
 
 LEDGER = "ledger.jsonl"
 LOCK = "lock"
+SHARED_MEMORY = Path("/dev/shm")
 
 
 class Ledger:
@@ -98,6 +99,24 @@ class Ledger:
         finally:
             path.unlink(missing_ok=True)
 
+    @contextlib.contextmanager
+    def memory_file(self, name: str, size_bytes: int) -> Iterator[Path]:
+        """A path for a file that is memory rather than storage: on a RAM disk where one has room.
+
+        On a disk, the pages that a machine dirties would be written back all the time.
+        """
+        with self.scratch_folder(name) as folder:
+            if not (SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free > 2 * size_bytes):
+                yield folder / name
+                return
+            path = SHARED_MEMORY / f"odp-harness-{self.folder.name}-{folder.name}"
+            self._file.write(json.dumps({"path": str(path)}) + "\n")
+            self._file.flush()
+            try:
+                yield path
+            finally:
+                path.unlink(missing_ok=True)
+
 
 def reap(runs: Path) -> list[str]:
     """Undo every run below `runs` whose owner is gone; returns a line for each."""
@@ -113,9 +132,12 @@ def reap(runs: Path) -> list[str]:
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for pid, started in _entries(folder / LEDGER).items():
+            processes, paths = _entries(folder / LEDGER)
+            for pid, started in processes.items():
                 if _end_session(pid, started):
                     undone.append(f"ended process {pid} of the run {folder.name}")
+            for path in paths:
+                path.unlink(missing_ok=True)
             shutil.rmtree(folder, ignore_errors=True)
             undone.append(f"removed the run folder {folder.name}")
         except BlockingIOError:
@@ -145,20 +167,23 @@ def _stat(pid: int) -> list[str]:
     return text[text.rindex(")") + 2 :].split()
 
 
-def _entries(ledger: Path) -> dict[int, int]:
-    """Processes of a ledger that were not struck out, {pid: start time}; none from another boot."""
+def _entries(ledger: Path) -> tuple[dict[int, int], list[Path]]:
+    """What a ledger still owes: processes, {pid: start time}, none from another boot; and files elsewhere."""
     alive: dict[int, int] = {}
+    paths: list[Path] = []
     with contextlib.suppress(OSError):
         for line in ledger.read_text(encoding="utf-8").splitlines():
             try:
                 entry = json.loads(line)
             except ValueError:
                 continue  # the last line of a killed run may be cut
-            if entry.get("ended"):
+            if "path" in entry:
+                paths.append(Path(entry["path"]))
+            elif entry.get("ended"):
                 alive.pop(entry["pid"], None)
             elif entry.get("boot") == boot_id():
                 alive[entry["pid"]] = entry["started"]
-    return alive
+    return alive, paths
 
 
 def _end_session(leader: int, started: int) -> bool:

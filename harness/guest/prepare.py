@@ -78,6 +78,8 @@ class Prepared:
                 return Answer(case.id, "failed", str(error))
             if case.workload.operation in TASKS:
                 return run_task(case, self.nldev, card)
+            if case.workload.local.odp or case.workload.remote.odp:
+                mlx5.warm(card)
             case = replace(case, device=card.name)
         elif case.workload.operation in TASKS:
             return Answer(case.id, "unsupported", f"{case.workload.operation} is work for a card's driver")

@@ -6,8 +6,9 @@ QEMU, kernel, images, initial RAM disk (with the agent's own code), shape, and t
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -126,9 +127,10 @@ class Studio:
             raise Unsupported(snapshot.facts["unsupported"])
         return snapshot
 
+    @contextlib.contextmanager
     def restore(
         self, snapshot: Snapshot, order: Order, folder: Path, *, plugged: bool = False, terminal: bool = False
-    ) -> Machine:
+    ) -> Iterator[Machine]:
         """A machine that goes on from a snapshot with a new order.
 
         Its RAM is the snapshot's, mapped privately. A machine that a device will be `plugged` into stands
@@ -136,13 +138,17 @@ class Studio:
         """
         if order.number <= snapshot.number:
             raise SetupError(f"order {order.number} is not newer than the snapshot's {snapshot.number}")
-        ram = snapshot.ram
-        if plugged:
-            ram = folder / "ram"
-            self._copy(snapshot.ram, ram)
-        return self._restored(
-            snapshot, order, folder, ram=ram, shared=plugged, paused=plugged, terminal=terminal
-        )
+        with contextlib.ExitStack() as stack:
+            ram = snapshot.ram
+            if plugged:
+                size_bytes = snapshot.ram.stat().st_size
+                ram = stack.enter_context(self.host.ledger.memory_file("ram", size_bytes))
+                self._copy(snapshot.ram, ram)
+            yield stack.enter_context(
+                self._restored(
+                    snapshot, order, folder, ram=ram, shared=plugged, paused=plugged, terminal=terminal
+                )
+            )
 
     def _copy(self, ram: Path, into: Path) -> None:
         self.host.run(["cp", "--reflink=auto", "--sparse=always", str(ram), str(into)])

@@ -36,10 +36,25 @@ def judge(planned: Planned, seen: Seen) -> tuple[str, tuple[Reason, ...]]:
         reasons += tuple(_reasons(expect, seen.answer))
     if expect.findings:
         reasons += tuple(_findings(seen.witness))
+    if expect.laws:
+        reasons += tuple(_conservation(seen.witness))
     known = [k for k in planned.plan.known if seen.release.startswith(k.kernel + ".")]
     if known:
         return _judge_known(known, reasons)
     return ("fail" if reasons else "pass"), reasons
+
+
+def _conservation(witness: Witness) -> Iterator[Reason]:
+    """Every fault that a card raised is resumed, once."""
+    counters = witness.counters
+    if counters.get("faults.open"):
+        text = (
+            f"card: {counters['faults.open']} of {counters['faults.raised']} page faults were never resumed"
+        )
+        yield Reason("law", text)
+    if counters.get("faults.unknown_resumes"):
+        text = f"card: {counters['faults.unknown_resumes']} resumes of faults that were not open"
+        yield Reason("law", text)
 
 
 def _judge_known(known: list[Known], reasons: tuple[Reason, ...]) -> tuple[str, tuple[Reason, ...]]:

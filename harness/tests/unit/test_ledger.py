@@ -20,6 +20,10 @@ import subprocess
 child = subprocess.Popen(["sh", "-c", "sleep 300 & wait"], start_new_session=True)
 ledger.add_process(child.pid)
 (ledger.folder / "socket").touch()
+ram = ledger.memory_file("ram", 1 << 20)
+path = ram.__enter__()
+path.touch()
+print(path, flush=True)
 print(child.pid, flush=True)
 time.sleep(300)
 """
@@ -38,9 +42,14 @@ def _session_members(leader):
 
 
 def test_killed_owner_is_reaped(tmp_path):
-    """Mutation: kill the leader only: `sleep` stays. Or never take the lock: nothing is reaped."""
+    """Mutation: kill the leader only: `sleep` stays. Or never take the lock: nothing is reaped.
+
+    Or leave RAM files outside the folder alone.
+    """
     owner = subprocess.Popen([sys.executable, "-c", OWNER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    ram = Path(owner.stdout.readline().strip())
     leader = int(owner.stdout.readline())
+    assert ram.exists()
     assert reap(tmp_path) == []  # while the owner lives, nobody touches it
     assert len(_session_members(leader)) == 2
     os.kill(owner.pid, signal.SIGKILL)
@@ -48,6 +57,7 @@ def test_killed_owner_is_reaped(tmp_path):
     said = reap(tmp_path)
     assert any(str(leader) in line for line in said)
     assert list(tmp_path.iterdir()) == []
+    assert not ram.exists()
     deadline = time.monotonic() + 5
     while _session_members(leader) and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -39,6 +39,17 @@ def test_each_kind_of_wrong_fails_for_its_own_reason():
     assert _kinds(GOOD, findings=(Finding("use after destroy", "cq 3", "by qp 4"),)) == ("fail", ["finding"])
 
 
+def test_card_accounts_must_balance():
+    """Mutation: ignore faults that stay open."""
+    for counters, verdict in (
+        ({"faults.raised": 3, "faults.open": 0, "faults.unknown_resumes": 0}, "pass"),
+        ({"faults.raised": 3, "faults.open": 1}, "fail"),
+        ({"faults.raised": 3, "faults.unknown_resumes": 2}, "fail"),
+    ):
+        seen = Seen("7.2.1", GOOD, witness=Witness(counters=counters))
+        assert judge(_planned(), seen)[0] == verdict
+
+
 def test_latency_bounds_use_exact_percentiles():
     """Mutation: compare with >= or take the mean."""
     faults = tuple(FaultRecord(0, n, 0, 0, 1, 0) for n in (10, 20, 30))
