@@ -7,7 +7,7 @@ A key is {index, variant byte}; its context is `mkc` of mlx5_ifc.h, its translat
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
@@ -26,6 +26,9 @@ LOCAL_KEY = 0x500
 NULL_KEY = 0x700
 """Keys that exist without being created. Ref: Linux 7.2 ifc query_special_contexts_out: resd_lkey,
 null_mkey."""
+
+REPEAT_BLOCK = 0x400
+"""In the place of a key: the list is a repeat block. Ref: rdma-core 56 providers/mlx5/wqe.h."""
 
 MAX_DEPTH = 4
 
@@ -232,10 +235,25 @@ def _entries(key: Key, va: int, syndrome: int) -> Iterable[tuple[int, int, int]]
             inside = 0
         return
     skip = va - fields["start_addr"]
-    for index in range(count):
-        length, entry_key, entry_va = struct.unpack_from(">IIQ", table, OCTOWORD * index)
+    for length, entry_key, entry_va in _pieces(table, count):
         if skip >= length:
             skip -= length
             continue
         yield entry_key, entry_va + skip, length - skip
         skip = 0
+
+
+def _pieces(table: bytearray, count: int) -> Iterator[tuple[int, int, int]]:
+    """Entries of a KLM list as (length, key, address); a repeat block stands for all its rounds.
+
+    Ref: rdma-core 56 providers/mlx5/wqe.h, mlx5_wqe_umr_repeat_block_seg and mlx5_wqe_umr_repeat_ent_seg.
+    """
+    if count and struct.unpack_from(">I", table, 4)[0] == REPEAT_BLOCK:
+        rounds, entries = struct.unpack_from(">I2xH", table, 8)
+        for number in range(rounds):
+            for index in range(1, min(entries, count - 1) + 1):
+                stride, length, entry_key, entry_va = struct.unpack_from(">HHIQ", table, OCTOWORD * index)
+                yield length, entry_key, entry_va + number * stride
+        return
+    for index in range(count):
+        yield struct.unpack_from(">IIQ", table, OCTOWORD * index)

@@ -199,3 +199,14 @@ def test_query_mkey_gives_context_and_list(rig):
     entry = reply.at("memory_key_mkey_entry")
     assert (entry["start_addr"], entry["len"], entry["lw"], entry["pd"]) == (VA, 8192, 1, rig.pd)
     assert bytes(reply.bytes("bsf0_klm0_pas_mtt0_1")) == mtts(0x5000 | 3, 0x6000 | 1)
+
+
+def test_a_repeat_block_interleaves(rig):
+    """Mutation: advance by the length instead of the stride."""
+    inner = mtt_key(rig, 0x5000 | 3)
+    block = struct.pack(">IIIHH", 12, 0x400, 3, 0, 2)
+    block += struct.pack(">HHIQ", 32, 8, inner, VA) + struct.pack(">HHIQ", 16, 4, inner, VA + 0x800)
+    key = rig.create_mkey(block, **ALL, access_mode_1_0=KLM, start_addr=0, len=36)
+    spans, absent = rig.access(key, 4, 24)
+    assert absent is None
+    assert spans == [Span(0x5004, 4), Span(0x5800, 4), Span(0x5020, 8), Span(0x5810, 4), Span(0x5040, 4)]
