@@ -37,6 +37,10 @@ MASK_FIELDS: dict[int, tuple[str, ...]] = {
 }
 """What a bit of the UMR's mkey mask changes. Ref: Linux 7.2 include/linux/mlx5/device.h, MLX5_MKEY_MASK_*."""
 
+ANY_QP = 0xFFFFFF
+"""A key's QPN that binds it to none. Ref: Linux 7.2 drivers/infiniband/hw/mlx5/mr.c,
+set_mkc_access_pd_addr_fields."""
+
 LIST_MOST = 1 << 28
 """Bytes of a translation list at most, whatever a driver says."""
 
@@ -95,7 +99,7 @@ def apply(hca: Hca, qp: QueuePair, number: int, control: UmrControl, segment: Vi
         raise Refused(cqe.MW_BIND, f"no key {number:#x}")
     if qp.pd is not None and key.fields["pd"] != qp.pd:
         raise Refused(cqe.MW_BIND, f"key {number:#x} is of PD {key.fields['pd']}, not {qp.pd}")
-    if control.check_qpn and key.fields["qpn"] != qp.number:
+    if control.check_qpn and key.fields["qpn"] not in (ANY_QP, qp.number):
         raise Refused(cqe.MW_BIND, f"key {number:#x} is bound to QP {key.fields['qpn']:#x}")
     _check_state(hca, key, control)
     offset = (control.offset_high << 16 | control.offset_low) if control.translation_offset else 0
