@@ -40,6 +40,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--socket", type=Path, required=True, help="where QEMU connects")
     parser.add_argument("--control", type=Path, required=True, help="where rules come in and findings go out")
     parser.add_argument("--headers", type=Path, required=True, help="folder of the guest kernel's headers")
+    parser.add_argument("--layouts-cache", type=Path, help="folder that keeps what was read of the headers")
     parser.add_argument("--log", type=Path, help="write the conversation there (.gz: compressed)")
     parser.add_argument("--qemu-msix", action="store_true", help="let QEMU keep the MSI-X table (no unplug)")
     parser.add_argument("--parent", type=int, help="end when this process ends")
@@ -69,7 +70,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         parent = None if options.parent is None else _process(options.parent)
         chosen = model(options.model)
-        layouts = ifc.load(options.headers)
+        layouts = ifc.load(options.headers, options.layouts_cache)
         service = Service(
             lambda memory, interrupts, note: Card(options.model, layouts, memory, interrupts, note),
             face(chosen),

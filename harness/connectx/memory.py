@@ -137,8 +137,10 @@ class Memory:
         """Take back every map inside the range, returns how many; MapError when it would cut one in two."""
         first = bisect.bisect_left(self._starts, address)
         last = bisect.bisect_left(self._starts, address + size)
-        if first and self._maps[first - 1].end > address or (
-            last > first and self._maps[last - 1].end > address + size
+        if (
+            first
+            and self._maps[first - 1].end > address
+            or (last > first and self._maps[last - 1].end > address + size)
         ):
             raise MapError(errno.EINVAL, "would cut a map in two")
         del self._starts[first:last]

@@ -81,9 +81,10 @@ class Leak:
 class Answer:
     """What one case did.
 
-    Status `done` says only that the workload ended; laws and data are judged by the plan. `unsupported`: the machine lacks what `problem` names. `failed`: a work request or a call failed, as
-    `problem` says (work completion status, errno). Times are in guest nanoseconds of CLOCK_MONOTONIC; on an
-    exact machine one of them is one instruction. `operations_ns` has one entry a round.
+    Status `done` says only that the workload ended; laws and data are judged by the plan. `unsupported`: the
+    machine lacks what `problem` names. `failed`: a work request or a call failed, as `problem` says (work
+    completion status, errno). Times are in guest nanoseconds of CLOCK_MONOTONIC; on an exact machine one of
+    them is one instruction. `operations_ns` has one entry a round.
     """
 
     VERSION = 1

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Dict, Optional, Tuple
 
-OPERATIONS = ("send", "write", "read", "compare_swap", "fetch_add")
+TRANSFERS = ("send", "write", "read", "compare_swap", "fetch_add")
+# Besides transfers: the driver reloaded, objects made and destroyed.
+OPERATIONS = (*TRANSFERS, "reload", "objects")
 MAPPINGS = ("anonymous", "shared", "file")
 IOVAS = ("address", "shifted", "zero")
 LOSSES = ("none", "untouched", "dontneed", "remap", "fork", "pageout")
@@ -17,8 +19,9 @@ class Region:
     """A memory region to register.
 
     `length` bytes starting `offset` bytes into its first page (0 <= offset < 4096). `mapping` is the kind of
-    memory behind it, one of MAPPINGS. `iova` says which address the region is registered at, one of IOVAS:
-    the address of its first byte, that address plus 2**40 (same offset in the page), or zero-based.
+    memory behind it, one of MAPPINGS (`file`: a private mapping of a file in memory). `iova` says which
+    address the region is registered at, one of IOVAS: the address of its first byte, that address plus 2**40
+    (same offset in the page), or zero-based.
     """
 
     length: int
@@ -41,7 +44,8 @@ class Workload:
     """`rounds` times one operation of OPERATIONS between two regions over one RC connection.
 
     Local is the side that posts the work request. Each round loses pages first and transfers the whole
-    region (atomics: the first 8 bytes of every page). Regions have equal lengths.
+    region (atomics: the first 8 bytes of every page). Regions have equal lengths. `mtu_bytes` is the path
+    MTU: a message travels in packets of that size, and each packet finds its pages for itself.
     """
 
     operation: str
@@ -49,6 +53,7 @@ class Workload:
     local: Region
     remote: Region
     loss: Loss = field(default_factory=Loss)
+    mtu_bytes: int = 1024
 
 
 @dataclass(frozen=True)
@@ -74,8 +79,8 @@ class Order:
     """What is offered to the agent: a number, a verb, and what the verb needs.
 
     Verbs: `wait` (nothing yet), `prepare` (bring up `device`, compile and attach the probes, rehearse),
-    `case`, `exec` (run `argv`), `shell` (a shell on the machine's second serial line). An agent answers each
-    number once, in a `Reply`.
+    `case`, `capabilities` (what the device can do on demand, as facts), `exec` (run `argv`), `shell` (a shell
+    on the machine's second serial line). An agent answers each number once, in a `Reply`.
     """
 
     VERSION = 1

@@ -7,6 +7,7 @@ unknown or a missing key, or with a value of the wrong type raises `DecodeError`
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import typing
 from typing import Any, Dict, Type, TypeVar
@@ -48,7 +49,7 @@ def from_plain(cls: Type[T], plain: Any, path: str = "") -> T:
         version = given.pop("version", None)
         if version != wanted:
             raise DecodeError(path, f"version {version}, this harness reads {wanted}")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(typing.cast(Any, cls))
     values: Dict[str, Any] = {}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         if field.name in given:
@@ -72,6 +73,12 @@ def loads(cls: Type[T], text: str) -> T:
     except ValueError as error:
         raise DecodeError(cls.__name__.lower(), f"not JSON: {error}") from error
     return from_plain(cls, plain)
+
+
+@functools.lru_cache(maxsize=None)
+def _hints(cls: Any) -> Dict[str, Any]:
+    """Resolving annotations is most of the cost of reading a record, so each class is resolved once."""
+    return typing.get_type_hints(cls)
 
 
 def _convert(hint: Any, plain: Any, path: str) -> Any:

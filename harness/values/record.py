@@ -16,11 +16,38 @@ VERDICTS = ("pass", "fail", "skip", "error", "known")
 class Reason:
     """Why a case did not simply pass, in a line.
 
-    Kinds: law, data, console, leak, latency, workload, known, setup, need.
+    Kinds: law, data, console, leak, latency, workload, finding, exact, known, setup, need.
     """
 
     kind: str
     text: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that the driver did, or that came over its wire, which the card's interface forbids."""
+
+    kind: str
+    subject: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """A firmware command that the card does not know, how often it came, and a stub of what would answer it."""
+
+    name: str
+    count: int
+    stub: str
+
+
+@dataclass(frozen=True)
+class Witness:
+    """What a device itself saw of a case: findings, counters (dotted names), commands it did not know."""
+
+    findings: Tuple[Finding, ...] = ()
+    counters: Dict[str, int] = field(default_factory=dict)
+    unknown: Tuple[Unknown, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -29,7 +56,8 @@ class Record:
 
     Verdicts: `pass`; `fail` (the kernel under test did wrong); `known` (failed exactly as its plan says it
     does on this series); `skip` (a need is missing); `error` (we could not run it). `environment` names the
-    exact kernel, QEMU, image digest, clock and accelerator that ran. `started` is UTC, ISO 8601.
+    exact kernel, QEMU, image digest, clock and accelerator that ran. `started` is UTC, ISO 8601. `log` names
+    the machine's console and `card_log` a card's conversation with the driver, where they were kept.
     """
 
     VERSION = 1
@@ -40,7 +68,9 @@ class Record:
     reasons: Tuple[Reason, ...] = ()
     answer: Optional[Answer] = None
     symptoms: Tuple[Symptom, ...] = ()
+    witness: Witness = field(default_factory=Witness)
     environment: Dict[str, str] = field(default_factory=dict)
     started: str = ""
     wall_s: float = 0.0
     log: str = ""
+    card_log: str = ""

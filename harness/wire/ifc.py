@@ -1,13 +1,12 @@
 """Layouts of firmware structures, read from a kernel's own `mlx5_ifc.h`.
 
     layouts = ifc.load(folder_of_the_kernel_headers, cache=folder)
-    cache=folder) request = layouts["create_cq_in"].view(buffer)
-    request["cq_context.log_cq_size"]                 # read a field
-    reply["cqn"] = 7                                  # write one
-    request.at("cq_context")                          # a view of the structure inside
-    request.bytes("pas")                              # a byte-aligned field as a memoryview; the last, open
-    array to the end layouts.value("MLX5_CMD_OP_CREATE_CQ")            # a value of an enum or a numeric
-    #define
+    request = layouts["create_cq_in"].view(buffer)
+    request["cq_context.log_cq_size"]        # read a field
+    reply["cqn"] = 7                         # write one
+    request.at("cq_context")                 # a view of the structure inside
+    request.bytes("pas")                     # a byte-aligned field as a memoryview; an open array to the end
+    layouts.value("MLX5_CMD_OP_CREATE_CQ")   # a value of an enum or a numeric #define
 
 A structure is named without its prefix and suffix (`mlx5_ifc_create_cq_in_bits` is `create_cq_in`), a field
 by its dotted path with `[n]` for an element of an array. Offsets count bits from the most significant bit
@@ -17,6 +16,7 @@ of byte 0, as the driver's `MLX5_GET` does. Ref: Linux 7.2 include/linux/mlx5/de
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import json
@@ -308,7 +308,8 @@ def load_headers(headers: Iterable[PathLike], cache: Optional[PathLike] = None) 
     if (known := _stored(stored)) is not None:
         return known
     structures, values = read_headers(texts)
-    _store(stored, [structures, values])
+    with contextlib.suppress(OSError):  # without a cache it only takes longer
+        _store(stored, [structures, values])
     return Layouts(structures, values)
 
 

@@ -1,0 +1,220 @@
+"""Packages of the distribution, resolved, fetched and verified by apt itself with a private root.
+
+Nothing of the host's own package state is read or changed: the private root has its own lists, its own empty
+dpkg status and its own sources (the host's mirror, all suites that the harness uses), and unpacking is
+dpkg-deb's. No root is needed.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import SetupError, UsageError
+from harness.host import CommandError, LocalHost, require
+from harness.store import Store
+
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+LISTS_MAX_AGE_S = 7 * 24 * 3600
+
+# Suite, whether it comes from the security archive, and why it is here.
+SUITES = (
+    ("bookworm", False),  # 6.1
+    ("bookworm-security", True),
+    ("trixie", False),  # userland, 6.12
+    ("trixie-security", True),
+    ("trixie-backports", False),  # newer kernels side by side, QEMU
+    ("sid", False),  # the newest kernels
+)
+
+# Which suite a package is taken from when several have it; kernels carry their version in their name.
+PREFERENCES = """\
+Package: *
+Pin: release n=trixie
+Pin-Priority: 900
+
+Package: *
+Pin: release n=trixie-security
+Pin-Priority: 900
+
+Package: qemu* seabios ipxe-qemu
+Pin: release n=trixie-backports
+Pin-Priority: 950
+"""
+
+
+@dataclass(frozen=True)
+class Mirrors:
+    """Base addresses of the archive and of its security archive."""
+
+    main: str
+    security: str
+
+
+@dataclass(frozen=True)
+class Package:
+    """A binary package as the archive's index describes it."""
+
+    name: str
+    version: str
+    depends: str
+
+
+class Archive:
+    """The distribution's archive behind one private apt root, kept in the cache.
+
+    `mirror` overrides the host's own; the security archive is then expected beside it, as `MIRROR-security`.
+    """
+
+    def __init__(self, store: Store, host: LocalHost, mirror: str | None = None) -> None:
+        self.store = store
+        self.host = host
+        self._mirror = mirror
+        self._mirrors: Mirrors | None = None
+        self.root = (store.root / "apt" / "root").resolve()
+
+    def refresh(self, max_age_s: float = LISTS_MAX_AGE_S) -> None:
+        """Fetch the package lists if they are missing or older than `max_age_s`."""
+        with self.store.exclusive("apt"):
+            stamp = self.root / "updated"
+            sources = "\n".join(self.sources())
+            # apt.conf names the root's own place: a cache that was moved is set up anew.
+            wanted = f"{self.root}\n{sources}"
+            same = stamp.is_file() and stamp.read_text() == wanted
+            if same and time.time() - stamp.stat().st_mtime < max_age_s:
+                return
+            stamp.unlink(missing_ok=True)
+            self._write_root(sources)
+            try:
+                self.host.run(["apt-get", "-q", "--error-on=any", "update"], env=self._env())
+            except CommandError as error:
+                raise SetupError(
+                    "the distribution's archive cannot be read",
+                    error.evidence,
+                    error.hint or "check the network, or --mirror URL",
+                ) from error
+            stamp.write_text(wanted)
+
+    def names(self, prefix: str) -> list[str]:
+        """All package names that begin with `prefix`."""
+        self.refresh()
+        return self.host.run(["apt-cache", "pkgnames", prefix], env=self._env()).output.split()
+
+    def show(self, name: str) -> Package | None:
+        """The package that apt would take, or None."""
+        self.refresh()
+        shown = self.host.run(["apt-cache", "show", "--no-all-versions", name], env=self._env(), check=False)
+        fields = dict(re.findall(r"^(Version|Depends): (.*)$", shown.output, re.M))
+        if shown.status or "Version" not in fields:
+            return None
+        return Package(name, fields["Version"], fields.get("Depends", ""))
+
+    def unpack(self, names: Iterable[str], into: Path) -> dict[str, str]:
+        """Download just these packages and unpack them; returns {name: version}."""
+        return self._unpack(["download", *names], into)
+
+    def unpack_closure(self, names: Iterable[str], into: Path) -> dict[str, str]:
+        """Download these packages with everything they depend on and unpack them all; {name: version}."""
+        return self._unpack(["install", "--yes", "--download-only", *names], into)
+
+    def _unpack(self, action: list[str], into: Path) -> dict[str, str]:
+        require("dpkg-deb")
+        self.refresh()
+        with self.host.ledger.scratch_folder("debs") as debs:
+            (debs / "partial").mkdir()
+            options = ["-o", f"Dir::Cache::archives={debs}", "-q"]
+            try:
+                self.host.run(["apt-get", *options, *action], env=self._env(), cwd=debs, timeout_s=1800)
+            except CommandError as error:
+                if error.hint:
+                    raise  # a full disk
+                # A package that was replaced since the lists were read: read them again, once.
+                self.refresh(max_age_s=0)
+                self.host.run(["apt-get", *options, *action], env=self._env(), cwd=debs, timeout_s=1800)
+            versions = {}
+            for deb in sorted(debs.glob("*.deb")):
+                self.host.run(["dpkg-deb", "-x", str(deb), str(into)])
+                name, version = self.host.run(
+                    ["dpkg-deb", "-f", str(deb), "Package", "Version"]
+                ).output.split("\n")[:2]
+                versions[name.removeprefix("Package: ")] = version.removeprefix("Version: ")
+        return versions
+
+    def sources(self, suites: Iterable[str] | None = None) -> list[str]:
+        """Lines of a sources.list for these suites (all of SUITES by default)."""
+        if not KEYRING.is_file():
+            raise SetupError(f"{KEYRING} is missing", hint="apt-get install debian-archive-keyring")
+        mirrors = self.mirrors()
+        chosen = set(suites) if suites is not None else {suite for suite, _ in SUITES}
+        # sid's Release files are often past their own date on mirrors; their signature is checked all the same.
+        return [
+            f"deb [signed-by={KEYRING}{' check-valid-until=no' if suite == 'sid' else ''}]"
+            f" {mirrors.security if security else mirrors.main} {suite} main"
+            for suite, security in SUITES
+            if suite in chosen
+        ]
+
+    def mirrors(self) -> Mirrors:
+        """Where the archive is: the option, else what the host's apt is set up with."""
+        if self._mirrors is None:
+            self._mirrors = self._find_mirrors()
+        return self._mirrors
+
+    def _find_mirrors(self) -> Mirrors:
+        if self._mirror:
+            main = self._mirror.rstrip("/")
+            return Mirrors(main, main + "-security")
+        listed = self.host.run(
+            ["apt-get", "indextargets", "--format", "$(RELEASE) $(REPO_URI)", "Created-By: Packages"]
+        ).output
+        main = security = ""
+        debian = re.compile(r"(bookworm|trixie|forky|duke|sid|stable|testing|unstable)(-security)?$")
+        for release, uri in (line.split()[:2] for line in listed.splitlines() if " " in line):
+            match = debian.match(release)
+            if match and match.group(2):
+                security = security or uri
+            elif match:
+                main = main or uri
+        if not main:
+            raise UsageError(
+                "this host's apt knows no Debian archive",
+                hint="--mirror URL (of a Debian archive; its security archive is taken from URL-security)",
+            )
+        return Mirrors(main, security or main.rstrip("/") + "-security")
+
+    def _write_root(self, sources: str) -> None:
+        for folder in ("lists/partial", "archives/partial", "dpkg", "parts"):
+            (self.root / folder).mkdir(parents=True, exist_ok=True)
+        (self.root / "dpkg" / "status").touch()
+        (self.root / "sources.list").write_text(sources)
+        (self.root / "preferences").write_text(PREFERENCES)
+        # The host's way to the network (proxies, certificates) is kept, its hooks and roots are not.
+        acquire = [
+            line
+            for line in self.host.run(["apt-config", "dump"]).output.splitlines()
+            if line.startswith("Acquire::")
+        ]
+        root = self.root
+        own = [
+            f'Dir::Etc::sourcelist "{root}/sources.list";',
+            f'Dir::Etc::preferences "{root}/preferences";',
+            *(f'Dir::Etc::{name} "{root}/parts";' for name in ("sourceparts", "preferencesparts", "parts")),
+            'Dir::Etc::main "/dev/null";',
+            f'Dir::State "{root}";',
+            f'Dir::State::lists "{root}/lists";',
+            f'Dir::State::status "{root}/dpkg/status";',
+            f'Dir::Cache "{root}";',
+            f'Dir::Cache::archives "{root}/archives";',
+            'APT::Architecture "amd64";',
+            'APT::Architectures { "amd64"; };',
+            'APT::Install-Recommends "false";',
+            'APT::Sandbox::User "";',
+            'Acquire::Languages "none";',
+        ]
+        (root / "apt.conf").write_text("\n".join([*acquire, *own]) + "\n")
+
+    def _env(self) -> dict[str, str]:
+        return {"APT_CONFIG": str(self.root / "apt.conf"), "LC_ALL": "C.UTF-8"}

@@ -1,0 +1,54 @@
+"""Gives a machine one RDMA device and takes it back.
+
+Every device has the same few verbs, so that nobody else needs to know which it is: what prepares a machine for
+it (`prepare`), what is around a run (`around`), how it comes into a machine (`Presence.plug`) and what it has to
+say at the end (`Presence.report`).
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from harness.host import LocalHost
+from harness.kernel.packages import Kernel
+from harness.machine.vm import Machine
+from harness.values.case import Order
+from harness.values.record import Witness
+
+
+class Presence(Protocol):
+    """A device in, or on its way into, one machine."""
+
+    def plug(self, machine: Machine) -> None:
+        """Put it into a machine that stands still (if the device is one to plug) and let the machine go on."""
+        ...
+
+    def check(self) -> None:
+        """Raise SetupError if the device died."""
+        ...
+
+    def report(self) -> Witness:
+        """What the device saw."""
+        ...
+
+
+class Device(Protocol):
+    """One kind of device."""
+
+    name: str
+    clock: str
+    plugged: bool
+    """Whether it comes into the machine after the restore; such a machine needs RAM that the device can map."""
+
+    log: str
+    """The file, of those in a run's folder, that holds its conversation with the driver; empty if it has none."""
+
+    def prepare(self, number: int) -> Order:
+        """The order that readies a machine for it."""
+        ...
+
+    def around(self, host: LocalHost, kernel: Kernel, folder: Path) -> AbstractContextManager[Presence]:
+        """The device's own life around one run; its files are in `folder`."""
+        ...

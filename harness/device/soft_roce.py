@@ -1,0 +1,44 @@
+"""soft-RoCE: rdma_rxe on a dummy network device inside the machine.
+
+All of it is guest software, so a snapshot holds it up and traced, and there is nothing to plug.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.host import LocalHost
+from harness.kernel.packages import Kernel
+from harness.machine.vm import Machine
+from harness.values.case import Order
+from harness.values.record import Witness
+
+
+class SoftRoce:
+    """The device; exact time is its default since nothing comes from outside during a case."""
+
+    name = "soft-roce"
+    clock = "exact"
+    plugged = False
+    log = ""
+
+    def prepare(self, number: int) -> Order:
+        """Bring the link up and the probes on."""
+        return Order(number, "prepare", self.name)
+
+    @contextlib.contextmanager
+    def around(self, host: LocalHost, kernel: Kernel, folder: Path) -> Iterator[SoftRoce]:
+        """Nothing is outside the machine."""
+        yield self
+
+    def plug(self, machine: Machine) -> None:
+        """It is in the snapshot."""
+
+    def check(self) -> None:
+        """It cannot die alone."""
+
+    def report(self) -> Witness:
+        """rxe has no counters of its own."""
+        return Witness()

@@ -1,0 +1,186 @@
+"""The agent: takes orders from a file, answers each once.
+
+    PYTHONPATH=/opt/odp python3 -m harness.guest --orders FILE --replies DEVICE
+    PYTHONPATH=/opt/odp python3 -m harness.guest --order FILE
+
+The first form serves until the machine stops; FILE is read as orders.py says, replies are lines of JSON, the
+first of them (number 0) says that the agent is ready and what it found. The second takes one order (`-` is
+standard input) and prints its reply; a case is prepared for before it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib
+import os
+import subprocess
+import sys
+import traceback
+import tty
+from pathlib import Path
+from typing import Callable, Dict, Optional
+
+from harness.guest import orders
+from harness.guest.prepare import Prepared
+from harness.values import codec
+from harness.values.answer import Reply
+from harness.values.case import Order
+
+SHELL_TTY = "/dev/ttyS1"
+SHELL = ("/bin/bash", "-i")
+
+
+class Agent:
+    """Does what orders say; keeps the prepared machine between them."""
+
+    def __init__(self) -> None:
+        self._prepared: Optional[Prepared] = None
+        self._verbs: Dict[str, Callable[[Order], Reply]] = {
+            "wait": self.wait,
+            "prepare": self.prepare,
+            "case": self.case,
+            "capabilities": self.capabilities,
+            "exec": self.execute,
+            "shell": self.shell,
+        }
+
+    def do(self, order: Order) -> Reply:
+        """The reply to one order; an exception of ours is a reply too."""
+        verb = self._verbs.get(order.verb)
+        if verb is None:
+            known = ", ".join(self._verbs)
+            return Reply(order.number, False, f"unknown verb {order.verb!r}; there are {known}")
+        try:
+            return verb(order)
+        except Exception as error:  # the machine's last words must arrive
+            problem = f"{type(error).__name__}: {error}"
+            return Reply(order.number, False, problem, output=traceback.format_exc())
+
+    def wait(self, order: Order) -> Reply:
+        """Nothing."""
+        return Reply(order.number, True)
+
+    def prepare(self, order: Order) -> Reply:
+        """Bring the device up, attach the probes, rehearse."""
+        if self._prepared is not None:
+            self._prepared.close()
+        self._prepared = Prepared(order.device)
+        return Reply(order.number, True, facts=self._prepared.facts)
+
+    def case(self, order: Order) -> Reply:
+        """Run a case."""
+        if order.case is None:
+            return Reply(order.number, False, "an order `case` without a case")
+        if self._prepared is None:
+            self._prepared = Prepared(order.case.device, rehearse=False)
+        return Reply(order.number, True, answer=self._prepared.run(order.case))
+
+    def capabilities(self, order: Order) -> Reply:
+        """What the device can do on demand, as facts."""
+        if self._prepared is None:
+            self._prepared = Prepared(order.device, rehearse=False)
+        return Reply(order.number, True, facts=self._prepared.capabilities())
+
+    def execute(self, order: Order) -> Reply:
+        """Run a program; its output, both streams in one, comes with the reply."""
+        done = subprocess.run(
+            order.argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **order.environment},
+            check=False,
+        )
+        output = done.stdout.decode(errors="replace")
+        return Reply(order.number, True, exit_status=done.returncode, output=output)
+
+    def shell(self, order: Order) -> Reply:
+        """A shell on the second serial line until it exits."""
+        line = os.open(SHELL_TTY, os.O_RDWR | os.O_NOCTTY)
+        try:
+            environment = {**os.environ, **order.environment, "TERM": os.environ.get("TERM", "vt100")}
+            program = ("setsid", "--ctty", "--wait", *(order.argv or SHELL))
+            status = subprocess.call(program, stdin=line, stdout=line, stderr=line, env=environment)
+        finally:
+            os.close(line)
+        return Reply(order.number, True, exit_status=status)
+
+
+class ReplyLine:
+    """The device that replies are written to, a line each."""
+
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_NOCTTY)
+        if os.isatty(self._fd):
+            tty.setraw(self._fd)
+
+    def write(self, reply: Reply) -> None:
+        """Write all of it."""
+        data = codec.dumps(reply).encode() + b"\n"
+        while data:
+            data = data[os.write(self._fd, data) :]
+
+
+def serve(source: str, destination: str) -> None:
+    """Answer orders for ever."""
+    replies = ReplyLine(destination)
+    agent = Agent()
+    warm = import_all()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    file = orders.OrderFile(source)
+    replies.write(Reply(0, True, facts=warm))
+    done = 0
+    while True:
+        done, text = file.next(done)
+        try:
+            reply = agent.do(orders.parse(text))
+        except orders.BadOrder as error:
+            reply = Reply(done, False, f"bad order: {error}")
+        replies.write(reply)
+
+
+def import_all() -> Dict[str, str]:
+    """Import what cases will need; says which versions, or what could not be imported and why."""
+    facts = {"python": sys.version.split()[0], "kernel": os.uname().release}
+    for name in ("pyroute2", "bcc", "pyverbs", "harness.guest.connection"):
+        try:
+            module = importlib.import_module(name)
+            facts[name] = str(getattr(module, "__version__", "imported"))
+        except ImportError as error:
+            facts[name] = f"not imported: {error}"
+    return facts
+
+
+def once(source: str) -> int:
+    """Take one order, print its reply; returns the exit status."""
+    text = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+    try:
+        order = orders.parse(text) if text[:1].isdigit() else codec.loads(Order, text.decode())
+    except ValueError as error:
+        print(codec.dumps(Reply(-1, False, f"bad order: {error}")))
+        return 2
+    reply = Agent().do(order)
+    print(codec.dumps(reply))
+    return 0 if reply.ok else 1
+
+
+def main() -> int:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(prog="python3 -m harness.guest", description="The agent on the machine.")
+    parser.add_argument("--orders", metavar="FILE", help="file that orders appear in")
+    parser.add_argument("--replies", metavar="DEVICE", help="device that replies go to")
+    parser.add_argument("--order", metavar="FILE", help="take this one order and print the reply")
+    args = parser.parse_args()
+    if args.order:
+        return once(args.order)
+    if not (args.orders and args.replies):
+        parser.error("either --order, or --orders and --replies")
+    serve(args.orders, args.replies)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,275 @@
+"""Runs one case: memory, connection, rounds, and from what was seen its answer."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
+
+from harness.guest import faults, leaks
+from harness.guest import registration as registrations
+from harness.guest.child import Child
+from harness.guest.libc import MADV_DONTFORK, PAGE_BYTES
+from harness.guest.memory import Memory
+from harness.guest.model import PageModel
+from harness.guest.nldev import NlDev
+from harness.guest.problems import Unsupported, WorkFailed
+from harness.guest.workloads import PATTERNS, Side
+from harness.values.answer import Answer, DataCheck, Law, Leak, Trace
+from harness.values.case import Case
+
+SIDES = ("local", "remote")
+NO_COUNTERS = "rxe keeps no ODP counters of its own: every count here is traced"
+
+
+class Rounds:
+    """The rounds of one case, and all that they need. Made, run, closed."""
+
+    def __init__(self, case: Case, stack: ExitStack) -> None:
+        from harness.guest.connection import Connection
+
+        self.case = case
+        self.workload = case.workload
+        self.pattern = PATTERNS[self.workload.operation]
+        self.loss = faults.LOSSES[self.workload.loss.how]
+        self.connection = Connection(case.device, self.workload.mtu_bytes, case.timeout_s)
+        stack.callback(self.connection.close)
+        self._stack = stack
+        self.memories: List[Memory] = []
+        self.models: List[PageModel] = []
+        self.sides: List[Side] = []
+        for tag, region in enumerate((self.workload.local, self.workload.remote)):
+            memory = Memory(region, tag + 1)
+            stack.callback(memory.close)
+            self.memories.append(memory)
+            self.models.append(PageModel(region))
+        self.lost = [faults.loses(self.workload, side) for side in SIDES]
+        self.operations_ns: List[int] = []
+        self.checked = 0
+        self.wrong = 0
+        self.first = ""
+
+    def run(self) -> str:
+        """Register and run all rounds; returns what ended them early, or nothing."""
+        from harness.guest.connection import VERBS_ERRORS
+
+        try:
+            self._register_both()
+            for turn in range(1, self.workload.rounds + 1):
+                self._round(turn)
+        except (WorkFailed, *VERBS_ERRORS) as error:
+            return f"round {len(self.operations_ns) + 1} of {self.workload.rounds}: {error}"
+        return ""
+
+    def _register_both(self) -> None:
+        self._stack.callback(self._deregister_all)
+        for memory, model, lost in zip(self.memories, self.models, self.lost):
+            memory.fill(0)
+            model.write_all()
+            if self.workload.loss.how == "fork" and not lost:
+                memory.advise_all(MADV_DONTFORK)
+            self.sides.append(Side(memory, model, self._register(memory)))
+            model.register()
+
+    def _round(self, turn: int) -> None:
+        for memory, model in zip(self.memories, self.models):
+            memory.fill(turn)
+            model.write_all()
+        child = self._lose()
+        try:
+            local, remote = self.sides
+            posts = self.pattern.prepare(self.connection, local, remote)
+            began = time.monotonic_ns()
+            for post in posts:
+                post()
+            self.operations_ns.append(time.monotonic_ns() - began)
+            self.pattern.touches(local.model, remote.model, self.workload.mtu_bytes)
+            self.pattern.moves(local.memory, remote.memory)
+            self._check(turn)
+        finally:
+            if child is not None:
+                self._take_leave(child, turn)
+
+    def _lose(self) -> Optional[Child]:
+        how = self.workload.loss.how
+        victims = [index for index, lost in enumerate(self.lost) if lost]
+        child = Child([self.memories[i] for i in victims]) if how == "fork" else None
+        for index in victims:
+            if how == "untouched":
+                self._renew(index)
+                continue
+            self.loss.act(self.memories[index])
+            self.loss.law(self.models[index])
+        return child
+
+    def _renew(self, index: int) -> None:
+        memory, model, registration = self.sides[index]
+        registrations.deregister(self.connection.context.cmd_fd, registration)
+        model.deregister()
+        memory.remap()
+        model.drop()
+        self.sides[index] = Side(memory, model, self._register(memory))
+        model.register()
+
+    def _register(self, memory: Memory) -> registrations.Registration:
+        region = memory.region
+        access = registrations.ACCESS_ALL | (registrations.ACCESS_ON_DEMAND if region.odp else 0)
+        iova = registrations.iova_of(region.iova, memory.start)
+        try:
+            return registrations.register(
+                self.connection.context.cmd_fd,
+                self.connection.pd.handle,
+                memory.start,
+                region.length,
+                iova,
+                access,
+            )
+        except OSError as error:
+            raise WorkFailed(f"registering {region.length} bytes at iova {iova:#x}: {error}") from error
+
+    def _deregister_all(self) -> None:
+        for side in self.sides:
+            registrations.deregister(self.connection.context.cmd_fd, side.registration)
+
+    def _take_leave(self, child: Child, turn: int) -> None:
+        wrong, first = child.dismiss()
+        for model in self.models:
+            model.child_gone()
+        self.wrong += wrong
+        self.first = self.first or (first and f"child, round {turn}, {first}")
+
+    def _check(self, turn: int) -> None:
+        for name, memory, model in zip(SIDES, self.memories, self.models):
+            self.checked += memory.size
+            model.read_all()
+            wrong, first = memory.difference()
+            self.wrong += wrong
+            self.first = self.first or (first and f"{name}, round {turn}, {first}")
+
+
+def run_case(case: Case, tracer: Optional[Any], nldev: NlDev) -> Answer:
+    """Run a case and answer it; never raises for what the kernel or the case did wrong."""
+    problem = faults.refusal(case.workload)
+    if problem:
+        return Answer(case.id, "failed", f"this case makes no sense: {problem}")
+    try:
+        need = _unmet(case, nldev)
+        if need:
+            return Answer(case.id, "unsupported", need)
+        return _measured(case, tracer if case.trace else None, nldev)
+    except Unsupported as error:
+        return Answer(case.id, "unsupported", str(error))
+    except OSError as error:
+        return Answer(case.id, "failed", str(error))
+
+
+def _unmet(case: Case, nldev: NlDev) -> str:
+    from harness.guest.connection import odp_problem
+
+    try:
+        nldev.device(case.device)
+    except LookupError as error:
+        return str(error)
+    if case.workload.local.odp or case.workload.remote.odp:
+        problem = odp_problem(case.device, case.workload.operation)
+        if problem:
+            return problem
+    if case.workload.loss.how == "pageout" and not _has_swap():
+        return "no swap to page out to"
+    return ""
+
+
+def _close(stack: ExitStack) -> str:
+    """Give everything back, in reverse order; returns what could not be, or nothing."""
+    from harness.guest.connection import VERBS_ERRORS
+
+    try:
+        stack.close()
+    except VERBS_ERRORS as error:
+        return f"giving back: {error}"
+    return ""
+
+
+def _has_swap() -> bool:
+    return len(Path("/proc/swaps").read_text().splitlines()) > 1
+
+
+def _measured(case: Case, tracer: Optional[Any], nldev: NlDev) -> Answer:
+    device = nldev.device(case.device)
+    before = leaks.count(nldev, device)
+    began = time.monotonic_ns()
+    stack = ExitStack()
+    try:
+        rounds = Rounds(case, stack)
+        _spin(case.seed)
+        if tracer is not None:
+            tracer.start(*(_range(memory) for memory in rounds.memories))
+        problem = rounds.run()
+        trace = Trace() if tracer is None else tracer.stop(began)
+    finally:
+        not_closed = _close(stack)
+    problem = problem or not_closed
+    left = leaks.settle(nldev, device, before)
+    return _answer(case, rounds, trace, tracer, left, problem, time.monotonic_ns() - began)
+
+
+def _answer(
+    case: Case,
+    rounds: Rounds,
+    trace: Trace,
+    tracer: Optional[Any],
+    left: Tuple[Leak, ...],
+    problem: str,
+    elapsed_ns: int,
+) -> Answer:
+    notes = [NO_COUNTERS]
+    laws: Tuple[Law, ...] = ()
+    if tracer is None:
+        notes.append("not traced: no law was checked")
+    else:
+        notes.extend(f"no probe for {name}: this kernel lacks its symbol" for name in tracer.missing)
+        if not problem:
+            laws = judge(rounds, trace.counts, tracer.sources)
+    return Answer(
+        case.id,
+        "failed" if problem else "done",
+        problem,
+        laws,
+        DataCheck(rounds.checked, rounds.wrong, rounds.first),
+        trace,
+        left,
+        tuple(rounds.operations_ns),
+        elapsed_ns,
+        tuple(notes),
+    )
+
+
+def judge(rounds: Rounds, counts: Dict[str, int], sources: Dict[str, str]) -> Tuple[Law, ...]:
+    """What the models say against what was traced."""
+    text = f"{rounds.workload.rounds} rounds of {rounds.loss.text}; {rounds.pattern.text}"
+    laws = []
+    for stage in ("faults", "invalidations", "snapshots"):
+        if stage not in sources:
+            continue
+        witness = f"bcc {sources[stage]}"
+        for side, model in zip(SIDES, rounds.models):
+            expected = int(getattr(model, stage))
+            laws.append(Law(f"{stage}_{side}", expected, counts[f"{stage}_{side}"], witness, text))
+        elsewhere = "nobody else uses on-demand paging on this machine"
+        laws.append(Law(f"{stage}_elsewhere", 0, counts[f"{stage}_other"], witness, elsewhere))
+    if "faults" in sources:
+        witness = f"bcc {sources['faults']}"
+        laws.append(Law("faults_failed", 0, counts["faults_failed"], witness, "no fault fails"))
+    return tuple(laws)
+
+
+def _range(memory: Memory) -> Tuple[int, int]:
+    return memory.pages_start, memory.pages_start + memory.pages * PAGE_BYTES
+
+
+def _spin(turns: int) -> None:
+    while turns:
+        turns -= 1
+    os.sched_yield()

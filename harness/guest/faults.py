@@ -1,0 +1,114 @@
+"""The ways to lose a page: what is done to the memory, and beside it what that means for the counts.
+
+Each way is a `Loss` with two functions of the same shape, one on real memory and one on its model, and the
+law in words. A new way to lose pages is one more entry; whether it makes sense is `refusal`.
+"""
+
+from __future__ import annotations
+
+from typing import Callable, Dict, NamedTuple, Optional, Tuple
+
+from harness.guest import libc
+from harness.guest.memory import Memory
+from harness.guest.model import PageModel
+from harness.values.case import Region, Workload
+
+
+class Loss(NamedTuple):
+    """One way: `act` on memory, `law` on the model, `text` for people, `mappings` on which it loses pages."""
+
+    act: Callable[[Memory], None]
+    law: Callable[[PageModel], None]
+    text: str
+    mappings: Tuple[str, ...] = ("anonymous", "shared", "file")
+
+
+def nothing(memory: Memory) -> None:
+    """Lose nothing."""
+
+
+def nothing_law(model: PageModel) -> None:
+    """No page is lost: pages the CPU wrote before registration never fault."""
+
+
+def dontneed(memory: Memory) -> None:
+    """madvise(MADV_DONTNEED): private memory falls back to zeros or its file, shared keeps its bytes."""
+    memory.advise(libc.MADV_DONTNEED)
+    if memory.region.mapping != "shared":
+        memory.expect_fresh()
+
+
+def dontneed_law(model: PageModel) -> None:
+    """One invalidation; every page is absent."""
+    model.drop()
+
+
+def remap(memory: Memory) -> None:
+    """munmap, then mmap at the same address: a fresh mapping under an old registration."""
+    memory.remap()
+
+
+def remap_law(model: PageModel) -> None:
+    """One invalidation, by the munmap; every page is absent."""
+    model.drop()
+
+
+def pageout(memory: Memory) -> None:
+    """madvise(MADV_PAGEOUT): the pages go to swap and keep their bytes."""
+    libc.drain_lru()
+    memory.advise(libc.MADV_PAGEOUT)
+
+
+def pageout_law(model: PageModel) -> None:
+    """One invalidation a page; every page is absent."""
+    model.swap_out()
+
+
+def fork_law(model: PageModel) -> None:
+    """One invalidation of the whole range; every page is absent for the device and read-only for the CPU."""
+    model.fork()
+
+
+PRIVATE = ("anonymous", "file")
+
+LOSSES: Dict[str, Loss] = {
+    "none": Loss(nothing, nothing_law, "no page is lost, so none faults"),
+    # A fresh mapping and registration each round: done where registrations are (cases.py).
+    "untouched": Loss(nothing, nothing_law, "a fresh mapping, registered untouched, has no page"),
+    "dontneed": Loss(dontneed, dontneed_law, "MADV_DONTNEED: one invalidation, every page absent"),
+    "remap": Loss(remap, remap_law, "munmap and mmap: one invalidation, every page absent"),
+    # The fork itself happens once for both sides: done where the child is kept (cases.py).
+    "fork": Loss(nothing, fork_law, "fork: one invalidation, every page absent, writes copy", PRIVATE),
+    "pageout": Loss(pageout, pageout_law, "MADV_PAGEOUT: one invalidation a page, every page absent"),
+}
+
+
+def loses(workload: Workload, side: str) -> bool:
+    """Whether the pages of `side` (local or remote) are lost before each round."""
+    return workload.loss.how != "none" and workload.loss.side in (side, "both")
+
+
+def refusal(workload: Workload) -> Optional[str]:
+    """Why this workload makes no sense, or None."""
+    loss = LOSSES[workload.loss.how]
+    for side, region in (("local", workload.local), ("remote", workload.remote)):
+        problem = _refuse_region(workload, side, region)
+        if problem:
+            return problem
+        if not loses(workload, side):
+            continue
+        if region.mapping not in loss.mappings:
+            return f"loss {workload.loss.how} does not lose pages of a {region.mapping} mapping ({side})"
+        if not region.odp and workload.loss.how != "untouched":
+            return f"{side} is registered without on-demand paging: its pages are pinned and cannot be lost"
+    if workload.local.length != workload.remote.length:
+        return "local and remote have different lengths"
+    return None
+
+
+def _refuse_region(workload: Workload, side: str, region: Region) -> Optional[str]:
+    if region.length < 1 or not 0 <= region.offset < libc.PAGE_BYTES:
+        return f"{side}: length {region.length}, offset {region.offset} within a page of {libc.PAGE_BYTES}"
+    if workload.operation in ("compare_swap", "fetch_add") and (region.offset % 8 or region.length < 8):
+        return f"{side}: an atomic needs 8 bytes at a multiple of 8, not {region.length} at {region.offset}"
+    return None

@@ -1,0 +1,61 @@
+"""What a case may leave behind, counted before and after."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Dict, Tuple
+
+from harness.guest.nldev import Device, NlDev
+from harness.values.answer import Leak
+
+_MODULES = ("rdma_rxe", "ib_uverbs", "ib_core", "mlx5_ib", "mlx5_core")
+# What the kernel frees a little later than the call that gave it back.
+_SETTLE_TRIES = 20
+_SETTLE_S = 0.01
+
+
+def count(nldev: NlDev, device: Device) -> Dict[str, int]:
+    """Everything counted, by the name a leak would carry."""
+    counts = {name.upper(): number for name, number in nldev.resources(device).items()}
+    for module in _MODULES:
+        references = Path(f"/sys/module/{module}/refcnt")
+        if references.exists():
+            counts[f"references of module {module}"] = int(_read(references))
+    counts["pinned kB of this process"] = _status_field("VmPin")
+    counts["pages pinned in the system"] = _pinned_pages()
+    counts["child processes"] = len(_read(Path("/proc/thread-self/children")).split())
+    counts["open files"] = len(os.listdir("/proc/self/fd"))  # noqa: PTH208  # no objects made for each
+    return counts
+
+
+def settle(nldev: NlDev, device: Device, before: Dict[str, int]) -> Tuple[Leak, ...]:
+    """What grew over `before`, when it does not go away by itself."""
+    for attempt in range(_SETTLE_TRIES):
+        leaks = compare(before, count(nldev, device))
+        if not leaks or attempt == _SETTLE_TRIES - 1:
+            break
+        time.sleep(_SETTLE_S)
+    return leaks
+
+
+def compare(before: Dict[str, int], after: Dict[str, int]) -> Tuple[Leak, ...]:
+    """What grew."""
+    return tuple(Leak(name, before.get(name, 0), n) for name, n in after.items() if n > before.get(name, 0))
+
+
+def _status_field(name: str) -> int:
+    for line in _read(Path("/proc/self/status")).splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1])
+    return 0
+
+
+def _pinned_pages() -> int:
+    counters = dict(line.split() for line in _read(Path("/proc/vmstat")).splitlines())
+    return int(counters.get("nr_foll_pin_acquired", 0)) - int(counters.get("nr_foll_pin_released", 0))
+
+
+def _read(path: Path) -> str:
+    return path.read_text()

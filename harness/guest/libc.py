@@ -1,0 +1,82 @@
+"""The system calls that Python does not offer at an address of one's choice. errno becomes OSError."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import Any
+
+PAGE_BYTES = 4096
+
+# Ref: Linux 7.3 include/uapi/asm-generic/mman-common.h and mman.h (x86-64)
+PROT_NONE = 0
+PROT_READ_WRITE = 3
+MAP_SHARED = 0x1
+MAP_PRIVATE = 0x2
+MAP_FIXED = 0x10
+MAP_ANONYMOUS = 0x20
+MAP_FIXED_NOREPLACE = 0x100000
+MADV_DONTNEED = 4
+MADV_DONTFORK = 10
+MADV_NOHUGEPAGE = 15
+MADV_PAGEOUT = 21
+# Ref: Linux 7.3 arch/x86/entry/syscalls/syscall_64.tbl; include/uapi/linux/mempolicy.h
+_SYS_MOVE_PAGES = 279
+_MPOL_MF_MOVE = 2
+
+_libc: Any = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = (
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_long,
+)
+_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_libc.swapon.argtypes = (ctypes.c_char_p, ctypes.c_int)
+_MAP_FAILED = ctypes.c_void_p(-1).value
+
+
+def mmap(address: int, length: int, protection: int, flags: int, fd: int = -1, offset: int = 0) -> int:
+    """mmap(2); returns the address."""
+    got = _libc.mmap(address, length, protection, flags, fd, offset)
+    if got == _MAP_FAILED:
+        raise _error("mmap")
+    return int(got or 0)
+
+
+def munmap(address: int, length: int) -> None:
+    """munmap(2)."""
+    if _libc.munmap(address, length):
+        raise _error("munmap")
+
+
+def madvise(address: int, length: int, advice: int) -> None:
+    """madvise(2)."""
+    if _libc.madvise(address, length, advice):
+        raise _error(f"madvise({advice})")
+
+
+def drain_lru() -> None:
+    """Make all CPUs put the pages they hold in batches on the kernel's lists.
+
+    A page that another CPU still holds is not reclaimed. move_pages(2) of no page does nothing but this.
+    Ref: Linux 7.3 mm/migrate.c, do_pages_move(): lru_cache_disable() first.
+    """
+    nowhere = ctypes.c_int(0)
+    if _libc.syscall(_SYS_MOVE_PAGES, 0, 0, None, ctypes.byref(nowhere), None, _MPOL_MF_MOVE):
+        raise _error("move_pages")
+
+
+def swapon(path: str) -> None:
+    """swapon(2)."""
+    if _libc.swapon(path.encode(), 0):
+        raise _error(f"swapon {path}")
+
+
+def _error(what: str) -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, f"{what}: {os.strerror(number)}")

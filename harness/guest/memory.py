@@ -1,0 +1,122 @@
+"""The memory of one region, with what it ought to hold.
+
+    | no access | guard page | the region's pages ... | guard page | no access |
+
+The region lies `offset` bytes into its first page. The bytes around it, to the ends of the guard pages, are
+its neighbours: no transfer may change them. `expected` follows every fill, loss and transfer, so that a look
+at the memory at any time says which bytes are wrong.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from array import array
+from typing import Optional, Tuple
+
+from harness.guest import libc
+from harness.guest.libc import PAGE_BYTES
+from harness.values.case import Region
+
+_FILE_TAG = 0xF11E
+_MAP_KINDS = {
+    "anonymous": libc.MAP_PRIVATE | libc.MAP_ANONYMOUS,
+    "shared": libc.MAP_SHARED | libc.MAP_ANONYMOUS,
+    "file": libc.MAP_PRIVATE,
+}
+
+
+def page_count(region: Region) -> int:
+    """How many pages the region touches."""
+    return -(-(region.offset + region.length) // PAGE_BYTES)
+
+
+def pattern(tag: int, turn: int, length: int) -> bytes:
+    """`length` bytes (a multiple of 8) in which each 8-byte word names its tag, turn and place."""
+    first = (tag & 0xFFFF) << 48 | (turn & 0xFFFF) << 32
+    return array("Q", range(first, first + length // 8)).tobytes()
+
+
+class Memory:
+    """A mapping around one region; see the module. `tag` keeps the patterns of two memories apart."""
+
+    def __init__(self, region: Region, tag: int) -> None:
+        self.region = region
+        self.pages = page_count(region)
+        self.pages_bytes = self.pages * PAGE_BYTES
+        self.size = self.pages_bytes + 2 * PAGE_BYTES
+        self._tag = tag
+        self._file: Optional[int] = None
+        if region.mapping == "file":
+            self._file = os.memfd_create("odp-region")
+            os.write(self._file, pattern(_FILE_TAG, tag, self.size))
+        self._reserved = libc.mmap(
+            0, self.size + 2 * PAGE_BYTES, libc.PROT_NONE, libc.MAP_PRIVATE | libc.MAP_ANONYMOUS
+        )
+        self.base = self._reserved + PAGE_BYTES
+        self.pages_start = self.base + PAGE_BYTES
+        self.start = self.pages_start + region.offset
+        self.expected = bytearray(self.size)
+        self._map(self.base, self.size, 0)
+        self.expected[:] = self._fresh(0, self.size)
+
+    @property
+    def first(self) -> int:
+        """Where the region's first byte is in `expected`."""
+        return PAGE_BYTES + self.region.offset
+
+    def fill(self, turn: int) -> None:
+        """Write every byte of the memory, by the CPU, with the pattern of this turn."""
+        data = pattern(self._tag, turn, self.size)
+        ctypes.memmove(self.base, data, self.size)
+        self.expected[:] = data
+
+    def advise(self, advice: int) -> None:
+        """madvise the region's pages."""
+        libc.madvise(self.pages_start, self.pages_bytes, advice)
+
+    def advise_all(self, advice: int) -> None:
+        """madvise the whole memory, guard pages included."""
+        libc.madvise(self.base, self.size, advice)
+
+    def remap(self) -> None:
+        """Unmap the region's pages and map fresh ones at the same address."""
+        libc.munmap(self.pages_start, self.pages_bytes)
+        self._map(self.pages_start, self.pages_bytes, PAGE_BYTES)
+        self.expect_fresh()
+
+    def expect_fresh(self) -> None:
+        """From now on expect in the region's pages what a fresh mapping holds."""
+        self.expected[PAGE_BYTES:-PAGE_BYTES] = self._fresh(PAGE_BYTES, self.pages_bytes)
+
+    def difference(self) -> Tuple[int, str]:
+        """How many bytes are not as expected, and where and what the first of them is."""
+        found = ctypes.string_at(self.base, self.size)
+        if found == self.expected:
+            return 0, ""
+        wrong = [at for at, (a, b) in enumerate(zip(found, self.expected)) if a != b]
+        at = wrong[0]
+        place = at - self.first
+        where = "region" if 0 <= place < self.region.length else "neighbour"
+        here = slice(at, at + 8)
+        expected, seen = self.expected[here].hex(), found[here].hex()
+        return len(wrong), f"{where} byte {place}: expected {expected}, found {seen}"
+
+    def close(self) -> None:
+        """Give everything back."""
+        libc.munmap(self._reserved, self.size + 2 * PAGE_BYTES)
+        if self._file is not None:
+            os.close(self._file)
+
+    def _map(self, address: int, length: int, offset: int) -> None:
+        flags = _MAP_KINDS[self.region.mapping]
+        # Over our own reservation at first; later a hole that nothing else may have taken meanwhile.
+        flags |= libc.MAP_FIXED if length == self.size else libc.MAP_FIXED_NOREPLACE
+        fd = -1 if self._file is None else self._file
+        libc.mmap(address, length, libc.PROT_READ_WRITE, flags, fd, 0 if fd < 0 else offset)
+        libc.madvise(address, length, libc.MADV_NOHUGEPAGE)
+
+    def _fresh(self, offset: int, length: int) -> bytes:
+        if self._file is None:
+            return bytes(length)
+        return pattern(_FILE_TAG, self._tag, self.size)[offset : offset + length]

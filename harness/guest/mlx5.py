@@ -1,0 +1,83 @@
+"""mlx5 on the machine: which RDMA device the card is, and the driver taken out and put back."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Optional
+
+from harness.guest import libc
+from harness.guest import registration as registrations
+from harness.guest.nldev import Device, NlDev
+from harness.guest.problems import Unsupported, WorkFailed
+
+MODULES = ("mlx5_core", "mlx5_ib", "ib_uverbs", "zram")
+DRIVER = "mlx5_core"
+# The last one first: mlx5_ib uses mlx5_core.
+UNLOAD = ("mlx5_ib", "mlx5_core")
+_INFINIBAND = Path("/sys/class/infiniband")
+
+
+def find(nldev: NlDev) -> Optional[Device]:
+    """The RDMA device of the first card that mlx5_core drives, or None."""
+    for device in nldev.devices():
+        driver = _INFINIBAND / device.name / "device/driver"
+        if driver.exists() and os.readlink(driver).endswith("/" + DRIVER):  # noqa: PTH115
+            return device
+    return None
+
+
+def wait(nldev: NlDev, timeout_s: float = 60.0) -> Device:
+    """Wait until the card's device is there and its port active."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        device = find(nldev)
+        if device is not None:
+            nldev.wait_active(device)
+            # The character device comes a little later than the device itself.
+            if list((_INFINIBAND / device.name / "device/infiniband_verbs").glob("uverbs*")):
+                return device
+        if time.monotonic() > deadline:
+            cards = len(list(Path("/sys/bus/pci/drivers/mlx5_core").glob("0*")))
+            raise Unsupported(f"no mlx5 RDMA device after {timeout_s:g} s ({cards} cards bound to {DRIVER})")
+        time.sleep(0.01)
+
+
+def warm(device: Device) -> None:
+    """Register once on demand: the driver makes its UMR queue, CQ and fault EQ then, and keeps them.
+
+    Counted as leaks of the first case otherwise.
+    """
+    from pyverbs.device import Context
+    from pyverbs.pd import PD
+
+    size = libc.PAGE_BYTES
+    memory = mmap.mmap(-1, size)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    access = registrations.ACCESS_ALL | registrations.ACCESS_ON_DEMAND
+    with Context(name=device.name) as context, PD(context) as pd:
+        registration = registrations.register(context.cmd_fd, pd.handle, start, size, start, access)
+        registrations.deregister(context.cmd_fd, registration)
+
+
+def unload() -> None:
+    """Take the driver out, as an administrator does; WorkFailed with modprobe's words if it stays."""
+    _run("modprobe", "-r", *UNLOAD)
+    left = [name for name in UNLOAD if Path(f"/sys/module/{name}").exists()]
+    if left:
+        raise WorkFailed(f"still loaded: {', '.join(left)}")
+
+
+def load() -> None:
+    """Put the driver back."""
+    _run("modprobe", "-a", DRIVER, "mlx5_ib")
+
+
+def _run(*argv: str) -> None:
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
+    if done.returncode:
+        raise WorkFailed(f"{' '.join(argv)}: {done.stderr.decode(errors='replace').strip()}")

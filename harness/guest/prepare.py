@@ -1,0 +1,162 @@
+"""Brings a machine to the point where a case costs only itself: modules, device, swap, probes, a rehearsal.
+
+After it nothing that a case needs is on a disk any more: each operation and each way to lose pages has run
+once, so code, bytecode and kernel paths are in memory. That is what makes a restored machine repeat exactly.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import platform
+import struct
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Dict, List, Optional, Tuple
+
+from harness.guest import libc, mlx5, nldev
+from harness.guest.cases import run_case
+from harness.guest.faults import LOSSES
+from harness.guest.problems import Unsupported
+from harness.guest.tasks import TASKS, run_task
+from harness.guest.trace import Tracer
+from harness.guest.workloads import PATTERNS
+from harness.values import codec
+from harness.values.answer import Answer
+from harness.values.case import Case, Loss, Region, Workload
+
+SOFT_ROCE = "soft-roce"
+MODULES = ("rdma_rxe", "ib_uverbs", "dummy", "zram")
+SWAP_BYTES = 64 << 20
+_ZRAM = Path("/sys/block/zram0/disksize")
+_ZRAM_DEVICE = "/dev/zram0"
+
+
+class Prepared:
+    """A prepared machine: the tracer, a netlink socket and what is known about it."""
+
+    def __init__(self, device: str, rehearse: bool = True) -> None:
+        self.facts: Dict[str, str] = {
+            "kernel": platform.release(),
+            "python": platform.python_version(),
+            "device": device,
+        }
+        self.device = device
+        self.tracer: Optional[Tracer] = None
+        if device == SOFT_ROCE:
+            self._soft_roce(rehearse)
+        else:
+            # The card comes after the snapshot; what it can do is known then.
+            load_modules(mlx5.MODULES, self.facts)
+            self.nldev = nldev.NlDev()
+            self.facts["swap"] = swap_on()
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+
+    def _soft_roce(self, rehearse: bool) -> None:
+        from harness.guest.connection import odp_capabilities
+
+        load_modules(MODULES, self.facts)
+        nldev.bring_up(self.device)
+        self.nldev = nldev.NlDev()
+        self.facts.update(odp_capabilities(self.device))
+        self.facts["swap"] = swap_on()
+        self.tracer = Tracer()
+        self.facts.update({f"probe {name}": symbol for name, symbol in self.tracer.sources.items()})
+        self.facts.update({f"probe {name}": "missing" for name in self.tracer.missing})
+        if rehearse:
+            self.facts["rehearsed"] = self.rehearse(self.device)
+
+    def run(self, case: Case) -> Answer:
+        """Run a case on the device, whatever the machine calls it."""
+        if self.device != SOFT_ROCE:
+            try:
+                card = mlx5.wait(self.nldev)
+            except (Unsupported, OSError) as error:
+                return Answer(case.id, "failed", str(error))
+            if case.workload.operation in TASKS:
+                return run_task(case, self.nldev, card)
+            if case.workload.local.odp or case.workload.remote.odp:
+                mlx5.warm(card)
+            case = replace(case, device=card.name)
+        elif case.workload.operation in TASKS:
+            return Answer(case.id, "unsupported", f"{case.workload.operation} is work for a card's driver")
+        return run_case(case, self.tracer, self.nldev)
+
+    def capabilities(self) -> Dict[str, str]:
+        """What the device, once it is there, says it can do on demand; `device` is what the machine calls it."""
+        from harness.guest.connection import odp_capabilities
+
+        name = self.device if self.device == SOFT_ROCE else mlx5.wait(self.nldev).name
+        return {"device": name, **odp_capabilities(name)}
+
+    def close(self) -> None:
+        """Take the probes off; the device and the swap stay."""
+        if self.tracer is not None:
+            self.tracer.close()
+        self.nldev.close()
+
+    def rehearse(self, device: str) -> str:
+        """Run a tiny case of every operation and every loss, as a case is run; says how many did what."""
+        outcomes: List[str] = []
+        for number, workload in enumerate(rehearsals()):
+            case = Case(f"rehearsal-{number}", device, workload, seed=1)
+            answer = run_case(case, self.tracer, self.nldev)
+            codec.dumps(answer)
+            outcomes.append(answer.status)
+        return ", ".join(f"{outcomes.count(status)} {status}" for status in sorted(set(outcomes)))
+
+
+def rehearsals() -> Tuple[Workload, ...]:
+    """The workloads of a rehearsal: all operations, all losses, all mappings, each once or more."""
+    anonymous = Region(2 * libc.PAGE_BYTES)
+    kinds = [
+        Workload(name, 2, anonymous, anonymous, Loss("dontneed", "both"), mtu_bytes=mtu)
+        for name, mtu in zip(PATTERNS, (1024, 4096, 1024, 1024, 1024))
+    ]
+    kinds += [Workload("write", 1, anonymous, anonymous, Loss(how, "both")) for how in LOSSES]
+    kinds += [
+        Workload("write", 1, Region(4096, mapping=mapping), Region(4096, mapping=mapping, odp=odp), Loss())
+        for mapping, odp in (("shared", True), ("file", False))
+    ]
+    return tuple(kinds)
+
+
+def load_modules(names: Tuple[str, ...], facts: Dict[str, str]) -> None:
+    """Load kernel modules; one that this kernel lacks is a fact, not an error."""
+    for name in names:
+        if Path(f"/sys/module/{name}").exists():
+            continue
+        command = ("modprobe", name)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
+        if done.returncode:
+            facts[f"module {name}"] = done.stderr.decode(errors="replace").strip()
+
+
+def swap_header(size_bytes: int) -> bytes:
+    """The first page of a swap area. Ref: Linux 7.3 include/linux/swap.h, union swap_header."""
+    page = bytearray(libc.PAGE_BYTES)
+    struct.pack_into("=III", page, 1024, 1, size_bytes // libc.PAGE_BYTES - 1, 0)
+    page[-10:] = b"SWAPSPACE2"
+    return bytes(page)
+
+
+def swap_on() -> str:
+    """Swap to compressed memory, so that paging out needs no disk; says what is there or why nothing is."""
+    areas = Path("/proc/swaps").read_text().splitlines()[1:]
+    if areas:
+        return " ".join(areas[0].split()[:3])
+    try:
+        _ZRAM.write_text(str(SWAP_BYTES))
+        device = os.open(_ZRAM_DEVICE, os.O_WRONLY)
+        try:
+            os.write(device, swap_header(SWAP_BYTES))
+            os.fsync(device)
+        finally:
+            os.close(device)
+        libc.swapon(_ZRAM_DEVICE)
+    except OSError as error:
+        return f"none: {error}"
+    return f"{_ZRAM_DEVICE} {SWAP_BYTES >> 20} MiB"

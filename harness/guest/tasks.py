@@ -1,0 +1,91 @@
+"""Work that is no transfer: the driver taken out and put back, objects made and destroyed again and again."""
+
+from __future__ import annotations
+
+import gc
+import time
+from contextlib import ExitStack
+from typing import Any, Callable, Dict, List
+
+from harness.guest import leaks, mlx5
+from harness.guest.nldev import Device, NlDev
+from harness.guest.problems import Unsupported, WorkFailed
+from harness.values.answer import Answer
+from harness.values.case import Case
+
+
+def reload(case: Case, nldev: NlDev, device: Device) -> List[int]:
+    """Unload and load the driver; the device must come back active with the same ODP capabilities."""
+    from harness.guest.connection import odp_capabilities
+
+    first = odp_capabilities(device.name)
+    times = []
+    for turn in range(1, case.workload.rounds + 1):
+        gc.collect()
+        began = time.monotonic_ns()
+        mlx5.unload()
+        mlx5.load()
+        device = mlx5.wait(nldev)
+        times.append(time.monotonic_ns() - began)
+        again = odp_capabilities(device.name)
+        if again != first:
+            raise WorkFailed(f"round {turn}: ODP capabilities were {first}, now {again}")
+    return times
+
+
+def objects(case: Case, nldev: NlDev, device: Device) -> List[int]:
+    """Each round: PD, MR, CQ, SRQ, AH and two QPs brought to RTS, and all of them destroyed."""
+    from pyverbs.device import Context
+
+    from harness.guest.connection import Connection
+
+    times = []
+    with Context(name=device.name) as context:
+        for _ in range(case.workload.rounds):
+            began = time.monotonic_ns()
+            with ExitStack() as stack:
+                connection = Connection(device.name, case.workload.mtu_bytes, case.timeout_s, context)
+                stack.callback(connection.close)
+                _more_objects(connection, case, stack)
+            times.append(time.monotonic_ns() - began)
+    return times
+
+
+def _more_objects(connection: Any, case: Case, stack: ExitStack) -> None:
+    import pyverbs.enums as e
+    from pyverbs.addr import AH, AHAttr
+    from pyverbs.mr import MR
+    from pyverbs.srq import SRQ, SrqAttr, SrqInitAttr
+
+    stack.callback(MR(connection.pd, case.workload.local.length, e.IBV_ACCESS_LOCAL_WRITE).close)
+    stack.callback(SRQ(connection.pd, SrqInitAttr(SrqAttr(max_wr=16))).close)
+    port = connection.context.query_port(1)
+    stack.callback(AH(connection.pd, attr=AHAttr(dlid=port.lid, port_num=1, is_global=0)).close)
+
+
+TASKS: Dict[str, Callable[[Case, NlDev, Device], List[int]]] = {"reload": reload, "objects": objects}
+
+
+def run_task(case: Case, nldev: NlDev, device: Device) -> Answer:
+    """Run a task and answer it."""
+    before = leaks.count(nldev, device)
+    began = time.monotonic_ns()
+    problem, times = "", []
+    try:
+        times = TASKS[case.workload.operation](case, nldev, device)
+    except Unsupported as error:
+        return Answer(case.id, "unsupported", str(error))
+    except (OSError, WorkFailed) as error:
+        problem = str(error)
+    except Exception as error:  # pyverbs has exceptions of its own for each call
+        problem = f"{type(error).__name__}: {error}"
+    gc.collect()
+    left = leaks.settle(nldev, mlx5.find(nldev) or device, before)
+    return Answer(
+        case.id,
+        "failed" if problem else "done",
+        problem,
+        leaks=left,
+        operations_ns=tuple(times),
+        elapsed_ns=time.monotonic_ns() - began,
+    )

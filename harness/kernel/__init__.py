@@ -1,0 +1,1 @@
+"""Source, headers and patches in; images and modules out."""

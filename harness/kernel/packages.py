@@ -1,0 +1,168 @@
+"""Kernels of the distribution: found by series, unpacked with their headers, ready for a machine.
+
+An entry of the cache holds one kernel: `vmlinuz`, and a tree `root/` with `usr/lib/modules/RELEASE` (depmod'ed)
+and `usr/src/linux-headers-*`.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.debian import Archive
+from harness.errors import Unsupported, UsageError
+from harness.host import require
+from harness.store import digest
+
+RECIPE = 3
+
+# Modules that cases load again and again: unpacking them once here saves a second each time under TCG.
+UNPACKED = ("kernel/drivers/infiniband", "kernel/drivers/net/ethernet/mellanox")
+
+# What plans call a kernel, and the releases that are meant. `newest` is the highest of all.
+SERIES = {
+    "6.1": re.compile(r"6\.1\."),
+    "6.12": re.compile(r"6\.12\."),
+    "7.2": re.compile(r"7\.2\."),
+    "7.3": re.compile(r"7\.3\."),
+    "newest": re.compile(r"\d"),
+}
+
+_IMAGE = re.compile(r"linux-image-(?P<release>\d+\.\d+\.[0-9][0-9a-z.+-]*-amd64)$")
+_FLAVOUR = re.compile(r"-(cloud|rt)-amd64$|rc\d|-dbg$")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel that is ready: its release (`uname -r`), the exact package version, and its cache entry."""
+
+    series: str
+    release: str
+    version: str
+    folder: Path
+
+    @property
+    def vmlinuz(self) -> Path:
+        """The bootable image."""
+        return self.folder / "vmlinuz"
+
+    @property
+    def root(self) -> Path:
+        """The tree that holds modules and headers."""
+        return self.folder / "root"
+
+    @property
+    def modules(self) -> Path:
+        """The folder of the modules."""
+        return self.root / "usr/lib/modules" / self.release
+
+    @property
+    def headers(self) -> Path:
+        """The common headers (include/linux/mlx5/mlx5_ifc.h and the like)."""
+        found = sorted((self.root / "usr/src").glob("linux-headers-*-common"))
+        if not found:
+            raise Unsupported(f"the archive has no headers for {self.release}")
+        return found[0]
+
+
+class Kernels:
+    """The kernels that the archive has now."""
+
+    def __init__(self, archive: Archive) -> None:
+        self.archive = archive
+        self._releases: list[str] | None = None
+
+    def releases(self) -> list[str]:
+        """Releases that have an image and headers, lowest first."""
+        if self._releases is None:
+            images = {m["release"] for m in map(_IMAGE.match, self.archive.names("linux-image-")) if m}
+            headers = set(self.archive.names("linux-headers-"))
+            self._releases = sorted(
+                (r for r in images if not _FLAVOUR.search(r) and f"linux-headers-{r}" in headers),
+                key=release_order,
+            )
+        return self._releases
+
+    def resolve(self, series: str) -> str:
+        """The newest release of a series (or an exact release).
+
+        Raises UsageError for a name that is neither, Unsupported for a series that the archive no longer has.
+        """
+        if series not in SERIES:
+            if series in self.releases():
+                return series
+            raise UsageError(
+                f"unknown kernel {series!r}",
+                [f"series: {', '.join(SERIES)}", f"newest release: {self.releases()[-1]}"],
+                "odp-harness kernel list",
+            )
+        found = [release for release in self.releases() if SERIES[series].match(release)]
+        if not found:
+            raise Unsupported(f"the archive has no kernel of the series {series} any more")
+        return found[-1]
+
+    def get(self, series: str) -> Kernel:
+        """The kernel of a series, fetched and unpacked if the cache has not got it."""
+        release = self.resolve(series)
+        package = self.archive.show(f"linux-image-{release}")
+        if package is None:
+            raise Unsupported(
+                f"the archive's index lost linux-image-{release}", hint="odp-harness kernel list"
+            )
+        key = f"{release}-{digest(RECIPE, package.version)}"
+        folder = self.archive.store.built("kernel", key, lambda into: self._fetch(release, into))
+        return Kernel(series, release, package.version, folder)
+
+    def _fetch(self, release: str, into: Path) -> None:
+        """Unpack image, modules, base and headers of one release, and index the modules."""
+        require("depmod")
+        names = [f"linux-image-{release}", f"linux-headers-{release}"]
+        for name in list(names):
+            package = self.archive.show(name)
+            depends = package.depends if package else ""
+            # Newer kernels are split (binary, modules, base); headers need their common half. All of one version.
+            stem = re.escape(release.removesuffix("-amd64"))
+            names += re.findall(rf"\b(linux-(?:binary|modules|base|headers)-{stem}[\w.+-]*)", depends)
+        root = into / "root"
+        root.mkdir()
+        versions = self.archive.unpack(dict.fromkeys(names), root)
+        _merge_usr(root)
+        modules = root / "usr/lib/modules" / release
+        image = next(
+            (p for p in (modules / "vmlinuz", root / "boot" / f"vmlinuz-{release}") if p.is_file()), None
+        )
+        if image is None:
+            raise Unsupported(f"the packages of {release} hold no kernel image")
+        image.rename(into / "vmlinuz")
+        _unpack_modules(modules)
+        for needless in ("boot", "usr/share", "lib", "etc"):
+            shutil.rmtree(root / needless, ignore_errors=True)
+        self.archive.host.run([require("depmod"), "-b", str(root / "usr"), release])
+        (into / "packages.json").write_text(json.dumps(versions, indent=1))
+
+
+def release_order(release: str) -> tuple[int, ...]:
+    """Sort key of a release name: the numbers in it."""
+    return tuple(int(number) for number in re.findall(r"\d+", release.removesuffix("-amd64")))
+
+
+def _unpack_modules(modules: Path) -> None:
+    for folder in UNPACKED:
+        for packed in (modules / folder).rglob("*.ko.xz"):
+            packed.with_suffix("").write_bytes(lzma.decompress(packed.read_bytes()))
+            packed.unlink()
+
+
+def _merge_usr(root: Path) -> None:
+    """Move lib/ into usr/lib/: older packages still have it beside."""
+    lib = root / "lib" / "modules"
+    if lib.is_dir():
+        target = root / "usr/lib/modules"
+        target.mkdir(parents=True, exist_ok=True)
+        for folder in lib.iterdir():
+            shutil.copytree(folder, target / folder.name, symlinks=True, dirs_exist_ok=True)
+        shutil.rmtree(root / "lib")

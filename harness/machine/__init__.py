@@ -1,0 +1,1 @@
+"""A virtual machine and what its console says."""

@@ -1,0 +1,215 @@
+"""Boot once, restore always: machines saved after their start (`booted`) and with a device up (`prepared`).
+
+A snapshot is a RAM file, a state file and what the agent said. Its key is the content of all that shaped it:
+QEMU, kernel, images, initial RAM disk (with the agent's own code), shape, and the order that prepared it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from harness.debian import Archive
+from harness.errors import SetupError, Unsupported
+from harness.kernel.packages import Kernel
+from harness.machine.image import Image, ImageSpec, build_image, initrd, kernel_disk
+from harness.machine.qemu import Qemu, Shape, kernel_command_line
+from harness.machine.vm import Disks, Machine
+from harness.store import digest
+from harness.values.answer import Reply
+from harness.values.case import Order
+
+RECIPE = 1
+BOOT_DEADLINE_S = 240.0
+PREPARE_DEADLINE_S = 240.0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A saved machine: what to restore it from, and what was known when it was saved."""
+
+    kind: str
+    key: str
+    folder: Path
+    shape: Shape
+    disks: Disks
+    facts: dict[str, str]
+    number: int
+
+    @property
+    def ram(self) -> Path:
+        """The RAM file; mapped privately, it never changes."""
+        return self.folder / "ram"
+
+    @property
+    def state(self) -> Path:
+        """Everything but the RAM."""
+        return self.folder / "state"
+
+
+class Studio:
+    """Makes snapshots of one userland, and machines from them. `say` takes a line of progress."""
+
+    def __init__(self, archive: Archive, qemu: Qemu, spec: ImageSpec, say: Callable[[str], None]) -> None:
+        self.archive = archive
+        self.store = archive.store
+        self.host = archive.host
+        self.qemu = qemu
+        self.spec = spec
+        self.say = say
+        self._image: Image | None = None
+
+    @property
+    def image(self) -> Image:
+        """The userland, built at first use."""
+        if self._image is None:
+            key_known = self._image_cached()
+            if not key_known:
+                self.say(f"building the image {self.spec.name} (about a minute)")
+            self._image = build_image(self.spec, self.archive)
+        return self._image
+
+    def _image_cached(self) -> bool:
+        return any(
+            entry.name.startswith(self.spec.name) for entry in (self.store.root / "image").glob("[!.]*")
+        )
+
+    def disks(self, kernel: Kernel) -> tuple[Disks, list[object]]:
+        """Files of a machine with this kernel, and what identifies them."""
+        ram_disk, ram_disk_key = initrd(kernel, self.archive)
+        disks = Disks(kernel.vmlinuz, ram_disk, self.image.disk, kernel_disk(kernel, self.archive))
+        return disks, [kernel.folder.name, self.image.key, self.image.digest, ram_disk_key]
+
+    def shape(self, clock: str, accelerator: str = "tcg") -> Shape:
+        """The shape of this userland's machines."""
+        return Shape(self.spec.memory_mib, clock, "tcg" if clock == "exact" else accelerator)
+
+    def booted(self, kernel: Kernel, shape: Shape) -> Snapshot:
+        """A machine whose agent waits for its first order."""
+        disks, identity = self.disks(kernel)
+        key = digest(RECIPE, self.qemu.version, kernel_command_line(shape), asdict(shape), *identity)
+
+        def build(into: Path) -> None:
+            self.say(f"booting {kernel.release} once ({shape.clock} time)")
+            order = Order(0, "wait")
+            with (
+                self.host.ledger.scratch_folder("boot") as folder,
+                Machine(self.host, self.qemu, shape, disks, folder, order=order, ram=into / "ram") as machine,
+            ):
+                reply = machine.wait(BOOT_DEADLINE_S)
+                self._save(machine, into, reply)
+
+        return self._snapshot("booted", key, build, shape, disks, 0)
+
+    def prepared(self, kernel: Kernel, shape: Shape, order: Order) -> Snapshot:
+        """A machine that has carried out `order` (a device up, probes attached) and waits for the next.
+
+        Unsupported if the machine said that it cannot; that answer is kept too.
+        """
+        base = self.booted(kernel, shape)
+        key = digest(RECIPE, base.key, asdict(order))
+
+        def build(into: Path) -> None:
+            self.say(f"preparing {kernel.release} for {order.device}")
+            # Saving needs shared RAM, so this one works on a copy.
+            self._copy(base.ram, into / "ram")
+            with (
+                self.host.ledger.scratch_folder("prepare") as folder,
+                self._restored(base, order, folder, ram=into / "ram", shared=True) as machine,
+            ):
+                self._save(machine, into, machine.wait(PREPARE_DEADLINE_S))
+
+        snapshot = self._snapshot("prepared", key, build, shape, base.disks, order.number)
+        if "unsupported" in snapshot.facts:
+            raise Unsupported(snapshot.facts["unsupported"])
+        return snapshot
+
+    @contextlib.contextmanager
+    def restore(
+        self, snapshot: Snapshot, order: Order, folder: Path, *, plugged: bool = False, terminal: bool = False
+    ) -> Iterator[Machine]:
+        """A machine that goes on from a snapshot with a new order.
+
+        Its RAM is the snapshot's, mapped privately. A machine that a device will be `plugged` into stands
+        still until `go_on`, and has a copy that the device's process can map too.
+        """
+        if order.number <= snapshot.number:
+            raise SetupError(f"order {order.number} is not newer than the snapshot's {snapshot.number}")
+        with contextlib.ExitStack() as stack:
+            ram = snapshot.ram
+            if plugged:
+                size_bytes = snapshot.ram.stat().st_size
+                ram = stack.enter_context(self.host.ledger.memory_file("ram", size_bytes))
+                self._copy(snapshot.ram, ram)
+            yield stack.enter_context(
+                self._restored(
+                    snapshot, order, folder, ram=ram, shared=plugged, paused=plugged, terminal=terminal
+                )
+            )
+
+    def _copy(self, ram: Path, into: Path) -> None:
+        self.host.run(["cp", "--reflink=auto", "--sparse=always", str(ram), str(into)])
+
+    def run(self, snapshot: Snapshot, order: Order, deadline_s: float) -> Reply:
+        """Restore, wait for the reply, and end the machine."""
+        with (
+            self.host.ledger.scratch_folder("machine") as folder,
+            self.restore(snapshot, order, folder) as machine,
+        ):
+            return machine.wait(deadline_s)
+
+    def _restored(
+        self,
+        snapshot: Snapshot,
+        order: Order,
+        folder: Path,
+        *,
+        ram: Path,
+        shared: bool,
+        paused: bool = False,
+        terminal: bool = False,
+    ) -> Machine:
+        return Machine(
+            self.host,
+            self.qemu,
+            snapshot.shape,
+            snapshot.disks,
+            folder,
+            order=order,
+            ram=ram,
+            incoming=snapshot.state,
+            shared=shared,
+            paused=paused,
+            terminal=terminal,
+        )
+
+    def _save(self, machine: Machine, into: Path, reply: Reply) -> None:
+        if not reply.ok and "unsupported" not in reply.facts:
+            raise SetupError(f"the agent could not {machine.order.verb}", reply.problem.splitlines())
+        facts = dict(reply.facts)
+        if reply.ok:
+            machine.save(into / "state")
+            # Free memory that the guest zeroed takes no disk.
+            self.host.run(["fallocate", "--dig-holes", str(into / "ram")], check=False)
+        else:
+            (into / "ram").unlink()
+        (into / "facts.json").write_text(json.dumps(facts, indent=1, sort_keys=True))
+
+    def _snapshot(
+        self, kind: str, key: str, build: Callable[[Path], None], shape: Shape, disks: Disks, number: int
+    ) -> Snapshot:
+        folder = self.store.built(kind, key, build)
+        try:
+            facts = json.loads((folder / "facts.json").read_text())
+            whole = "unsupported" in facts or (folder / "state").stat().st_size > 0
+        except (OSError, ValueError):
+            whole = False
+        if not whole:
+            self.say(f"the snapshot {kind}/{key} is broken: making it again")
+            self.store.discard(kind, key)
+            folder = self.store.built(kind, key, build)
+            facts = json.loads((folder / "facts.json").read_text())
+        return Snapshot(kind, key, folder, shape, disks, facts, number)

@@ -1,0 +1,197 @@
+"""A running VM: started with an order already in its hands, it answers on a file and says the rest on its console."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from harness import agent
+from harness.errors import Crash, GuestError, Hang, HarnessError, KasanReport, SetupError
+from harness.host import LocalHost
+from harness.machine.console import Console, symptom_error
+from harness.machine.qemu import Qemu, Shape, Wiring, command_line
+from harness.machine.qmp import Qmp
+from harness.values.answer import Reply
+from harness.values.case import Order
+
+POLL_S = 0.002
+# After one of these a machine is not worth waiting for.
+FATAL = (Crash, Hang, KasanReport)
+AFTER_SYMPTOM_S = 2.0
+
+
+@dataclass(frozen=True)
+class Disks:
+    """What a machine is made of, all read-only."""
+
+    vmlinuz: Path
+    initrd: Path
+    userland: Path
+    kernel: Path
+
+
+class Machine:
+    """One QEMU process in a folder of its own; a context manager whose end kills it.
+
+    `order` is what its agent finds. With `incoming` the machine is restored from that state file and `ram` is
+    the memory saved with it, otherwise it boots. `paused` machines wait for `go_on` (for a device to be
+    plugged).
+    """
+
+    def __init__(
+        self,
+        host: LocalHost,
+        qemu: Qemu,
+        shape: Shape,
+        disks: Disks,
+        folder: Path,
+        *,
+        order: Order,
+        ram: Path,
+        incoming: Path | None = None,
+        shared: bool = True,
+        paused: bool = False,
+        terminal: bool = False,
+        extra: tuple[str, ...] = (),
+    ) -> None:
+        self.host = host
+        self.folder = folder
+        self.order = order
+        names = {name: folder / name for name in ("order", "replies", "console", "qmp")}
+        names["order"].write_bytes(agent.encode_order(order))
+        names["replies"].touch()
+        names["console"].touch()
+        wiring = Wiring(
+            disks.vmlinuz,
+            disks.initrd,
+            disks.userland,
+            disks.kernel,
+            ram,
+            shared=shared,
+            terminal=terminal,
+            extra=extra,
+            **names,
+        )
+        argv = command_line(qemu, shape, wiring)
+        if incoming is not None:
+            argv += ["-incoming", f"file:{incoming}"]
+        if paused:
+            argv += ["-S"]
+        self.console = Console(names["console"])
+        self._replies = names["replies"]
+        self._scanned = 0
+        self._fatal: GuestError | None = None
+        self._qmp: Qmp | None = None
+        self._errors = folder / "qemu-errors"
+        with self._errors.open("wb") as errors:
+            inherit = None if terminal else subprocess.DEVNULL
+            self.process = host.start(
+                argv,
+                stdin=inherit,
+                stdout=inherit,
+                stderr=errors,
+                own_session=not terminal,
+            )
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def qmp(self) -> Qmp:
+        """The machine's monitor, connected at first use."""
+        if self._qmp is None:
+            self._qmp = Qmp(self.folder / "qmp", self._dead)
+        return self._qmp
+
+    def wait(self, deadline_s: float, tick: Callable[[], None] = lambda: None) -> Reply:
+        """Wait for the reply to the order.
+
+        The console speaks first: a crash there is raised as itself, a reply that does not come as a Hang with
+        what the guest was doing, a QEMU that ends as a SetupError with its last words. `tick` runs at each look.
+        """
+        until = time.monotonic() + deadline_s
+        last_chance = float("inf")
+        while True:
+            reply = self._reply()
+            if reply is not None:
+                return reply
+            ended = self.process.poll() is not None
+            tick()
+            crash = self.diagnose()
+            now = time.monotonic()
+            if crash is not None and (ended or now > last_chance):
+                raise crash
+            if crash is not None and last_chance == float("inf"):
+                last_chance = now + AFTER_SYMPTOM_S
+            if ended:
+                raise self._dead()
+            if now > until:
+                raise self._hung(deadline_s)
+            time.sleep(POLL_S)
+
+    def diagnose(self) -> GuestError | None:
+        """What the console says went fatally wrong, if anything."""
+        if self.console.mark() != self._scanned:
+            self._scanned = self.console.mark()
+            errors = map(symptom_error, self.console.since())
+            self._fatal = next((error for error in errors if isinstance(error, FATAL)), None)
+            if self._fatal is not None:
+                # What led there is often not the kernel's to say (a disk that did not mount).
+                self._fatal.evidence = (*self.console.before(self._fatal.headline), *self._fatal.evidence)
+        return self._fatal
+
+    def go_on(self) -> None:
+        """Let a paused machine run."""
+        self.qmp.command("cont")
+
+    def save(self, state: Path) -> None:
+        """Write the machine's state (not its RAM, which is the file it runs on); it stands still afterwards.
+
+        It is not stopped first: a machine saved while running goes on by itself when it is restored.
+        """
+        self.qmp.migrate(f"file:{state}")
+
+    def close(self) -> None:
+        """Kill the machine."""
+        if self._qmp is not None:
+            self._qmp.close()
+            self._qmp = None
+        self.host.stop(self.process)
+
+    def _reply(self) -> Reply | None:
+        text = self._replies.read_text(encoding="utf-8", errors="replace")
+        if "\n" not in text:
+            return None
+        return next((r for r in agent.decode_replies(text) if r.number == self.order.number), None)
+
+    def _dead(self) -> HarnessError:
+        self.process.wait()
+        crash = self.diagnose()
+        if crash is not None:
+            return crash
+        said = self._errors.read_text(errors="replace").splitlines()[-10:]
+        evidence = [*said, *self.console.tail(10)]
+        return SetupError(f"QEMU ended by itself with status {self.process.returncode}", evidence)
+
+    def _hung(self, deadline_s: float) -> HarnessError:
+        """Make the guest say where it is: an NMI panics it with the stack of what runs."""
+        before = self.console.tail(5)
+        self.qmp.command("inject-nmi")
+        until = time.monotonic() + 5
+        while self.process.poll() is None and time.monotonic() < until:
+            time.sleep(0.05)
+        seen = self.console.tail(60)
+        return Hang(
+            f"no answer to order {self.order.number} ({self.order.verb}) within {deadline_s:.0f} s",
+            ["console before:", *before, "stack after an NMI:", *seen],
+            "the case's timeout, or the fault handling of this kernel",
+        )

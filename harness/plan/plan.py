@@ -1,0 +1,186 @@
+"""A plan: what is needed, what varies, the workload, the faults, what is expected."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.device.catalogue import DEVICES
+from harness.plan.schema import PAGE_BYTES, SCHEMA, Source, check, check_axis, flatten, read
+from harness.values.case import Case, Loss, Region, Workload
+
+
+@dataclass(frozen=True)
+class Expect:
+    """What a case must show; `latency` bounds are {"fault_p99_ns": most}."""
+
+    laws: bool = True
+    data: bool = True
+    console: str = "clean"
+    leaks: bool = True
+    findings: bool = True
+    faults: int | None = None
+    latency: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Known:
+    """A stock kernel's defect: on this series the case fails, for reasons of these kinds only, and must."""
+
+    kernel: str
+    kinds: tuple[str, ...]
+    text: str
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One case of a plan on one kernel series and device, not yet run."""
+
+    plan: Plan
+    kernel: str
+    case: Case
+    clock: str
+    deadline_s: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan file, checked."""
+
+    path: Path
+    title: str
+    needs: tuple[str, ...]
+    kernels: tuple[str, ...]
+    devices: tuple[str, ...]
+    axes: dict[str, tuple[Any, ...]]
+    settings: dict[str, Any]
+    expect: Expect
+    known: tuple[Known, ...]
+
+    @property
+    def name(self) -> str:
+        """The file's name without its suffix."""
+        return self.path.stem
+
+    def cases(
+        self, kernels: tuple[str, ...] = (), clock: str = "", devices: tuple[str, ...] = ()
+    ) -> Iterator[Planned]:
+        """All cases: the plan's own matrix, or just these kernels or devices of it; `clock` overrides."""
+        names = list(self.axes)
+        for kernel, device in itertools.product(kernels or self.kernels, devices or self.devices):
+            for values in itertools.product(*self.axes.values()):
+                settings = {**self.settings, **dict(zip(names, values, strict=True))}
+                label = "-".join(_label(name, value) for name, value in zip(names, values, strict=True))
+                case_id = "/".join(part for part in (self.name, kernel, device, label) if part)
+                yield Planned(
+                    self,
+                    kernel,
+                    Case(case_id, device, _workload(settings), seed=settings.get("workload.seed", 0)),
+                    clock or settings.get("clock", DEVICES[device].clock),
+                    settings.get("deadline_s", 120),
+                )
+
+
+def load(path: Path) -> Plan:
+    """Read and check a plan file; UsageError with file, line and key."""
+    source, table = read(path)
+    known = table.pop("known", [])
+    matrix = table.pop("matrix", {})
+    flat = flatten(table)
+    for key, value in flat.items():
+        check(source, key, value)
+    axes = _axes(source, flatten(matrix))
+    for key in ("title", "workload.operation", "faults.how"):
+        if key not in flat and key not in axes:
+            raise source.error(key, "missing", SCHEMA)
+    plan = Plan(
+        path,
+        flat["title"],
+        tuple(flat.get("needs", ())),
+        tuple(matrix.get("kernel", ("newest",))),
+        tuple(matrix.get("device", ("soft-roce",))),
+        axes,
+        {k: v for k, v in flat.items() if k.startswith(("workload.", "faults.", "clock", "deadline_s"))},
+        _expect(flat),
+        _known(source, known),
+    )
+    _contradictions(source, plan)
+    return plan
+
+
+def _axes(source: Source, matrix: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """Settings that vary: `how` and `side` are of [faults], all others of [workload]."""
+    axes = {}
+    for key, values in matrix.items():
+        if key in ("kernel", "device"):
+            check(source, f"matrix.{key}", values)
+            continue
+        target = f"faults.{key}" if f"faults.{key}" in SCHEMA else f"workload.{key}"
+        check_axis(source, f"matrix.{key}", target, values)
+        axes[target] = tuple(values)
+    return axes
+
+
+def _expect(flat: dict[str, Any]) -> Expect:
+    latency = {
+        k.removeprefix("expect.latency."): v for k, v in flat.items() if k.startswith("expect.latency.")
+    }
+    simple = {
+        k.removeprefix("expect."): v
+        for k, v in flat.items()
+        if k.startswith("expect.") and not k.startswith("expect.latency.")
+    }
+    return Expect(**simple, latency=latency)
+
+
+def _known(source: Source, entries: Any) -> tuple[Known, ...]:
+    if not isinstance(entries, list):
+        raise source.error("known", "write it as [[known]]")
+    for entry in entries:
+        for key, value in entry.items():
+            check(source, f"known.{key}", value)
+        for key in ("kernel", "kinds", "text"):
+            if key not in entry:
+                raise source.error(f"known.{key}", "missing")
+    return tuple(Known(entry["kernel"], tuple(entry["kinds"]), entry["text"]) for entry in entries)
+
+
+def _workload(settings: dict[str, Any]) -> Workload:
+    length = settings.get("workload.length", settings.get("workload.pages", 1) * PAGE_BYTES)
+
+    def region(side: str) -> Region:
+        keys = ("offset", "mapping", "iova", "odp")
+        given = {k: settings[f"workload.{side}.{k}"] for k in keys if f"workload.{side}.{k}" in settings}
+        return Region(length, **given)
+
+    loss = Loss(settings["faults.how"], settings.get("faults.side", "remote"))
+    return Workload(
+        settings["workload.operation"],
+        settings.get("workload.rounds", 1),
+        region("local"),
+        region("remote"),
+        loss,
+        mtu_bytes=settings.get("workload.mtu", 1024),
+    )
+
+
+def _contradictions(source: Source, plan: Plan) -> None:
+    """Refuse what each key allows but all together do not."""
+    settings = {**plan.settings, **plan.axes}
+    if "workload.pages" in settings and "workload.length" in settings:
+        raise source.error("workload.length", "contradicts workload.pages: give one of them")
+    for planned in plan.cases():
+        work = planned.case.workload
+        for side, region in (("local", work.local), ("remote", work.remote)):
+            if work.loss.how != "none" and work.loss.side in (side, "both") and not region.odp:
+                raise source.error("faults.side", f"loses pages of the {side} region, which is no ODP region")
+            if work.operation in ("compare_swap", "fetch_add") and side == "remote" and region.offset % 8:
+                raise source.error("workload.remote.offset", "atomics need a multiple of 8")
+
+
+def _label(name: str, value: Any) -> str:
+    short = name.removeprefix("workload.").removeprefix("faults.")
+    return str(value) if short in ("operation", "how", "side") else f"{short}={value}"

@@ -1,0 +1,230 @@
+"""Plan files as pytest items: `pytest testplans/` and its -k, -x, -n, --junitxml behave as pytest users expect."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.errors import HarnessError
+from harness.plan.plan import Plan, Planned, load
+from harness.plan.session import Logs, Options, Session, version
+from harness.results.record import Store
+from harness.values.record import Record
+
+RECORD = "odp_record"
+SAY = pytest.StashKey[Callable[[str], None]]()
+SESSION = pytest.StashKey[Session]()
+RESULTS = pytest.StashKey[Store]()
+
+
+class CaseFailed(Exception):
+    """A case whose verdict is fail or error; the record says why."""
+
+    def __init__(self, record: Record, path: Path) -> None:
+        super().__init__(record.case.id)
+        self.record = record
+        self.path = path
+
+    def __str__(self) -> str:
+        lines = [f"{self.record.verdict}: {self.record.case.id}"]
+        lines += [f"  {reason.kind}: {reason.text}" for reason in self.record.reasons]
+        lines += [f"  record: {self.path}"]
+        return "\n".join(lines)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the plugin; `odp-harness run` sets them too."""
+    group = parser.getgroup("odp-harness")
+    add = group.addoption
+    add(
+        "--kernel",
+        action="append",
+        default=[],
+        metavar="SERIES",
+        help="run on these kernels; `all`: the plan's own",
+    )
+    add("--device", action="append", default=[], help="run on these devices only")
+    add("--time", choices=("exact", "real"), default="", help="clock of the machines (default: the device's)")
+    add(
+        "--twice",
+        action="store_true",
+        help="run each case twice and compare the answers to the last nanosecond",
+    )
+    add("--no-skip", action="store_true", help="a missing need is a failure, not a skip")
+    add(
+        "--results",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="where records go (default: odp-results/TIME)",
+    )
+    add(
+        "--cache", type=Path, default=None, metavar="DIR", help="cache folder (default: ~/.cache/odp-harness)"
+    )
+    add("--cache-limit", type=int, default=None, metavar="BYTES", help="size of the cache (default: 30 GiB)")
+    add("--mirror", default=None, metavar="URL", help="Debian archive (default: what the host's apt uses)")
+    add("--image", default="trixie", help="userland, a file of vm-images/")
+    add("--vm-images", type=Path, default=None, metavar="DIR", help="folder of the userlands")
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """A .toml file is a plan if it lies in testplans/ or was named."""
+    if file_path.suffix != ".toml":
+        return None
+    named = any(Path(arg.split("::")[0]).resolve() == file_path for arg in parent.config.args)
+    if named or "testplans" in file_path.parts[-3:-1]:
+        return PlanFile.from_parent(parent, path=file_path)
+    return None
+
+
+class PlanFile(pytest.File):
+    """One plan."""
+
+    def collect(self) -> Iterable[pytest.Item]:
+        """Its cases, for the chosen kernels and devices."""
+        plan = load(self.path)
+        for planned in chosen(plan, self.config.option):
+            name = planned.case.id.removeprefix(plan.name + "/")
+            yield PlanItem.from_parent(self, name=name, planned=planned)
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> str:
+        """A broken plan is one error, without a traceback."""
+        return (
+            excinfo.value.render()
+            if isinstance(excinfo.value, HarnessError)
+            else str(super().repr_failure(excinfo))
+        )
+
+
+def chosen(plan: Plan, option: Any) -> Iterator[Planned]:
+    """Cases of a plan under --kernel (default: newest), --device and --time."""
+    kernels = tuple(option.kernel) or ("newest",)
+    if "all" in kernels:
+        kernels = plan.kernels
+    devices = tuple(device for device in plan.devices if not option.device or device in option.device)
+    if devices:
+        yield from plan.cases(kernels, option.time, devices)
+
+
+class PlanItem(pytest.Item):
+    """One case."""
+
+    def __init__(self, *, planned: Planned, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.planned = planned
+        self.add_marker(pytest.mark.timeout(0))  # the machine's own deadlines bound it, and leave evidence
+
+    def runtest(self) -> None:
+        """Run it, store the record first of all, then tell pytest."""
+        option = self.config.option
+        session = self.config.stash[SESSION]
+        store = self.config.stash[RESULTS]
+        record, logs = session.run(self.planned, option.twice, option.no_skip)
+        record = keep(store, record, logs)
+        path = store.add(record)
+        self.user_properties.append((RECORD, str(path)))
+        if record.verdict == "skip":
+            pytest.skip("; ".join(reason.text for reason in record.reasons))
+        if record.verdict in ("fail", "error"):
+            raise CaseFailed(record, path)
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> str:
+        """Our own errors are whole without a traceback."""
+        if isinstance(excinfo.value, CaseFailed | HarnessError):
+            return str(excinfo.value)
+        return str(super().repr_failure(excinfo))
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        """Where the item is from."""
+        return self.path, None, self.name
+
+
+def keep(store: Store, record: Record, logs: Logs) -> Record:
+    """Write the logs of a case that did not simply pass beside the records, and name them in the record."""
+    if record.verdict in ("pass", "skip"):
+        return record
+    if logs.console:
+        path = store.log_path(record.case.id, "console")
+        path.write_text(logs.console, encoding="utf-8")
+        record = replace(record, log=store.relative(path))
+    if logs.card:
+        path = store.log_path(record.case.id, "card", ".jsonl.gz")
+        path.write_bytes(logs.card)
+        record = replace(record, card_log=store.relative(path))
+    return record
+
+
+def default_results() -> Path:
+    """odp-results/TIME here, or in the user's state folder where here is read-only."""
+    name = time.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}"
+    here = Path.cwd()
+    if os.access(here, os.W_OK):
+        return here / "odp-results" / name
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
+    return state / "odp-harness" / "results" / name
+
+
+@pytest.hookimpl(trylast=True)  # after -k and -m
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Open the session and the results once it is known that there is something to run."""
+    plans = [item for item in items if isinstance(item, PlanItem)]
+    if not plans or config.option.collectonly:
+        return
+    # Cases that share a snapshot run one after the other.
+    items.sort(
+        key=lambda item: (item.planned.kernel, item.planned.clock) if isinstance(item, PlanItem) else ("", "")
+    )
+    option = config.option
+    workerinput = getattr(config, "workerinput", None)
+    if workerinput is not None:
+        config.stash[RESULTS] = Store.join(Path(workerinput["odp_results"]))
+    elif RESULTS not in config.stash:
+        config.stash[RESULTS] = Store.create(
+            option.results or default_results(), {"harness": version()}, len(plans)
+        )
+    if workerinput is not None or not getattr(option, "numprocesses", None):
+        say = config.stash.get(SAY, lambda line: None)
+        options = Options(option.cache, option.cache_limit, option.mirror, option.image, option.vm_images)
+        config.stash[SESSION] = Session(options, say)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell each worker of pytest-xdist where the results are."""
+    config = node.config
+    if RESULTS not in config.stash:
+        config.stash[RESULTS] = Store.create(
+            config.option.results or default_results(), {"harness": version()}
+        )
+    node.workerinput["odp_results"] = str(config.stash[RESULTS].directory)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
+    """All workers collect the same cases: note how many."""
+    store = node.config.stash[RESULTS]
+    if store.index.expected != len(ids):
+        store.announce(len(ids))
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Leave nothing running, whatever happened."""
+    opened = session.config.stash.get(SESSION, None)
+    if opened is not None:
+        opened.close()
+    results = session.config.stash.get(RESULTS, None)
+    if results is not None and not hasattr(session.config, "workerinput"):
+        results.finish(interrupted=exitstatus == pytest.ExitCode.INTERRUPTED)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say where the records are."""
+    results = config.stash.get(RESULTS, None)
+    if results is not None:
+        terminalreporter.write_line(f"records: {results.directory} (odp-harness report {results.directory})")

@@ -1,0 +1,174 @@
+"""What a plan file may say: a table of keys with their types, ranges and defaults, and errors with a line."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.device.catalogue import DEVICES
+from harness.errors import UsageError
+from harness.kernel.packages import SERIES
+from harness.values.case import IOVAS, LOSSES, MAPPINGS, OPERATIONS, SIDES
+
+PAGE_BYTES = 4096
+MAX_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of a plan: its type, and the values it may have (names, or an inclusive range of numbers)."""
+
+    kind: type
+    names: tuple[str | int, ...] = ()
+    low: int = 0
+    high: int = 1 << 62
+    items: bool = False
+
+
+REASONS = ("law", "data", "console", "leak", "latency", "workload", "finding")
+
+_REGION = {
+    "offset": Key(int, high=PAGE_BYTES - 1),
+    "mapping": Key(str, MAPPINGS),
+    "iova": Key(str, IOVAS),
+    "odp": Key(bool),
+}
+
+SCHEMA: dict[str, Key] = {
+    "title": Key(str),
+    "needs": Key(str, items=True),
+    "clock": Key(str, ("exact", "real")),
+    "deadline_s": Key(int, low=1, high=3600),
+    "matrix.kernel": Key(str, tuple(SERIES), items=True),
+    "matrix.device": Key(str, tuple(DEVICES), items=True),
+    "workload.operation": Key(str, OPERATIONS),
+    "workload.rounds": Key(int, low=1, high=100_000),
+    "workload.pages": Key(int, low=1, high=MAX_BYTES // PAGE_BYTES),
+    "workload.length": Key(int, low=1, high=MAX_BYTES),
+    "workload.mtu": Key(int, (256, 512, 1024, 2048, 4096)),
+    "workload.seed": Key(int, high=1 << 20),
+    **{f"workload.{side}.{key}": value for side in ("local", "remote") for key, value in _REGION.items()},
+    "faults.how": Key(str, LOSSES),
+    "faults.side": Key(str, SIDES),
+    "expect.laws": Key(bool),
+    "expect.data": Key(bool),
+    "expect.console": Key(str, ("clean", "any")),
+    "expect.leaks": Key(bool),
+    "expect.findings": Key(bool),
+    "expect.faults": Key(int),
+    "known.kernel": Key(str, tuple(name for name in SERIES if name != "newest")),
+    "known.kinds": Key(str, REASONS, items=True),
+    "known.text": Key(str),
+}
+
+_LATENCY = re.compile(r"expect\.latency\.(operation|[a-z_]+)_(p50|p90|p99|max)_ns$")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A plan file's text, for errors that point into it."""
+
+    path: Path
+    text: str
+
+    def error(self, key: str, problem: str, candidates: Iterable[str] = ()) -> UsageError:
+        """An error at the line of `key`, with the nearest of the candidates."""
+        near = difflib.get_close_matches(key.rsplit(".", 1)[-1], list(candidates), 1, 0.5)
+        line = self.line(key)
+        excerpt = self.text.splitlines()[line - 1].strip() if line else ""
+        return UsageError(
+            f"{self.path}:{line or 1}: {key}: {problem}",
+            [excerpt] if excerpt else [],
+            f"{near[0]!r}?" if near else "",
+        )
+
+    def line(self, key: str) -> int:
+        """The line that sets a dotted key (or opens its table), 0 if none does."""
+        table, best = "", 0
+        for number, line in enumerate(self.text.splitlines(), 1):
+            header = re.match(r"\s*\[\[?\s*([^\]]+?)\s*\]\]?", line)
+            if header:
+                table = header.group(1).replace('"', "") + "."
+                if key.startswith(table) or key + "." == table:
+                    best = number
+                continue
+            assigned = re.match(r"\s*([\w.\"-]+)\s*=", line)
+            if assigned and table + assigned.group(1).replace('"', "") == key:
+                return number
+        return best
+
+
+def read(path: Path) -> tuple[Source, dict[str, Any]]:
+    """Parse a plan file; UsageError with the line if it cannot be read or is not TOML."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: {error}") from error
+    try:
+        return Source(path, text), tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r"line (\d+)", str(error))
+        raise UsageError(f"{path}:{found.group(1) if found else 1}: not TOML: {error}") from error
+
+
+def flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as dotted keys; lists stay."""
+    flat: dict[str, Any] = {}
+    for name, value in table.items():
+        key = prefix + name
+        if isinstance(value, dict):
+            flat.update(flatten(value, key + "."))
+        else:
+            flat[key] = value
+    return flat
+
+
+def check(source: Source, key: str, value: Any) -> None:
+    """Raise the error of a key that does not exist or of a value that it cannot have."""
+    if _LATENCY.match(key):
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise source.error(key, f"a bound in nanoseconds, not {value!r}")
+        return
+    known = SCHEMA.get(key)
+    if known is None:
+        siblings = {k.removeprefix(key.rpartition(".")[0] + ".").split(".")[0] for k in _siblings(key)}
+        raise source.error(key, "unknown key", siblings)
+    if known.items:
+        if not isinstance(value, list) or not value:
+            raise source.error(key, f"a list of at least one, not {value!r}")
+        for item in value:
+            _check_one(source, key, known, item)
+    else:
+        _check_one(source, key, known, value)
+
+
+def check_axis(source: Source, key: str, target: str, values: Any) -> None:
+    """Check a matrix axis: a list of values that `target` may have."""
+    if not isinstance(values, list) or not values:
+        raise source.error(key, f"a list of at least one, not {values!r}")
+    if target not in SCHEMA or not target.startswith(("workload.", "faults.")):
+        names = [name.split(".", 1)[1] for name in SCHEMA if name.startswith(("workload.", "faults."))]
+        raise source.error(key, "no key of [workload] or [faults] to vary", names)
+    for value in values:
+        _check_one(source, key, SCHEMA[target], value)
+
+
+def _check_one(source: Source, key: str, known: Key, value: Any) -> None:
+    if not isinstance(value, known.kind) or (known.kind is int and isinstance(value, bool)):
+        raise source.error(key, f"expected {known.kind.__name__}, not {value!r}")
+    if known.names and value not in known.names:
+        near = difflib.get_close_matches(str(value), map(str, known.names), 1, 0.4)
+        error = source.error(key, f"{value!r} is none of {', '.join(map(str, known.names))}")
+        raise UsageError(error.headline, error.evidence, f"{near[0]!r}?" if near else "")
+    if isinstance(value, int) and known.kind is int and not known.low <= value <= known.high:
+        raise source.error(key, f"{value} is not in {known.low}..{known.high}")
+
+
+def _siblings(key: str) -> list[str]:
+    parent = key.rpartition(".")[0]
+    return [name for name in SCHEMA if name.startswith(parent + ".") or not parent]

@@ -1,0 +1,318 @@
+"""All that running cases needs, opened once: cache, archive, QEMU, snapshots. From a planned case to its record."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+
+import harness
+from harness.debian import Archive
+from harness.device import Presence
+from harness.device.catalogue import DEVICES
+from harness.errors import GuestError, Hang, HarnessError, SetupError, Unsupported, UsageError
+from harness.host import LocalHost
+from harness.kernel.packages import Kernel, Kernels
+from harness.ledger import Ledger
+from harness.machine.console import scan
+from harness.machine.image import ImageSpec
+from harness.machine.qemu import Qemu, find_qemu, probe_accelerator
+from harness.machine.snapshot import Snapshot, Studio
+from harness.plan.plan import Planned
+from harness.plan.verdict import Seen, judge
+from harness.store import Store, default_root
+from harness.values import codec
+from harness.values.answer import Answer, Reply
+from harness.values.case import Order
+from harness.values.record import Reason, Record, Witness
+
+PREPARE, CASE = 1, 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the user may choose for a session; None is the default."""
+
+    cache: Path | None = None
+    cache_limit_bytes: int | None = None
+    mirror: str | None = None
+    image: str = "trixie"
+    images: Path | None = None
+
+
+class Session:
+    """A context manager; `say` takes a line of progress on long work."""
+
+    def __init__(self, options: Options, say: Callable[[str], None] = lambda line: None) -> None:
+        self.options = options
+        self.say = say
+        limit = {} if options.cache_limit_bytes is None else {"limit_bytes": options.cache_limit_bytes}
+        self.store = Store(options.cache or default_root(), **limit)
+        self.ledger = Ledger(self.store.root / "runs")
+        self.store.sweep()
+        self.host = LocalHost(self.ledger)
+        self.archive = Archive(self.store, self.host, options.mirror)
+        self.kernels = Kernels(self.archive)
+        self._kernels: dict[str, Kernel] = {}
+        self._failed: dict[tuple[str, str, str], HarnessError] = {}
+        self._studio: Studio | None = None
+        self._qemu: Qemu | None = None
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End everything that the session started."""
+        self.ledger.close()
+        self.store.close()
+
+    @property
+    def qemu(self) -> Qemu:
+        """The QEMU to use, found or fetched at first use."""
+        if self._qemu is None:
+            self.say("looking for QEMU")
+            self._qemu = find_qemu(self.archive)
+        return self._qemu
+
+    @property
+    def studio(self) -> Studio:
+        """Snapshots of the chosen image."""
+        if self._studio is None:
+            spec = ImageSpec.load(
+                find_folder("vm-images", self.options.images) / f"{self.options.image}.toml"
+            )
+            self._studio = Studio(self.archive, self.qemu, spec, self.say)
+        return self._studio
+
+    def kernel(self, series: str) -> Kernel:
+        """A kernel by series or release, fetched at first use."""
+        if series not in self._kernels:
+            self.say(f"kernel {series}")
+            self._kernels[series] = self.kernels.get(series)
+        return self._kernels[series]
+
+    def accelerator(self, kernel: Kernel) -> tuple[str, str]:
+        """The accelerator that works here, and why."""
+        return probe_accelerator(self.qemu, kernel.vmlinuz, self.host, self.store)
+
+    def prepared(self, series: str, device: str, clock: str) -> tuple[Kernel, Snapshot]:
+        """A machine with the device up and traced, ready to restore.
+
+        What could not be prepared once is not tried again by this session: a boot that hangs takes minutes.
+        """
+        wanted = (series, device, clock)
+        if wanted in self._failed:
+            raise self._failed[wanted]
+        try:
+            return self._prepare(series, device, clock)
+        except (GuestError, SetupError) as error:
+            self._failed[wanted] = error
+            raise
+
+    def _prepare(self, series: str, device: str, clock: str) -> tuple[Kernel, Snapshot]:
+        if device not in DEVICES:
+            raise UsageError(f"unknown device {device!r}", [f"devices: {', '.join(DEVICES)}"])
+        kernel = self.kernel(series)
+        accelerator = "tcg" if clock == "exact" else self.accelerator(kernel)[0]
+        shape = self.studio.shape(clock, accelerator)
+        return kernel, self.studio.prepared(kernel, shape, DEVICES[device].prepare(PREPARE))
+
+    def run(self, planned: Planned, twice: bool = False, no_skip: bool = False) -> tuple[Record, Logs]:
+        """Run one case; returns its record and what was said meanwhile."""
+        began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+        record = Record(planned.plan.name, planned.case, "error", started=started)
+        logs = Logs()
+        try:
+            kernel, snapshot = self.prepared(planned.kernel, planned.case.device, planned.clock)
+            record = dataclasses.replace(record, environment=self._environment(kernel, snapshot, planned))
+            _check_needs(planned, snapshot)
+            record = self._execute(record, planned, kernel, snapshot, twice, logs)
+        except Unsupported as error:
+            verdict = "fail" if no_skip else "skip"
+            record = dataclasses.replace(record, verdict=verdict, reasons=(Reason("need", error.headline),))
+        except UsageError:
+            raise
+        except GuestError as error:
+            # Before any case, at boot or in preparation: the error holds what the console said.
+            logs.console = "\n".join(error.evidence)
+            record = dataclasses.replace(
+                record, verdict="fail", reasons=(_reason(error),), symptoms=scan(error.evidence)
+            )
+        except SetupError as error:
+            record = dataclasses.replace(record, reasons=(Reason("setup", error.render()),))
+        return dataclasses.replace(record, wall_s=round(time.monotonic() - began, 3)), logs
+
+    def _execute(
+        self, record: Record, planned: Planned, kernel: Kernel, snapshot: Snapshot, twice: bool, logs: Logs
+    ) -> Record:
+        run = self._once(planned, kernel, snapshot, logs)
+        if run.answer is not None and run.answer.status == "unsupported":
+            raise Unsupported(run.answer.problem)
+        failures = run.failures
+        if twice and run.answer is not None:
+            difference = first_difference(run.answer, self._once(planned, kernel, snapshot, Logs()).answer)
+            if difference:
+                failures += (Reason("exact", f"a second run answered differently: {difference}"),)
+        seen = Seen(kernel.release, run.answer, scan(logs.console.splitlines()), run.witness, failures)
+        verdict, reasons = judge(planned, seen)
+        return dataclasses.replace(
+            record,
+            verdict=verdict,
+            reasons=reasons,
+            answer=seen.answer,
+            symptoms=seen.symptoms,
+            witness=seen.witness,
+        )
+
+    def _once(self, planned: Planned, kernel: Kernel, snapshot: Snapshot, logs: Logs) -> _Run:
+        """One restore, one answer; a kernel that failed gives a reason instead. `logs` is filled in any case."""
+        order = Order(CASE, "case", planned.case.device, planned.case)
+        device = DEVICES[planned.case.device]
+        run = _Run()
+        with self.ledger.scratch_folder("case") as folder:
+            try:
+                with device.around(self.host, kernel, folder) as presence:
+                    try:
+                        reply = self.offer(snapshot, order, folder, presence, planned.deadline_s)
+                        run.answer = _answer(reply)
+                    except GuestError as error:
+                        run.failures = (_reason(error),)
+                    run.witness = presence.report()
+            finally:
+                logs.console = _content(folder / "console").decode(errors="replace")
+                logs.card = _content(folder / device.log) if device.log else b""
+        return run
+
+    def offer(
+        self, snapshot: Snapshot, order: Order, folder: Path, presence: Presence, deadline_s: float
+    ) -> Reply:
+        """Restore a machine, put the device in, wait for the reply. A device that died first is the error."""
+        plugged = DEVICES[order.device].plugged
+        try:
+            with self.studio.restore(snapshot, order, folder, plugged=plugged) as machine:
+                presence.plug(machine)
+                return machine.wait(deadline_s, presence.check)
+        except SetupError:
+            presence.check()
+            raise
+
+    def _environment(self, kernel: Kernel, snapshot: Snapshot, planned: Planned) -> dict[str, str]:
+        return {
+            "kernel": kernel.release,
+            "kernel_package": kernel.version,
+            "series": planned.kernel,
+            "device": planned.case.device,
+            "clock": snapshot.shape.clock,
+            "accelerator": snapshot.shape.accelerator,
+            "qemu": self.qemu.version,
+            "image": self.studio.image.digest,
+            "snapshot": snapshot.key,
+            "harness": version(),
+            "host": platform.node(),
+            **{
+                f"machine.{name}": v for name, v in snapshot.facts.items() if name not in ("kernel", "device")
+            },
+        }
+
+
+@dataclasses.dataclass
+class Logs:
+    """What was said while a case ran: the machine's console, and a card's conversation (gzip; empty if none)."""
+
+    console: str = ""
+    card: bytes = b""
+
+
+@dataclasses.dataclass
+class _Run:
+    """What one restore gave."""
+
+    answer: Answer | None = None
+    witness: Witness = dataclasses.field(default_factory=Witness)
+    failures: tuple[Reason, ...] = ()
+
+
+def _content(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b""
+
+
+def _answer(reply: Reply) -> Answer | None:
+    if not reply.ok:
+        raise SetupError(f"the agent failed: {reply.problem}", reply.output.splitlines()[-10:])
+    return reply.answer
+
+
+def _reason(error: GuestError) -> Reason:
+    """A failed kernel as one line; its whole report is in the record's symptoms and in the console's log."""
+    kind = "workload" if isinstance(error, Hang) else "console"
+    return Reason(kind, "; ".join(filter(None, (error.headline, error.hint))))
+
+
+def _check_needs(planned: Planned, snapshot: Snapshot) -> None:
+    """Needs are dotted names: `odp.rc.write` asks that fact `odp.rc` lists `write`."""
+    for need in planned.plan.needs:
+        fact, _, word = need.rpartition(".")
+        if DEVICES[planned.case.device].plugged:
+            continue  # what a card can do is known to the machine only once it is plugged
+        if word not in snapshot.facts.get(fact, "").split():
+            has = snapshot.facts.get(fact, "nothing")
+            raise Unsupported(f"needs {need}; {planned.case.device} on this kernel has {fact}: {has}")
+
+
+def first_difference(one: object, other: object) -> str:
+    """Where two answers differ first, as `trace.counts.faults: 8 != 9`; empty if they are equal."""
+    return _difference(codec.to_plain(one), codec.to_plain(other), "")
+
+
+def _difference(one: object, other: object, path: str) -> str:
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in sorted({*one, *other}):
+            found = _difference(one.get(key), other.get(key), f"{path}.{key}")
+            if found:
+                return found
+        return ""
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for index, pair in enumerate(zip(one, other, strict=True)):
+            found = _difference(*pair, f"{path}[{index}]")
+            if found:
+                return found
+        return ""
+    return "" if one == other else f"{path.lstrip('.')}: {one!r} != {other!r}"
+
+
+def find_folder(name: str, given: Path | None) -> Path:
+    """testplans/ or vm-images/: as given, else beside this package in its checkout, else a UsageError."""
+    if given is not None:
+        if given.is_dir():
+            return given
+        raise UsageError(f"{given} is no folder")
+    checkout = Path(harness.__file__).resolve().parents[1] / name
+    for folder in (checkout, Path.cwd() / name):
+        if folder.is_dir():
+            return folder
+    raise UsageError(f"no folder {name}/ here", hint=f"run in a checkout, or give --{name} DIR")
+
+
+def version() -> str:
+    """The harness's version, with the commit when it runs from a checkout."""
+    try:
+        commit = subprocess.run(
+            ["git", "-C", str(Path(harness.__file__).parent), "describe", "--always", "--dirty"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return harness.__version__
+    return f"{harness.__version__}+{commit}"

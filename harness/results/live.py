@@ -1,0 +1,264 @@
+"""What people see of a run: a live picture on a terminal, a line a case elsewhere, a summary at the end.
+
+    with open_view(console) as view:
+        view.expect(12)
+        view.progress("kernel 7.3: fetching", 30, 117)
+        view.case_started("soft-roce-write[7.3]")
+        view.case_finished(record)
+        view.note("the cache is full")
+        view.summary(read_run(directory), report)
+
+A view draws on the rich Console it is given and nowhere else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from harness.results.record import Run, count, exit_status
+from harness.results.wording import (
+    VERDICT_ORDER,
+    VERDICT_PLURALS,
+    common_environment,
+    found,
+    one_line,
+    tally,
+    unknown_commands,
+    why,
+)
+from harness.values.record import VERDICTS, Record
+
+STYLES = {
+    "pass": "green",
+    "fail": "bold red",
+    "known": "yellow",
+    "skip": "dim",
+    "error": "bold magenta",
+}
+_OUTCOMES = {0: ("PASSED", "bold green"), 1: ("FAILED", "bold red"), 3: ("COULD NOT RUN", "bold magenta")}
+_LISTED = 20
+_RUNNING_LISTED = 8
+_SYMPTOMS_LISTED = 3
+
+
+class View:
+    """The plain form, and the base of the live one: every event is a line when it happens."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.expected = 0
+        self.counts: Counter[str] = Counter()
+        self._began = time.monotonic()
+        self._said = ""
+
+    def __enter__(self) -> View:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the terminal as it was; drawing after this is plain."""
+
+    def expect(self, cases: int) -> None:
+        """Say how many cases are to come."""
+        self.expected = cases
+
+    def case_started(self, case_id: str) -> None:
+        """Say that a case is on its machine now."""
+
+    def case_finished(self, record: Record) -> None:
+        """Say what came of a case."""
+        self.counts[record.verdict] += 1
+        self._line(self._case_line(record))
+
+    def note(self, text: str) -> None:
+        """Say something that is not about one case."""
+        self._line(Text(one_line(text), style="cyan"))
+
+    def progress(self, what: str, done: float = 0, total: float = 0) -> None:
+        """Say how far a long step is; it is over when done reaches total. Plain: once when it begins."""
+        if what != self._said:
+            self._said = what
+            self._line(Text(f"{one_line(what)} ...", style="dim"))
+
+    def summary(self, run: Run, report: Path | None = None) -> None:
+        """The verdict, what is behind it, and where to read on; closes the view."""
+        self.close()
+        self._line(Text())
+        for line in _environment_lines(run.records):
+            self._line(line)
+        for line in _trouble_lines(run.records):
+            self._line(line)
+        for line in _unknown_lines(run.records):
+            self._line(line)
+        for problem in run.damaged:
+            self._line(Text(f"unreadable: {one_line(problem)}", style="yellow"))
+        if run.missing:
+            self._line(Text(f"{run.missing} of {run.index.expected} cases have no result", style="yellow"))
+        word, style = _OUTCOMES[exit_status(run.records)]
+        if run.index.interrupted:
+            word, style = "INTERRUPTED", "bold yellow"
+        seconds = time.monotonic() - self._began
+        self._line(Text.assemble((word, style), f": {tally(count(run.records))} in {seconds:.1f} s"))
+        if report is not None:
+            self._line(Text(f"report: {report}"))
+
+    def _case_line(self, record: Record) -> Text:
+        line = Text.assemble((f"{record.verdict:<5}", STYLES[record.verdict]), " ", one_line(record.case.id))
+        if record.verdict in ("pass", "fail"):
+            line.append(f"  {record.wall_s:.1f} s", style="dim")
+        if record.reasons:
+            line.append(f"  {why(record)}", style="" if record.verdict in ("fail", "error") else "dim")
+        unsaid = found(record)
+        if unsaid:
+            line.append(f"  finding: {one_line(unsaid[0])}", style="dim")
+        return line
+
+    def _line(self, text: Text) -> None:
+        self.console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+class LiveView(View):
+    """Finished cases scroll by; what runs and how far it all is stays at the bottom."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._running: dict[str, float] = {}
+        self._steps: dict[str, tuple[float, float]] = {}
+        self._live = Live(
+            console=console, get_renderable=self._picture, refresh_per_second=4, transient=True, screen=False
+        )
+
+    def __enter__(self) -> View:
+        try:
+            self._live.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def close(self) -> None:
+        """Take the picture away and show the cursor again."""
+        self._live.stop()
+        self.console.show_cursor(True)
+
+    def case_started(self, case_id: str) -> None:
+        """Show the case among those running."""
+        self._steps.clear()
+        self._running[case_id] = time.monotonic()
+        self._live.refresh()
+
+    def case_finished(self, record: Record) -> None:
+        """Let the case scroll by."""
+        self._running.pop(record.case.id, None)
+        super().case_finished(record)
+        self._live.refresh()
+
+    def progress(self, what: str, done: float = 0, total: float = 0) -> None:
+        """Show the step, or take it away when it is done."""
+        if total and done >= total:
+            self._steps.pop(what, None)
+        else:
+            self._steps[what] = (done, total)
+
+    def _picture(self) -> RenderableType:
+        rows = Table.grid(padding=(0, 1))
+        for what, (done, total) in list(self._steps.items()):
+            rows.add_row(_bar(done, total), Text(one_line(what, 100)))
+        now = time.monotonic()
+        running = list(self._running.items())
+        for case_id, began in running[:_RUNNING_LISTED]:
+            rows.add_row(Text(f"{now - began:6.1f} s", style="dim"), Text(one_line(case_id, 160)))
+        if len(running) > _RUNNING_LISTED:
+            rows.add_row("", Text(f"and {len(running) - _RUNNING_LISTED} more", style="dim"))
+        return Group(rows, self._total())
+
+    def _total(self) -> RenderableType:
+        finished = sum(self.counts.values())
+        line = Table.grid(padding=(0, 1))
+        said = Text(f"{finished}/{self.expected}" if self.expected else f"{finished}")
+        for verdict in VERDICTS:
+            if self.counts[verdict]:
+                said.append(f"  {self.counts[verdict]} {VERDICT_PLURALS[verdict]}", style=STYLES[verdict])
+        line.add_row(_bar(finished, self.expected), said)
+        return line
+
+
+def _bar(done: float, total: float) -> ProgressBar:
+    return ProgressBar(
+        total=total or None,
+        completed=done,
+        width=24,
+        pulse=not total,
+        style="bright_black",
+        complete_style="blue",
+        finished_style="blue",
+        pulse_style="blue",
+    )
+
+
+def open_view(console: Console) -> View:
+    """The live view on an interactive terminal, the plain one in CI, a pipe or a dumb terminal."""
+    if console.is_terminal and console.is_interactive and not console.is_dumb_terminal:
+        return LiveView(console)
+    return View(console)
+
+
+def _environment_lines(records: Sequence[Record]) -> list[Text]:
+    common = common_environment(records)
+    if not common:
+        return []
+    return [
+        Text(", ".join(f"{one_line(key)} {one_line(value)}" for key, value in common.items()), style="dim")
+    ]
+
+
+def _unknown_lines(records: Sequence[Record]) -> list[Text]:
+    """Commands that a card did not know, each with the method that somebody would have to write."""
+    lines = []
+    for one in unknown_commands(records):
+        text = f"the card does not know {one_line(one.name)}, asked for {one.count} times; a stub:"
+        lines.append(Text(text, style="yellow"))
+        lines += [Text(f"      {one_line(line)}", style="dim") for line in one.stub.splitlines()]
+    return lines
+
+
+def _trouble_lines(records: Sequence[Record]) -> list[Text]:
+    """Every case that failed or could not run, worst first, with its reasons; not all when there are many."""
+    troubled = sorted(
+        (record for record in records if record.verdict in ("fail", "error")),
+        key=lambda record: VERDICT_ORDER.index(record.verdict),
+    )
+    lines = []
+    for record in troubled[:_LISTED]:
+        lines.append(
+            Text.assemble((f"{record.verdict:<5}", STYLES[record.verdict]), " ", one_line(record.case.id))
+        )
+        lines += [
+            Text(f"      {one_line(reason.kind)}: {one_line(reason.text, 400)}") for reason in record.reasons
+        ]
+        lines += [
+            Text(f"      fingerprint: {one_line(symptom.fingerprint, 400)}", style="dim")
+            for symptom in record.symptoms[:_SYMPTOMS_LISTED]
+        ]
+        lines += [
+            Text(f"      log: {one_line(path)}", style="dim")
+            for path in (record.log, record.card_log)
+            if path
+        ]
+    if len(troubled) > _LISTED:
+        lines.append(Text(f"and {len(troubled) - _LISTED} more, see the report", style="dim"))
+    return lines

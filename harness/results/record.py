@@ -1,0 +1,266 @@
+"""The store of one run: a JSON file a record, on the disk before anything else is done with it.
+
+    RESULTS/
+      index.json                  what was to run, where, and whether the run came to its end
+      records/NNN-<case id>.json  one Record each, in the order in which they finished
+      logs/<case id>.<kind>.log   console, agent and workload logs, named by `Record.log`; a card's conversation
+
+A record is written to a hidden file, synced, and renamed: whoever reads a run, also one that was killed or is
+still going, sees whole records only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from harness.errors import SetupError, UsageError
+from harness.values.codec import DecodeError, dumps, loads
+from harness.values.record import VERDICTS, Record
+
+EXECUTED = ("pass", "fail", "known")
+EXIT_PASS, EXIT_FAIL, EXIT_SETUP = 0, 1, 3
+
+_NUMBERED = re.compile(r"(\d+)-.*\.json")
+_NAME_LIMIT = 100
+
+
+@dataclass(frozen=True)
+class Index:
+    """What a run set out to do.
+
+    `about` names the command, the harness and its host; `expected` is the number of cases selected (0 when
+    not known); `finished` is empty until the run has ended by itself, `interrupted` says that it was told to
+    stop. Times are UTC, ISO 8601.
+    """
+
+    VERSION = 1
+
+    started: str
+    about: dict[str, str] = field(default_factory=dict)
+    expected: int = 0
+    finished: str = ""
+    interrupted: bool = False
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a directory of results holds: index, whole records, and what could not be read, a line each."""
+
+    directory: Path
+    index: Index
+    records: tuple[Record, ...]
+    damaged: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run ended by itself and every case that it announced has a record."""
+        return bool(self.index.finished) and not self.index.interrupted and self.missing == 0
+
+    @property
+    def missing(self) -> int:
+        """How many of the announced cases have no record."""
+        return max(0, self.index.expected - len(self.records))
+
+
+class Store:
+    """The results directory of a run being made. Several processes may add to one directory at a time."""
+
+    def __init__(self, directory: Path, index: Index) -> None:
+        self.directory = directory
+        self.index = index
+
+    @classmethod
+    def create(cls, directory: Path, about: Mapping[str, str] | None = None, expected: int = 0) -> Store:
+        """Make the directory of a new run; UsageError if it already holds one, SetupError if it cannot be."""
+        if (directory / "index.json").exists():
+            raise UsageError(
+                f"{directory} already holds the results of a run",
+                hint="name another directory with --results, or remove this one",
+            )
+        store = cls(directory, Index(started=now(), about=dict(about or {}), expected=expected))
+        with _disk(directory):
+            for folder in ("records", "logs"):
+                (directory / folder).mkdir(parents=True, exist_ok=True)
+            store._write_index()
+        return store
+
+    @classmethod
+    def join(cls, directory: Path) -> Store:
+        """Open a directory that another process made, to add records to it."""
+        return cls(directory, _read_index(directory))
+
+    def add(self, record: Record) -> Path:
+        """Write one record under the next number and return its path; it is on the disk when this returns."""
+        records = self.directory / "records"
+        with _disk(records), _locked(records):
+            number = _last_number(records) + 1
+            path = records / f"{number:03d}-{file_name(record.case.id)}.json"
+            write_atomically(path, dumps(record) + "\n")
+        return path
+
+    def log_path(self, case_id: str, kind: str, suffix: str = ".log") -> Path:
+        """A new path under logs/ for a log of `case_id` (`console`, `agent`, ...).
+
+        `relative` of it is what belongs in `Record.log`.
+        """
+        logs = self.directory / "logs"
+        with _disk(logs):
+            for number in range(1, 10**6):
+                tail = f".{number}" if number > 1 else ""
+                path = logs / f"{file_name(case_id)}{tail}.{file_name(kind)}{suffix}"
+                try:
+                    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+                except FileExistsError:
+                    continue
+                return path
+        raise SetupError(f"no name left for a log of {case_id} in {logs}")
+
+    def relative(self, path: Path) -> str:
+        """`path` as it is seen from the results directory, so that the directory can be moved."""
+        return os.path.relpath(path, self.directory)
+
+    def announce(self, expected: int) -> None:
+        """Note how many cases are to run, once that is known."""
+        self.index = replace(self.index, expected=expected)
+        with _disk(self.directory):
+            self._write_index()
+
+    def finish(self, interrupted: bool = False) -> None:
+        """Note that the run has ended, by itself or because somebody stopped it."""
+        self.index = replace(self.index, finished=now(), interrupted=interrupted)
+        with _disk(self.directory):
+            self._write_index()
+
+    def _write_index(self) -> None:
+        write_atomically(self.directory / "index.json", dumps(self.index) + "\n")
+
+
+def read_run(directory: Path) -> Run:
+    """Read a run, finished or not. UsageError if the directory holds none."""
+    if not (directory / "records").is_dir():
+        raise UsageError(
+            f"{directory} holds no results", hint="name the directory that a run printed at its end"
+        )
+    damaged = []
+    try:
+        index = _read_index(directory)
+    except UsageError as error:
+        index = Index(started="")
+        damaged.append(error.headline)
+    records = []
+    for path in _record_files(directory / "records"):
+        try:
+            records.append(read_record(path))
+        except (DecodeError, OSError, UnicodeDecodeError) as error:
+            damaged.append(f"records/{path.name}: {error}")
+    return Run(directory, index, tuple(records), tuple(damaged))
+
+
+def count(records: Sequence[Record]) -> dict[str, int]:
+    """How many records have each verdict; every verdict is a key."""
+    counts = dict.fromkeys(VERDICTS, 0)
+    for record in records:
+        counts[record.verdict] += 1
+    return counts
+
+
+def exit_status(records: Sequence[Record]) -> int:
+    """What the process says of a run: 1 if any case failed, else 3 if any could not run or none did, else 0.
+
+    A failure outranks an error: it is certain whatever the rest would have said.
+    """
+    counts = count(records)
+    if counts["fail"]:
+        return EXIT_FAIL
+    if counts["error"] or not any(counts[verdict] for verdict in EXECUTED):
+        return EXIT_SETUP
+    return EXIT_PASS
+
+
+def now() -> str:
+    """The time of day in UTC, ISO 8601 to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def file_name(text: str) -> str:
+    """`text` as a part of a file name: what is not a letter, a digit or of `._+=,` is a dash."""
+    plain = re.sub(r"[^A-Za-z0-9._+=,]+", "-", text).strip("-.")
+    return plain[:_NAME_LIMIT] or "case"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Put `text` at `path` whole or not at all, whenever the process or the machine stops."""
+    hidden = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with hidden.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        hidden.replace(path)
+    except BaseException:
+        hidden.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _read_index(directory: Path) -> Index:
+    path = directory / "index.json"
+    try:
+        return loads(Index, path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"{path.name}: missing") from error
+    except (DecodeError, OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path.name}: {error}") from error
+
+
+def read_record(path: Path) -> Record:
+    """Read one record; DecodeError if it is none of ours."""
+    record = loads(Record, path.read_text(encoding="utf-8"))
+    if record.verdict not in VERDICTS:
+        raise DecodeError("record.verdict", f"expected one of {', '.join(VERDICTS)}, got {record.verdict!r}")
+    return record
+
+
+def _record_files(records: Path) -> list[Path]:
+    numbered = ((_NUMBERED.fullmatch(path.name), path) for path in records.iterdir())
+    return [path for _, path in sorted((int(match[1]), path) for match, path in numbered if match)]
+
+
+def _last_number(records: Path) -> int:
+    return max(
+        (int(match[1]) for path in records.iterdir() if (match := _NUMBERED.fullmatch(path.name))), default=0
+    )
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which the kernel drops with its holder: two processes never take one number."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _disk(where: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SetupError(
+            f"results cannot be written: {error.strerror or error}",
+            evidence=(f"path: {error.filename or where}",),
+            hint="free some space, or name a writable directory with --results",
+        ) from error

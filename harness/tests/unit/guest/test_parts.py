@@ -1,0 +1,151 @@
+"""The smaller pure parts: uverbs commands, the trace's form, leaks, swap header, memory on this host."""
+
+import ctypes
+import re
+import struct
+from pathlib import Path
+
+import pytest
+
+from harness.guest import leaks, libc, prepare, registration, trace
+from harness.guest.memory import Memory, pattern
+from harness.values import codec
+from harness.values.answer import Answer, Leak, Reply, Trace
+from harness.values.case import MAPPINGS, Region
+
+
+def test_registering_is_forty_eight_bytes():
+    """Mutation: leave the header out of the word count."""
+    data = registration.reg_mr_command(0x1122, 0x7F00, 100, 0xF00, 5, registration.ACCESS_ALL)
+    assert len(data) == 48
+    assert struct.unpack("=IHHQQQQII", data) == (9, 12, 3, 0x1122, 0x7F00, 100, 0xF00, 5, 15)
+    assert registration.dereg_mr_command(7) == struct.pack("=IHHI", 13, 3, 0, 7)
+
+
+@pytest.mark.parametrize("kind", ["address", "shifted", "zero"])
+def test_a_registered_address_keeps_its_place_in_the_page(kind):
+    """The kernel refuses anything else. Mutation: return 0 for `zero`."""
+    assert registration.iova_of(kind, 0x7F12_3456_7890) % 4096 == 0x890
+
+
+def test_a_symbol_is_found_in_its_module():
+    text = (
+        "ffffffffc0000000 t ib_umem_odp_map_dma_and_lock\t[ib_core]\n"
+        "ffffffffc0000001 t other\t[rdma_rxe]\nffffffff81000000 T schedule\n"
+    )
+    found = trace.modules_of(("ib_umem_odp_map_dma_and_lock", "rxe_ib_invalidate_range"), text)
+    assert found == {"ib_umem_odp_map_dma_and_lock": "ib_core"}
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"), [("stage", trace._Stage), ("state", trace._State), ("record", trace._Record)]
+)
+def test_both_sides_have_the_same_structures(name, layout):
+    """Mutation: swap `pages` and `calls` in _Stage."""
+    source = (Path(trace.__file__).parent / "probes.c").read_text()
+    body = re.search(rf"struct {name} {{(.*?)\n}};", source, re.DOTALL)
+    assert body is not None
+    members = re.findall(r"(\w+)(?:\[\w+\])?;", body.group(1))
+    assert members == [field[0] for field in layout._fields_]
+    buckets = re.search(r"#define BUCKETS (\d+)", source)
+    assert buckets is not None
+    assert int(buckets.group(1)) == trace._BUCKETS
+
+
+def test_a_trace_is_read_from_the_kernels_counters():
+    """Mutation: keep the empty tail of a histogram."""
+    state = trace._State(lost=2)
+    faults = state.stages[0]
+    faults.calls[1], faults.pages[1], faults.failed = 3, 4, 1
+    faults.total_ns, faults.minimum_ns, faults.maximum_ns = 30, 8, 12
+    faults.buckets[3] = 3
+    record = trace._Record(1100, 8, 0x1000, 4096, -14, 0)
+    seen = trace.read_trace(state, [record], ("invalidations",), 1000, 5)
+    assert (seen.lost, seen.missed) == (2, 5)
+    assert seen.counts["faults_remote"] == 3
+    assert seen.counts["faults_remote_pages"] == 4
+    assert seen.counts["faults_failed"] == 1
+    assert "invalidations_local" not in seen.counts
+    assert [h.name for h in seen.histograms] == ["faults", "snapshots"]
+    assert seen.histograms[0].counts == (0, 0, 0, 3)
+    assert seen.histograms[1].minimum == 0
+    assert (seen.faults[0].start_ns, seen.faults[0].pages) == (100, -14)
+    reply = Reply(1, True, answer=Answer("c", "done", trace=seen))
+    assert codec.loads(Reply, codec.dumps(reply)) == reply
+
+
+def test_an_empty_trace_travels():
+    reply = Reply(1, True, answer=Answer("c", "done", trace=Trace()))
+    assert codec.loads(Reply, codec.dumps(reply)) == reply
+
+
+def test_only_what_grew_leaks():
+    """Mutation: compare with != instead of >."""
+    before, after = {"QP": 1, "MR": 2}, {"QP": 2, "MR": 1, "PD": 1}
+    assert leaks.compare(before, after) == (Leak("QP", 1, 2), Leak("PD", 0, 1))
+
+
+def test_a_swap_area_says_so_at_the_end_of_its_first_page():
+    page = prepare.swap_header(64 << 20)
+    assert len(page) == 4096
+    assert page[-10:] == b"SWAPSPACE2"
+    assert struct.unpack_from("=III", page, 1024) == (1, (64 << 20) // 4096 - 1, 0)
+
+
+def test_a_rehearsal_does_everything_once():
+    """Mutation: rehearse fewer losses: a case would read the disk for the first time."""
+    kinds = prepare.rehearsals()
+    assert {w.operation for w in kinds} == {"send", "write", "read", "compare_swap", "fetch_add"}
+    assert {w.loss.how for w in kinds} == {"none", "untouched", "dontneed", "remap", "fork", "pageout"}
+    assert {r.mapping for w in kinds for r in (w.local, w.remote)} == set(MAPPINGS)
+
+
+@pytest.mark.parametrize("mapping", MAPPINGS)
+@pytest.mark.parametrize("advice", ["dontneed", "remap"])
+def test_memory_holds_what_it_is_expected_to(mapping, advice):
+    """Real mappings of this host. Mutation: let Memory.expect_fresh do nothing."""
+    from harness.guest.faults import LOSSES
+
+    memory = Memory(Region(5000, 100, mapping), 1)
+    try:
+        assert memory.difference() == (0, "")
+        memory.fill(1)
+        LOSSES[advice].act(memory)
+        assert memory.difference() == (0, "")
+        kept = mapping == "shared" and advice == "dontneed"
+        same = memory.expected[4096:-4096] == pattern(1, 1, memory.size)[4096:-4096]
+        assert same == kept
+    finally:
+        memory.close()
+
+
+def test_a_wrong_byte_is_named():
+    """Mutation: call every wrong byte a region's."""
+    memory = Memory(Region(100, 50), 1)
+    try:
+        memory.fill(3)
+        ctypes.memset(memory.start + 99, 0xEE, 2)
+        count, first = memory.difference()
+        assert count == 2
+        assert first.startswith("region byte 99: expected ")
+        memory.fill(3)
+        ctypes.memset(memory.start - 1, 0xEE, 1)
+        assert memory.difference()[1].startswith("neighbour byte -1: ")
+    finally:
+        memory.close()
+
+
+def test_a_hole_that_is_taken_is_an_error():
+    """Mutation: map with MAP_FIXED again: whoever took the hole loses his memory."""
+    memory = Memory(Region(4096), 1)
+    try:
+        with pytest.raises(FileExistsError):
+            memory._map(memory.pages_start, 4096, 0)
+        assert memory.size == 3 * libc.PAGE_BYTES
+    finally:
+        memory.close()
+
+
+def test_draining_the_lists_needs_no_pages_and_no_rights():
+    """Mutation: pass one page: its null list is an error."""
+    libc.drain_lru()

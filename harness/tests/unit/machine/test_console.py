@@ -1,0 +1,265 @@
+"""Recorded console logs.
+
+A log under data/console begins with a comment: which kernel said it and how it was made. `# found:` lines
+after it are the fingerprints that must be found, in order. Logs are real where a stock kernel says it, else
+they say `by hand`.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.errors import Crash, GuestError, Hang, KasanReport, LeakReport, LockdepReport, Warn
+from harness.machine.console import Console, distinct, reports, scan, symptom_error
+from harness.machine.symptoms import KINDS
+from harness.values.symptom import Symptom
+
+LOGS = Path(__file__).parents[2] / "data" / "console"
+NAMES = sorted(path.stem for path in LOGS.glob("*.log"))
+
+
+def log(name):
+    """The lines of a log, and what must be found in it."""
+    lines = (LOGS / f"{name}.log").read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("# ")
+    found = [line.removeprefix("# found: ") for line in lines if line.startswith("# found: ")]
+    return [line for line in lines if not line.startswith("# ")], found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recorded_log(name):
+    """Mutation: take any row out of KINDS; let PLUMBING match nothing; drop `absorbs`."""
+    lines, found = log(name)
+    symptoms = scan(lines)
+    assert [symptom.fingerprint for symptom in symptoms] == found
+    for symptom in symptoms:
+        assert symptom.headline in [line.strip() for line in symptom.excerpt]
+        assert not any(re.match(r"\[ *\d+\.\d+\]", line) for line in symptom.excerpt)
+
+
+def test_every_kind_has_a_log():
+    """Mutation: add a row without a log."""
+    seen = {symptom.kind for name in NAMES for symptom in scan(log(name)[0])}
+    assert seen == {kind.name for kind in KINDS} - {"workqueue_lockup"}
+
+
+@pytest.mark.parametrize("name", ["clean-7.3", "clean-6.1"])
+def test_a_clean_boot_has_no_symptom(name):
+    """Mutation: let the `bug` row match `BUG` anywhere, or `warn` match `WARNING` alone."""
+    lines, _ = log(name)
+    assert len(lines) > 200
+    assert scan(lines) == ()
+
+
+@pytest.mark.parametrize("name", ["oops-null", "soft-lockup", "hung-task"])
+def test_one_bug_on_two_boots_has_one_fingerprint(name):
+    """The second boot had KASLR and two CPUs. An RCU stall is not among them: a task that runs on another
+    CPU is unwound by guess, and guessed frames are no fingerprint.
+
+    Mutation: keep the offsets in a frame."""
+    first, second = scan(log(f"{name}-7.3")[0]), scan(log(f"{name}-7.3-again")[0])
+    assert first[0].fingerprint == second[0].fingerprint
+    assert first[0].excerpt != second[0].excerpt
+
+
+SAME = [
+    "oops-null",
+    "oops-gpf",
+    "bug",
+    "warn",
+    "refcount",
+    "list-del",
+    "hung-task",
+    "soft-lockup",
+    "rcu-stall",
+]
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_one_bug_on_two_kernels_has_one_fingerprint(name):
+    """7.3 words and frames these otherwise than 6.1. Mutation: drop the new form of WARNING."""
+    assert scan(log(f"{name}-7.3")[0])[0].fingerprint == scan(log(f"{name}-6.1")[0])[0].fingerprint
+
+
+PREFIXES = [
+    "[    1.000000] ",
+    "[12345.678901][  T123] ",
+    "[    1.000000][    C0] ",
+    "<4>[    1.000000] ",
+    "",
+    "\x1b[0m[ 1.000000] ",
+]
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("end", ["", "\r"])
+def test_what_stands_around_a_message_does_not_matter(prefix, end):
+    """Mutation: forget the caller in _PREFIX."""
+    lines, found = log("oops-null-7.3")
+    bare = [re.sub(r"^\[ *\d+\.\d+\] ", "", line) for line in lines if line.startswith("[")]
+    (symptom,) = scan([prefix + line + end for line in bare])
+    assert [symptom.fingerprint] == found and symptom.excerpt[0] == symptom.headline
+
+
+def test_clones_modules_and_inline_addresses_are_one_function():
+    """Mutation: do not strip the suffixes."""
+    one = [
+        "BUG: unable to handle page fault for address: 1",
+        "Call Trace:",
+        " a_b.isra.0+0x1/0x2 [m]",
+        " c+0x1/0x2",
+    ]
+    two = ["BUG: unable to handle page fault for address: 2", "Call Trace:", " [<ffffffff81>] a_b.constprop.0.cold+0x9/0x22 [m 1234]", " ? x+0x1/0x2", " c+0x5/0x2 [n(OE)]"]  # fmt: skip  # noqa: E501
+    assert scan(one)[0].fingerprint == scan(two)[0].fingerprint == "oops page fault: a_b < c"
+
+
+def test_arm64():
+    lines = [
+        "[  5.000000] Unable to handle kernel NULL pointer dereference at virtual address 0000000000000058",
+        "[  5.000001] Mem abort info:",
+        "[  5.000002] Internal error: Oops: 0000000096000044 [#1] SMP",
+        "[  5.000003] pc : odp_demo_write+0x20/0x60 [odp_demo]",
+        "[  5.000004] lr : odp_demo_ioctl+0x14/0x40 [odp_demo]",
+        "[  5.000005] Call trace:",
+        "[  5.000006]  odp_demo_write+0x20/0x60 [odp_demo] (P)",
+        "[  5.000007]  odp_demo_ioctl+0x14/0x40 [odp_demo]",
+        "[  5.000008]  invoke_syscall+0x6c/0x100",
+        "[  5.000009]  el0t_64_sync+0x1ac/0x1b0",
+        "[  5.000010] ---[ end trace 0000000000000000 ]---",
+    ]
+    (symptom,) = scan(lines)
+    assert symptom.fingerprint == "oops NULL pointer dereference: odp_demo_write < odp_demo_ioctl"
+
+
+def test_what_programs_print_is_not_the_kernels():
+    """Mutation: take lines without timestamps where others have them."""
+    said = [
+        "BUG: my program",
+        "Kernel panic - not syncing: says a program",
+        "WARNING: CPU: 0 PID: 1 at f.c:1 f+0x1/0x2",
+    ]
+    assert scan(["[    1.000000] Run /init as init process", *said]) == ()
+    assert len(scan(said)) == 3, "a log without any timestamp is taken as it is"
+    quoted = [
+        "[    1.000000] demo: saw WARNING: at x",
+        "[    1.000000] ACPI: [Firmware Bug]: BUG: in table",
+        "[    1.0] x",
+    ]
+    assert scan(quoted) == ()
+
+
+def test_a_prompt_before_a_message_does_not_hide_it():
+    """Mutation: match the timestamp at the start of the line only."""
+    assert scan(["[    1.000000] x", "root@guest:~# [    2.000000] Kernel panic - not syncing: demo"])
+
+
+def test_a_cut_report_is_told_all_the_same():
+    lines, found = log("oops-null-7.3")
+    at = next(i for i, line in enumerate(lines) if "Call Trace" in line)
+    (symptom,) = scan(lines[: at + 1])
+    assert symptom.fingerprint == "oops NULL pointer dereference: inner_null"
+
+
+def test_distinct_keeps_the_first_of_each():
+    symptoms = scan(log("hung-task-7.3")[0])
+    assert len(symptoms) == 2 and distinct(symptoms) == symptoms[:1]
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("oops-null-7.3", Crash),
+        ("panic-init-7.3", Crash),
+        ("bug-7.3", Crash),
+        ("list-del-7.3", Crash),
+        ("slub-7.3", Crash),
+        ("hung-task-7.3", Hang),
+        ("soft-lockup-7.3", Hang),
+        ("hard-lockup", Hang),
+        ("rcu-stall-7.3", Hang),
+        ("warn-7.3", Warn),
+        ("refcount-7.3", Warn),
+        ("ubsan-shift-7.3", Warn),
+        ("oom-7.3", Warn),
+        ("kasan", KasanReport),
+        ("kfence-7.3", KasanReport),
+        ("lockdep-circular", LockdepReport),
+        ("kmemleak", LeakReport),
+        ("netdev-leak-7.3", LeakReport),
+    ],
+)
+def test_the_error_of_a_symptom(name, error):
+    """Mutation: swap the classes of two rows."""
+    symptom = scan(log(name)[0])[0]
+    raised = symptom_error(symptom)
+    assert type(raised) is error and raised.exit_status == 1
+    assert raised.headline == symptom.headline and symptom.fingerprint in raised.render()
+
+
+def test_an_unknown_kind_is_a_guest_error_still():
+    assert type(symptom_error(Symptom("from a later version", "x"))) is GuestError
+
+
+def _grow(path, lines):
+    with path.open("ab") as file:
+        file.write("".join(f"{line}\r\n" for line in lines).encode())
+
+
+def test_console_tells_each_report_once_when_it_is_whole(tmp_path):
+    """Line by line and in odd pieces of bytes. Mutation: do not keep an open report; forget the prologue."""
+    lines = [
+        line
+        for name in ("warn-7.3", "oops-null-7.3", "refcount-7.3", "panic-sysrq-7.3")
+        for line in log(name)[0]
+    ]
+    data = "".join(f"{line}\r\n" for line in lines).encode()
+    for size in (1, 7, 1000, len(data)):
+        path = tmp_path / f"{size}.log"
+        console, told = Console(path), []
+        assert console.news() == () and console.since() == () and console.tail() == ()
+        step = size if size > 1 else 97
+        for at in range(0, len(data), step):
+            with path.open("ab") as file:
+                file.write(data[at : at + step])
+            told += console.news()
+        told += console.news(settle=True)
+        assert told == list(scan(lines)) and len(told) == 4
+        assert console.news(settle=True) == ()
+
+
+def test_console_since_a_mark(tmp_path):
+    """Mutation: ignore the mark."""
+    path = tmp_path / "console.log"
+    console = Console(path)
+    _grow(path, log("warn-7.3")[0])
+    mark = console.mark()
+    assert mark == path.stat().st_size and console.since(mark) == ()
+    lines, found = log("oops-null-7.3")
+    _grow(path, lines[:30])
+    assert [symptom.kind for symptom in console.since(mark)] == ["oops"], (
+        "half a report counts when it is asked for"
+    )
+    _grow(path, lines[30:])
+    assert [symptom.fingerprint for symptom in console.since(mark)] == found
+    assert [symptom.kind for symptom in console.since()] == ["warn", "oops"]
+    assert console.tail(2)[-1] == "reboot: Power down"
+
+
+def test_bytes_that_are_no_text(tmp_path):
+    path = tmp_path / "console.log"
+    path.write_bytes(
+        b"\xff\xfe\x00[    1.000000] Kernel panic - not syncing: \xc3\x28demo\n\x80" + bytes(range(256)) * 40
+    )
+    assert [symptom.kind for symptom in Console(path).since()] == ["panic"]
+
+
+def test_a_big_log_takes_no_time():
+    """Mutation: look for the prologue through the whole log, or try every row on every line."""
+    lines = log("clean-7.3")[0] * 200 + log("warn-7.3")[0] * 200
+    started = time.monotonic()
+    assert len(list(reports(lines))) == 200
+    assert time.monotonic() - started < 20

@@ -1,0 +1,96 @@
+from pathlib import Path
+
+from harness.plan.plan import Expect, Known, Plan, Planned
+from harness.plan.session import first_difference
+from harness.plan.verdict import Seen, judge
+from harness.values.answer import Answer, DataCheck, FaultRecord, Law, Leak, Trace
+from harness.values.case import Case, Region, Workload
+from harness.values.record import Finding, Reason, Witness
+from harness.values.symptom import Symptom
+
+GOOD = Answer("x", "done", laws=(Law("faults", 2, 2, "bcc", "one a page"),), data=DataCheck(100, 0))
+
+
+def _planned(expect=None, known=()):
+    plan = Plan(Path("x.toml"), "t", (), ("7.2",), ("soft-roce",), {}, {}, expect or Expect(), known)
+    return Planned(
+        plan, "7.2", Case("x", "soft-roce", Workload("write", 1, Region(1), Region(1))), "exact", 1
+    )
+
+
+def _kinds(answer, expect=None, known=(), symptoms=(), release="7.2.13-amd64", findings=()):
+    verdict, reasons = judge(_planned(expect, known), Seen(release, answer, symptoms, Witness(findings)))
+    return verdict, [reason.kind for reason in reasons]
+
+
+def _with(**changes):
+    return Answer(**{**vars(GOOD), **changes})
+
+
+def test_each_kind_of_wrong_fails_for_its_own_reason():
+    """Mutation: leave out any one check of verdict._reasons."""
+    assert _kinds(GOOD) == ("pass", [])
+    assert _kinds(_with(laws=(Law("faults", 2, 3, "bcc", ""),))) == ("fail", ["law"])
+    assert _kinds(_with(data=DataCheck(100, 1, "byte 3"))) == ("fail", ["data"])
+    assert _kinds(_with(leaks=(Leak("qp", 0, 1),))) == ("fail", ["leak"])
+    assert _kinds(_with(status="failed", problem="WC_REM_ACCESS_ERR")) == ("fail", ["workload"])
+    assert _kinds(_with(trace=Trace(missed=1))) == ("fail", ["law"])
+    assert _kinds(GOOD, symptoms=(Symptom("warn", "WARNING: at x"),)) == ("fail", ["console"])
+    assert _kinds(GOOD, findings=(Finding("use after destroy", "cq 3", "by qp 4"),)) == ("fail", ["finding"])
+
+
+def test_card_accounts_must_balance():
+    """Mutation: ignore faults that stay open."""
+    for counters, verdict in (
+        ({"faults.raised": 3, "faults.open": 0, "faults.unknown_resumes": 0}, "pass"),
+        ({"faults.raised": 3, "faults.open": 1}, "fail"),
+        ({"faults.raised": 3, "faults.unknown_resumes": 2}, "fail"),
+    ):
+        seen = Seen("7.2.1", GOOD, witness=Witness(counters=counters))
+        assert judge(_planned(), seen)[0] == verdict
+
+
+def test_latency_bounds_use_exact_percentiles():
+    """Mutation: compare with >= or take the mean."""
+    faults = tuple(FaultRecord(0, n, 0, 0, 1, 0) for n in (10, 20, 30))
+    answer = _with(trace=Trace(faults=faults), operations_ns=(5, 6))
+    assert _kinds(answer, Expect(latency={"fault_max_ns": 30, "operation_p50_ns": 5})) == ("pass", [])
+    assert _kinds(answer, Expect(latency={"fault_max_ns": 29})) == ("fail", ["latency"])
+    assert _kinds(GOOD, Expect(latency={"fault_p50_ns": 1})) == ("fail", ["latency"])
+
+
+def test_known_must_fail_as_known_and_only_on_its_series():
+    """Mutation: let a known case pass when it passes, or excuse other failures."""
+    known = (Known("7.2", ("law", "leak"), "defect"),)
+    broken = _with(laws=(Law("faults", 2, 3, "bcc", ""),))
+    assert _kinds(broken, known=known)[0] == "known"
+    assert _kinds(GOOD, known=known)[0] == "fail"
+    assert _kinds(_with(data=DataCheck(9, 9)), known=known)[0] == "fail"
+    assert _kinds(broken, known=known, release="7.3.4-amd64")[0] == "fail"
+    assert _kinds(GOOD, known=known, release="7.23.1")[0] == "pass"
+
+
+def test_failures_of_the_machine_are_kept():
+    """Mutation: drop `failures`."""
+    verdict, reasons = judge(_planned(), Seen("7.2.1", None, failures=(Reason("console", "panic"),)))
+    assert verdict == "fail"
+    assert [reason.text for reason in reasons] == ["panic"]
+
+
+def test_panic_that_answers_our_own_question_is_no_reason():
+    """Mutation: list every symptom of a machine that hung."""
+    asked = Symptom("panic", "Kernel panic - not syncing: NMI: Not continuing")
+    before = Symptom("hung task", "INFO: task x blocked")
+    hang = (Reason("workload", "no answer"),)
+    _, reasons = judge(_planned(), Seen("7.2.1", None, (before, asked), failures=hang))
+    assert [reason.kind for reason in reasons] == ["workload", "console"]
+    _, reasons = judge(_planned(), Seen("7.2.1", None, (asked,)))
+    assert [reason.kind for reason in reasons] == ["console"]
+
+
+def test_first_difference_names_the_field():
+    """Mutation: compare only the top level."""
+    assert first_difference(GOOD, GOOD) == ""
+    assert first_difference(GOOD, _with(elapsed_ns=5)) == "elapsed_ns: 0 != 5"
+    one, two = _with(operations_ns=(1, 2)), _with(operations_ns=(1, 3))
+    assert first_difference(one, two) == "operations_ns[1]: 2 != 3"

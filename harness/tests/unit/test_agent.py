@@ -1,0 +1,43 @@
+import pytest
+
+from harness import agent
+from harness.errors import SetupError
+from harness.values import codec
+from harness.values.answer import Reply
+from harness.values.case import Order
+
+
+def test_order_has_fixed_size_and_reads_back():
+    """Mutation: leave the padding off."""
+    text = agent.encode_order(Order(7, "exec", argv=("uname",)))
+    assert len(text) == agent.ORDER_BYTES
+    number, line = text.decode().split("\n")[:2]
+    assert number == "00000007"
+    assert codec.loads(Order, line).argv == ("uname",)
+
+
+def test_order_that_does_not_fit_is_refused():
+    """Mutation: cut it."""
+    with pytest.raises(SetupError, match="carries"):
+        agent.encode_order(Order(1, "exec", argv=("x" * agent.ORDER_BYTES,)))
+
+
+def test_half_a_reply_waits_and_rubbish_is_an_error():
+    """Mutation: parse the last line although it has no end yet."""
+    line = codec.dumps(Reply(1, True))
+    assert [r.number for r in agent.decode_replies(line + "\n" + line[:20])] == [1]
+    with pytest.raises(SetupError, match="no reply"):
+        list(agent.decode_replies("Traceback (most recent call last)\n"))
+
+
+def test_bundle_is_what_the_far_side_imports():
+    """Mutation: forget a room."""
+    files = agent.bundle()
+    for path in (
+        "harness/__init__.py",
+        "harness/values/codec.py",
+        "harness/guest/__main__.py",
+        "pyroute2/__init__.py",
+    ):
+        assert path in files
+    assert not any(path.startswith("harness/plan") for path in files)

@@ -1,0 +1,30 @@
+"""Exact time: what a case answers, it answers again."""
+
+from dataclasses import replace
+
+import pytest
+
+from harness.plan.plan import load
+from harness.tests.vm.conftest import CHECKOUT, FULL
+
+
+def _first_case():
+    return next(load(CHECKOUT / "testplans" / "odp-send.toml").cases(("newest",)))
+
+
+def test_same_case_twice_gives_the_same_answer(session):
+    """Mutation: let the guest see the host's clock, or leave the guest's hashes random."""
+    record, _ = session.run(_first_case(), twice=True)
+    assert (record.verdict, record.reasons) == ("pass", ())
+    assert record.environment["clock"] == "exact"
+    again, _ = session.run(_first_case())
+    assert again.answer == record.answer
+
+
+@pytest.mark.skipif(not FULL, reason="boots a machine of its own: ODP_FULL=1")
+def test_real_time_is_found_out(session):
+    """The comparison can fail. Mutation: compare an answer with itself."""
+    record, _ = session.run(replace(_first_case(), clock="real"), twice=True)
+    assert record.verdict == "fail"
+    assert [reason.kind for reason in record.reasons] == ["exact"]
+    assert "a second run answered differently: elapsed_ns: " in record.reasons[0].text

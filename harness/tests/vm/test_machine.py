@@ -1,0 +1,117 @@
+"""A real kernel that is made to fail, and what the harness says of it."""
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from harness.errors import Crash, Hang, SetupError
+from harness.machine.console import scan
+from harness.machine.vm import Machine
+from harness.values.case import Order
+
+
+def _run(session, booted, *argv, deadline_s=60):
+    return session.studio.run(booted, Order(9, "exec", argv=argv), deadline_s)
+
+
+def test_command_runs_and_its_status_comes_back(session, booted):
+    """Mutation: answer with the status of the agent."""
+    reply = _run(session, booted, "sh", "-c", "uname -r; exit 3")
+    assert reply.exit_status == 3
+    assert reply.output.strip() == session.kernel("newest").release
+
+
+def test_panic_is_a_crash_with_its_fingerprint(session, booted):
+    """Mutation: raise the time-out or QEMU's end first."""
+    with pytest.raises(Crash, match="sysrq triggered crash") as caught:
+        _run(session, booted, "sh", "-c", "echo c > /proc/sysrq-trigger")
+    assert "sysrq_handle_crash" in caught.value.hint
+    assert any("sysrq_handle_crash" in line for line in caught.value.evidence)
+
+
+def test_killed_init_is_a_crash(session, booted):
+    """The kernel refuses to live without its first process. Mutation: drop `panic` from the table.
+
+    No signal reaches that process; a tracer that sends it to address 0 does (requests of ptrace(2): SEIZE,
+    INTERRUPT, POKEUSER of orig_rax and rip, DETACH).
+    """
+    program = """
+import ctypes as c, os
+def ptrace(request, address=0, data=0):
+    assert c.CDLL(None).ptrace(*map(c.c_long, (request, 1, address, data))) == 0
+ptrace(0x4206)
+ptrace(0x4207)
+os.waitpid(1, 0x40000000)
+ptrace(6, 120, -1)
+ptrace(6, 128, 0)
+ptrace(17)
+"""
+    with pytest.raises(Crash, match="Attempted to kill init"):
+        _run(session, booted, "python3", "-c", program)
+
+
+def test_userland_that_is_none_is_told_by_the_console(session, tmp_path):
+    """A machine that never comes up. Mutation: say only that there was no answer."""
+    disks, _ = session.studio.disks(session.kernel("newest"))
+    (tmp_path / "empty").write_bytes(bytes(1 << 20))
+    disks = replace(disks, userland=tmp_path / "empty")
+    with (
+        pytest.raises(Crash, match="Attempted to kill init") as caught,
+        _cold(session, disks, tmp_path) as machine,
+    ):
+        machine.wait(120)
+    assert any("init: no userland" in line for line in caught.value.evidence)
+
+
+def test_guest_that_says_nothing_is_a_hang_within_its_deadline(session, tmp_path):
+    """A machine that stands still from the start. Mutation: wait for the NMI's panic for ever."""
+    disks, _ = session.studio.disks(session.kernel("newest"))
+    began = time.monotonic()
+    with pytest.raises(Hang, match="within 3 s"), _cold(session, disks, tmp_path, paused=True) as machine:
+        machine.wait(3)
+    assert time.monotonic() - began < 30
+
+
+def _cold(session, disks, folder, **options):
+    studio = session.studio
+    shape = studio.shape("exact")
+    options.update(order=Order(0, "wait"), ram=folder / "ram")
+    return Machine(session.host, session.qemu, shape, disks, folder, **options)
+
+
+def test_spinning_task_is_a_hang_with_its_stack(session, booted):
+    """Mutation: do not send the NMI: no stack."""
+    with pytest.raises(Hang, match="within 6 s") as caught:
+        _run(session, booted, "python3", "-c", "while True: pass", deadline_s=6)
+    assert any("Comm: python3" in line for line in caught.value.evidence)
+
+
+def test_machine_that_powers_off_is_no_verdict_on_the_kernel(session, booted):
+    """Mutation: report every end of QEMU as a crash."""
+    with pytest.raises(SetupError, match="QEMU ended by itself"):
+        _run(session, booted, "sh", "-c", "echo o > /proc/sysrq-trigger; sleep 60")
+
+
+def test_broken_state_file_is_an_error_with_qemus_words(session, booted, tmp_path):
+    """Mutation: wait for the deadline although QEMU is gone."""
+    (tmp_path / "state").write_bytes((booted.folder / "state").read_bytes()[:5000])
+    (tmp_path / "ram").symlink_to(booted.ram)
+    broken = replace(booted, folder=tmp_path)
+    with pytest.raises(SetupError, match="QEMU ended by itself"):
+        _run(session, broken, "true")
+
+
+def test_restores_leave_the_saved_memory_alone(session, booted):
+    """Mutation: restore with share=on."""
+    before = booted.ram.stat().st_mtime_ns
+    _run(session, booted, "dd", "if=/dev/urandom", "of=/tmp/x", "bs=1M", "count=8")
+    assert booted.ram.stat().st_mtime_ns == before
+    assert _run(session, booted, "test", "-e", "/tmp/x").exit_status == 1
+
+
+def test_clean_boot_has_no_symptom(session, booted):
+    """Mutation: add a pattern that matches ordinary lines."""
+    reply = _run(session, booted, "dmesg")
+    assert "Linux version" in reply.output
+    assert scan(reply.output.splitlines()) == ()

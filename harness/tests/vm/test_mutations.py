@@ -1,0 +1,197 @@
+"""Guests that cheat: each edit of the shipped guest code makes a case fail, for its own reason.
+
+All edits travel in one bundle, each awake only in the case that has its name: one boot and one preparation
+serve them all, and the case with another name shows that the bundle is sound otherwise.
+"""
+
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from harness import agent
+from harness.plan.plan import Expect, Plan, Planned
+from harness.plan.session import Options, Session
+from harness.results.record import exit_status, read_run
+from harness.tests.vm.conftest import CHECKOUT
+from harness.values.case import Case, Loss, Region, Workload
+
+PAGES = 7
+PANICS = "odp-write/newest/soft-roce/local"
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One small edit of a shipped file: `old`, there exactly once, becomes `new`.
+
+    The case named `case` must then fail for reasons of `kind`, one of which contains `text`.
+    """
+
+    case: str
+    file: str
+    old: str
+    new: str
+    kind: str
+    text: str
+
+
+EDITS = (
+    Edit(
+        "probe-dropped",
+        "cases.py",
+        "            tracer.start(",
+        '            if case.id == "probe-dropped":\n'
+        '                tracer._bpf.detach_kprobe(event="rxe_ib_invalidate_range")\n'
+        "            tracer.start(",
+        "law",
+        "invalidations_remote: expected 2 ",
+    ),
+    Edit(
+        "page-fewer",
+        "cases.py",
+        "            posts = self.pattern.prepare(self.connection, local, remote)\n",
+        "            posts = self.pattern.prepare(self.connection, local, remote)\n"
+        '            if self.case.id == "page-fewer":\n'
+        "                from types import SimpleNamespace as Short\n"
+        "                shorter = Short(region=Short(length=local.memory.region.length - 4096))\n"
+        "                short = Short(memory=shorter, registration=local.registration)\n"
+        "                posts = self.pattern.prepare(self.connection, short, remote)\n",
+        "law",
+        f"faults_remote: expected {2 * PAGES} ",
+    ),
+    Edit(
+        "byte-flipped",
+        "cases.py",
+        "            self.pattern.moves(local.memory, remote.memory)\n",
+        "            self.pattern.moves(local.memory, remote.memory)\n"
+        '            if self.case.id == "byte-flipped" and turn == 2:\n'
+        "                __import__('ctypes').c_ubyte.from_address(remote.memory.start + 4096).value ^= 1\n",
+        "data",
+        "remote, round 2, region byte 4096: expected 00",
+    ),
+    Edit(
+        "qp-left",
+        "cases.py",
+        "        stack.callback(self.connection.close)\n",
+        '        if case.id == "qp-left":\n'
+        "            # The first of the two queue pairs, and what it hangs on.\n"
+        "            self.kept, self.connection._open = self.connection._open[:4], self.connection._open[4:]\n"
+        "        stack.callback(self.connection.close)\n",
+        "leak",
+        "QP: ",
+    ),
+    Edit(
+        "panic",
+        "cases.py",
+        "        child = self._lose()\n",
+        f'        if self.case.id in ("panic", "{PANICS}") and turn == 2:\n'
+        '            Path("/proc/sysrq-trigger").write_text("c")\n'
+        "        child = self._lose()\n",
+        "console",
+        "sysrq_handle_crash",
+    ),
+    Edit(
+        "spin",
+        "cases.py",
+        "            self._round(turn)\n",
+        '            while self.case.id == "spin" and turn == 2:\n'
+        "                pass\n"
+        "            self._round(turn)\n",
+        "workload",
+        "no answer to order",
+    ),
+)
+
+# A page that is not sent is not there either.
+ALSO = {"page-fewer": {"data"}}
+
+
+agent_bundle = agent.bundle
+
+
+def mutated():
+    """The bundle with all edits, each of which applied exactly once."""
+    files = agent_bundle()
+    for edit in EDITS:
+        path = f"harness/guest/{edit.file}"
+        text = files[path].decode()
+        assert text.count(edit.old) == 1, f"{edit.case}: {edit.old!r} is not once in {path}"
+        files[path] = text.replace(edit.old, edit.new).encode()
+    return files
+
+
+@contextmanager
+def mutants():
+    """While it lasts, machines are made of the mutated bundle."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(agent, "bundle", mutated)
+        yield
+
+
+def planned(name, deadline_s=120):
+    """A small case: two rounds of a write to PAGES absent pages."""
+    region = Region(PAGES * 4096)
+    workload = Workload("write", 2, region, region, Loss("dontneed", "remote"), mtu_bytes=4096)
+    case = Case(name, "soft-roce", workload)
+    plan = Plan(Path("mutant.toml"), "t", (), ("newest",), ("soft-roce",), {}, {}, Expect(), ())
+    return Planned(plan, "newest", case, "exact", deadline_s)
+
+
+@pytest.fixture(scope="module")
+def run_mutant(session):
+    """Runs a case on a mutated guest; a session of its own on the same cache."""
+    with Session(Options(cache=session.store.root), print) as own:
+
+        def run(name, deadline_s=120):
+            with mutants():
+                return own.run(planned(name, deadline_s))
+
+        yield run
+
+
+def test_sleeping_mutants_pass(run_mutant):
+    """The bundle is sound where no edit is awake: what fails below fails for its edit."""
+    record, console = run_mutant("sound")
+    assert (record.verdict, record.reasons) == ("pass", ()), console[-2000:]
+
+
+@pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.case)
+def test_mutant_fails_for_its_own_reason(run_mutant, session, edit):
+    """The docstring's mutation is the edit itself; the same case on the true guest passes next."""
+    record, console = run_mutant(edit.case, 20 if edit.case == "spin" else 120)
+    kinds = {reason.kind for reason in record.reasons}
+    assert record.verdict == "fail", record.reasons
+    assert kinds - ALSO.get(edit.case, set()) == {edit.kind}, record.reasons
+    assert any(edit.text in reason.text for reason in record.reasons), record.reasons
+    if edit.case == "panic":
+        assert record.symptoms[0].fingerprint.startswith("panic sysrq triggered crash: sysrq_handle_crash")
+    if edit.case == "spin":
+        assert record.wall_s < 60
+        assert "Comm: python3" in console
+    record, _ = session.run(planned(edit.case))
+    assert (record.verdict, record.reasons) == ("pass", ())
+
+
+def test_other_cases_run_after_a_panic(session, run_mutant, tmp_path):
+    """Mutation: let a crash end the run: no record of the cases after it."""
+    program = (
+        "import sys; from harness.tests.vm.test_mutations import mutants; from harness.cli import main\n"
+        "with mutants(): sys.exit(main())"
+    )
+    argv = [sys.executable, "-c", program, "run", "--cache", str(session.store.root)]
+    argv += ["--results", str(tmp_path / "r"), "testplans/odp-write.toml", "testplans/odp-mixed.toml"]
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    done = subprocess.run(argv, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 1, done.stdout + done.stderr
+    records = {record.case.id: record for record in read_run(tmp_path / "r").records}
+    assert {name for name, record in records.items() if record.verdict != "pass"} == {PANICS}
+    assert len(records) == 5
+    assert [reason.kind for reason in records[PANICS].reasons] == ["console"]
+    assert "sysrq_handle_crash" in (tmp_path / "r" / records[PANICS].log).read_text()
+    assert exit_status(list(records.values())) == 1
+    assert f"fail  {PANICS}" in done.stdout
+    assert "FAILED: 4 passed, 1 failed" in done.stdout
