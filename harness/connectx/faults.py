@@ -32,6 +32,7 @@ AGAIN_MOST = 1024
 """Faults of one operation without a byte of progress until it fails: a driver that resumes without
 mapping."""
 
+AGAIN_S = 0.001
 PAGE = 4096
 MTU_MOST = 4096
 
@@ -75,6 +76,9 @@ class Faults:
             )
             return False
         event, sub_type, fault = self._event(operation, side, absent)
+        if fault.key in self.open:  # without tokens a queue has one fault of a kind at a time
+            self._hca.timers.after(AGAIN_S, operation.qp, lambda: self._hca.requester.wake(operation.qp))
+            return True
         self.open[fault.key] = fault
         operation.fault = fault
         if not self._hca.events.post(eqe.PAGE_FAULT, event, sub_type):

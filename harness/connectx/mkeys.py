@@ -1,4 +1,4 @@
-"""Memory keys: what they grant, where their bytes are, how UMR changes them.
+"""Memory keys: what they grant and where their bytes are. How UMR changes them is in `umr.py`.
 
 A key is {index, variant byte}; its context is `mkc` of mlx5_ifc.h, its translation a list of octowords: MTT
 (8 bytes, address with read and write bits), KLM and KSM (16 bytes, length or nothing, key, address).
@@ -7,17 +7,15 @@ A key is {index, variant byte}; its context is `mkc` of mlx5_ifc.h, its translat
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from harness.connectx.judge import Thing
-from harness.wire import cqe
 
 if TYPE_CHECKING:
     from harness.connectx.hca import Hca
     from harness.wire.ifc import View
-    from harness.wire.wqe import UmrControl
 
 OCTOWORD = 16
 MTT_READ, MTT_WRITE = 1, 2
@@ -29,6 +27,9 @@ NULL_KEY = 0x700
 """Keys that exist without being created. Ref: Linux 7.2 ifc query_special_contexts_out: resd_lkey,
 null_mkey."""
 
+REPEAT_BLOCK = 0x400
+"""In the place of a key: the list is a repeat block. Ref: rdma-core 56 providers/mlx5/wqe.h."""
+
 MAX_DEPTH = 4
 
 _FIELDS = """free umr_en a rw rr lw lr access_mode_1_0 access_mode_4_2 qpn mkey_7_0 length64 bsf_en
@@ -37,27 +38,6 @@ en_rinval pd
     relaxed_ordering_read small_fence_on_rdma_read_response sync_umr"""
 FIELDS = tuple(_FIELDS.split())
 """Fields of `mkc` that a key keeps; one that this kernel's header lacks is 0."""
-
-MASK_FIELDS: dict[int, tuple[str, ...]] = {
-    0: ("len", "length64"),
-    1: ("log_page_size",),
-    6: ("start_addr",),
-    7: ("pd",),
-    8: ("en_rinval",),
-    12: ("bsf_en",),
-    13: ("mkey_7_0",),
-    14: ("qpn",),
-    17: ("lr",),
-    18: ("lw",),
-    19: ("rr",),
-    20: ("rw",),
-    21: ("a",),
-    23: ("small_fence_on_rdma_read_response",),
-    25: ("relaxed_ordering_write",),
-    29: ("free",),
-    47: ("relaxed_ordering_read",),
-}
-"""What a bit of the UMR's mkey mask changes. Ref: Linux 7.2 include/linux/mlx5/device.h, MLX5_MKEY_MASK_*."""
 
 
 class Refused(Exception):
@@ -119,7 +99,7 @@ def key_fields(context: View) -> dict[str, int]:
 
 
 class Keys:
-    """All keys of a card: access checks, translation, UMR."""
+    """All keys of a card: access checks and translation."""
 
     def __init__(self, hca: Hca) -> None:
         self._hca = hca
@@ -223,61 +203,11 @@ class Keys:
                 return None
         raise Refused(syndrome, f"key {key.value:#x} has no entry for {va:#x}")
 
-    def umr(
-        self, number: int, control: UmrControl, segment: View, listed: bytes, pd: int | None = None
-    ) -> None:
-        """Do what a UMR asks. Raises Refused(MW_BIND) when a state that it checks is another, with a finding.
-
-        Ref: Linux 7.2 drivers/infiniband/hw/mlx5/umr.c; include/linux/mlx5/device.h MLX5_UMR_*.
-        """
-        key: Key | None = self._hca.judge.table("mkey").get(number >> 8)
-        if key is None:
-            self._hca.judge.missing("mkey", number >> 8, "UMR")
-            raise Refused(cqe.MW_BIND, f"no key {number:#x}")
-        if pd is not None and key.fields["pd"] != pd:
-            raise Refused(cqe.MW_BIND, f"key {number:#x} is of PD {key.fields['pd']}, not {pd}")
-        self._check_state(key, control)
-        mask = control.mkey_mask
-        offset = (control.offset_high << 16 | control.offset_low) if control.translation_offset else 0
-        if listed:
-            self._check_list(key, offset, len(listed), segment, mask)
-        for bit, names in MASK_FIELDS.items():
-            if mask >> bit & 1:
-                for name in names:
-                    key.fields[name] = segment.get(name)
-        if listed:
-            end = offset * OCTOWORD + len(listed)
-            if len(key.table) < end:
-                key.table.extend(bytes(end - len(key.table)))
-            key.table[offset * OCTOWORD : end] = listed
-            key.always = False
-
     def invalidate(self, value: int, pd: int | None) -> None:
         """A send with invalidate arrived: the key becomes free if it allows that."""
         key = self._hca.judge.table("mkey").get(value >> 8)
         if key is not None and key.fields["en_rinval"] and pd in (None, key.fields["pd"]):
             key.fields["free"] = 1
-
-    def _check_state(self, key: Key, control: UmrControl) -> None:
-        free = key.fields["free"]
-        wrong = (
-            "free" if control.check_free and free else "in use" if control.check_not_free and not free else ""
-        )
-        if not wrong and not key.fields["umr_en"]:
-            raise Refused(cqe.MW_BIND, f"key {key.value:#x} does not allow UMR")
-        if wrong:
-            self._hca.judge.find("free-key-in-use", f"mkey {key.number:#x}", f"UMR of a key that is {wrong}")
-            raise Refused(cqe.MW_BIND, f"key {key.value:#x} is {wrong}")
-
-    def _check_list(self, key: Key, offset: int, size: int, segment: View, mask: int) -> None:
-        """Lists are padded to 64 bytes, a key's size is not."""
-        room = key.fields["translations_octword_size"] + 3 & ~3
-        if room and offset * OCTOWORD + size > room * OCTOWORD:
-            self._hca.judge.find(
-                "bad-value",
-                f"mkey {key.number:#x}",
-                f"UMR list to octoword {offset + size // OCTOWORD} of {room}",
-            )
 
 
 def _append(spans: list[Span], address: int, length: int) -> None:
@@ -305,10 +235,25 @@ def _entries(key: Key, va: int, syndrome: int) -> Iterable[tuple[int, int, int]]
             inside = 0
         return
     skip = va - fields["start_addr"]
-    for index in range(count):
-        length, entry_key, entry_va = struct.unpack_from(">IIQ", table, OCTOWORD * index)
+    for length, entry_key, entry_va in _pieces(table, count):
         if skip >= length:
             skip -= length
             continue
         yield entry_key, entry_va + skip, length - skip
         skip = 0
+
+
+def _pieces(table: bytearray, count: int) -> Iterator[tuple[int, int, int]]:
+    """Entries of a KLM list as (length, key, address); a repeat block stands for all its rounds.
+
+    Ref: rdma-core 56 providers/mlx5/wqe.h, mlx5_wqe_umr_repeat_block_seg and mlx5_wqe_umr_repeat_ent_seg.
+    """
+    if count and struct.unpack_from(">I", table, 4)[0] == REPEAT_BLOCK:
+        rounds, entries = struct.unpack_from(">I2xH", table, 8)
+        for number in range(rounds):
+            for index in range(1, min(entries, count - 1) + 1):
+                stride, length, entry_key, entry_va = struct.unpack_from(">HHIQ", table, OCTOWORD * index)
+                yield length, entry_key, entry_va + number * stride
+        return
+    for index in range(count):
+        yield struct.unpack_from(">IIQ", table, OCTOWORD * index)

@@ -190,11 +190,15 @@ class Completions:
         if queue.armed:
             self._notify(queue)
 
+    def unread(self, queue: CompletionQueue) -> int:
+        """Entries that the driver has not consumed, by its doorbell record."""
+        consumer = int.from_bytes(self._hca.memory.read(queue.record, 4), "big") & COUNTER_MASK
+        return (queue.producer - consumer) & COUNTER_MASK
+
     def _room(self, queue: CompletionQueue) -> bool:
         if queue.overrun_ignored:
             return True
-        consumer = int.from_bytes(self._hca.memory.read(queue.record, 4), "big") & COUNTER_MASK
-        if (queue.producer - consumer) & COUNTER_MASK < 1 << queue.log_size:
+        if self.unread(queue) < 1 << queue.log_size:
             return True
         queue.broken = True
         self._hca.judge.find(

@@ -74,6 +74,18 @@ class Responder:
                 return queue.pd
         return target.pd
 
+    def remote_pd(self, operation: Operation, target: QueuePair) -> int | None:
+        """The PD that remote keys must be of: XRC's is that of the SRQ a message names.
+
+        An XRC target QP of mlx5_ib has a PD of the driver's own. Ref: Linux 7.2
+        drivers/infiniband/hw/mlx5/qp.c.
+        """
+        if operation.xrc_srqn is not None:
+            queue: SharedQueue | None = self._hca.judge.table("srq").get(operation.xrc_srqn)
+            if queue is not None:
+                return queue.pd
+        return target.pd
+
     def take(self, target: QueuePair, operation: Operation) -> Receive | None:
         """The next receive WQE for a message, None when none is posted."""
         srqn = operation.xrc_srqn if operation.qp.service == XRC else target.srq

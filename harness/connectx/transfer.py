@@ -114,7 +114,8 @@ class Transfer:
                 address = operation.remote.address + operation.done & MASK_64
                 piece = Segment(operation.remote.rkey, address, left)
                 need = "rw" if operation.opcode in WRITES else "rr"
-                return self._side([piece], target.pd, need, cqe.REMOTE_ACCESS, left)
+                pd = self._hca.responder.remote_pd(operation, target)
+                return self._side([piece], pd, need, cqe.REMOTE_ACCESS, left)
             assert operation.receive is not None
             pieces = rest_of(operation.receive.segments, operation.done)
             pd = self._hca.responder.receive_pd(operation.receive, target)
@@ -159,9 +160,9 @@ class Transfer:
             raise RemoteRefused(cqe.REMOTE_INVALID_REQUEST, 0, f"atomic at {address:#x}")
         if operation.answer is None:
             try:
-                there = self._side(
-                    [Segment(operation.remote.rkey, address, 8)], target.pd, "a", cqe.REMOTE_ACCESS, 8
-                )
+                word = Segment(operation.remote.rkey, address, 8)
+                pd = self._hca.responder.remote_pd(operation, target)
+                there = self._side([word], pd, "a", cqe.REMOTE_ACCESS, 8)
             except Refused as refusal:
                 raise RemoteRefused(cqe.REMOTE_ACCESS, 0, refusal.why) from refusal
             if there.absent is not None:

@@ -255,7 +255,8 @@ class Layouts:
         if not self._opcodes:
             prefix = "MLX5_CMD_OP_"
             pairs = ((v, k[len(prefix) :]) for k, v in self.values.items() if k.startswith(prefix))
-            self._opcodes = {number: name for number, name in pairs if name != "MAX"}
+            ranges = ("MAX", "GENERAL_", "MOD_")  # not commands
+            self._opcodes = {number: name for number, name in pairs if not name.startswith(ranges)}
         return self._opcodes
 
 

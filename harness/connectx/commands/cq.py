@@ -76,6 +76,9 @@ class CqCommands(Commands):
             return
         context = request.at("cq_context")
         ring, entry_size = self._ring(request, context)
+        unread = self.hca.completions.unread(queue)
+        if unread >= min(1 << queue.log_size, 1 << context["log_cq_size"]):
+            raise FirmwareError(Status.BAD_SIZE_OUTS_CQES, why=f"{unread} entries are not read yet")
         self.hca.completions.push(queue, cqe.Cqe.new(opcode=cqe.RESIZE))
         queue.ring, queue.entry_size, queue.log_size = ring, entry_size, context["log_cq_size"]
         kept = self.hca.layouts["cqc"].view(queue.context)

@@ -25,8 +25,7 @@ class MkeyCommands(Commands):
         if size > len(listed):
             raise FirmwareError(Status.BAD_INPUT_LENGTH, why=f"{size} bytes of translation announced")
         always = not request["pg_access"]
-        table = bytearray(fields["translations_octword_size"] * OCTOWORD if size else 0)
-        table[:size] = listed[:size]
+        table = bytearray(listed[:size])
         key = Key(self.hca.judge.number("mkey"), fields, table, always)
         if always and key.mode == MTT:
             _all_present(table)

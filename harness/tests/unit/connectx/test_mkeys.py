@@ -163,7 +163,7 @@ def test_umr_enables_a_pool_key_by_list(rig):
 
 
 def test_umr_zaps_and_revokes(rig):
-    """Zeros make pages absent, FREE makes the key unusable. Mutation: skip FREE in mkeys.MASK_FIELDS."""
+    """Zeros make pages absent, FREE makes the key unusable. Mutation: skip FREE in umr.MASK_FIELDS."""
     key = mtt_key(rig, *[0x5000 | 3] * 8)
     rig.qp.umr(key, FREE | OFFSET | INLINE, 0, listed=bytes(64))
     assert rig.status() == 0 and rig.access(key, VA, 1)[1] is not None
@@ -175,7 +175,7 @@ def test_umr_zaps_and_revokes(rig):
 
 @pytest.mark.parametrize(("free", "flag"), [(1, FREE), (0, NOT_FREE)])
 def test_umr_of_a_key_in_the_wrong_state_fails_and_breaks_the_queue(rig, free, flag):
-    """Mutation: skip Keys._check_state."""
+    """Mutation: skip umr._check_state."""
     key = rig.create_mkey(bytes(64), **ALL, free=free, access_mode_1_0=MTT)
     rig.qp.umr(key, flag | INLINE, 0, listed=bytes(64))
     rig.qp.post(0, completion=0)
@@ -186,10 +186,11 @@ def test_umr_of_a_key_in_the_wrong_state_fails_and_breaks_the_queue(rig, free, f
 
 
 def test_umr_outside_its_key_is_found(rig):
-    """Mutation: let a list grow the key without a word."""
+    """Mutation: let a list grow the key, for ever."""
     key = rig.create_mkey(free=0, **ALL, access_mode_1_0=MTT, octowords=4)
     rig.qp.umr(key, FREE | OFFSET | INLINE, 0, listed=bytes(64), offset=2)
-    assert rig.kinds() == ["bad-value"]
+    assert rig.kinds() == ["bad-value"] and rig.status() == cqe.MW_BIND
+    assert len(rig.card.hca.judge.table("mkey")[key >> 8].table) == 0
 
 
 def test_query_mkey_gives_context_and_list(rig):
@@ -198,3 +199,14 @@ def test_query_mkey_gives_context_and_list(rig):
     entry = reply.at("memory_key_mkey_entry")
     assert (entry["start_addr"], entry["len"], entry["lw"], entry["pd"]) == (VA, 8192, 1, rig.pd)
     assert bytes(reply.bytes("bsf0_klm0_pas_mtt0_1")) == mtts(0x5000 | 3, 0x6000 | 1)
+
+
+def test_a_repeat_block_interleaves(rig):
+    """Mutation: advance by the length instead of the stride."""
+    inner = mtt_key(rig, 0x5000 | 3)
+    block = struct.pack(">IIIHH", 12, 0x400, 3, 0, 2)
+    block += struct.pack(">HHIQ", 32, 8, inner, VA) + struct.pack(">HHIQ", 16, 4, inner, VA + 0x800)
+    key = rig.create_mkey(block, **ALL, access_mode_1_0=KLM, start_addr=0, len=36)
+    spans, absent = rig.access(key, 4, 24)
+    assert absent is None
+    assert spans == [Span(0x5004, 4), Span(0x5800, 4), Span(0x5020, 8), Span(0x5810, 4), Span(0x5040, 4)]

@@ -124,6 +124,21 @@ def test_resize_ends_the_old_ring_and_begins_the_new(driver):
     assert driver.command("QUERY_CQ", cqn=cqn)["cq_context.log_cq_size"] == 5
 
 
+def test_a_queue_does_not_shrink_below_what_is_unread(driver):
+    """Mutation: let the RESIZE entry overrun the ring."""
+    eqn, _ = driver.create_eq()
+    cqn, _, _ = driver.create_cq(eqn, log_size=3)
+    qp = driver.create_qp(cqn)
+    driver.to_rts(qp.number)
+    for _ in range(4):
+        qp.post(wqe.NOP)
+    with pytest.raises(CommandFailed) as caught:
+        driver.command(
+            "MODIFY_CQ", op_mod=1, cqn=cqn, extra=driver.pas(driver.page(), 1), cq_context__log_cq_size=1
+        )
+    assert caught.value.status == 0x40 and driver.card.findings() == []
+
+
 def test_a_page_list_too_short_is_refused(driver):
     """Mutation: take what is listed and index past it later."""
     with pytest.raises(CommandFailed):
