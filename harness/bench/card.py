@@ -37,7 +37,7 @@ from harness.wire import ifc
 from harness.wire.ifc import Layouts
 
 DEADLINE_S = 300.0
-OBJECT_ROUNDS = 25
+ROUNDS = 25
 REPEATS = 3
 _DOORBELL = 0x18  # the command doorbell. Ref: Linux 7.2 include/linux/mlx5/device.h, struct mlx5_init_seg
 
@@ -144,8 +144,8 @@ class CardTimes:
     """Medians of `restores` restores and 5 loads; `commands` as `summary`, `accesses` as `access_times` give them.
 
     `restore_to_verbs_s` is from the start of the restore until the agent has opened the verbs device and asked
-    for its capabilities; `restore_parts_s` says where it went. `repeats` has, for each clock, the guest's times
-    of rounds of objects made and destroyed after each of a few restores, and which of them were all equal.
+    for its capabilities; `restore_parts_s` says where it went. `repeats` has, for each kind of work and clock,
+    the guest's times of its rounds after each of a few restores, and which of them were all equal.
     """
 
     kernel: str
@@ -162,7 +162,8 @@ class CardTimes:
     def plain(self) -> dict[str, object]:
         """For --json: the figures of commands and accesses at the top."""
         whole = dataclasses.asdict(self)
-        return {**whole, **whole.pop("commands"), **whole.pop("accesses")}
+        commands, accesses = whole.pop("commands"), whole.pop("accesses")
+        return {**whole, **accesses, **commands}
 
 
 def measure(
@@ -247,20 +248,21 @@ def _restore(
 def _repeats(session: Session, series: str, kernel: Kernel, device: Device) -> tuple[dict[str, Any], bytes]:
     """Guest times of the same work after a few restores in counted time, and one conversation of it."""
     region = Region(4 * 4096)
-    case = Case("bench-card", device.name, Workload("objects", OBJECT_ROUNDS, region, region))
-    order = Order(CASE, "case", device.name, case)
     _, exact = session.prepared(series, device.name, "exact")
-    found, conversation = {}, b""
-    for clock in ("exact", "paced"):
+    found: dict[str, Any] = {}
+    conversation = b""
+    for clock, operation in itertools.product(("exact", "paced"), ("write", "objects")):
         snapshot = dataclasses.replace(exact, shape=dataclasses.replace(exact.shape, clock=clock))
+        case = Case("bench-card", device.name, Workload(operation, ROUNDS, region, region))
+        order = Order(CASE, "case", device.name, case)
         answers = []
         for number in range(REPEATS):
-            session.say(f"{clock} time: restore {number + 1} of {REPEATS}")
+            session.say(f"{operation} in {clock} time: restore {number + 1} of {REPEATS}")
             reply, conversation = _restore(session, snapshot, kernel, device, order, defaultdict(list))
             if reply.answer is None or reply.answer.status != "done":
                 raise SetupError("the work failed", [reply.answer.problem if reply.answer else reply.problem])
             answers.append(reply.answer)
-        found[clock] = _compared(answers)
+        found[f"{operation}_{clock}"] = _compared(answers)
     return found, conversation
 
 

@@ -17,6 +17,7 @@ from harness.guest.problems import Unsupported, WorkFailed
 
 MODULES = ("mlx5_core", "mlx5_ib", "ib_uverbs", "zram")
 DRIVER = "mlx5_core"
+PROVIDER = "libmlx5.so.1"
 # The last one first: mlx5_ib uses mlx5_core.
 UNLOAD = ("mlx5_ib", "mlx5_core")
 _INFINIBAND = Path("/sys/class/infiniband")

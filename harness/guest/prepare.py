@@ -6,6 +6,7 @@ once, so code, bytecode and kernel paths are in memory. That is what makes a res
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import platform
@@ -49,6 +50,7 @@ class Prepared:
         else:
             # The card comes after the snapshot; what it can do is known then.
             load_modules(mlx5.MODULES, self.facts)
+            load_provider(mlx5.PROVIDER, self.facts)
             self.nldev = nldev.NlDev()
             self.facts["swap"] = swap_on()
         gc.collect()
@@ -133,6 +135,17 @@ def load_modules(names: Tuple[str, ...], facts: Dict[str, str]) -> None:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
         if done.returncode:
             facts[f"module {name}"] = done.stderr.decode(errors="replace").strip()
+
+
+def load_provider(name: str, facts: Dict[str, str]) -> None:
+    """Load a device's verbs library now, for every case to find it: without it libibverbs loads all there are.
+
+    Ref: rdma-core 56 libibverbs/init.c, ibverbs_get_device_list
+    """
+    try:
+        ctypes.CDLL(name)
+    except OSError as error:
+        facts[f"provider {name}"] = str(error)
 
 
 def swap_header(size_bytes: int) -> bytes:
