@@ -97,10 +97,8 @@ EDITS = (
     Edit(
         "spin",
         "cases.py",
-        "            self._round(turn)\n",
-        '            while self.case.id == "spin" and turn == 2:\n'
-        "                pass\n"
-        "            self._round(turn)\n",
+        "        child = self._lose()\n",
+        '        while self.case.id == "spin" and turn == 2:\n            pass\n        child = self._lose()\n',
         "workload",
         "no answer to order",
     ),
@@ -119,8 +117,10 @@ def mutated():
     for edit in EDITS:
         path = f"harness/guest/{edit.file}"
         text = files[path].decode()
-        assert text.count(edit.old) == 1, f"{edit.case}: {edit.old!r} is not once in {path}"
-        files[path] = text.replace(edit.old, edit.new).encode()
+        assert text.count("\n" + edit.old) == 1, f"{edit.case}: {edit.old!r} is not once in {path}"
+        text = text.replace(edit.old, edit.new)
+        compile(text, path, "exec")
+        files[path] = text.encode()
     return files
 
 
@@ -182,7 +182,7 @@ def test_other_cases_run_after_a_panic(session, run_mutant, tmp_path):
         "import sys; from harness.tests.vm.test_mutations import mutants; from harness.cli import main\n"
         "with mutants(): sys.exit(main())"
     )
-    argv = [sys.executable, "-c", program, "run", "--cache", str(session.store.root)]
+    argv = [sys.executable, "-c", program, "run", "-j", "1", "--cache", str(session.store.root)]
     argv += ["--results", str(tmp_path / "r"), "testplans/odp-write.toml", "testplans/odp-mixed.toml"]
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     done = subprocess.run(argv, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=600)
