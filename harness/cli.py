@@ -6,7 +6,6 @@ import argparse
 import json
 import math
 import os
-import re
 import signal
 import sys
 import termios
@@ -20,22 +19,25 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import __version__
-from harness.bench import boot, exact
+from harness.bench import boot, card, exact
+from harness.device import emulated
 from harness.errors import HarnessError, SetupError, Unsupported, UsageError
 from harness.kernel.packages import SERIES
 from harness.machine.doctor import examine
-from harness.plan import plugin
+from harness.plan import caps, plugin
 from harness.plan.plan import load
+from harness.plan.progress import Progress
 from harness.plan.session import Options, Session, find_folder
-from harness.results.live import View, open_view
-from harness.results.record import exit_status, read_record, read_run
+from harness.results.live import open_view
+from harness.results.record import exit_status, read_run
 from harness.results.reports import write_reports
-from harness.store import Store, default_root
+from harness.store import Store, default_root, parse_size
 from harness.values.case import Order
 
 EXIT_INTERRUPTED = 130
 # Order numbers are just newer than a snapshot's own.
 SHELL = 9
+JSON = "print one JSON object and nothing else on stdout"
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -99,15 +101,33 @@ def _parser() -> argparse.ArgumentParser:
     shell = verb("shell", _shell, "A prepared machine, interactive; `exit` ends it.")
     shell.add_argument("--kernel", default="newest", metavar="SERIES")
     shell.add_argument("--device", default="soft-roce")
-    bench = verb("bench", _bench, "Measure one claim of speed, as ratios of one run.")
-    bench.add_argument("name", choices=("boot", "exact"))
-    bench.add_argument("--json", action="store_true", help="print one JSON object and nothing else on stdout")
-    bench.add_argument("--rounds", type=int, help="how often (boot: 7, exact: 10)")
-    bench.add_argument("--kernel", default="newest", metavar="SERIES")
-    bench.add_argument(
-        "--plan", type=Path, help="for exact: the plan whose first case is run (default: odp-write)"
-    )
+    words = "What a device can do on demand: as verbs say, and as a card's firmware states."
+    asked = verb("caps", _caps, words)
+    asked.add_argument("--device", default="connectx-5")
+    asked.add_argument("--kernel", default="newest", metavar="SERIES")
+    asked.add_argument("--json", action="store_true", help=JSON)
+    _add_card(verb("card", _card, "An emulated card for anybody's QEMU; prints the options to give to QEMU."))
+    _add_bench(verb("bench", _bench, "Measure one claim of speed, as ratios of one run."))
     return parser
+
+
+def _add_card(card: argparse.ArgumentParser) -> None:
+    card.add_argument("--model", default="connectx-5", help=f"one of {', '.join(emulated.MODELS)}")
+    card.add_argument("--socket", type=Path, required=True, help="where QEMU connects")
+    card.add_argument("--control", type=Path, help="rules in, findings out (default: SOCKET.control)")
+    card.add_argument("--headers", type=Path, help="include/ of the guest's kernel (default: of --kernel)")
+    card.add_argument("--kernel", default="newest", metavar="SERIES")
+    card.add_argument("--log", type=Path, help="write the conversation there (.gz: compressed)")
+
+
+def _add_bench(bench: argparse.ArgumentParser) -> None:
+    bench.add_argument("name", choices=("boot", "card", "exact"))
+    bench.add_argument("--json", action="store_true", help=JSON)
+    bench.add_argument("--rounds", type=int, help="how often (boot: 7, card: 5, exact: 10)")
+    bench.add_argument("--kernel", default="newest", metavar="SERIES")
+    bench.add_argument("--device", default="connectx-5", help="for card: the model")
+    plan = "for exact: the plan whose first case is run (default: odp-write)"
+    bench.add_argument("--plan", type=Path, help=plan)
 
 
 def _add_run(run: argparse.ArgumentParser) -> None:
@@ -134,20 +154,12 @@ def _add_run(run: argparse.ArgumentParser) -> None:
 
 
 def _options(arguments: argparse.Namespace) -> Options:
-    limit = _size(arguments.cache_limit) if arguments.cache_limit else None
+    limit = parse_size(arguments.cache_limit) if arguments.cache_limit else None
     return Options(arguments.cache, limit, arguments.mirror, arguments.image, arguments.vm_images)
 
 
 def _session(arguments: argparse.Namespace) -> Session:
     return Session(_options(arguments), lambda line: err.print(f"… {line}", style="dim", markup=False))
-
-
-def _size(text: str) -> int:
-    """Bytes of a size as people write it: 500M, 5G."""
-    match = re.fullmatch(r"(\d+)([KMGT]?)(i?B)?", text.strip(), re.I)
-    if not match:
-        raise UsageError(f"{text!r} is no size", hint="as 500M or 5G")
-    return int(match.group(1)) << {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[match.group(2).upper()]
 
 
 def _kernel(arguments: argparse.Namespace) -> int:
@@ -188,7 +200,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 def _cache(arguments: argparse.Namespace) -> int:
     store = Store(arguments.cache or default_root())
     if arguments.prune:
-        for entry in store.prune(_size(arguments.prune)):
+        for entry in store.prune(parse_size(arguments.prune)):
             out.print(f"removed {entry.kind}/{entry.key} ({entry.size_bytes >> 20} MiB)", markup=False)
     table = Table("kind", "entries", "MiB", title=str(store.root))
     sizes: dict[str, list[int]] = {}
@@ -223,11 +235,38 @@ def _shell(arguments: argparse.Namespace) -> int:
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, terminal)
 
 
+def _caps(arguments: argparse.Namespace) -> int:
+    with _session(arguments) as session:
+        found = caps.ask(session, arguments.kernel, arguments.device)
+    if arguments.json:
+        sys.stdout.write(json.dumps(found.plain()) + "\n")
+        return 0
+    schemes = [f"firmware, {name} scheme" + ("*" * (name == found.scheme)) for name in found.firmware]
+    title = f"on-demand paging of {found.device} on {found.kernel}, there {found.rdma_device}"
+    table = Table("", "verbs", *schemes, title=title, caption="* what the driver chose" if schemes else None)
+    for row, words in found.verbs.items():
+        table.add_row(
+            row, *(" ".join(w) or "-" for w in (words, *(f.get(row, ()) for f in found.firmware.values())))
+        )
+    out.print(table)
+    return 0
+
+
+def _card(arguments: argparse.Namespace) -> int:
+    headers = arguments.headers
+    if headers is None:
+        with _session(arguments) as session:
+            headers = session.kernel(arguments.kernel).headers / "include"
+    return emulated.serve(arguments.model, arguments.socket, headers, arguments.control, arguments.log)
+
+
 def _bench(arguments: argparse.Namespace) -> int:
     with _session(arguments) as session:
         result: Any
         if arguments.name == "boot":
             result = boot.measure(session, arguments.kernel, arguments.rounds or 7)
+        elif arguments.name == "card":
+            result = card.measure(session, arguments.kernel, arguments.device, arguments.rounds or 5)
         else:
             path = arguments.plan or find_folder("testplans", None) / "odp-write.toml"
             planned = next(load(path).cases((arguments.kernel,)))
@@ -243,35 +282,6 @@ def _bench(arguments: argparse.Namespace) -> int:
     return 0
 
 
-class _Progress:
-    """pytest plugin of `run`: hands what happens to a view, in this process also for cases run by workers."""
-
-    def __init__(self, view: View) -> None:
-        self.view = view
-
-    def pytest_configure(self, config: pytest.Config) -> None:
-        """Lines of progress go to the view."""
-        config.stash[plugin.SAY] = self.view.progress
-
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """How many cases there are."""
-        if session.items:
-            self.view.expect(len(session.items))
-
-    def pytest_runtest_logstart(self, nodeid: str) -> None:
-        """A case starts."""
-        file, _, name = nodeid.partition("::")
-        self.view.case_started(f"{Path(file).stem}/{name}")
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """A case has a record."""
-        path = dict(report.user_properties).get(plugin.RECORD)
-        if report.when == "call" and path:
-            self.view.case_finished(read_record(Path(str(path))))
-        elif report.failed:
-            self.view.note(report.longreprtext)
-
-
 def _run(arguments: argparse.Namespace) -> int:
     plans = arguments.plans or [find_folder("testplans", None)]
     for path in plans:
@@ -283,7 +293,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.list:
         return _list(arguments, plans)
     with open_view(out) as view:
-        status = pytest.main(_pytest_arguments(arguments, plans, directory), plugins=[_Progress(view)])
+        status = pytest.main(_pytest_arguments(arguments, plans, directory), plugins=[Progress(view)])
         if status == pytest.ExitCode.USAGE_ERROR:
             return 2
         if not (directory / "records").is_dir():
@@ -302,7 +312,7 @@ def _pytest_arguments(arguments: argparse.Namespace, plans: list[Path], director
     given += [f"--kernel={series}" for series in arguments.kernel]
     given += [f"--device={device}" for device in arguments.device]
     if arguments.cache_limit:
-        given += [f"--cache-limit={_size(arguments.cache_limit)}"]
+        given += [f"--cache-limit={parse_size(arguments.cache_limit)}"]
     for name in ("cache", "mirror", "vm_images", "time"):
         value = getattr(arguments, name)
         given += [f"--{name.replace('_', '-')}={value}"] if value is not None else []

@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import SetupError
+from harness.errors import SetupError, UsageError
 
 DEFAULT_LIMIT_BYTES = 30 << 30
 # Folders beside the entries: not built by us, or not to be pulled away.
@@ -45,6 +46,14 @@ def default_root() -> Path:
     if given:
         return Path(given)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "odp-harness"
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size as people write it: 500M, 5G."""
+    match = re.fullmatch(r"(\d+)([KMGT]?)(i?B)?", text.strip(), re.IGNORECASE)
+    if not match:
+        raise UsageError(f"{text!r} is no size", hint="as 500M or 5G")
+    return int(match.group(1)) << {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[match.group(2).upper()]
 
 
 def digest(*parts: Any) -> str:

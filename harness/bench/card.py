@@ -1,12 +1,17 @@
-"""How long the emulated card takes: commands in the model, accesses over the socket. No VM."""
+"""How long the emulated card takes: reading layouts, commands in the model, accesses over the socket, and from a
+saved machine to a verbs device; and what repeats exactly when its answers are inside the guest's writes."""
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import os
 import socket
+import statistics
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +25,20 @@ from harness.connectx.pci import ConfigSpace, Face
 from harness.connectx.replay import load, play, remap
 from harness.connectx.server import Server
 from harness.connectx.vfio_user import Answers
+from harness.device import Device
+from harness.device.catalogue import find
+from harness.errors import SetupError
+from harness.kernel.packages import Kernel
+from harness.machine.snapshot import Snapshot
+from harness.plan.session import CASE, Session
+from harness.values.answer import Answer, Reply
+from harness.values.case import Case, Order, Region, Workload
+from harness.wire import ifc
 from harness.wire.ifc import Layouts
 
+DEADLINE_S = 300.0
+OBJECT_ROUNDS = 25
+REPEATS = 3
 _DOORBELL = 0x18  # the command doorbell. Ref: Linux 7.2 include/linux/mlx5/device.h, struct mlx5_init_seg
 
 
@@ -120,3 +137,137 @@ def _serve(connection: socket.socket, layouts: Layouts, model: str) -> None:
     server.attach(connection)
     while server.attached:
         loop.once(None)
+
+
+@dataclass(frozen=True)
+class CardTimes:
+    """Medians of `restores` restores and 5 loads; `commands` as `summary`, `accesses` as `access_times` give them.
+
+    `restore_to_verbs_s` is from the start of the restore until the agent has opened the verbs device and asked
+    for its capabilities; `restore_parts_s` says where it went. `repeats` has, for each clock, the guest's times
+    of rounds of objects made and destroyed after each of a few restores, and which of them were all equal.
+    """
+
+    kernel: str
+    device: str
+    restores: int
+    layouts_cold_ms: float
+    layouts_cached_ms: float
+    restore_to_verbs_s: float
+    restore_parts_s: dict[str, float]
+    commands: dict[str, Any]
+    accesses: dict[str, float]
+    repeats: dict[str, Any]
+
+    def plain(self) -> dict[str, object]:
+        """For --json: the figures of commands and accesses at the top."""
+        whole = dataclasses.asdict(self)
+        return {**whole, **whole.pop("commands"), **whole.pop("accesses")}
+
+
+def measure(
+    session: Session, series: str = "newest", model: str = "connectx-5", restores: int = 5
+) -> CardTimes:
+    """All of it on one kernel and one model."""
+    device, kernel = find(model), session.kernel(series)
+    if not device.plugged:
+        raise SetupError(f"{model} is no emulated card")
+    headers = kernel.headers / "include"
+    with session.ledger.scratch_folder("layouts") as folder:
+        cold_ms, cached_ms = layout_times(headers, folder)
+    _, snapshot = session.prepared(series, model, "real")
+    parts: dict[str, list[float]] = defaultdict(list)
+    for number in range(restores):
+        session.say(f"restore {number + 1} of {restores}")
+        _restore(session, snapshot, kernel, device, Order(CASE, "capabilities", model), parts)
+    repeats, conversation = _repeats(session, series, kernel, device)
+    layouts = ifc.load(headers)
+    session.say("commands, without a machine")
+    with session.ledger.scratch_folder("conversation") as folder:
+        path = folder / "log.gz"
+        path.write_bytes(conversation)
+        commands = summary(command_times(path, layouts, model))
+    return CardTimes(
+        kernel.release,
+        model,
+        restores,
+        cold_ms,
+        cached_ms,
+        round(statistics.median(map(sum, zip(*parts.values(), strict=True))), 3),
+        {name: round(statistics.median(values), 3) for name, values in parts.items()},
+        commands,
+        access_times(layouts, model),
+        repeats,
+    )
+
+
+def layout_times(headers: Path, folder: Path, rounds: int = 5) -> tuple[float, float]:
+    """Milliseconds to read a kernel's layouts from its headers, and from the cache of an earlier reading."""
+
+    def timed(read: Callable[[], object]) -> float:
+        began_ns = time.perf_counter_ns()
+        read()
+        return (time.perf_counter_ns() - began_ns) / 1e6
+
+    cold = [timed(lambda: ifc.load(headers)) for _ in range(rounds)]
+    ifc.load(headers, folder)
+    cached = [timed(lambda: ifc.load(headers, folder)) for _ in range(rounds)]
+    return round(statistics.median(cold), 1), round(statistics.median(cached), 1)
+
+
+def _restore(
+    session: Session,
+    snapshot: Snapshot,
+    kernel: Kernel,
+    device: Device,
+    order: Order,
+    parts: dict[str, list[float]],
+) -> tuple[Reply, bytes]:
+    """One restore with the card; adds seconds to `parts`; the reply and the conversation."""
+    laps = [time.monotonic()]
+    with session.ledger.scratch_folder("bench") as folder:
+        with (
+            device.around(session.host, kernel, folder) as presence,
+            session.studio.restore(snapshot, order, folder, plugged=True) as machine,
+        ):
+            laps.append(time.monotonic())
+            presence.plug(machine)
+            laps.append(time.monotonic())
+            reply = machine.wait(DEADLINE_S, presence.check)
+            laps.append(time.monotonic())
+        conversation = (folder / device.log).read_bytes()
+    if not reply.ok:
+        raise SetupError(f"the agent failed: {reply.problem}", reply.output.splitlines()[-10:])
+    names = ("copy_and_start", "incoming_and_plug", "driver_and_verbs")
+    for name, (began, ended) in zip(names, itertools.pairwise(laps), strict=True):
+        parts[name].append(ended - began)
+    return reply, conversation
+
+
+def _repeats(session: Session, series: str, kernel: Kernel, device: Device) -> tuple[dict[str, Any], bytes]:
+    """Guest times of the same work after a few restores in counted time, and one conversation of it."""
+    region = Region(4 * 4096)
+    case = Case("bench-card", device.name, Workload("objects", OBJECT_ROUNDS, region, region))
+    order = Order(CASE, "case", device.name, case)
+    _, exact = session.prepared(series, device.name, "exact")
+    found, conversation = {}, b""
+    for clock in ("exact", "paced"):
+        snapshot = dataclasses.replace(exact, shape=dataclasses.replace(exact.shape, clock=clock))
+        answers = []
+        for number in range(REPEATS):
+            session.say(f"{clock} time: restore {number + 1} of {REPEATS}")
+            reply, conversation = _restore(session, snapshot, kernel, device, order, defaultdict(list))
+            if reply.answer is None or reply.answer.status != "done":
+                raise SetupError("the work failed", [reply.answer.problem if reply.answer else reply.problem])
+            answers.append(reply.answer)
+        found[clock] = _compared(answers)
+    return found, conversation
+
+
+def _compared(answers: Sequence[Answer]) -> dict[str, Any]:
+    """Each figure after each restore, in guest ns, and the names of those that were always the same."""
+    figures: dict[str, list[float]] = {}
+    for name, percent in (("round_least", 0), ("round_p10", 10), ("round_p50", 50), ("round_most", 100)):
+        figures[f"{name}_ns"] = [percentile(answer.operations_ns, percent) for answer in answers]
+    figures["elapsed_ns"] = [answer.elapsed_ns for answer in answers]
+    return {**figures, "exact": [name for name, values in figures.items() if len(set(values)) == 1]}

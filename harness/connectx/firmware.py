@@ -110,6 +110,7 @@ class Card:
             "faults": self.hca.faults.counters(),
             "work": self.hca.requester.counters(),
             "events": self.hca.events.posted,
+            "odp": {"memory_scheme": self.hca.capabilities.memory_scheme},
         }
 
     # -- what the server calls

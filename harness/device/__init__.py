@@ -49,6 +49,13 @@ class Device(Protocol):
         """The order that readies a machine for it."""
         ...
 
+    def firmware_odp(self, kernel: Kernel) -> dict[str, dict[str, tuple[str, ...]]]:
+        """What its firmware states of on-demand paging to that kernel: words by scheme and row.
+
+        The rows are `general` and the transports. Empty for a device without a firmware.
+        """
+        ...
+
     def around(self, host: LocalHost, kernel: Kernel, folder: Path) -> AbstractContextManager[Presence]:
         """The device's own life around one run; its files are in `folder`."""
         ...

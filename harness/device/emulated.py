@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.connectx import options
+from harness.connectx import __main__ as program
+from harness.connectx import card, options
+from harness.connectx.capabilities import ODP, Capabilities
 from harness.connectx.control import ControlClient
 from harness.errors import SetupError
 from harness.host import LocalHost
@@ -18,10 +20,13 @@ from harness.kernel.packages import Kernel
 from harness.machine.vm import Machine
 from harness.values.case import Order
 from harness.values.record import Finding, Unknown, Witness
+from harness.wire import ifc
 
+MODELS = tuple(card.MODELS)
 START_DEADLINE_S = 20.0
 INCOMING_DEADLINE_S = 30.0
 END_DEADLINE_S = 5.0
+UNPLUG_DEADLINE_S = 30.0
 
 
 class Emulated:
@@ -38,19 +43,44 @@ class Emulated:
         """Load the drivers; there is no card yet."""
         return Order(number, "prepare", self.name)
 
+    def firmware_odp(self, kernel: Kernel) -> dict[str, dict[str, tuple[str, ...]]]:
+        """The card's capability page as this kernel's header reads it; a scheme that it does not know is absent."""
+        layouts = ifc.load(kernel.headers / "include", _layouts_cache(kernel))
+        found: dict[str, dict[str, list[str]]] = {}
+        for path in Capabilities(card.model(self.name), layouts).current(ODP).nonzero():
+            scheme, _, rest = path.rpartition(SCHEME_SUFFIX)
+            row, _, word = (rest or path).rpartition(".")
+            # Linux 6.1 has one scheme only, at the top of the page.
+            rows = found.setdefault(scheme or ("memory" if path == "mem_page_fault" else "transport"), {})
+            rows.setdefault(row.removesuffix("_odp_caps") or "general", []).append(word)
+        return {
+            scheme: {row: tuple(words) for row, words in rows.items()}
+            for scheme, rows in sorted(found.items(), reverse=True)
+        }
+
     @contextlib.contextmanager
     def around(self, host: LocalHost, kernel: Kernel, folder: Path) -> Iterator[Card]:
         """One card process, from before the machine starts to after it has ended."""
-        card = Card(self.name, host, kernel, folder)
+        running = Card(self.name, host, kernel, folder)
         try:
-            card.open()
-            yield card
+            yield running
         finally:
-            card.close()
+            running.close()
+
+
+def serve(model: str, socket: Path, headers: Path, control: Path | None, log: Path | None) -> int:
+    """Be a card in this process, for a QEMU that anybody starts; returns the exit status."""
+    argv = ["--model", model, "--socket", str(socket), "--headers", str(headers)]
+    argv += ["--control", str(control or f"{socket}.control")]
+    argv += ["--log", str(log)] if log else []
+    return program.main(argv)
 
 
 class Card:
-    """A running card. Its socket, control socket, log and last words are files of `folder`."""
+    """A running card. Its socket, control socket, log and last words are files of `folder`.
+
+    It starts while the machine is restored; whoever needs it first waits for it.
+    """
 
     def __init__(self, model: str, host: LocalHost, kernel: Kernel, folder: Path) -> None:
         self.model = model
@@ -61,22 +91,24 @@ class Card:
             argv = [sys.executable, "-m", "harness.connectx", "--model", model]
             argv += ["--socket", str(folder / "card"), "--control", str(folder / "card-control")]
             argv += ["--headers", str(kernel.headers / "include"), "--with-control"]
-            argv += ["--layouts-cache", str(kernel.folder / "layouts")]
+            argv += ["--layouts-cache", str(_layouts_cache(kernel))]
             argv += ["--log", str(folder / Emulated.log)]
             self.process = host.start(argv, stdout=subprocess.DEVNULL, stderr=words)
-        self.control: ControlClient | None = None
+        self._control: ControlClient | None = None
 
-    def open(self) -> None:
-        """Wait until the card answers."""
+    @property
+    def control(self) -> ControlClient:
+        """The card's control socket, once it answers; SetupError with the card's words if it ended instead."""
         until = time.monotonic() + START_DEADLINE_S
-        while self.control is None:
+        while self._control is None:
             self.check()
             try:
-                self.control = ControlClient(self.folder / "card-control")
+                self._control = ControlClient(self.folder / "card-control")
             except SetupError:
                 if time.monotonic() > until:
                     raise
                 time.sleep(0.01)
+        return self._control
 
     def plug(self, machine: Machine) -> None:
         """Hot-plug into the machine, which was restored standing still, and let it go on."""
@@ -85,25 +117,45 @@ class Card:
             if time.monotonic() > until:
                 raise SetupError("the restored machine does not come up", list(machine.console.tail(5)))
             time.sleep(0.002)
-        machine.qmp.command("device_add", **options.device(self.folder / "card", bus=PORT))
+        self.control.ask("ping")
+        # Where an instruction is a nanosecond, a write that does not wait would be answered at any time.
+        posted = not machine.shape.counted
+        machine.qmp.command("device_add", **options.device(self.folder / "card", PORT, posted))
         machine.go_on()
+
+    def unplug(self, machine: Machine) -> None:
+        """Take the card out of a running machine, once its guest agrees (a button takes it five seconds).
+
+        It can be plugged again. SetupError if the guest does not let go.
+        """
+        machine.qmp.command("device_del", id=ID)
+        until = time.monotonic() + UNPLUG_DEADLINE_S
+        # QEMU hangs up some time after the device is gone, and aborts if it connects again before that.
+        while self._listed(machine) or self.control.ask("ping")["attached"]:
+            if time.monotonic() > until:
+                raise SetupError("the guest does not let the card go", list(machine.console.tail(10)))
+            time.sleep(0.05)
+
+    @staticmethod
+    def _listed(machine: Machine) -> bool:
+        things = machine.qmp.command("qom-list", path="/machine/peripheral")
+        return any(thing["name"] == ID for thing in things)
 
     def check(self) -> None:
         """Raise SetupError with the card's last words if its process ended (QEMU then aborts, after it)."""
         if self.process.poll() is not None:
             words = self._words.read_text(errors="replace").splitlines()[-20:]
-            raise SetupError(
-                f"the card {self.model} died first, with status {self.process.returncode}", words
-            )
+            what = "did not start" if self._control is None else "died first"
+            raise SetupError(f"the card {self.model} {what}, with status {self.process.returncode}", words)
 
     def arm(self, rules: list[dict[str, Any]]) -> None:
         """Give the card its rules, before the case starts."""
-        self._client.ask("rules", rules=rules)
+        self.control.ask("rules", rules=rules)
 
     def report(self) -> Witness:
         """Findings, counters and unknown commands so far."""
-        found = self._client.ask("findings")["findings"]
-        counters = self._client.ask("counters")["counters"]
+        found = self.control.ask("findings")["findings"]
+        counters = self.control.ask("counters")["counters"]
         unknown = counters.pop("unknown", {})
         return Witness(
             tuple(
@@ -114,23 +166,27 @@ class Card:
             tuple(Unknown(name, int(seen["count"]), str(seen["stub"])) for name, seen in unknown.items()),
         )
 
-    @property
-    def _client(self) -> ControlClient:
-        if self.control is None:
-            raise SetupError(f"the card {self.model} is not open")
-        return self.control
-
     def close(self) -> None:
         """End the card; it has a moment to end by itself, for its log to be whole."""
-        if self.control is not None:
-            self.control.close()
+        if self._control is not None:
+            self._control.close()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(END_DEADLINE_S)
         self.host.stop(self.process)
 
 
+ID = str(options.device("")["id"])
 PORT = "cardport"
 """Id of the root port that every machine has. Ref: machine/qemu.py"""
+
+
+SCHEME_SUFFIX = "_page_fault_scheme_cap."
+"""Ref: Linux 7.2 include/linux/mlx5/mlx5_ifc.h, mlx5_ifc_odp_cap_bits."""
+
+
+def _layouts_cache(kernel: Kernel) -> Path:
+    """Beside the headers that they were read from, so that both go together."""
+    return kernel.folder / "layouts"
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, int]]:

@@ -28,6 +28,10 @@ class SoftRoce:
         """Bring the link up and the probes on."""
         return Order(number, "prepare", self.name)
 
+    def firmware_odp(self, kernel: Kernel) -> dict[str, dict[str, tuple[str, ...]]]:
+        """It is all driver."""
+        return {}
+
     @contextlib.contextmanager
     def around(self, host: LocalHost, kernel: Kernel, folder: Path) -> Iterator[SoftRoce]:
         """Nothing is outside the machine."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, Callable, Dict, List
 
 from harness.guest import leaks, mlx5
@@ -63,15 +64,27 @@ def _more_objects(connection: Any, case: Case, stack: ExitStack) -> None:
     stack.callback(AH(connection.pd, attr=AHAttr(dlid=port.lid, port_num=1, is_global=0)).close)
 
 
+# Whose first round is not counted: mlx5_ib from Linux 6.12 on makes a CQ and an SRQ of its own, which stay,
+# when a user's first SRQ needs them. Ref: Linux 6.12 drivers/infiniband/hw/mlx5/main.c, mlx5_ib_dev_res_srq_init
+WARMED = ("objects",)
 TASKS: Dict[str, Callable[[Case, NlDev, Device], List[int]]] = {"reload": reload, "objects": objects}
+
+
+def _one_round(case: Case) -> Case:
+    return replace(case, workload=replace(case.workload, rounds=1))
 
 
 def run_task(case: Case, nldev: NlDev, device: Device) -> Answer:
     """Run a task and answer it."""
-    before = leaks.count(nldev, device)
+    problem = ""
+    times: List[int] = []
+    before: Dict[str, int] = {}
     began = time.monotonic_ns()
-    problem, times = "", []
     try:
+        if case.workload.operation in WARMED:
+            TASKS[case.workload.operation](_one_round(case), nldev, device)
+        before = leaks.count(nldev, device)
+        began = time.monotonic_ns()
         times = TASKS[case.workload.operation](case, nldev, device)
     except Unsupported as error:
         return Answer(case.id, "unsupported", str(error))
@@ -80,7 +93,7 @@ def run_task(case: Case, nldev: NlDev, device: Device) -> Answer:
     except Exception as error:  # pyverbs has exceptions of its own for each call
         problem = f"{type(error).__name__}: {error}"
     gc.collect()
-    left = leaks.settle(nldev, mlx5.find(nldev) or device, before)
+    left = leaks.settle(nldev, mlx5.find(nldev) or device, before) if before else ()
     return Answer(
         case.id,
         "failed" if problem else "done",

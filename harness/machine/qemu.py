@@ -35,7 +35,8 @@ class Qemu:
 class Shape:
     """What a machine looks like; part of a snapshot's key.
 
-    `clock` is `exact` (one vCPU, one instruction a nanosecond, TCG) or `real`. A `shared` machine's RAM is a
+    `clock` is `exact` (one vCPU, one instruction a nanosecond, TCG), `paced` (the same, but an idle machine
+    waits in real time) or `real`. A `shared` machine's RAM is a
     file that a device process can map; otherwise the file is mapped privately and stays as it is.
     """
 
@@ -44,9 +45,14 @@ class Shape:
     accelerator: str = "tcg"
 
     @property
+    def counted(self) -> bool:
+        """Whether time is counted in instructions."""
+        return self.clock in ("exact", "paced")
+
+    @property
     def cpus(self) -> int:
-        """An exact machine has one, since two interleave differently each time."""
-        return 1 if self.clock == "exact" else 2
+        """A machine that counts has one, since two interleave differently each time."""
+        return 1 if self.counted else 2
 
 
 @dataclass(frozen=True)
@@ -108,9 +114,9 @@ def _version(host: LocalHost, command: Sequence[str]) -> str:
 
 def command_line(qemu: Qemu, shape: Shape, wiring: Wiring) -> list[str]:
     """The whole command of a machine; the same for a cold start and (plus `-incoming`) a restore."""
-    exact = shape.clock == "exact"
-    if exact:
-        accel = ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]
+    if shape.counted:
+        sleep = "off" if shape.clock == "exact" else "on"
+        accel = ["-accel", "tcg,thread=single", "-icount", f"shift=0,sleep={sleep}"]
     elif shape.accelerator == "kvm":
         accel = ["-accel", "kvm"]
     else:
@@ -126,7 +132,7 @@ def command_line(qemu: Qemu, shape: Shape, wiring: Wiring) -> list[str]:
         *accel,
         *("-cpu", cpu, "-smp", str(shape.cpus), "-m", size),
         *("-object", f"memory-backend-file,id=ram,size={size},mem-path={wiring.ram},share={share}"),
-        *("-rtc", "base=2026-01-01T00:00:00,clock=vm" if exact else "base=utc"),
+        *("-rtc", "base=2026-01-01T00:00:00,clock=vm" if shape.counted else "base=utc"),
         *(
             "-kernel",
             str(wiring.vmlinuz),
@@ -162,7 +168,7 @@ def kernel_command_line(shape: Shape) -> str:
         "tsc=reliable",
         "no_timer_check",
         "unknown_nmi_panic",  # how a hanging guest is made to say where it hangs
-        "nowatchdog" if shape.clock == "exact" else "watchdog_thresh=60",
+        "nowatchdog" if shape.counted else "watchdog_thresh=60",
         "random.trust_cpu=on",
         "net.ifnames=0",
     ]

@@ -85,7 +85,7 @@ class Studio:
 
     def shape(self, clock: str, accelerator: str = "tcg") -> Shape:
         """The shape of this userland's machines."""
-        return Shape(self.spec.memory_mib, clock, "tcg" if clock == "exact" else accelerator)
+        return Shape(self.spec.memory_mib, clock, "tcg" if clock != "real" else accelerator)
 
     def booted(self, kernel: Kernel, shape: Shape) -> Snapshot:
         """A machine whose agent waits for its first order."""

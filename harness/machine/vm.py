@@ -59,6 +59,7 @@ class Machine:
         extra: tuple[str, ...] = (),
     ) -> None:
         self.host = host
+        self.shape = shape
         self.folder = folder
         self.order = order
         names = {name: folder / name for name in ("order", "replies", "console", "qmp")}

@@ -14,7 +14,7 @@ from types import TracebackType
 import harness
 from harness.debian import Archive
 from harness.device import Presence
-from harness.device.catalogue import DEVICES
+from harness.device.catalogue import DEVICES, find
 from harness.errors import GuestError, Hang, HarnessError, SetupError, Unsupported, UsageError
 from harness.host import LocalHost
 from harness.kernel.packages import Kernel, Kernels
@@ -120,12 +120,11 @@ class Session:
             raise
 
     def _prepare(self, series: str, device: str, clock: str) -> tuple[Kernel, Snapshot]:
-        if device not in DEVICES:
-            raise UsageError(f"unknown device {device!r}", [f"devices: {', '.join(DEVICES)}"])
+        order = find(device).prepare(PREPARE)
         kernel = self.kernel(series)
         accelerator = "tcg" if clock == "exact" else self.accelerator(kernel)[0]
         shape = self.studio.shape(clock, accelerator)
-        return kernel, self.studio.prepared(kernel, shape, DEVICES[device].prepare(PREPARE))
+        return kernel, self.studio.prepared(kernel, shape, order)
 
     def run(self, planned: Planned, twice: bool = False, no_skip: bool = False) -> tuple[Record, Logs]:
         """Run one case; returns its record and what was said meanwhile."""

@@ -1,0 +1,55 @@
+"""What a device can do on demand: as verbs report it in a restored machine, and as the card's firmware states."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from harness.device.catalogue import find
+from harness.errors import SetupError
+from harness.plan.session import CASE, Session
+from harness.values.case import Order
+
+DEADLINE_S = 180.0
+ROWS = ("general", "rc", "uc", "ud", "xrc")
+
+
+@dataclass(frozen=True)
+class OdpCapabilities:
+    """Words by row (`general` and the transports). `firmware` is by scheme and empty for a device without.
+
+    `scheme` is the one the driver chose of those; `rdma_device` is what the machine calls the device.
+    """
+
+    kernel: str
+    device: str
+    rdma_device: str
+    verbs: dict[str, tuple[str, ...]]
+    firmware: dict[str, dict[str, tuple[str, ...]]]
+    scheme: str
+
+    def plain(self) -> dict[str, object]:
+        """For --json."""
+        return asdict(self)
+
+
+def ask(session: Session, series: str, name: str) -> OdpCapabilities:
+    """Restore a machine, put the device in, and let verbs say what it can do."""
+    device = find(name)
+    kernel, snapshot = session.prepared(series, name, device.clock)
+    order = Order(CASE, "capabilities", name)
+    with (
+        session.ledger.scratch_folder("caps") as folder,
+        device.around(session.host, kernel, folder) as presence,
+    ):
+        reply = session.offer(snapshot, order, folder, presence, DEADLINE_S)
+        witness = presence.report()
+    if not reply.ok:
+        raise SetupError(f"the agent failed: {reply.problem}", reply.output.splitlines()[-10:])
+    verbs = {row: tuple(reply.facts.get(_fact(row), "").split()) for row in ROWS}
+    firmware = device.firmware_odp(kernel)
+    scheme = "memory" if witness.counters.get("odp.memory_scheme") else next(iter(firmware), "")
+    return OdpCapabilities(kernel.release, name, reply.facts.get("device", ""), verbs, firmware, scheme)
+
+
+def _fact(row: str) -> str:
+    return "odp" if row == "general" else f"odp.{row}"

@@ -1,0 +1,26 @@
+"""Logs that stay beside the records."""
+
+import gzip
+
+from harness.plan.plugin import keep
+from harness.plan.session import Logs
+from harness.results.record import Store
+from harness.tests.unit.results.sample import record
+
+
+def test_logs_of_a_case_that_failed_stay_and_are_named(tmp_path):
+    """Mutation: keep the console only."""
+    store = Store.create(tmp_path)
+    kept = keep(store, record(1, "fail", log=""), Logs("[ 1.0] BUG", gzip.compress(b'{"k":"open"}\n')))
+    assert (tmp_path / kept.log).read_text() == "[ 1.0] BUG"
+    assert kept.card_log.endswith(".card.jsonl.gz")
+    assert gzip.decompress((tmp_path / kept.card_log).read_bytes()) == b'{"k":"open"}\n'
+
+
+def test_a_pass_and_silence_leave_nothing(tmp_path):
+    """Mutation: write empty files."""
+    store = Store.create(tmp_path)
+    for one, logs in ((record(1, "pass", log=""), Logs("x", b"y")), (record(2, "error", log=""), Logs())):
+        kept = keep(store, one, logs)
+        assert (kept.log, kept.card_log) == ("", "")
+    assert list((tmp_path / "logs").iterdir()) == []

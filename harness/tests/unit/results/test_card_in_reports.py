@@ -1,0 +1,86 @@
+"""What an emulated card saw is in every report: findings, unknown commands, its conversation's place."""
+
+from dataclasses import replace
+
+import pytest
+
+from harness.results import html, junit, ktap
+from harness.results.live import View
+from harness.tests.unit.results.sample import record, stored
+from harness.values.record import Finding, Reason, Unknown, Witness
+
+STUB = '@command("QUERY_LAG")\ndef query_lag(self, request: View, reply: View) -> None: ...'
+WITNESS = Witness(
+    (Finding("destroy-in-use", "cq 5", "qp 64 refers to it"),),
+    {"commands.CREATE_CQ": 4, "events": 7, "faults.open": 0},
+    (Unknown("QUERY_LAG", 3, STUB),),
+)
+FINDING = "destroy-in-use: cq 5: qp 64 refers to it"
+
+
+def tolerant():
+    """A case that passes although the card found something: its plan does not mind."""
+    return record(1, witness=WITNESS)
+
+
+def failed():
+    return record(
+        2, "fail", reasons=(Reason("finding", FINDING),), witness=WITNESS, card_log="logs/two.card.jsonl.gz"
+    )
+
+
+def text_of_view(run):
+    from io import StringIO
+
+    from rich.console import Console
+
+    into = StringIO()
+    view = View(Console(file=into, width=200))
+    for one in run.records:
+        view.case_finished(one)
+    view.summary(run)
+    return into.getvalue()
+
+
+@pytest.fixture(
+    params=[html.render, junit.render, ktap.render, text_of_view], ids=["html", "junit", "ktap", "live"]
+)
+def render(request):
+    return request.param
+
+
+def test_a_finding_of_a_case_that_passed_is_told(render, tmp_path):
+    """Mutation: tell findings of failed cases only."""
+    text = render(stored(tmp_path, [tolerant()]))
+    assert "destroy-in-use" in text and "qp 64 refers to it" in text
+
+
+def test_a_finding_is_told_and_the_log_named(render, tmp_path):
+    """Mutation: leave card_log out."""
+    text = render(stored(tmp_path, [failed()]))
+    assert "qp 64 refers to it" in text and "logs/two.card.jsonl.gz" in text
+
+
+def test_unknown_commands_are_told_with_a_stub(render, tmp_path):
+    """They are summed over the cases (JUnit tells them by case). Mutation: do not sum."""
+    text = render(stored(tmp_path, [tolerant(), failed()]))
+    assert "QUERY_LAG" in text and "def query_lag(self" in text
+    assert ("3 times" if render is junit.render else "6 times") in text
+
+
+def test_counters_are_on_the_page(tmp_path):
+    """Those that are not 0. Mutation: drop the group."""
+    page = html.render(stored(tmp_path, [tolerant()]))
+    assert (
+        "card: commands" in page
+        and "CREATE_CQ" in page
+        and "faults" not in page.split("card: commands")[1][:80]
+    )
+
+
+def test_many_findings_are_not_all_listed(tmp_path):
+    """Mutation: list ten thousand."""
+    many = replace(WITNESS, findings=tuple(Finding("bad-value", f"uar {i}", "again") for i in range(500)))
+    for renderer in (html.render, junit.render, ktap.render):
+        text = renderer(stored(tmp_path / renderer.__module__, [record(1, witness=many)]))
+        assert text.count("again") <= 25 and "480 more" in text
