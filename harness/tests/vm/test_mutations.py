@@ -155,14 +155,14 @@ def run_mutant(session):
 
 def test_sleeping_mutants_pass(run_mutant):
     """The bundle is sound where no edit is awake: what fails below fails for its edit."""
-    record, console = run_mutant("sound")
-    assert (record.verdict, record.reasons) == ("pass", ()), console[-2000:]
+    record, logs = run_mutant("sound")
+    assert (record.verdict, record.reasons) == ("pass", ()), logs.console[-2000:]
 
 
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.case)
 def test_mutant_fails_for_its_own_reason(run_mutant, session, edit):
     """The docstring's mutation is the edit itself; the same case on the true guest passes next."""
-    record, console = run_mutant(edit.case, 20 if edit.case == "spin" else 120)
+    record, logs = run_mutant(edit.case, 20 if edit.case == "spin" else 120)
     kinds = {reason.kind for reason in record.reasons}
     assert record.verdict == "fail", record.reasons
     assert kinds - ALSO.get(edit.case, set()) == {edit.kind}, record.reasons
@@ -171,7 +171,7 @@ def test_mutant_fails_for_its_own_reason(run_mutant, session, edit):
         assert record.symptoms[0].fingerprint.startswith("panic sysrq triggered crash: sysrq_handle_crash")
     if edit.case == "spin":
         assert record.wall_s < 60
-        assert "Comm: python3" in console
+        assert "Comm: python3" in logs.console
     record, _ = session.run(planned(edit.case))
     assert (record.verdict, record.reasons) == ("pass", ())
 
