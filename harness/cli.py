@@ -141,7 +141,9 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--time", choices=("exact", "real"), help="clock of the machines (default: the device's)"
     )
-    run.add_argument("--twice", action="store_true", help="run each case twice; the answers must be equal")
+    run.add_argument(
+        "--twice", action="store_true", help="run each exact case twice; the answers must be equal"
+    )
     run.add_argument("--no-skip", action="store_true", help="a missing need is a failure, not a skip")
     run.add_argument("--results", type=Path, metavar="DIR", help="default: odp-results/TIME")
     run.add_argument("-k", metavar="EXPR", help="only cases whose name matches (as pytest -k)")

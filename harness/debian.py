@@ -18,6 +18,7 @@ from harness.host import CommandError, LocalHost, require
 from harness.store import Store
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+CHECK_MIRROR = "check the network, or --mirror URL"
 LISTS_MAX_AGE_S = 7 * 24 * 3600
 
 # Suite, whether it comes from the security archive, and why it is here.
@@ -94,7 +95,7 @@ class Archive:
                 raise SetupError(
                     "the distribution's archive cannot be read",
                     error.evidence,
-                    error.hint or "check the network, or --mirror URL",
+                    error.hint or CHECK_MIRROR,
                 ) from error
             stamp.write_text(wanted)
 
@@ -125,15 +126,15 @@ class Archive:
         self.refresh()
         with self.host.ledger.scratch_folder("debs") as debs:
             (debs / "partial").mkdir()
-            options = ["-o", f"Dir::Cache::archives={debs}", "-q"]
+            command = ["apt-get", "-o", f"Dir::Cache::archives={debs}", "-q", *action]
             try:
-                self.host.run(["apt-get", *options, *action], env=self._env(), cwd=debs, timeout_s=1800)
-            except CommandError as error:
-                if error.hint:
+                self._fetch(command, debs)
+            except SetupError as error:
+                if error.hint != CHECK_MIRROR:
                     raise  # a full disk
                 # A package that was replaced since the lists were read: read them again, once.
                 self.refresh(max_age_s=0)
-                self.host.run(["apt-get", *options, *action], env=self._env(), cwd=debs, timeout_s=1800)
+                self._fetch(command, debs)
             versions = {}
             for deb in sorted(debs.glob("*.deb")):
                 self.host.run(["dpkg-deb", "-x", str(deb), str(into)])
@@ -142,6 +143,16 @@ class Archive:
                 ).output.split("\n")[:2]
                 versions[name.removeprefix("Package: ")] = version.removeprefix("Version: ")
         return versions
+
+    def _fetch(self, command: list[str], debs: Path) -> None:
+        try:
+            self.host.run(command, env=self._env(), cwd=debs, timeout_s=1800)
+        except CommandError as error:
+            raise SetupError(
+                "packages of the distribution's archive cannot be fetched",
+                error.evidence,
+                error.hint or CHECK_MIRROR,
+            ) from error
 
     def sources(self, suites: Iterable[str] | None = None) -> list[str]:
         """Lines of a sources.list for these suites (all of SUITES by default)."""

@@ -54,7 +54,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add(
         "--twice",
         action="store_true",
-        help="run each case twice and compare the answers to the last nanosecond",
+        help="run each exact case twice and compare the answers to the last nanosecond",
     )
     add("--no-skip", action="store_true", help="a missing need is a failure, not a skip")
     add(

@@ -26,6 +26,11 @@ def booted(session):
     return session.studio.booted(kernel, session.studio.shape("exact"))
 
 
+@pytest.fixture(scope="session")
+def prepared(session):
+    return session.prepared("newest", "soft-roce", "exact")[1]
+
+
 def environment(**more):
     return {**os.environ, "PYTHONPATH": str(CHECKOUT), **more}
 

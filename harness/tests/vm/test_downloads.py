@@ -3,7 +3,7 @@
 import shutil
 import threading
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -24,8 +24,13 @@ class Cutter(BaseHTTPRequestHandler):
     mirrors = None
     honest = True
     cut = 0
+    protocol_version = "HTTP/1.1"
 
     def do_GET(self):
+        with suppress(ConnectionError):  # apt hangs up at once when it is told a wrong size
+            self._answer()
+
+    def _answer(self):
         kind, _, rest = self.path.removeprefix("/").partition("/")
         base = self.mirrors.security if kind == "debian-security" else self.mirrors.main
         address = f"{base.rstrip('/')}/{rest}"
@@ -40,10 +45,10 @@ class Cutter(BaseHTTPRequestHandler):
             sent = min(whole // 2, MOST_BYTES)
             self.send_response(200)
             self.send_header("Content-Length", str(sent if self.honest else whole))
+            self.send_header("Connection", "close")
             self.end_headers()
+            type(self).cut += 1
             self.wfile.write(source.read(sent))
-        type(self).cut += 1
-        self.close_connection = True
 
     def log_message(self, *args):
         pass
@@ -63,10 +68,8 @@ def cutter(mirrors, honest):
         server.server_close()
 
 
-@pytest.mark.parametrize(
-    ("honest", "words"), [(True, "unexpected size"), (False, "Connection")], ids=["short", "broken-off"]
-)
-def test_truncated_package_is_told_in_apts_words(session, tmp_path, honest, words):
+@pytest.mark.parametrize("honest", [True, False], ids=["short", "broken-off"])
+def test_truncated_package_is_told_in_apts_words(session, tmp_path, honest):
     """Mutation: unpack what came, whatever apt said."""
     with cutter(session.archive.mirrors(), honest) as (mirror, handler):
         result = harness(
@@ -75,7 +78,9 @@ def test_truncated_package_is_told_in_apts_words(session, tmp_path, honest, word
     assert handler.cut >= 1, result.stderr
     assert result.returncode == 3, result.stderr
     assert "Traceback" not in result.stderr
-    assert words in result.stderr
+    assert "cannot be fetched" in result.stderr
+    assert "E: Failed to fetch" in result.stderr
+    assert not honest or "unexpected size" in result.stderr
     assert "--mirror" in result.stderr
     assert not (tmp_path / "kernel").is_dir() or list((tmp_path / "kernel").iterdir()) == []
     assert list((tmp_path / "runs").iterdir()) == []

@@ -97,10 +97,8 @@ EDITS = (
     Edit(
         "spin",
         "cases.py",
-        "            self._round(turn)\n",
-        '            while self.case.id == "spin" and turn == 2:\n'
-        "                pass\n"
-        "            self._round(turn)\n",
+        "        child = self._lose()\n",
+        '        while self.case.id == "spin" and turn == 2:\n            pass\n        child = self._lose()\n',
         "workload",
         "no answer to order",
     ),
@@ -119,8 +117,10 @@ def mutated():
     for edit in EDITS:
         path = f"harness/guest/{edit.file}"
         text = files[path].decode()
-        assert text.count(edit.old) == 1, f"{edit.case}: {edit.old!r} is not once in {path}"
-        files[path] = text.replace(edit.old, edit.new).encode()
+        assert text.count("\n" + edit.old) == 1, f"{edit.case}: {edit.old!r} is not once in {path}"
+        text = text.replace(edit.old, edit.new)
+        compile(text, path, "exec")
+        files[path] = text.encode()
     return files
 
 
@@ -155,14 +155,14 @@ def run_mutant(session):
 
 def test_sleeping_mutants_pass(run_mutant):
     """The bundle is sound where no edit is awake: what fails below fails for its edit."""
-    record, console = run_mutant("sound")
-    assert (record.verdict, record.reasons) == ("pass", ()), console[-2000:]
+    record, logs = run_mutant("sound")
+    assert (record.verdict, record.reasons) == ("pass", ()), logs.console[-2000:]
 
 
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.case)
 def test_mutant_fails_for_its_own_reason(run_mutant, session, edit):
     """The docstring's mutation is the edit itself; the same case on the true guest passes next."""
-    record, console = run_mutant(edit.case, 20 if edit.case == "spin" else 120)
+    record, logs = run_mutant(edit.case, 20 if edit.case == "spin" else 120)
     kinds = {reason.kind for reason in record.reasons}
     assert record.verdict == "fail", record.reasons
     assert kinds - ALSO.get(edit.case, set()) == {edit.kind}, record.reasons
@@ -171,7 +171,7 @@ def test_mutant_fails_for_its_own_reason(run_mutant, session, edit):
         assert record.symptoms[0].fingerprint.startswith("panic sysrq triggered crash: sysrq_handle_crash")
     if edit.case == "spin":
         assert record.wall_s < 60
-        assert "Comm: python3" in console
+        assert "Comm: python3" in logs.console
     record, _ = session.run(planned(edit.case))
     assert (record.verdict, record.reasons) == ("pass", ())
 
@@ -182,7 +182,7 @@ def test_other_cases_run_after_a_panic(session, run_mutant, tmp_path):
         "import sys; from harness.tests.vm.test_mutations import mutants; from harness.cli import main\n"
         "with mutants(): sys.exit(main())"
     )
-    argv = [sys.executable, "-c", program, "run", "--cache", str(session.store.root)]
+    argv = [sys.executable, "-c", program, "run", "-j", "1", "--cache", str(session.store.root)]
     argv += ["--results", str(tmp_path / "r"), "testplans/odp-write.toml", "testplans/odp-mixed.toml"]
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     done = subprocess.run(argv, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=600)

@@ -17,9 +17,9 @@ ALL_BUT_SNAPSHOTS = ("apt", "kernel", "kernel-disk", "image", "initrd", "qemu")
 
 
 def _start(cache, tmp_path, name):
-    return start_harness(
-        tmp_path / f"{name}.log", "run", "--cache", cache, "--results", tmp_path / name, PLAN
-    )
+    # One process, so that it says what it builds.
+    argv = ("run", "-j", 1, "--cache", cache, "--results", tmp_path / name, PLAN)
+    return start_harness(tmp_path / f"{name}.log", *argv)
 
 
 def _kill_when(there, run, log, delay_s=0.0):
