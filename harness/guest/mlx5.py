@@ -33,7 +33,7 @@ def find(nldev: NlDev) -> Optional[Device]:
 
 
 def wait(nldev: NlDev, timeout_s: float = 60.0) -> Device:
-    """Wait until the card's device is there and its port active."""
+    """Wait until the card's device is there, its port active, and its driver has made all it makes for itself."""
     deadline = time.monotonic() + timeout_s
     while True:
         device = find(nldev)
@@ -41,6 +41,7 @@ def wait(nldev: NlDev, timeout_s: float = 60.0) -> Device:
             nldev.wait_active(device)
             # The character device comes a little later than the device itself.
             if list((_INFINIBAND / device.name / "device/infiniband_verbs").glob("uverbs*")):
+                _probed(_INFINIBAND / device.name / "device/power/control")
                 return device
         if time.monotonic() > deadline:
             cards = len(list(Path("/sys/bus/pci/drivers/mlx5_core").glob("0*")))
@@ -63,6 +64,15 @@ def warm(device: Device) -> None:
     with Context(name=device.name) as context, PD(context) as pd:
         registration = registrations.register(context.cmd_fd, pd.handle, start, size, start, access)
         registrations.deregister(context.cmd_fd, registration)
+
+
+def _probed(control: Path) -> None:
+    """Wait for the end of the driver's probe: it holds the device's lock, which writing here takes.
+
+    What is written is what is there. Ref: Linux 7.2 drivers/base/power/sysfs.c, control_store
+    """
+    if control.exists():
+        control.write_text(control.read_text())
 
 
 def unload() -> None:
