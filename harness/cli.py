@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import signal
 import sys
@@ -216,25 +215,22 @@ def _cache(arguments: argparse.Namespace) -> int:
 
 
 def _shell(arguments: argparse.Namespace) -> int:
+    device, typed = arguments.device, sys.stdin.isatty()
+    columns, lines = out.size
+    size = {"COLUMNS": str(columns), "LINES": str(lines)}
+    argv = () if typed else ("bash", "-c", sys.stdin.read())
+    order = Order(SHELL, "shell" if typed else "exec", device, argv=argv, environment=size)
+    terminal = termios.tcgetattr(sys.stdin) if typed else None
     with _session(arguments) as session:
-        _, snapshot = session.prepared(arguments.kernel, arguments.device, "real")
-        if not sys.stdin.isatty():
-            script = Order(SHELL, "exec", argv=("bash", "-c", sys.stdin.read()))
-            reply = session.studio.run(snapshot, script, math.inf)
-            sys.stdout.write(reply.output)
-            return reply.exit_status
-        columns, lines = out.size
-        order = Order(SHELL, "shell", environment={"COLUMNS": str(columns), "LINES": str(lines)})
-        terminal = termios.tcgetattr(sys.stdin)
         try:
-            with (
-                session.ledger.scratch_folder("shell") as folder,
-                session.studio.restore(snapshot, order, folder, terminal=True) as machine,
-            ):
-                return machine.wait(math.inf).exit_status
+            kernel, snapshot = session.prepared(arguments.kernel, device, "real")
+            reply = session.lend(kernel, snapshot, order, typed)
         finally:
-            # QEMU makes the terminal raw and is killed, not asked to end.
-            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, terminal)
+            if terminal is not None:
+                # QEMU makes the terminal raw and is killed, not asked to end.
+                termios.tcsetattr(sys.stdin, termios.TCSADRAIN, terminal)
+    sys.stdout.write(reply.output)
+    return reply.exit_status
 
 
 def _caps(arguments: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import platform
 import subprocess
 import time
@@ -192,13 +193,28 @@ class Session:
                 logs.card = _content(folder / device.log) if device.log else b""
         return run
 
+    def lend(self, kernel: Kernel, snapshot: Snapshot, order: Order, terminal: bool) -> Reply:
+        """A machine with its device for as long as the order takes, perhaps on this terminal."""
+        device = DEVICES[order.device]
+        with (
+            self.ledger.scratch_folder(order.verb) as folder,
+            device.around(self.host, kernel, folder) as presence,
+        ):
+            return self.offer(snapshot, order, folder, presence, math.inf, terminal)
+
     def offer(
-        self, snapshot: Snapshot, order: Order, folder: Path, presence: Presence, deadline_s: float
+        self,
+        snapshot: Snapshot,
+        order: Order,
+        folder: Path,
+        presence: Presence,
+        deadline_s: float,
+        terminal: bool = False,
     ) -> Reply:
         """Restore a machine, put the device in, wait for the reply. A device that died first is the error."""
         plugged = DEVICES[order.device].plugged
         try:
-            with self.studio.restore(snapshot, order, folder, plugged=plugged) as machine:
+            with self.studio.restore(snapshot, order, folder, plugged=plugged, terminal=terminal) as machine:
                 presence.plug(machine)
                 return machine.wait(deadline_s, presence.check)
         except SetupError:
