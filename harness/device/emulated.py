@@ -44,19 +44,8 @@ class Emulated:
         return Order(number, "prepare", self.name)
 
     def firmware_odp(self, kernel: Kernel) -> dict[str, dict[str, tuple[str, ...]]]:
-        """The card's capability page as this kernel's header reads it; a scheme that it does not know is absent."""
-        layouts = ifc.load(kernel.headers / "include", _layouts_cache(kernel))
-        found: dict[str, dict[str, list[str]]] = {}
-        for path in Capabilities(card.model(self.name), layouts).current(ODP).nonzero():
-            scheme, _, rest = path.rpartition(SCHEME_SUFFIX)
-            row, _, word = (rest or path).rpartition(".")
-            # Linux 6.1 has one scheme only, at the top of the page.
-            rows = found.setdefault(scheme or ("memory" if path == "mem_page_fault" else "transport"), {})
-            rows.setdefault(row.removesuffix("_odp_caps") or "general", []).append(word)
-        return {
-            scheme: {row: tuple(words) for row, words in rows.items()}
-            for scheme, rows in sorted(found.items(), reverse=True)
-        }
+        """As `stated`; a scheme that this kernel does not know is absent."""
+        return stated(self.name, ifc.load(kernel.headers / "include", _layouts_cache(kernel)))
 
     @contextlib.contextmanager
     def around(self, host: LocalHost, kernel: Kernel, folder: Path) -> Iterator[Card]:
@@ -66,6 +55,21 @@ class Emulated:
             yield running
         finally:
             running.close()
+
+
+def stated(model: str, layouts: ifc.Layouts) -> dict[str, dict[str, tuple[str, ...]]]:
+    """The on-demand paging page of a model's firmware in the layout of a kernel: words by scheme and row."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for path in Capabilities(card.model(model), layouts).current(ODP).nonzero():
+        scheme, _, rest = path.rpartition(SCHEME_SUFFIX)
+        row, _, word = (rest or path).rpartition(".")
+        # Linux 6.1 has one scheme only, at the top of the page.
+        rows = found.setdefault(scheme or ("memory" if path == "mem_page_fault" else "transport"), {})
+        rows.setdefault(row.removesuffix("_odp_caps") or "general", []).append(word)
+    return {
+        scheme: {row: tuple(words) for row, words in rows.items()}
+        for scheme, rows in sorted(found.items(), reverse=True)
+    }
 
 
 def serve(model: str, socket: Path, headers: Path, control: Path | None, log: Path | None) -> int:

@@ -1,0 +1,22 @@
+"""What a card's firmware states to a kernel."""
+
+import pytest
+
+from harness.device.emulated import stated
+from harness.tests.unit.connectx.driver import SERIES, layouts
+
+
+@pytest.mark.parametrize("series", SERIES)
+@pytest.mark.parametrize("model", ["connectx-5", "connectx-7", "connect-ib"])
+def test_every_kernel_reads_the_transport_scheme(model, series):
+    """6.1 has it at the top of the page. Mutation: drop that case."""
+    rows = stated(model, layouts(series))["transport"]
+    assert {"send", "receive", "write", "read"} <= set(rows["rc"])
+    assert ("atomic" in rows["rc"]) == (model != "connect-ib"), "the form of 2015 has four bits"
+
+
+def test_only_a_newer_card_and_kernel_have_the_memory_scheme():
+    """Mutation: count mem_page_fault to the transport scheme."""
+    assert "mem_page_fault" in stated("connectx-7", layouts("7.3"))["memory"]["general"]
+    assert "memory" not in stated("connectx-5", layouts("7.3"))
+    assert "memory" not in stated("connectx-7", layouts("6.1"))
