@@ -295,7 +295,9 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.list:
         return _list(arguments, plans)
     with open_view(out) as view:
-        status = pytest.main(_pytest_arguments(arguments, plans, directory), plugins=[Progress(view)])
+        status = pytest.main(
+            _pytest_arguments(arguments, plans, directory), plugins=[Progress(view, directory)]
+        )
         if status == pytest.ExitCode.USAGE_ERROR:
             return 2
         if not (directory / "records").is_dir():
