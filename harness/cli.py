@@ -290,11 +290,15 @@ def _run(arguments: argparse.Namespace) -> int:
     directory = arguments.results or plugin.default_results()
     if arguments.list:
         return _list(arguments, plans)
+    if (directory / "index.json").exists():
+        raise UsageError(f"{directory} already holds the results of a run", hint="another --results")
     with open_view(out) as view:
-        status = pytest.main(_pytest_arguments(arguments, plans, directory), plugins=[Progress(view)])
+        status = pytest.main(
+            _pytest_arguments(arguments, plans, directory), plugins=[Progress(view, directory)]
+        )
         if status == pytest.ExitCode.USAGE_ERROR:
             return 2
-        if not (directory / "records").is_dir():
+        if status == pytest.ExitCode.NO_TESTS_COLLECTED or not (directory / "records").is_dir():
             raise SetupError("no case was executed", ["none matches the given -k, --kernel and --device"])
         reports = write_reports(directory)
         run = read_run(directory)

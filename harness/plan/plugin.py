@@ -18,6 +18,8 @@ from harness.results.record import Store
 from harness.values.record import Record
 
 RECORD = "odp_record"
+PROGRESS = "progress.log"
+"""Where workers write what they are at."""
 SAY = pytest.StashKey[Callable[[str], None]]()
 SESSION = pytest.StashKey[Session]()
 RESULTS = pytest.StashKey[Store]()
@@ -184,6 +186,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     workerinput = getattr(config, "workerinput", None)
     if workerinput is not None:
         config.stash[RESULTS] = Store.join(Path(workerinput["odp_results"]))
+        progress = config.stash[RESULTS].directory / PROGRESS
+        config.stash[SAY] = lambda line: _write_progress(progress, line)
     elif RESULTS not in config.stash:
         config.stash[RESULTS] = Store.create(
             option.results or default_results(), {"harness": version()}, len(plans)
@@ -192,6 +196,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         say = config.stash.get(SAY, lambda line: None)
         options = Options(option.cache, option.cache_limit, option.mirror, option.image, option.vm_images)
         config.stash[SESSION] = Session(options, say)
+
+
+def _write_progress(path: Path, line: str) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,36 @@ from harness.results.record import read_record
 
 
 class Progress:
-    """pytest plugin of `run`: hands what happens to a view, in this process also for cases run by workers."""
+    """pytest plugin of `run`: hands what happens to a view, in this process also for cases run by workers.
 
-    def __init__(self, view: View) -> None:
+    Workers of pytest-xdist cannot speak between their reports, so they write their lines of progress into a
+    file of the results, which is followed from here.
+    """
+
+    def __init__(self, view: View, results: Path) -> None:
         self.view = view
+        self._lines = results / plugin.PROGRESS
+        self._over = threading.Event()
+        self._follower = threading.Thread(target=self._follow, daemon=True)
 
     def pytest_configure(self, config: pytest.Config) -> None:
         """Lines of progress go to the view."""
         config.stash[plugin.SAY] = self.view.progress
+        self._follower.start()
+
+    def pytest_unconfigure(self) -> None:
+        """The run is over."""
+        self._over.set()
+        self._follower.join()
+
+    def _follow(self) -> None:
+        told = 0
+        while not self._over.wait(0.2):
+            if self._lines.exists():
+                lines = self._lines.read_text(encoding="utf-8").splitlines()
+                for line in lines[told:]:
+                    self.view.progress(line)
+                told = len(lines)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """How many cases there are."""
