@@ -22,6 +22,7 @@ from harness.values.case import Order
 from harness.values.record import Finding, Unknown, Witness
 from harness.wire import ifc
 
+FAMILY = "connectx"
 MODELS = tuple(card.MODELS)
 START_DEADLINE_S = 20.0
 INCOMING_DEADLINE_S = 30.0
@@ -40,8 +41,8 @@ class Emulated:
         self.name = model
 
     def prepare(self, number: int) -> Order:
-        """Load the drivers; there is no card yet."""
-        return Order(number, "prepare", self.name)
+        """Load the drivers; there is no card yet, so one snapshot serves all models."""
+        return Order(number, "prepare", FAMILY)
 
     def firmware_odp(self, kernel: Kernel) -> dict[str, dict[str, tuple[str, ...]]]:
         """As `stated`; a scheme that this kernel does not know is absent."""
