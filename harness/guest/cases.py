@@ -224,11 +224,12 @@ def _answer(
     problem: str,
     elapsed_ns: int,
 ) -> Answer:
-    notes = [NO_COUNTERS]
+    notes: List[str] = []
     laws: Tuple[Law, ...] = ()
     if tracer is None:
         notes.append("not traced: no law was checked")
     else:
+        notes.append(NO_COUNTERS)
         notes.extend(f"no probe for {name}: this kernel lacks its symbol" for name in tracer.missing)
         if not problem:
             laws = judge(rounds, trace.counts, tracer.sources)
