@@ -19,6 +19,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+EXIT_INTERRUPTED = 130
+
 
 class HarnessError(Exception):
     """Base of all: `evidence` are lines to show (command, status, output, log), `hint` says what to try."""

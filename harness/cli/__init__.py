@@ -1,0 +1,60 @@
+"""The command line: one module per verb. The only place that prints to people or exits.
+
+A verb is a module with `TEXT` (one sentence for --help), `options(parser)` and `act(arguments)`, which returns
+the exit status: 0 pass, 1 failed, 2 usage, 3 set-up or nothing executed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from harness import __version__
+from harness.cli import bench, cache, caps, card, doctor, kernel, report, run, shell
+from harness.cli.screen import common_options, err
+from harness.errors import EXIT_INTERRUPTED, HarnessError
+
+VERBS = (run, report, kernel, doctor, cache, shell, caps, card, bench)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        return int(arguments.act(arguments))
+    except HarnessError as error:
+        err.print(f"error: {error.render()}", markup=False)
+        return error.exit_status or 3
+    except KeyboardInterrupt:
+        err.print("interrupted; nothing is left running")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output is gone; Python would complain once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="odp-harness",
+        description="Test harness for RDMA on-demand paging in the Linux kernel.",
+        epilog="Start with `odp-harness doctor`, then `odp-harness run`.",
+    )
+    parser.add_argument("--version", action="version", version=f"odp-harness {__version__}")
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+    for verb in VERBS:
+        name = verb.__name__.rpartition(".")[2].replace("_", "-")
+        sub = verbs.add_parser(name, help=verb.TEXT, description=verb.TEXT)
+        sub.set_defaults(act=verb.act)
+        common_options(sub)
+        verb.options(sub)
+    return parser

@@ -1,0 +1,52 @@
+"""Claims of speed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from harness.bench import boot, card, exact
+from harness.cli.screen import JSON, open_session, out
+from harness.plan.plan import load
+from harness.plan.session import find_folder
+
+TEXT = "Measure one claim of speed, as ratios of one run."
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    parser.add_argument("name", choices=("boot", "card", "exact"))
+    parser.add_argument("--json", action="store_true", help=JSON)
+    parser.add_argument("--rounds", type=int, help="how often (boot: 7, card: 5, exact: 10)")
+    parser.add_argument("--kernel", default="newest", metavar="SERIES")
+    parser.add_argument("--device", default="connectx-5", help="for card: the model")
+    plan = "for exact: the plan whose first case is run (default: odp-write)"
+    parser.add_argument("--plan", type=Path, help=plan)
+
+
+def act(arguments: argparse.Namespace) -> int:
+    """Print the figures of one measurement."""
+    with open_session(arguments) as session:
+        result: Any
+        if arguments.name == "boot":
+            result = boot.measure(session, arguments.kernel, arguments.rounds or 7)
+        elif arguments.name == "card":
+            result = card.measure(session, arguments.kernel, arguments.device, arguments.rounds or 5)
+        else:
+            path = arguments.plan or find_folder("testplans", None) / "odp-write.toml"
+            planned = next(load(path).cases((arguments.kernel,)))
+            result = exact.measure(session, planned, arguments.rounds or 10)
+    plain = result.plain()
+    if arguments.json:
+        sys.stdout.write(json.dumps(plain) + "\n")
+        return 0
+    table = Table("figure", "value", title=f"bench {arguments.name}")
+    for name, value in plain.items():
+        table.add_row(name, str(value))
+    out.print(table)
+    return 0

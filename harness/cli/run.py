@@ -1,0 +1,104 @@
+"""Plans to a verdict."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import pytest
+
+from harness.cli.screen import out
+from harness.errors import EXIT_INTERRUPTED, SetupError, UsageError
+from harness.plan import plugin
+from harness.plan.plan import load
+from harness.plan.progress import Progress
+from harness.plan.session import find_folder
+from harness.results.live import open_view
+from harness.results.record import exit_status, read_run
+from harness.results.reports import write_reports
+from harness.store import parse_size
+
+TEXT = "Run plans and print the verdict."
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    parser.add_argument(
+        "plans", nargs="*", type=Path, help="plan files or folders (default: testplans/ of the checkout)"
+    )
+    parser.add_argument(
+        "--kernel", action="append", default=[], metavar="SERIES", help="default: newest; `all`: the plans'"
+    )
+    parser.add_argument("--device", action="append", default=[], help="run on these devices only")
+    parser.add_argument(
+        "--time", choices=("exact", "real"), help="clock of the machines (default: the device's)"
+    )
+    parser.add_argument(
+        "--twice", action="store_true", help="run each exact case twice; the answers must be equal"
+    )
+    parser.add_argument("--no-skip", action="store_true", help="a missing need is a failure, not a skip")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="default: odp-results/TIME")
+    parser.add_argument("-k", metavar="EXPR", help="only cases whose name matches (as pytest -k)")
+    parser.add_argument("-x", action="store_true", help="stop at the first failure")
+    jobs = os.cpu_count() or 1
+    parser.add_argument(
+        "-j", "--jobs", type=int, default=jobs, help=f"cases at the same time (default here: {jobs})"
+    )
+    parser.add_argument("--list", action="store_true", help="print the cases and run none")
+
+
+def act(arguments: argparse.Namespace) -> int:
+    """Run the chosen cases, write records and reports; the exit status is the verdict."""
+    plans = arguments.plans or [find_folder("testplans", None)]
+    for path in plans:
+        if not path.exists():
+            raise UsageError(f"{path} does not exist", hint="a plan file or a folder of them")
+        for file in sorted(path.glob("*.toml")) if path.is_dir() else [path]:
+            load(file)
+    directory = arguments.results or plugin.default_results()
+    if arguments.list:
+        return _list(arguments, plans)
+    if (directory / "index.json").exists():
+        raise UsageError(f"{directory} already holds the results of a run", hint="another --results")
+    with open_view(out) as view:
+        status = pytest.main(
+            _pytest_arguments(arguments, plans, directory), plugins=[Progress(view, directory)]
+        )
+        if status == pytest.ExitCode.USAGE_ERROR:
+            return 2
+        if status == pytest.ExitCode.NO_TESTS_COLLECTED or not (directory / "records").is_dir():
+            raise SetupError("no case was executed", ["none matches the given -k, --kernel and --device"])
+        reports = write_reports(directory)
+        run = read_run(directory)
+        view.summary(run, reports["report.html"])
+    return EXIT_INTERRUPTED if status == pytest.ExitCode.INTERRUPTED else exit_status(run.records)
+
+
+def _pytest_arguments(arguments: argparse.Namespace, plans: list[Path], directory: Path) -> list[str]:
+    given = ["-p", "harness.plan.plugin", "-p", "no:terminal", "-p", "no:cacheprovider", "-o", "addopts="]
+    # Nothing is captured: what a view draws while a case runs is for people now.
+    given += ["--capture=no"]
+    given += [f"--results={directory}", f"--image={arguments.image}"]
+    given += [f"--kernel={series}" for series in arguments.kernel]
+    given += [f"--device={device}" for device in arguments.device]
+    if arguments.cache_limit:
+        given += [f"--cache-limit={parse_size(arguments.cache_limit)}"]
+    for name in ("cache", "mirror", "vm_images", "time"):
+        value = getattr(arguments, name)
+        given += [f"--{name.replace('_', '-')}={value}"] if value is not None else []
+    given += [flag for flag, on in (("--twice", arguments.twice), ("--no-skip", arguments.no_skip)) if on]
+    given += ["-k", arguments.k] if arguments.k else []
+    given += ["-x"] if arguments.x else []
+    given += ["-n", str(arguments.jobs)] if arguments.jobs > 1 else []
+    return [*given, *map(str, plans)]
+
+
+def _list(arguments: argparse.Namespace, plans: list[Path]) -> int:
+    for path in plans:
+        for file in sorted(path.glob("*.toml")) if path.is_dir() else [path]:
+            plan = load(file)
+            out.print(f"{plan.path}: {plan.title}", markup=False)
+            for planned in plugin.chosen(plan, arguments):
+                out.print(f"  {planned.case.id}", markup=False)
+    return 0

@@ -1,0 +1,32 @@
+"""What every verb shares: where it prints, and the session that its common options ask for."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from harness.plan.session import Options, Session
+from harness.store import parse_size
+
+JSON = "print one JSON object and nothing else on stdout"
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def common_options(parser: argparse.ArgumentParser) -> None:
+    """Where things come from and are kept: options of every verb."""
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="default: ~/.cache/odp-harness")
+    parser.add_argument("--cache-limit", metavar="SIZE", help="as 30G (the default)")
+    parser.add_argument("--mirror", metavar="URL", help="Debian archive (default: the host's own)")
+    parser.add_argument("--vm-images", type=Path, metavar="DIR", help="default: vm-images/ of the checkout")
+    parser.add_argument("--image", default="trixie", help="a file of vm-images/")
+
+
+def open_session(arguments: argparse.Namespace) -> Session:
+    """The session of the common options; its progress goes to stderr."""
+    limit = parse_size(arguments.cache_limit) if arguments.cache_limit else None
+    options = Options(arguments.cache, limit, arguments.mirror, arguments.image, arguments.vm_images)
+    return Session(options, lambda line: err.print(f"… {line}", style="dim", markup=False))
