@@ -15,6 +15,8 @@
  * the two regions' address ranges; what lies in neither, or has no address, counts as SIDE_OTHER.
  */
 #include <uapi/linux/ptrace.h>
+/* The kernel's own: Linux 6.1 has one member more before the addresses. */
+#include <linux/mmu_notifier.h>
 
 #define BUCKETS 40
 #define SIDE_OTHER 2
@@ -63,13 +65,6 @@ struct record {
 struct extent {
 	u64 address;
 	u64 length;
-};
-
-/* Ref: Linux 7.3 include/linux/mmu_notifier.h, struct mmu_notifier_range, its first three members */
-struct notifier_range {
-	void *mm;
-	unsigned long start;
-	unsigned long end;
 };
 
 enum { SLOT_lookup, SLOT_invalidate, SLOT_translate, SLOT_work, SLOT_resume, SLOTS = 8 };
@@ -214,7 +209,7 @@ static __always_inline struct extent extent(u64 address, u64 length)
 
 static __always_inline struct extent told(void *where)
 {
-	struct notifier_range range = {};
+	struct mmu_notifier_range range = {};
 
 	bpf_probe_read_kernel(&range, sizeof(range), where);
 	return extent(range.start, range.end - range.start);
