@@ -6,7 +6,7 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ from harness.errors import SetupError
 from harness.host import LocalHost
 from harness.kernel.packages import Kernel
 from harness.machine.vm import Machine
+from harness.values import codec
 from harness.values.case import Order
 from harness.values.record import Finding, Unknown, Witness
+from harness.values.rule import Outcome, Rule
 from harness.wire import ifc
 
 FAMILY = "connectx"
@@ -153,15 +155,17 @@ class Card:
             what = "did not start" if self._control is None else "died first"
             raise SetupError(f"the card {self.model} {what}, with status {self.process.returncode}", words)
 
-    def arm(self, rules: list[dict[str, Any]]) -> None:
+    def arm(self, rules: Sequence[Rule]) -> None:
         """Give the card its rules, before the case starts."""
-        self.control.ask("rules", rules=rules)
+        if rules:
+            self.control.ask("rules", rules=[codec.to_plain(rule) for rule in rules])
 
     def report(self) -> Witness:
         """Findings, counters and unknown commands so far."""
         found = self.control.ask("findings")["findings"]
         counters = self.control.ask("counters")["counters"]
         unknown = counters.pop("unknown", {})
+        outcomes = self.control.ask("outcomes")["outcomes"]
         return Witness(
             tuple(
                 Finding(str(f.get("kind", "")), str(f.get("subject", "")), str(f.get("detail", "")))
@@ -169,6 +173,7 @@ class Card:
             ),
             dict(_flat(counters)),
             tuple(Unknown(name, int(seen["count"]), str(seen["stub"])) for name, seen in unknown.items()),
+            tuple(codec.from_plain(Outcome, outcome) for outcome in outcomes),
         )
 
     def close(self) -> None:

@@ -163,7 +163,8 @@ class Session:
             difference = first_difference(run.answer, self._once(planned, kernel, snapshot, Logs()).answer)
             if difference:
                 failures += (Reason("exact", f"a second run answered differently: {difference}"),)
-        seen = Seen(kernel.release, run.answer, scan(logs.console.splitlines()), run.witness, failures)
+        lines = logs.console.splitlines()
+        seen = Seen(kernel.release, run.answer, scan(lines), run.witness, failures, tuple(lines))
         verdict, reasons = judge(planned, seen)
         return dataclasses.replace(
             record,
@@ -183,6 +184,7 @@ class Session:
             try:
                 with device.around(self.host, kernel, folder) as presence:
                     try:
+                        presence.arm(planned.case.rules)
                         reply = self.offer(snapshot, order, folder, presence, planned.deadline_s)
                         run.answer = _answer(reply)
                     except GuestError as error:

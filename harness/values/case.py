@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Dict, Optional, Tuple
 
+from harness.values.rule import Rule
+
 TRANSFERS = ("send", "write", "read", "compare_swap", "fetch_add")
 # Besides transfers: the driver reloaded, objects made and destroyed.
 OPERATIONS = (*TRANSFERS, "reload", "objects")
@@ -61,7 +63,8 @@ class Case:
     """What one run on one machine does; answered once, by an `Answer` with the same id.
 
     `seed` shifts the start by that many turns of a counted loop; `timeout_s` bounds one work request in
-    guest time; `trace` is False where the cost of watching is itself measured.
+    guest time; `trace` is False where the cost of watching is itself measured. `rules` are for an emulated card,
+    which is armed with them before the case starts.
     """
 
     VERSION = 1
@@ -72,6 +75,7 @@ class Case:
     seed: int = 0
     timeout_s: float = 20.0
     trace: bool = True
+    rules: Tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True)
