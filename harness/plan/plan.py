@@ -211,7 +211,7 @@ def _contradictions(source: Source, plan: Plan) -> None:
         raise source.error("workload.length", "contradicts workload.pages: give one of them")
     software = [name for name in plan.devices if not DEVICES[name].plugged]
     if plan.rules and software:
-        raise source.error("rules", f"only an emulated card takes rules, not {software[0]}")
+        raise source.error("rules", f"only an emulated card takes rules, not {software[0]}", nth=1)
     for planned in plan.cases():
         work = planned.case.workload
         for side, region in (("local", work.local), ("remote", work.remote)):

@@ -132,10 +132,11 @@ class Source:
             header = re.match(r"\s*\[\[?\s*([^\]]+?)\s*\]\]?", line)
             if header:
                 table = header.group(1).replace('"', "") + "."
-                seen += key.startswith(table)
+                opens = key.startswith(table) or key + "." == table
+                seen += opens
                 if nth and seen != nth:
-                    table = ""
-                if key.startswith(table) or key + "." == table:
+                    table = "another table."
+                elif opens:
                     best = number
                 continue
             assigned = re.match(r"\s*([\w.\"-]+)\s*=", line)
