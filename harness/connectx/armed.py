@@ -34,14 +34,14 @@ class Deed(NamedTuple):
 
 @dataclass(eq=False)
 class Armed:
-    """A rule on a card, with what it did."""
+    """A rule on a card, with what it did; `holds`: the operation, by QP and side, that it made wait, and whether still."""
 
     rule: Rule
     matches: int = 0
     hits: int = 0
     notes: list[str] = field(default_factory=list)
     answers: Counter[str] = field(default_factory=Counter)
-    holds: dict[int, tuple[Operation, bool]] = field(default_factory=dict)
+    holds: dict[tuple[int, str], tuple[Operation, bool]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._draw = random.Random(self.rule.seed)

@@ -118,9 +118,10 @@ class Rules:
             _DEEDS[armed.rule.kind](self, armed, fault, error)
             return False
         for armed in self._on.get("access", ()):
-            held = armed.holds.get(fault.operation.qp.number)
+            place = (fault.operation.qp.number, fault.side)
+            held = armed.holds.get(place)
             if held is not None and held[0] is fault.operation:
-                armed.holds[fault.operation.qp.number] = (fault.operation, False)
+                armed.holds[place] = (fault.operation, False)
         return True
 
     @does("lose-resume")
@@ -172,20 +173,20 @@ class Rules:
             reached = sum(span.length for span in found[0])
             if rule.region not in ("", region) or segment.va + reached <= begin or segment.va >= end:
                 continue
-            if self._holds(armed, operation, f"page {rule.page} of key {key.value:#x}, {region}"):
+            if self._holds(armed, operation, side, f"page {rule.page} of key {key.value:#x}, {region}"):
                 keep = max(begin - segment.va, 0)
                 absent = Absent(key, segment.va + keep, segment.length - keep, write)
                 found = _first_bytes(found[0], keep), absent
         return found
 
     @staticmethod
-    def _holds(armed: Armed, operation: Operation, what: str) -> bool:
-        number = operation.qp.number
-        before = armed.holds.get(number)
+    def _holds(armed: Armed, operation: Operation, side: str, what: str) -> bool:
+        place = (operation.qp.number, side)
+        before = armed.holds.get(place)
         if before is not None and before[0] is operation:
             return before[1]
         taken = armed.takes()
-        armed.holds[number] = (operation, taken)
+        armed.holds[place] = (operation, taken)
         if taken:
             armed.acted(f"{what}: absent until resumed")
         return taken

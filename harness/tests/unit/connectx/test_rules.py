@@ -339,6 +339,19 @@ def test_a_present_page_is_absent_until_resumed(pair, region, end):
     assert pair.statuses(0) == [0, 0] and hits(pair) == [0]
 
 
+def test_a_resume_of_one_side_does_not_release_the_other(pair):
+    """Mutation: release all that hold the operation."""
+    pair.card.arm([Rule("absent-page", region="local", page=1), Rule("absent-page", region="remote", page=0)])
+    pair.send(wqe.RDMA_WRITE, (pair.keys[0], VA, 16384), remote=(pair.keys[1], VA))
+    far = pair.fault()
+    assert far.sub_type == 1
+    pair.resume(far)
+    near = pair.fault()
+    assert (near.sub_type, near.bytes_committed) == (0, 4096)
+    pair.resume(near)
+    assert pair.done(0)[1] == 0 and hits(pair) == [1, 1]
+
+
 def test_a_rule_page_of_an_atomic(pair):
     """Mutation: exchange before the page is there."""
     pair.memory.write(pair.at[1], struct.pack("<Q", 5))
