@@ -34,7 +34,7 @@ class Deed(NamedTuple):
 
 @dataclass(eq=False)
 class Armed:
-    """A rule on a card, with what it did; `holds`: the operation, by QP and side, that it made wait, and whether still."""
+    """A rule on a card, with what it did; `holds`: by QP and side the operation it made wait, and whether still."""
 
     rule: Rule
     matches: int = 0

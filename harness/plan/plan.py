@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,9 @@ from harness.plan.schema import PAGE_BYTES, SCHEMA, Source, check, check_axis, f
 from harness.values.case import Case, Loss, Region, Workload
 from harness.values.rule import KINDS, Rule, keys_of
 
+FULL = "ODP_FULL"
+"""The environment variable that makes plans as long as their table [full] says."""
+
 
 @dataclass(frozen=True)
 class Expect:
@@ -20,7 +24,7 @@ class Expect:
 
     `workload` says how its work requests end; those that are to fail do so with a text that has `problem` in it.
     `found` are kinds of findings, `log` texts on the console, that must be seen and are then no failures. `card`
-    are counters of the card that must have exactly these values.
+    are counters of the card that must have exactly these values, `card_most` those that may not be larger.
     """
 
     laws: bool = True
@@ -34,6 +38,7 @@ class Expect:
     found: tuple[str, ...] = ()
     log: tuple[str, ...] = ()
     card: dict[str, int] = field(default_factory=dict)
+    card_most: dict[str, int] = field(default_factory=dict)
     latency: dict[str, int] = field(default_factory=dict)
 
 
@@ -112,6 +117,9 @@ def load(path: Path) -> Plan:
     flat = flatten(table)
     for key, value in flat.items():
         check(source, key, value)
+    longer = {key: flat.pop(key) for key in list(flat) if key.startswith("full.")}
+    if os.environ.get(FULL):
+        flat.update({key.removeprefix("full."): value for key, value in longer.items()})
     axes = _axes(source, flatten(matrix))
     for key in ("title", "workload.operation", "faults.how"):
         if key not in flat and key not in axes:
@@ -149,10 +157,11 @@ def _expect(flat: dict[str, Any]) -> Expect:
     given = {k.removeprefix("expect."): v for k, v in flat.items() if k.startswith("expect.")}
     latency = {k.removeprefix("latency."): v for k, v in given.items() if k.startswith("latency.")}
     card = {k.removeprefix("card."): v for k, v in given.items() if k.startswith("card.")}
+    most = {k.removeprefix("card_most."): v for k, v in given.items() if k.startswith("card_most.")}
     simple: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if "." not in k
     }
-    return Expect(**simple, latency=latency, card=card)
+    return Expect(**simple, latency=latency, card=card, card_most=most)
 
 
 def _known(source: Source, entries: Any) -> tuple[Known, ...]:
@@ -201,6 +210,7 @@ def _workload(settings: dict[str, Any]) -> Workload:
         region("remote"),
         loss,
         mtu_bytes=settings.get("workload.mtu", 1024),
+        seconds=settings.get("workload.seconds", 0),
     )
 
 

@@ -69,7 +69,7 @@ SCHEMA: dict[str, Key] = {
     "title": Key(str),
     "needs": Key(str, items=True),
     "clock": Key(str, ("exact", "real")),
-    "deadline_s": Key(int, low=1, high=3600),
+    "deadline_s": Key(int, low=1, high=90_000),
     "matrix.kernel": Key(str, tuple(SERIES), items=True),
     "matrix.device": Key(str, tuple(DEVICES), items=True),
     "workload.operation": Key(str, OPERATIONS),
@@ -77,6 +77,7 @@ SCHEMA: dict[str, Key] = {
     "workload.pages": Key(int, low=1, high=MAX_BYTES // PAGE_BYTES),
     "workload.length": Key(int, low=1, high=MAX_BYTES),
     "workload.mtu": Key(int, (256, 512, 1024, 2048, 4096)),
+    "workload.seconds": Key(int, low=1, high=86_400),
     "workload.seed": Key(int, high=1 << 20),
     "workload.timeout_s": Key(int, low=1, high=600),
     **{f"workload.{side}.{key}": value for side in ("local", "remote") for key, value in _REGION.items()},
@@ -98,7 +99,9 @@ SCHEMA: dict[str, Key] = {
     **{f"rules.{key}": value for key, value in _RULE.items()},
 }
 
-_CARD = re.compile(r"expect\.card\.[a-z][a-z_]*(\.[A-Za-z0-9_ ]+)*$")
+SCHEMA.update({f"full.{key}": SCHEMA[key] for key in ("workload.rounds", "workload.seconds", "deadline_s")})
+
+_CARD = re.compile(r"expect\.(card|card_most)\.[a-z][a-z_]*(\.[A-Za-z0-9_ ]+)*$")
 """A counter of the card, by its dotted name."""
 
 _LATENCY = re.compile(r"expect\.latency\.(operation|[a-z_]+)_(p50|p90|p99|max)_ns$")

@@ -145,6 +145,10 @@ def _card(expect: Expect, seen: Seen) -> Iterator[Reason]:
         counted = seen.witness.counters.get(name, 0)
         if counted != wanted:
             yield Reason("law", f"card: {name}: expected {wanted}, counted {counted}")
+    for name, most in expect.card_most.items():
+        counted = seen.witness.counters.get(name, 0)
+        if counted > most:
+            yield Reason("law", f"card: {name}: {counted}, at most {most}")
     for text in expect.log:
         if not any(text in line for line in seen.console):
             yield Reason("console", f"{text!r} was to be on the console and is not")

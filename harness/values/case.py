@@ -8,8 +8,8 @@ from typing import Dict, Optional, Tuple
 from harness.values.rule import Rule
 
 TRANSFERS = ("send", "write", "read", "compare_swap", "fetch_add")
-# Besides transfers: the driver reloaded, objects made and destroyed.
-OPERATIONS = (*TRANSFERS, "reload", "objects")
+# Besides transfers: the driver reloaded, objects made and destroyed, a random mixture of transfers.
+OPERATIONS = (*TRANSFERS, "reload", "objects", "soak")
 MAPPINGS = ("anonymous", "shared", "file")
 IOVAS = ("address", "shifted", "zero")
 LOSSES = ("none", "untouched", "dontneed", "remap", "fork", "pageout")
@@ -47,7 +47,8 @@ class Workload:
 
     Local is the side that posts the work request. Each round loses pages first and transfers the whole
     region (atomics: the first 8 bytes of every page). Regions have equal lengths. `mtu_bytes` is the path
-    MTU: a message travels in packets of that size, and each packet finds its pages for itself.
+    MTU: a message travels in packets of that size, and each packet finds its pages for itself. With `seconds` a
+    soak goes on that long, whatever its rounds.
     """
 
     operation: str
@@ -56,6 +57,7 @@ class Workload:
     remote: Region
     loss: Loss = field(default_factory=Loss)
     mtu_bytes: int = 1024
+    seconds: int = 0
 
 
 @dataclass(frozen=True)
