@@ -164,8 +164,8 @@ class Session:
             if difference:
                 failures += (Reason("exact", f"a second run answered differently: {difference}"),)
         scheme = DEVICES[planned.case.device].scheme(kernel)
-        symptoms = scan(logs.console.splitlines())
-        seen = Seen(kernel.release, run.answer, symptoms, run.witness, failures, scheme)
+        lines = logs.console.splitlines()
+        seen = Seen(kernel.release, run.answer, scan(lines), run.witness, failures, scheme, tuple(lines))
         verdict, reasons = judge(planned, seen)
         return dataclasses.replace(
             record,
@@ -186,6 +186,7 @@ class Session:
             try:
                 with device.around(self.host, kernel, folder) as presence:
                     try:
+                        presence.arm(planned.case.rules)
                         reply = self.offer(snapshot, order, folder, presence, planned.deadline_s)
                         run.answer = _answer(reply)
                     except GuestError as error:
