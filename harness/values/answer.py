@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Dict, Optional, Tuple
 
 from harness.values.histogram import Histogram
+from harness.values.upstream import Test
 
 STATUSES = ("done", "unsupported", "failed")
 
@@ -103,7 +104,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class Reply:
-    """The agent's one answer to an order: the same number, ok or the problem, and what the verb yields."""
+    """The agent's one answer to an order: the same number, ok or the problem, and what the verb yields.
+
+    One with a `test` is no answer: it tells of one of upstream's tests while the order is carried out.
+    """
 
     VERSION = 1
 
@@ -114,3 +118,4 @@ class Reply:
     exit_status: int = 0
     output: str = ""
     facts: Dict[str, str] = field(default_factory=dict)
+    test: Optional[Test] = None
