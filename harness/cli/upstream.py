@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
 
 from harness.cli.screen import JSON, err, open_session, out
 from harness.plan import upstream
@@ -21,6 +22,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     matching = "only tests whose name has EXPR in it, or matches it as a whole if it has a * (as unittest -k)"
     parser.add_argument("-k", action="append", default=[], metavar="EXPR", help=matching)
     parser.add_argument("--timeout", type=float, default=120.0, metavar="S", help="of one test (120)")
+    parser.add_argument(
+        "--results", type=Path, metavar="DIR", help="keep console and card's conversation there"
+    )
     parser.add_argument("--json", action="store_true", help=JSON)
 
 
@@ -28,7 +32,15 @@ def act(arguments: argparse.Namespace) -> int:
     """0 when no test failed, the card found nothing and the console is clean; 1 otherwise."""
     wanted = Selection(tuple(arguments.k), timeout_s=arguments.timeout)
     with open_session(arguments) as session:
-        seen = upstream.run(session, arguments.suite, arguments.kernel, arguments.device, wanted, _progress)
+        seen = upstream.run(
+            session,
+            arguments.suite,
+            arguments.kernel,
+            arguments.device,
+            wanted,
+            _progress,
+            arguments.results,
+        )
     if arguments.json:
         sys.stdout.write(json.dumps(seen.plain()) + "\n")
     else:

@@ -26,6 +26,7 @@ from harness.values.upstream import Selection, Test
 
 MOUNT = Path("/run/upstream")
 OUTPUT = Path("/tmp/upstream-output")
+HUGE_PAGES = Path("/proc/sys/vm/nr_hugepages")
 DISK_S = 30.0
 KILLED_S = 10.0
 DETAIL_MOST = 8000
@@ -36,6 +37,7 @@ Tell = Callable[[Test], None]
 def run(selection: Selection, device: str, tell: Tell) -> Dict[str, str]:
     """Run them all on an RDMA device; returns how many there were and how many children it took."""
     _mount(selection.disk)
+    HUGE_PAGES.write_text("32")
     chosen = chosen_of(load(device), selection.patterns)
     number, children = selection.first, 0
     while number < len(chosen):

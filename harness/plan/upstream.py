@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Callable, Sequence
@@ -64,17 +65,31 @@ class UpstreamRun:
         return {**counts, **asdict(self)}
 
 
-def run(session: Session, suite: str, series: str, device: str, wanted: Selection, tell: Tell) -> UpstreamRun:
+def run(
+    session: Session,
+    suite: str,
+    series: str,
+    device: str,
+    wanted: Selection,
+    tell: Tell,
+    keep: Path | None = None,
+) -> UpstreamRun:
     """Run them; a machine that crashes costs the test that ran, the next machine goes on behind it.
 
-    `tell` hears of each test as it ends.
+    `tell` hears of each test as it ends. Console and card's conversation of each machine are kept in `keep`.
     """
     version, disk = tests_disk(session, suite)
     kernel, snapshot = session.prepared(series, device, "real")
     seen = UpstreamRun(suite, version, kernel.release, device, ())
     number = wanted.first
-    for _ in range(CRASHES_MOST):
-        part = _machine(session, kernel, snapshot, disk, replace(wanted, first=number), seen, tell)
+    for turn in range(CRASHES_MOST):
+        with session.ledger.scratch_folder("upstream") as folder:
+            try:
+                part = _machine(
+                    session, kernel, snapshot, disk, replace(wanted, first=number), seen, tell, folder
+                )
+            finally:
+                _keep(folder, find(device).log, keep, turn)
         seen = replace(
             seen,
             tests=seen.tests + part.tests,
@@ -100,6 +115,7 @@ def _machine(
     wanted: Selection,
     seen: UpstreamRun,
     tell: Tell,
+    folder: Path,
 ) -> UpstreamRun:
     """One machine: from the first test to the last, or to its crash."""
     device = find(seen.device)
@@ -107,10 +123,7 @@ def _machine(
     tests: dict[int, Test] = {}
     problems: tuple[str, ...] = ()
     told = 0
-    with (
-        session.ledger.scratch_folder("upstream") as folder,
-        device.around(session.host, kernel, folder) as presence,
-    ):
+    with device.around(session.host, kernel, folder) as presence:
         with session.studio.restore(snapshot, order, folder, plugged=device.plugged) as machine:
 
             def tick() -> None:
@@ -140,6 +153,15 @@ def _machine(
         symptoms=scan(console.splitlines()),
         problems=problems,
     )
+
+
+def _keep(folder: Path, log: str, into: Path | None, turn: int) -> None:
+    if into is None:
+        return
+    into.mkdir(parents=True, exist_ok=True)
+    for name in filter(None, ("console", log)):
+        if (folder / name).is_file():
+            shutil.copy(folder / name, into / f"{turn}-{name}")
 
 
 def _ended(test: Test, problems: Sequence[str]) -> Test:
