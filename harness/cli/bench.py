@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from harness.bench import boot, card, exact
+from harness.bench import boot, card, exact, faults
 from harness.cli.screen import JSON, open_session, out
 from harness.plan.plan import load
 from harness.plan.session import find_folder
@@ -20,11 +20,11 @@ TEXT = "Measure one claim of speed, as ratios of one run."
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    parser.add_argument("name", choices=("boot", "card", "exact"))
+    parser.add_argument("name", choices=("boot", "card", "exact", "faults"))
     parser.add_argument("--json", action="store_true", help=JSON)
-    parser.add_argument("--rounds", type=int, help="how often (boot: 7, card: 5, exact: 10)")
+    parser.add_argument("--rounds", type=int, help="how often (boot: 7, card: 5, exact: 10, faults: 400)")
     parser.add_argument("--kernel", default="newest", metavar="SERIES")
-    parser.add_argument("--device", default="connectx-5", help="for card: the model")
+    parser.add_argument("--device", default="connectx-5", help="for card and faults: the model")
     plan = "for exact: the plan whose first case is run (default: odp-write)"
     parser.add_argument("--plan", type=Path, help=plan)
 
@@ -37,6 +37,8 @@ def act(arguments: argparse.Namespace) -> int:
             result = boot.measure(session, arguments.kernel, arguments.rounds or 7)
         elif arguments.name == "card":
             result = card.measure(session, arguments.kernel, arguments.device, arguments.rounds or 5)
+        elif arguments.name == "faults":
+            result = faults.measure(session, arguments.kernel, arguments.device, arguments.rounds or 400)
         else:
             path = arguments.plan or find_folder("testplans", None) / "odp-write.toml"
             planned = next(load(path).cases((arguments.kernel,)))
