@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.cli.screen import JSON, err, open_session, out
 from harness.plan import upstream
-from harness.values.upstream import Selection, Test
+from harness.values.upstream import Selection, UpstreamTest
 
 TEXT = "Run upstream's own tests in a machine, on a device, and say what came of each."
 
@@ -48,7 +48,7 @@ def act(arguments: argparse.Namespace) -> int:
     return 0 if seen.passed else 1
 
 
-def _progress(test: Test, number: int) -> None:
+def _progress(test: UpstreamTest, number: int) -> None:
     if test.outcome != "started":
         words = f"{number:4} {test.outcome} {test.name} {test.wall_s:.1f} s"
         err.print(words + (f": {test.reason}" if test.reason else ""), markup=False)
@@ -71,4 +71,4 @@ def _print(seen: upstream.UpstreamRun) -> None:
     )
 
 
-WORDS = {"pass": "passed", "fail": "failed", "skip": "skipped"}
+WORDS = {"pass": "passed", "fail": "failed", "skip": "skipped", "known": "failed as known"}

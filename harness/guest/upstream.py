@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 from harness.guest.problems import WorkFailed
-from harness.values.upstream import Selection, Test
+from harness.values.upstream import Selection, UpstreamTest
 
 MOUNT = Path("/run/upstream")
 OUTPUT = Path("/tmp/upstream-output")
@@ -31,7 +31,7 @@ DISK_S = 30.0
 KILLED_S = 10.0
 DETAIL_MOST = 8000
 
-Tell = Callable[[Test], None]
+Tell = Callable[[UpstreamTest], None]
 
 
 def run(selection: Selection, device: str, tell: Tell) -> Dict[str, str]:
@@ -136,7 +136,7 @@ class _Child:
     def _take(self, data: bytes) -> None:
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         for line in lines:
-            test = Test(**json.loads(line))
+            test = UpstreamTest(**json.loads(line))
             if test.outcome == "started":
                 self._began = time.monotonic()
             else:
@@ -146,7 +146,9 @@ class _Child:
     def _blame(self, why: str) -> None:
         """The test that was running, or was to, failed for that reason."""
         name = self._chosen[self._next].id()
-        self._tell(Test(self._next, name, "fail", why, _printed(), round(time.monotonic() - self._began, 3)))
+        self._tell(
+            UpstreamTest(self._next, name, "fail", why, _printed(), round(time.monotonic() - self._began, 3))
+        )
         self._next += 1
 
     def _kill(self) -> str:
@@ -177,7 +179,7 @@ def _live(chosen: List[unittest.TestCase], first: int, say: int) -> None:
         gc.enable()
         for number, test in enumerate(chosen, first):
             os.ftruncate(output, 0)
-            _write(say, Test(number, test.id(), "started"))
+            _write(say, UpstreamTest(number, test.id(), "started"))
             _write(say, _run(number, test))
         status = 0
     except BaseException:  # the parent says that it ended; what is printed goes with it
@@ -186,7 +188,7 @@ def _live(chosen: List[unittest.TestCase], first: int, say: int) -> None:
         os._exit(status)
 
 
-def _write(say: int, test: Test) -> None:
+def _write(say: int, test: UpstreamTest) -> None:
     data = json.dumps(vars(test)).encode() + b"\n"
     while data:
         data = data[os.write(say, data) :]
@@ -199,7 +201,7 @@ def _printed() -> str:
         return ""
 
 
-def _run(number: int, test: unittest.TestCase) -> Test:
+def _run(number: int, test: unittest.TestCase) -> UpstreamTest:
     began = time.monotonic()
     result = unittest.TestResult()
     # A suite of one runs the fixtures of the test's class and module, too.
@@ -210,12 +212,12 @@ def _run(number: int, test: unittest.TestCase) -> Test:
     failed = [text for _, text in (*result.errors, *result.failures)]
     if failed:
         detail = "\n".join((*failed, _printed()))[-DETAIL_MOST:]
-        return Test(number, test.id(), "fail", _reason(failed[0]), detail, wall_s)
+        return UpstreamTest(number, test.id(), "fail", _reason(failed[0]), detail, wall_s)
     if result.unexpectedSuccesses:
-        return Test(number, test.id(), "fail", "passed, and was expected to fail", "", wall_s)
+        return UpstreamTest(number, test.id(), "fail", "passed, and was expected to fail", "", wall_s)
     if result.skipped:
-        return Test(number, test.id(), "skip", " ".join(result.skipped[0][1].split()), "", wall_s)
-    return Test(number, test.id(), "pass", "", "", wall_s)
+        return UpstreamTest(number, test.id(), "skip", " ".join(result.skipped[0][1].split()), "", wall_s)
+    return UpstreamTest(number, test.id(), "pass", "", "", wall_s)
 
 
 def _reason(text: str) -> str:

@@ -17,7 +17,7 @@ from harness.machine.qemu import Qemu, Shape, Wiring, command_line
 from harness.machine.qmp import Qmp
 from harness.values.answer import Reply
 from harness.values.case import Order
-from harness.values.upstream import Test
+from harness.values.upstream import UpstreamTest
 
 POLL_S = 0.002
 # After one of these a machine is not worth waiting for.
@@ -195,7 +195,7 @@ class Machine:
         self.host.stop(self.process)
         self._replies.close()
 
-    def news(self) -> list[Test]:
+    def news(self) -> list[UpstreamTest]:
         """What was told of upstream's tests before the reply, so far."""
         return [reply.test for reply in self._heard if reply.test is not None]
 

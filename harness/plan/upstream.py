@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
+import re
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from harness.store import digest
 from harness.values.case import Order
 from harness.values.record import Finding
 from harness.values.symptom import Symptom
-from harness.values.upstream import Selection, Test
+from harness.values.upstream import Selection, UpstreamTest
 
 SUITES = {"rdma-core": "python3-pyverbs"}
 """Source packages whose tests are known, each with the binary package whose version decides."""
@@ -34,7 +36,33 @@ SLACK_S = 120.0
 CRASHES_MOST = 5
 """After so many crashed machines the rest is not run."""
 
-Tell = Callable[[Test, int], None]
+
+@dataclass(frozen=True)
+class Known:
+    """A defect of stock kernels that a test may meet: `name` is its heading in KNOWN.md.
+
+    It explains a failure of a test whose id matches `tests`, on one of `devices`, with a reason that matches
+    `reason`, if the card's counter `evidence` is not 0. The test need not fail: such a defect is a race.
+    """
+
+    name: str
+    tests: str
+    devices: tuple[str, ...]
+    reason: str
+    evidence: str
+
+
+KNOWN = (
+    Known(
+        "mlx5-implicit-child",
+        "*.test_odp_implicit_*",
+        ("connectx-7",),
+        r"Completion status is (Local protection|Remote operation|Remote access|Work Request Flushed) ",
+        "faults.failed",
+    ),
+)
+
+Tell = Callable[[UpstreamTest, int], None]
 
 
 @dataclass(frozen=True)
@@ -45,7 +73,7 @@ class UpstreamRun:
     version: str
     kernel: str
     device: str
-    tests: tuple[Test, ...]
+    tests: tuple[UpstreamTest, ...]
     findings: tuple[Finding, ...] = ()
     symptoms: tuple[Symptom, ...] = ()
     problems: tuple[str, ...] = ()
@@ -56,13 +84,13 @@ class UpstreamRun:
 
     @property
     def passed(self) -> bool:
-        """Whether no test failed and nothing else was seen to be wrong."""
+        """Whether no test failed, but as known, and nothing else was seen to be wrong."""
         return not (self.count("fail") or self.findings or self.symptoms or self.problems)
 
     def plain(self) -> dict[str, object]:
         """For --json."""
         counts = {"passed": self.count("pass"), "failed": self.count("fail"), "skipped": self.count("skip")}
-        return {**counts, **asdict(self)}
+        return {**counts, "known": self.count("known"), **asdict(self)}
 
 
 def run(
@@ -120,7 +148,7 @@ def _machine(
     """One machine: from the first test to the last, or to its crash."""
     device = find(seen.device)
     order = Order(CASE, "upstream", device.name, upstream=wanted)
-    tests: dict[int, Test] = {}
+    tests: dict[int, UpstreamTest] = {}
     problems: tuple[str, ...] = ()
     told = 0
     with device.around(session.host, kernel, folder) as presence:
@@ -144,12 +172,14 @@ def _machine(
             except GuestError as error:
                 tick()
                 problems = (error.render(),)
-        findings = presence.report().findings
+        witness = presence.report()
         console = (folder / "console").read_text(errors="replace")
     return replace(
         seen,
-        tests=tuple(_ended(test, problems) for test in tests.values()),
-        findings=findings,
+        tests=tuple(
+            explained(_ended(test, problems), device.name, witness.counters) for test in tests.values()
+        ),
+        findings=witness.findings,
         symptoms=scan(console.splitlines()),
         problems=problems,
     )
@@ -164,11 +194,24 @@ def _keep(folder: Path, log: str, into: Path | None, turn: int) -> None:
             shutil.copy(folder / name, into / f"{turn}-{name}")
 
 
-def _ended(test: Test, problems: Sequence[str]) -> Test:
+def _ended(test: UpstreamTest, problems: Sequence[str]) -> UpstreamTest:
     """A test that was going on when the machine ended failed."""
     if test.outcome != "started":
         return test
     return replace(test, outcome="fail", reason=f"the machine ended: {problems[0].splitlines()[0]}")
+
+
+def explained(test: UpstreamTest, device: str, counters: Mapping[str, int]) -> UpstreamTest:
+    """A failure that a defect in KNOWN explains becomes `known`."""
+    for known in KNOWN if test.outcome == "fail" else ():
+        if (
+            device in known.devices
+            and fnmatch.fnmatchcase(test.name, known.tests)
+            and re.search(known.reason, test.reason)
+            and counters.get(known.evidence)
+        ):
+            return replace(test, outcome="known", reason=f"{known.name}: {test.reason}")
+    return test
 
 
 def tests_disk(session: Session, suite: str) -> tuple[str, Path]:

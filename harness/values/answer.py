@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Dict, Optional, Tuple
 
 from harness.values.histogram import Histogram
-from harness.values.upstream import Test
+from harness.values.upstream import UpstreamTest
 
 STATUSES = ("done", "unsupported", "failed")
 
@@ -118,4 +118,4 @@ class Reply:
     exit_status: int = 0
     output: str = ""
     facts: Dict[str, str] = field(default_factory=dict)
-    test: Optional[Test] = None
+    test: Optional[UpstreamTest] = None

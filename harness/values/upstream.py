@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Tuple
 
-OUTCOMES = ("started", "pass", "fail", "skip")
+OUTCOMES = ("started", "pass", "fail", "skip", "known")
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Test:
-    """What is known of the `number`-th selected test: `outcome` is one of OUTCOMES.
+class UpstreamTest:
+    """What is known of the `number`-th selected test: `outcome` is one of OUTCOMES, `known` the host's judgement.
 
     `reason` is a line (of a failure or skip), `detail` the traceback and what the test printed.
     """
