@@ -73,6 +73,8 @@ def _serial(block: Path) -> str:
 def load(device: str) -> List[unittest.TestCase]:
     """Every test, in the order in which unittest runs them."""
     sys.path[:0] = [str(MOUNT), str(MOUNT / "tests")]
+    # What tests import and the image has not got is there, too.
+    sys.path.append(str(MOUNT / "usr/lib/python3/dist-packages"))
     sys.dont_write_bytecode = True
     import args_parser  # type: ignore[import-not-found]
 

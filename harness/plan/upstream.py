@@ -28,7 +28,10 @@ from harness.values.upstream import Selection, UpstreamTest
 SUITES = {"rdma-core": "python3-pyverbs"}
 """Source packages whose tests are known, each with the binary package whose version decides."""
 
-RECIPE = 1
+RECIPE = 2
+ALSO = ("python3-scapy",)
+"""Pure Python packages that tests import; the disk has them, the image does not."""
+
 TESTS = "tests"
 SLACK_S = 120.0
 """Beyond a test's own time, for a machine that says nothing: loading all tests takes a while."""
@@ -233,6 +236,7 @@ def tests_disk(session: Session, suite: str) -> tuple[str, Path]:
             sources.mkdir()
             tarballs = session.archive.source(suite, version, suites, sources)
             _unpack_tests(tarballs, scratch / "root")
+            session.archive.unpack(ALSO, scratch / "root")
             disk, root = str(into / "tests.erofs"), str(scratch / "root")
             session.host.run([require("mkfs.erofs"), "--quiet", "-zlz4", "--all-root", "-T0", disk, root])
 
