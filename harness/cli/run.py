@@ -39,6 +39,9 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--twice", action="store_true", help="run each exact case twice; the answers must be equal"
     )
     parser.add_argument(
+        "--cut", type=int, default=0, metavar="N", help="of each plan and device only N cases, far apart"
+    )
+    parser.add_argument(
         "--seeds", type=int, default=0, metavar="N", help="run each case N times, its start shifted by a seed"
     )
     parser.add_argument(
@@ -87,7 +90,7 @@ def act(arguments: argparse.Namespace) -> int:
 
 def _pytest_arguments(arguments: argparse.Namespace, plans: list[Path], directory: Path) -> list[str]:
     limit = parse_size(arguments.cache_limit) if arguments.cache_limit else None
-    names = ("cache", "mirror", "vm_images", "time", "image", "seeds", "parcel")
+    names = ("cache", "mirror", "vm_images", "time", "image", "cut", "seeds", "parcel")
     values = {"cache_limit": limit, **{name: getattr(arguments, name) for name in names}}
     flags = (("--twice", arguments.twice), ("--no-skip", arguments.no_skip), ("-x", arguments.x))
     return Wanted(

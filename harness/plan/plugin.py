@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="run each exact case twice and compare the answers to the last nanosecond",
     )
+    add("--cut", type=int, default=0, metavar="N", help="of each plan and device only N cases, far apart")
     add(
         "--seeds", type=int, default=0, metavar="N", help="run each case N times, its start shifted by a seed"
     )
@@ -123,8 +125,18 @@ def chosen(plan: Plan, option: Any) -> Iterator[Planned]:
     devices = tuple(device for device in plan.devices if not option.device or device in option.device)
     if not devices:
         return
-    for planned in plan.cases(kernels, option.time, devices):
-        yield from seeded(planned, option.seeds)
+    cases = list(plan.cases(kernels, option.time, devices))
+    for kernel, device in itertools.product(kernels, devices):
+        same = [planned for planned in cases if (planned.kernel, planned.case.device) == (kernel, device)]
+        for planned in spread(same, option.cut):
+            yield from seeded(planned, option.seeds)
+
+
+def spread(cases: Sequence[Planned], most: int) -> Sequence[Planned]:
+    """At most so many of the cases (0: all), as far apart in their matrix as can be, the first always."""
+    if not most or len(cases) <= most:
+        return cases
+    return [cases[number * len(cases) // most] for number in range(most)]
 
 
 def seeded(planned: Planned, seeds: int) -> Iterator[Planned]:
