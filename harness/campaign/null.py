@@ -1,0 +1,94 @@
+"""The null band: how far changes that change nothing move a figure.
+
+Code that never runs, bytes between functions, another order of the same objects: each moves addresses, so hash
+chains, alignments and page boundaries, and with them a few instructions. A patch within that band is the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from harness.campaign.compare import compare
+from harness.campaign.runs import Question, answers, copied, modules
+from harness.errors import SetupError
+from harness.kernel.packages import Kernel
+from harness.kernel.parts import Part
+from harness.plan.session import Session
+from harness.values.record import Record
+
+SEEDS = 4
+
+_INCLUDE = re.compile(r"^#include .*\n", re.M)
+_OBJECTS = re.compile(r"^(?P<name>\w+-y)\s*:?=\s*(?P<list>(?:[^\n\\]|\\\n)*)", re.M)
+
+
+def _after_includes(text: str, inserted: str) -> str:
+    end = max(found.end() for found in _INCLUDE.finditer(text))
+    return text[:end] + inserted + text[end:]
+
+
+def comment(folder: Path, part: Part) -> None:
+    """Lines that are not code, before the fault path: only line numbers move."""
+    file = folder / part.first
+    file.write_text(_after_includes(file.read_text(), "\n/* nothing\n * at\n * all\n */\n"))
+
+
+def dead_function(folder: Path, part: Part) -> None:
+    """A function that nobody calls, before the fault path."""
+    code = "\nstatic noinline __used int odp_harness_dead(int n)\n{\n\treturn n * 3 + n % 7;\n}\n"
+    file = folder / part.first
+    file.write_text(_after_includes(file.read_text(), code))
+
+
+def padding(folder: Path, part: Part) -> None:
+    """Bytes before the fault path that nothing jumps to."""
+    code = '\nasm(".pushsection .text; .skip 176, 0xcc; .popsection");\n'
+    file = folder / part.first
+    file.write_text(_after_includes(file.read_text(), code))
+
+
+def link_order(folder: Path, part: Part) -> None:
+    """The module's objects linked in the reverse order."""
+    makefile = folder / "Makefile"
+    text = makefile.read_text()
+    found = _OBJECTS.search(text)
+    if found is None:
+        raise SetupError(f"no list of objects in {part.folder}/Makefile")
+    objects = [word for word in found["list"].replace("\\\n", " ").split() if word.endswith(".o")]
+    line = f"{found['name']} := {' '.join(reversed(objects))}"
+    makefile.write_text(text[: found.start()] + line + text[found.end() :])
+
+
+VARIANTS: tuple[Callable[[Path, Part], None], ...] = (comment, dead_function, padding, link_order)
+
+
+def bands(
+    session: Session,
+    question: Question,
+    kernel: Kernel,
+    stock: Path,
+    parts: Sequence[Part],
+    base: Sequence[Record],
+) -> dict[str, float]:
+    """By stage the most that any variant of any part moves the median of any case; each is built and run once."""
+    few = dataclasses.replace(question, seeds=min(SEEDS, question.seeds), results=question.results / "null")
+    found: dict[str, float] = {}
+    for part in parts:
+        for vary in VARIANTS:
+            name = f"{vary.__name__} of {part.modules[0]}"
+            session.say(f"null band: {name}")
+            with session.ledger.scratch_folder("null") as tree:
+                copied(stock, parts, tree)
+                vary(tree / part.folder, part)
+                files, _ = modules(session, kernel, tree, parts)
+                records = answers(session, few, kernel, files, parts, name)
+            for figure in compare(base, records).figures:
+                if figure.exact:
+                    found[figure.stage] = max(found.get(figure.stage, 0.0), abs(figure.change))
+    few.results.mkdir(parents=True, exist_ok=True)
+    (few.results / "bands.json").write_text(json.dumps(found))
+    return found

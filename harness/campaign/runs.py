@@ -1,0 +1,157 @@
+"""Runs that a campaign needs made: modules built from a tree, and the answers of a machine that has them.
+
+Both are kept by content, since the same is asked again and again.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import agent
+from harness.errors import SetupError
+from harness.kernel.build import build
+from harness.kernel.packages import Kernel
+from harness.kernel.parts import HEADERS, Part
+from harness.plan.arguments import Wanted
+from harness.plan.session import Session
+from harness.results.record import read_run
+from harness.store import digest
+from harness.values.record import Record
+
+RECIPE = 1
+POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked: a patch, the kernel it is for, the plans, how many seeds, and at most so many cases of a plan.
+
+    `results` is a folder for everything that comes of it.
+    """
+
+    patch: Path
+    kernel: str
+    plans: Sequence[Path]
+    results: Path
+    seeds: int = 16
+    cut: int = 1
+    jobs: int = 1
+    expression: str = ""
+
+
+def copied(stock: Path, parts: Sequence[Part], into: Path) -> None:
+    """A copy of the parts' source, and of the headers that go before the kernel's own, that may be changed."""
+    for folder in (*(part.folder for part in parts), HEADERS.rstrip("/")):
+        shutil.copytree(stock / folder, into / folder, dirs_exist_ok=True)
+
+
+def modules(
+    session: Session, kernel: Kernel, tree: Path, parts: Sequence[Part]
+) -> tuple[dict[str, Path], str]:
+    """The parts' modules built from a tree, by their place in a parcel; and the compiler."""
+    found: dict[str, Path] = {}
+    compiler = ""
+    for part in parts:
+        built = build(tree / part.folder, kernel, session.archive, include=tree / HEADERS)
+        compiler = built.compiler
+        for name in part.modules:
+            if name not in built.modules:
+                raise SetupError(f"{part.folder} has built no {name}", [", ".join(built.modules)])
+            found[f"modules/{name}.ko"] = built.modules[name]
+    return found, compiler
+
+
+def answers(
+    session: Session,
+    question: Question,
+    kernel: Kernel,
+    files: Mapping[str, Path],
+    parts: Sequence[Part],
+    name: str,
+) -> tuple[Record, ...]:
+    """Records of the question's cases with these modules; kept by content, since the same is asked again and again."""
+    devices = sorted({device for part in parts for device in part.devices})
+    plans = sorted(
+        path for given in question.plans for path in (given.glob("*.toml") if given.is_dir() else [given])
+    )
+    key = digest(
+        RECIPE,
+        kernel.folder.name,
+        session.qemu.version,
+        session.studio.image.digest,
+        [content for item in sorted(agent.bundle().items()) for content in item],
+        [content for item in sorted(files.items()) for content in (item[0], item[1].read_bytes())],
+        [plan.read_bytes() for plan in plans],
+        [question.seeds, question.cut, question.expression, devices],
+    )
+    known = session.store.has("answers", key)
+    if known:
+        session.say(f"{name}: known already")
+
+    def make(into: Path) -> None:
+        _run(session, question, devices, files, name, into)
+
+    folder = session.store.built("answers", key, make)
+    kept = question.results / name
+    if not kept.exists():
+        shutil.copytree(folder, kept, ignore=shutil.ignore_patterns("parcel"))
+    return read_run(folder).records
+
+
+def _run(
+    session: Session,
+    question: Question,
+    devices: Sequence[str],
+    files: Mapping[str, Path],
+    name: str,
+    into: Path,
+) -> None:
+    with session.ledger.scratch_folder("parcel") as parcel:
+        for place, path in files.items():
+            (parcel / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, parcel / place)
+        options = session.options
+        values: dict[str, object] = {
+            "cache": session.store.root,
+            "mirror": options.mirror,
+            "vm_images": options.images,
+            "image": options.image,
+            "seeds": question.seeds,
+            "cut": question.cut,
+            "parcel": parcel,
+        }
+        wanted = Wanted(
+            question.plans, into, [question.kernel], devices, values, (), question.expression, question.jobs
+        )
+        log = into / "pytest.log"
+        with log.open("wb") as output:
+            argv = [sys.executable, "-m", "pytest", *wanted.arguments()]
+            child = session.host.start(argv, stdout=output, stderr=output)
+        try:
+            _follow(session, into, name, lambda: child.poll() is not None)
+        finally:
+            session.host.stop(child)
+        records = read_run(into).records if (into / "records").is_dir() else ()
+        if not records:
+            raise SetupError(
+                f"no case was executed with the {name} modules", log.read_text().splitlines()[-10:]
+            )
+
+
+def _follow(session: Session, into: Path, name: str, ended: Callable[[], bool]) -> None:
+    """Wait for a run and say how far it is, ten times."""
+    told = 0
+    while not ended():
+        time.sleep(POLL_S)
+        if not (into / "records").is_dir():
+            continue
+        run = read_run(into)
+        expected = run.index.expected
+        if expected and len(run.records) * 10 // expected > told:
+            told = len(run.records) * 10 // expected
+            session.say(f"{name}: {len(run.records)} of {expected} cases")

@@ -1,0 +1,42 @@
+"""The parts of the kernel that we test: where their source is, which modules it makes, which devices run them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Part:
+    """A folder of the kernel's source, the modules built from it that matter here, and the devices that need them.
+
+    `first` is the file of the part that holds its page-fault path.
+    """
+
+    folder: str
+    modules: tuple[str, ...]
+    devices: tuple[str, ...]
+    first: str
+
+
+_CARDS = ("connectx-5", "connectx-7")
+
+PARTS: tuple[Part, ...] = (
+    Part("drivers/infiniband/sw/rxe", ("rdma_rxe",), ("soft-roce",), "rxe_odp.c"),
+    Part("drivers/infiniband/hw/mlx5", ("mlx5_ib",), _CARDS, "odp.c"),
+    Part("drivers/infiniband/core", ("ib_core", "ib_uverbs"), ("soft-roce", *_CARDS), "umem_odp.c"),
+)
+
+HEADERS = "include/"
+"""Changes below it reach every part."""
+
+
+def touched(files: Iterable[str]) -> tuple[tuple[Part, ...], tuple[str, ...]]:
+    """The parts that a change of these files reaches, and the files that reach none of them."""
+    paths = tuple(files)
+    if any(path.startswith(HEADERS) for path in paths):
+        parts = PARTS
+    else:
+        parts = tuple(part for part in PARTS if any(path.startswith(part.folder + "/") for path in paths))
+    folders = (*(part.folder + "/" for part in PARTS), HEADERS)
+    return parts, tuple(path for path in paths if not path.startswith(folders))
