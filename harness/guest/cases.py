@@ -102,7 +102,7 @@ class Rounds:
         victims = [index for index, lost in enumerate(self.lost) if lost]
         child = Child([self.memories[i] for i in victims]) if how == "fork" else None
         for index in victims:
-            if how == "untouched":
+            if self.loss.fresh:
                 self._renew(index)
                 continue
             self.loss.act(self.memories[index])
@@ -115,6 +115,8 @@ class Rounds:
         model.deregister()
         memory.remap()
         model.drop()
+        self.loss.act(memory)
+        self.loss.law(model)
         self.sides[index] = Side(memory, model, self._register(memory))
         model.register()
 
