@@ -19,6 +19,7 @@ from typing import Dict, List, Optional, Tuple
 from harness.guest import libc, mlx5, nldev, stages
 from harness.guest.cases import run_case
 from harness.guest.faults import LOSSES
+from harness.guest.parcel import open_parcel
 from harness.guest.problems import Unsupported
 from harness.guest.tasks import TASKS, run_task
 from harness.guest.trace import Tracer
@@ -43,6 +44,7 @@ class Prepared:
             "python": platform.python_version(),
             "device": device,
         }
+        self.facts.update(open_parcel())
         self.device = device
         self.tracer: Optional[Tracer] = None
         if device == SOFT_ROCE:
