@@ -32,6 +32,7 @@ class Disks:
     initrd: Path
     userland: Path
     kernel: Path
+    parcel: Path
 
 
 class Machine:
@@ -71,6 +72,7 @@ class Machine:
             disks.initrd,
             disks.userland,
             disks.kernel,
+            disks.parcel,
             ram,
             shared=shared,
             terminal=terminal,

@@ -54,8 +54,26 @@ def test_card_accounts_must_balance():
         assert judge(_planned(), seen)[0] == verdict
 
 
+def test_card_and_trace_are_compared_only_where_that_is_expected():
+    """Mutation: leave conservation out of judge(), or `expect.conservation`."""
+    counters = {"faults.raised": 1, "faults.resumed": 1}
+    seen = Seen("7.2.1", _with(trace=Trace({"works": 2})), witness=Witness(counters=counters))
+    verdict, reasons = judge(_planned(), seen)
+    assert verdict == "fail" and "works started: 2, the card told of 1" in reasons[0].text
+    assert judge(_planned(Expect(conservation=False)), seen)[0] == "pass"
+
+
+def test_a_known_defect_is_its_devices():
+    """Mutation: ignore `device` of a known entry."""
+    other = Known("7.2", ("law",), "defect of another driver", ("connectx-5",))
+    assert _kinds(GOOD, known=(other,))[0] == "pass"
+    broken = _with(laws=(Law("faults", 2, 3, "bcc", ""),))
+    assert _kinds(broken, known=(other,))[0] == "fail"
+    assert _kinds(broken, known=(Known("7.2", ("law",), "ours", ("soft-roce", "connectx-5")),))[0] == "known"
+
+
 def _judge(expect, answer=GOOD, witness=None, symptoms=(), console=()):
-    seen = Seen("7.2.1", answer, symptoms, witness or Witness(), (), console)
+    seen = Seen("7.2.1", answer, symptoms, witness or Witness(), console=console)
     verdict, reasons = judge(_planned(expect), seen)
     return [reason.kind for reason in reasons]
 
