@@ -36,6 +36,9 @@ class GuestMemory(Protocol):
     def write(self, address: int, data: bytes | memoryview) -> None:
         """Store bytes; may span maps."""
 
+    def copy(self, source: int, destination: int, size: int) -> None:
+        """Move bytes that the card does not look at; may span maps."""
+
 
 class Interrupts(Protocol):
     """MSI-X."""

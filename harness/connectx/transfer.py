@@ -150,18 +150,12 @@ class Transfer:
                 if skip == into.length:
                     into, skip = next(pairs)[0], 0
                 size = min(span.length - at, into.length - skip, limit - moved, CHUNK)
-                if into.address is not None:
-                    piece = self._bytes(span, data, at, size)
-                    memory.write(into.address + skip, piece)
+                if into.address is not None and span.address is not None:
+                    memory.copy(span.address + at, into.address + skip, size)
+                elif into.address is not None:
+                    memory.write(into.address + skip, bytes(size) if data is None else data[at : at + size])
                 at, skip, moved = at + size, skip + size, moved + size
         return moved
-
-    def _bytes(self, span: Span, data: bytes | None, at: int, size: int) -> bytes | memoryview:
-        if data is not None:
-            return data[at : at + size]
-        if span.address is None:
-            return bytes(size)
-        return self._hca.memory.read(span.address + at, size)
 
     def _atomic(self, operation: Operation, target: QueuePair) -> Stop | None:
         """Eight bytes, little endian in memory as the driver asks. Ref: Linux 7.2 core/main.c

@@ -152,6 +152,7 @@ def command_line(qemu: Qemu, shape: Shape, wiring: Wiring) -> list[str]:
         *("-device", "virtserialport,chardev=replies,name=odp.replies"),
         # Room for a card's 64-bit BAR behind a port that takes hot-plug.
         *("-device", "pcie-root-port,id=cardport,bus=pcie.0,chassis=1,pref64-reserve=128M"),
+        *("-device", "pcie-root-port,id=diskport,bus=pcie.0,chassis=2"),
         *("-fw_cfg", f"name=opt/odp/order,file={wiring.order}"),
         *("-qmp", f"unix:{wiring.qmp},server=on,wait=off"),
         *("-global", "migration.x-ignore-shared=on"),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Dict, Optional, Tuple
 
 from harness.values.histogram import Histogram
+from harness.values.upstream import UpstreamTest
 
 STATUSES = ("done", "unsupported", "failed")
 
@@ -104,7 +105,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class Reply:
-    """The agent's one answer to an order: the same number, ok or the problem, and what the verb yields."""
+    """The agent's one answer to an order: the same number, ok or the problem, and what the verb yields.
+
+    One with a `test` is no answer: it tells of one of upstream's tests while the order is carried out.
+    """
 
     VERSION = 1
 
@@ -115,3 +119,4 @@ class Reply:
     exit_status: int = 0
     output: str = ""
     facts: Dict[str, str] = field(default_factory=dict)
+    test: Optional[UpstreamTest] = None

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Dict, Optional, Tuple
 
 from harness.values.rule import Rule
+from harness.values.upstream import Selection
 
 TRANSFERS = ("send", "write", "read", "compare_swap", "fetch_add")
 # Besides transfers: the driver reloaded, objects made and destroyed, a random mixture of transfers.
@@ -89,7 +90,8 @@ class Order:
 
     Verbs: `wait` (nothing yet), `prepare` (bring up `device`, compile and attach the probes, rehearse),
     `case`, `capabilities` (what the device can do on demand, as facts), `exec` (run `argv`), `shell` (a shell
-    on the machine's second serial line). An agent answers each number once, in a `Reply`.
+    on the machine's second serial line), `upstream` (upstream's own tests). An agent answers each number once,
+    in a `Reply`; of upstream's tests it tells before.
     """
 
     VERSION = 1
@@ -99,4 +101,5 @@ class Order:
     device: str = ""
     case: Optional[Case] = None
     argv: Tuple[str, ...] = ()
+    upstream: Optional[Selection] = None
     environment: Dict[str, str] = field(default_factory=dict)

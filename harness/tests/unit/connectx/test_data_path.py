@@ -349,6 +349,32 @@ def test_a_shared_queue_gives_in_order_and_tells_its_limit():
     assert len(events) == 1 and eqe.QpSrqEqe(bytes(events[0])).qp_srq_n == pair.srqn
 
 
+def datagram(pair, data):
+    vector = wqe.AddressVector.new(qkey=0x11, dqpn=pair.b.number, extended=1, rlid=1)
+    pair.send(wqe.SEND, data, vector=vector)
+    assert pair.done(0)[1] == 0, "the sender of a datagram does not notice"
+
+
+def test_a_datagram_too_long_leaves_the_receive_posted():
+    """Mutation: do not take the receive back."""
+    pair = Pair(service=UD)
+    pair.receive((pair.keys[1], VA, 48))
+    datagram(pair, b"nine byte")
+    assert pair.done(1) is None
+    datagram(pair, b"datagram")
+    assert pair.done(1)[2].byte_count == 48
+    assert pair.memory.read(pair.at[1] + 40, 8) == b"datagram"
+
+
+def test_a_datagram_too_long_for_a_shared_receive_is_told():
+    """It cannot be given back there. Mutation: give it back all the same."""
+    pair = Pair(service=UD, srq=True)
+    pair.shared_receive(0, pair.keys[1], VA, 48, posted=1)
+    datagram(pair, b"nine byte")
+    opcode, syndrome, entry = pair.done(1)
+    assert (opcode, syndrome, entry.wqe_counter) == (cqe.RESPONDER_ERROR, cqe.REMOTE_INVALID_REQUEST, 0)
+
+
 # -- page faults
 
 
