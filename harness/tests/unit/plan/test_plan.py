@@ -128,6 +128,9 @@ def test_rules_travel_with_the_case(tmp_path):
     assert (first.kind, first.nth, first.delay_ms) == ("delay-event", 2, 100)
     assert (second.opcode, second.status, second.since) == ("CREATE_QP", 5, "connected")
     assert codec.loads(Case, codec.dumps(planned.case)) == planned.case
+    text = RULES.replace("pages = 3", "pages = 3\ntrace = false\ntimeout_s = 7")
+    case = next(iter(_load(tmp_path, text).cases())).case
+    assert (case.trace, case.timeout_s, planned.case.trace) == (False, 7.0, True)
     expect = planned.plan.expect
     assert (expect.workload, expect.found) == ("fails", ("bad-resume",))
     assert expect.card == {"faults.raised": 3, "faults.requester 1": 3}
