@@ -130,13 +130,15 @@ class Faults:
         packet = min(operation.length - operation.done, MTU_MOST)
         if side == RDMA:
             assert operation.remote is not None
+            # The operation's start: the driver itself goes on by bytes_committed.
+            # Ref: Linux 7.2 drivers/infiniband/hw/mlx5/odp.c, mlx5_ib_mr_rdma_pfault_handler
             return (
                 eqe.PageFaultRdmaEqe.new(
                     bytes_committed=operation.done,
                     r_key=operation.remote.rkey,
                     packet_length=packet,
-                    op_length=operation.length - operation.done,
-                    va=operation.remote.address + operation.done,
+                    op_length=operation.length,
+                    va=operation.remote.address,
                     pf_type=kind,
                     token=token,
                 ),

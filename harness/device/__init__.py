@@ -56,6 +56,10 @@ class Device(Protocol):
         """
         ...
 
+    def scheme(self, kernel: Kernel) -> str:
+        """How it tells that kernel's driver of page faults: one of firmware_odp's schemes, or nothing."""
+        ...
+
     def around(self, host: LocalHost, kernel: Kernel, folder: Path) -> AbstractContextManager[Presence]:
         """The device's own life around one run; its files are in `folder`."""
         ...

@@ -23,6 +23,7 @@ from harness.values.record import Finding, Unknown, Witness
 from harness.wire import ifc
 
 FAMILY = "connectx"
+MEMORY = "memory"
 MODELS = tuple(card.MODELS)
 START_DEADLINE_S = 20.0
 END_DEADLINE_S = 5.0
@@ -46,6 +47,14 @@ class Emulated:
     def firmware_odp(self, kernel: Kernel) -> dict[str, dict[str, tuple[str, ...]]]:
         """As `stated`; a scheme that this kernel does not know is absent."""
         return stated(self.name, ifc.load(kernel.headers / "include", _layouts_cache(kernel)))
+
+    def scheme(self, kernel: Kernel) -> str:
+        """A driver that knows the memory scheme chooses it; Linux 6.1 does not.
+
+        Ref: Linux 6.12 drivers/net/ethernet/mellanox/mlx5/core/main.c, handle_hca_cap_odp
+        """
+        found = self.firmware_odp(kernel)
+        return MEMORY if MEMORY in found else next(iter(found), "")
 
     @contextlib.contextmanager
     def around(self, host: LocalHost, kernel: Kernel, folder: Path) -> Iterator[Card]:

@@ -32,6 +32,10 @@ class SoftRoce:
         """It is all driver."""
         return {}
 
+    def scheme(self, kernel: Kernel) -> str:
+        """It has no card to tell it."""
+        return ""
+
     @contextlib.contextmanager
     def around(self, host: LocalHost, kernel: Kernel, folder: Path) -> Iterator[SoftRoce]:
         """Nothing is outside the machine."""

@@ -63,6 +63,7 @@ class Wiring:
     initrd: Path
     userland: Path
     kernel_disk: Path
+    parcel: Path
     ram: Path
     order: Path
     replies: Path
@@ -143,6 +144,7 @@ def command_line(qemu: Qemu, shape: Shape, wiring: Wiring) -> list[str]:
         ),
         *_disk("user", wiring.userland),
         *_disk("kernel", wiring.kernel_disk),
+        *_disk("parcel", wiring.parcel),
         *("-chardev", f"file,id=console,path={wiring.console}", "-device", "isa-serial,chardev=console"),
         *("-chardev", "stdio,id=terminal,signal=off" if wiring.terminal else "null,id=terminal"),
         *("-device", "isa-serial,chardev=terminal"),

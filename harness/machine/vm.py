@@ -33,6 +33,7 @@ class Disks:
     initrd: Path
     userland: Path
     kernel: Path
+    parcel: Path
 
 
 class Machine:
@@ -72,6 +73,7 @@ class Machine:
             disks.initrd,
             disks.userland,
             disks.kernel,
+            disks.parcel,
             ram,
             shared=shared,
             terminal=terminal,

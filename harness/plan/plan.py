@@ -18,6 +18,7 @@ class Expect:
     """What a case must show; `latency` bounds are {"fault_p99_ns": most}."""
 
     laws: bool = True
+    conservation: bool = True
     data: bool = True
     console: str = "clean"
     leaks: bool = True
@@ -28,11 +29,19 @@ class Expect:
 
 @dataclass(frozen=True)
 class Known:
-    """A stock kernel's defect: on this series the case fails, for reasons of these kinds only, and must."""
+    """A stock kernel's defect: on this series the case fails, for reasons of these kinds only, and must.
+
+    It is a driver's, so it counts on `devices` only (empty: all).
+    """
 
     kernel: str
     kinds: tuple[str, ...]
     text: str
+    devices: tuple[str, ...] = ()
+
+    def applies(self, release: str, device: str) -> bool:
+        """Whether a case on this release and device is to show it."""
+        return release.startswith(f"{self.kernel}.") and device in (self.devices or (device,))
 
 
 @dataclass(frozen=True)
@@ -145,7 +154,10 @@ def _known(source: Source, entries: Any) -> tuple[Known, ...]:
         for key in ("kernel", "kinds", "text"):
             if key not in entry:
                 raise source.error(f"known.{key}", "missing")
-    return tuple(Known(entry["kernel"], tuple(entry["kinds"]), entry["text"]) for entry in entries)
+    return tuple(
+        Known(entry["kernel"], tuple(entry["kinds"]), entry["text"], tuple(entry.get("device", ())))
+        for entry in entries
+    )
 
 
 def _workload(settings: dict[str, Any]) -> Workload:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, Unsupported
 from harness.plan.plan import Plan, Planned, load
 from harness.plan.session import Logs, Options, Session, version
 from harness.results.record import Store
@@ -195,7 +196,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if workerinput is not None or not getattr(option, "numprocesses", None):
         say = config.stash.get(SAY, lambda line: None)
         options = Options(option.cache, option.cache_limit, option.mirror, option.image, option.vm_images)
-        config.stash[SESSION] = Session(options, say)
+        session = config.stash[SESSION] = Session(options, say)
+        if "all" in option.kernel:
+            items[:] = without_twins(items, session.kernels.resolve)
+
+
+def without_twins(items: list[pytest.Item], resolve: Callable[[str], str]) -> list[pytest.Item]:
+    """Leave out what runs on `newest` where that is the release of another series: once is enough."""
+    series = {item.planned.kernel for item in items if isinstance(item, PlanItem)}
+    if "newest" not in series:
+        return items
+    releases = set()
+    for name in series - {"newest"}:
+        with contextlib.suppress(Unsupported):
+            releases.add(resolve(name))
+    if resolve("newest") not in releases:
+        return items
+    return [item for item in items if not (isinstance(item, PlanItem) and item.planned.kernel == "newest")]
 
 
 def _write_progress(path: Path, line: str) -> None:

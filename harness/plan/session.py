@@ -163,7 +163,9 @@ class Session:
             difference = first_difference(run.answer, self._once(planned, kernel, snapshot, Logs()).answer)
             if difference:
                 failures += (Reason("exact", f"a second run answered differently: {difference}"),)
-        seen = Seen(kernel.release, run.answer, scan(logs.console.splitlines()), run.witness, failures)
+        scheme = DEVICES[planned.case.device].scheme(kernel)
+        symptoms = scan(logs.console.splitlines())
+        seen = Seen(kernel.release, run.answer, symptoms, run.witness, failures, scheme)
         verdict, reasons = judge(planned, seen)
         return dataclasses.replace(
             record,
@@ -176,8 +178,9 @@ class Session:
 
     def _once(self, planned: Planned, kernel: Kernel, snapshot: Snapshot, logs: Logs) -> _Run:
         """One restore, one answer; a kernel that failed gives a reason instead. `logs` is filled in any case."""
-        order = Order(CASE, "case", planned.case.device, planned.case)
         device = DEVICES[planned.case.device]
+        case = dataclasses.replace(planned.case, scheme=device.scheme(kernel))
+        order = Order(CASE, "case", case.device, case)
         run = _Run()
         with self.ledger.scratch_folder("case") as folder:
             try:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from harness.plan import conservation
 from harness.plan.plan import Expect, Known, Planned
-from harness.values.answer import Answer
+from harness.values.answer import Answer, Trace
 from harness.values.histogram import percentile
 from harness.values.record import Reason, Witness
 from harness.values.symptom import Symptom
@@ -19,13 +20,17 @@ SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
 @dataclass(frozen=True)
 class Seen:
-    """All that was seen of a case on the kernel `release`; `failures` are what ended it early."""
+    """All that was seen of a case on the kernel `release`; `failures` are what ended it early.
+
+    `scheme` is how the device was to tell that kernel of page faults.
+    """
 
     release: str
     answer: Answer | None
     symptoms: tuple[Symptom, ...] = ()
     witness: Witness = field(default_factory=Witness)
     failures: tuple[Reason, ...] = ()
+    scheme: str = ""
 
 
 def judge(planned: Planned, seen: Seen) -> tuple[str, tuple[Reason, ...]]:
@@ -36,25 +41,13 @@ def judge(planned: Planned, seen: Seen) -> tuple[str, tuple[Reason, ...]]:
         reasons += tuple(_reasons(expect, seen.answer))
     if expect.findings:
         reasons += tuple(_findings(seen.witness))
-    if expect.laws:
-        reasons += tuple(_conservation(seen.witness))
-    known = [k for k in planned.plan.known if seen.release.startswith(k.kernel + ".")]
+    if expect.conservation:
+        trace = seen.answer.trace if seen.answer is not None else Trace()
+        reasons += tuple(conservation.check(seen.witness, trace, seen.scheme))
+    known = [k for k in planned.plan.known if k.applies(seen.release, planned.case.device)]
     if known:
         return _judge_known(known, reasons)
     return ("fail" if reasons else "pass"), reasons
-
-
-def _conservation(witness: Witness) -> Iterator[Reason]:
-    """Every fault that a card raised is resumed, once."""
-    counters = witness.counters
-    if counters.get("faults.open"):
-        text = (
-            f"card: {counters['faults.open']} of {counters['faults.raised']} page faults were never resumed"
-        )
-        yield Reason("law", text)
-    if counters.get("faults.unknown_resumes"):
-        text = f"card: {counters['faults.unknown_resumes']} resumes of faults that were not open"
-        yield Reason("law", text)
 
 
 def _judge_known(known: list[Known], reasons: tuple[Reason, ...]) -> tuple[str, tuple[Reason, ...]]:

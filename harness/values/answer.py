@@ -43,7 +43,7 @@ class DataCheck:
 class FaultRecord:
     """One page fault as traced: its start in ns since the case began, its duration, its address range.
 
-    `pages` is negative for a failed fault (-errno).
+    `pages` is negative for a failed fault (-errno). `inner_ns` says how long each stage within it took.
     """
 
     start_ns: int
@@ -52,6 +52,7 @@ class FaultRecord:
     length: int
     pages: int
     cpu: int
+    inner_ns: Dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ TRANSFERS = ("send", "write", "read", "compare_swap", "fetch_add")
 OPERATIONS = (*TRANSFERS, "reload", "objects")
 MAPPINGS = ("anonymous", "shared", "file")
 IOVAS = ("address", "shifted", "zero")
-LOSSES = ("none", "untouched", "dontneed", "remap", "fork", "pageout")
+LOSSES = ("none", "untouched", "dontneed", "remap", "fork", "pageout", "holes")
 SIDES = ("local", "remote", "both")
 
 
@@ -62,6 +62,8 @@ class Workload:
 class Case:
     """What one run on one machine does; answered once, by an `Answer` with the same id.
 
+    `scheme` says how a card tells the driver of page faults (`transport`, `memory`); a device in software has none.
+
     `seed` shifts the start by that many turns of a counted loop; `timeout_s` bounds one work request in
     guest time; `trace` is False where the cost of watching is itself measured.
     """
@@ -74,6 +76,7 @@ class Case:
     seed: int = 0
     timeout_s: float = 20.0
     trace: bool = True
+    scheme: str = ""
 
 
 @dataclass(frozen=True)

@@ -42,12 +42,30 @@ def test_each_kind_of_wrong_fails_for_its_own_reason():
 def test_card_accounts_must_balance():
     """Mutation: ignore faults that stay open."""
     for counters, verdict in (
-        ({"faults.raised": 3, "faults.open": 0, "faults.unknown_resumes": 0}, "pass"),
+        ({"faults.raised": 3, "faults.resumed": 3, "faults.open": 0, "faults.unknown_resumes": 0}, "pass"),
         ({"faults.raised": 3, "faults.open": 1}, "fail"),
-        ({"faults.raised": 3, "faults.unknown_resumes": 2}, "fail"),
+        ({"faults.raised": 3, "faults.resumed": 3, "faults.unknown_resumes": 2}, "fail"),
     ):
         seen = Seen("7.2.1", GOOD, witness=Witness(counters=counters))
         assert judge(_planned(), seen)[0] == verdict
+
+
+def test_card_and_trace_are_compared_only_where_that_is_expected():
+    """Mutation: leave conservation out of judge(), or `expect.conservation`."""
+    counters = {"faults.raised": 1, "faults.resumed": 1}
+    seen = Seen("7.2.1", _with(trace=Trace({"works": 2})), witness=Witness(counters=counters))
+    verdict, reasons = judge(_planned(), seen)
+    assert verdict == "fail" and "works started: 2, the card told of 1" in reasons[0].text
+    assert judge(_planned(Expect(conservation=False)), seen)[0] == "pass"
+
+
+def test_a_known_defect_is_its_devices():
+    """Mutation: ignore `device` of a known entry."""
+    other = Known("7.2", ("law",), "defect of another driver", ("connectx-5",))
+    assert _kinds(GOOD, known=(other,))[0] == "pass"
+    broken = _with(laws=(Law("faults", 2, 3, "bcc", ""),))
+    assert _kinds(broken, known=(other,))[0] == "fail"
+    assert _kinds(broken, known=(Known("7.2", ("law",), "ours", ("soft-roce", "connectx-5")),))[0] == "known"
 
 
 def test_latency_bounds_use_exact_percentiles():
