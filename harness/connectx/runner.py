@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from harness.connectx.faults import RDMA, REQUESTER
 from harness.connectx.mkeys import Refused
 from harness.connectx.qps import RC, UC, XRC, QueuePair
+from harness.connectx.telling import RDMA, REQUESTER
 from harness.connectx.transfer import RemoteRefused, Stop
 from harness.connectx.work import ATOMICS, GRH, RETURNS, TAKES_RECEIVE, WRITES, Operation
 from harness.wire import cqe, eqe, wqe

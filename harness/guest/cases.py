@@ -208,12 +208,19 @@ def _has_swap() -> bool:
 
 
 def _measured(case: Case, tracer: Optional[Any], nldev: NlDev) -> Answer:
+    from harness.guest.connection import VERBS_ERRORS
+
     device = nldev.device(case.device)
     before = leaks.count(nldev, device)
     began = time.monotonic_ns()
     stack = ExitStack()
     try:
-        rounds = Rounds(case, rules_of(case, tracer), _counting(tracer, nldev, device), stack)
+        try:
+            rounds = Rounds(case, rules_of(case, tracer), _counting(tracer, nldev, device), stack)
+        except VERBS_ERRORS as error:
+            not_closed = _close(stack)
+            left = leaks.settle(nldev, device, before)
+            return Answer(case.id, "failed", f"getting ready: {error}; {not_closed}".strip("; "), leaks=left)
         _spin(case.seed)
         if tracer is not None:
             tracer.start(*(_range(memory) for memory in rounds.memories))

@@ -37,13 +37,14 @@ PREPARE, CASE = 1, 2
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What the user may choose for a session; None is the default."""
+    """What the user may choose for a session; None is the default. `parcel` is a folder of files for each machine."""
 
     cache: Path | None = None
     cache_limit_bytes: int | None = None
     mirror: str | None = None
     image: str = "trixie"
     images: Path | None = None
+    parcel: Path | None = None
 
 
 class Session:
@@ -125,7 +126,7 @@ class Session:
         kernel = self.kernel(series)
         accelerator = "tcg" if clock == "exact" else self.accelerator(kernel)[0]
         shape = self.studio.shape(clock, accelerator)
-        return kernel, self.studio.prepared(kernel, shape, order)
+        return kernel, self.studio.prepared(kernel, shape, order, files_below(self.options.parcel))
 
     def run(self, planned: Planned, twice: bool = False, no_skip: bool = False) -> tuple[Record, Logs]:
         """Run one case; returns its record and what was said meanwhile."""
@@ -164,8 +165,8 @@ class Session:
             if difference:
                 failures += (Reason("exact", f"a second run answered differently: {difference}"),)
         scheme = DEVICES[planned.case.device].scheme(kernel)
-        symptoms = scan(logs.console.splitlines())
-        seen = Seen(kernel.release, run.answer, symptoms, run.witness, failures, scheme)
+        lines = logs.console.splitlines()
+        seen = Seen(kernel.release, run.answer, scan(lines), run.witness, failures, scheme, tuple(lines))
         verdict, reasons = judge(planned, seen)
         return dataclasses.replace(
             record,
@@ -186,6 +187,7 @@ class Session:
             try:
                 with device.around(self.host, kernel, folder) as presence:
                     try:
+                        presence.arm(planned.case.rules)
                         reply = self.offer(snapshot, order, folder, presence, planned.deadline_s)
                         run.answer = _answer(reply)
                     except GuestError as error:
@@ -306,6 +308,13 @@ def _difference(one: object, other: object, path: str) -> str:
                 return found
         return ""
     return "" if one == other else f"{path.lstrip('.')}: {one!r} != {other!r}"
+
+
+def files_below(folder: Path | None) -> dict[str, Path]:
+    """All files of a folder by their path within it."""
+    if folder is None:
+        return {}
+    return {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def find_folder(name: str, given: Path | None) -> Path:

@@ -66,6 +66,7 @@ class QpCommands(Commands):
         """Whatever it was doing ends."""
         qp: QueuePair = self.hca.judge.remove("qp", request["qpn"])
         self.hca.requester.forget(qp)
+        self.hca.rules.gone("qp", qp.number)
 
     @command("QUERY_QP")
     def query_qp(self, request: View, reply: View) -> None:

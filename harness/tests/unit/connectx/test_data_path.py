@@ -410,7 +410,7 @@ def test_a_resume_before_the_page_is_there_faults_again(pair):
     [(wqe.RDMA_WRITE, 0, eqe.FAULT_RDMA_WRITE), (wqe.RDMA_READ, 0, eqe.FAULT_RDMA_READ)],
 )
 def test_the_far_side_of_an_rdma_operation(pair, opcode, page, kind):
-    """The driver adds what is committed to the address. Mutation: add it in the card, too."""
+    """Address and length are the operation's own: the driver adds what is committed. Mutation: add it here."""
     pair.entry(pair.keys[1], 1, 0)
     pair.send(opcode, (pair.keys[0], VA, 6000), remote=(pair.keys[1], VA + 10))
     fault = pair.fault()

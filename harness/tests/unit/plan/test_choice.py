@@ -1,11 +1,11 @@
-"""`--kernel all` runs a release once, whatever plans call it."""
+"""Which cases of a plan run."""
 
 from types import SimpleNamespace
 
 import pytest
 
 from harness.errors import Unsupported
-from harness.plan.plugin import PlanItem, without_twins
+from harness.plan.plugin import PlanItem, spread, without_twins
 
 
 def items(*kernels):
@@ -34,3 +34,9 @@ def test_newest_runs_only_when_it_is_newer(newest, left):
 def test_newest_alone_stays():
     """Mutation: compare with releases that nobody asked for."""
     assert len(without_twins(items("newest"), lambda series: "7.3.4")) == 1
+
+
+def test_a_cut_is_spread_over_the_matrix():
+    """Mutation: take the first ones; take none for 0."""
+    assert spread(range(9), 3) == [0, 3, 6]
+    assert list(spread(range(9), 0)) == list(range(9)) == list(spread(range(9), 12))
