@@ -8,7 +8,7 @@ from harness.connectx.forged import FORGERS, NO_KEY, NO_QUEUE, NO_SUB_TYPE
 from harness.connectx.rules import _DEEDS
 from harness.errors import UsageError
 from harness.tests.unit.connectx.driver import CommandFailed
-from harness.tests.unit.connectx.test_data_path import PATTERN, VA, Pair
+from harness.tests.unit.connectx.pair import PATTERN, VA, Pair
 from harness.values.rule import KINDS, SELECTORS, Rule, keys_of
 from harness.wire import eqe, wqe
 
