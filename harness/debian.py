@@ -134,6 +134,24 @@ class Archive:
         preferred = ["--target-release", suite] if suite else []
         return self._unpack(["install", "--yes", "--download-only", *preferred, *names], into)
 
+    def source(self, name: str, version: str, suites: Iterable[str], into: Path) -> list[Path]:
+        """Download a source package's tarballs, upstream's and the distribution's, and return them.
+
+        Each has the SHA-256 that the archive's signed lists state. Source lists are only read here, beside
+        the others: no other work needs them.
+        """
+        self.refresh()
+        lists, file = self.root / "source-lists", self.root / "source.list"
+        own = ["-o", f"Dir::State::lists={lists}", "-o", f"Dir::Etc::sourcelist={file}"]
+        with self.store.exclusive("apt-source"):
+            (lists / "partial").mkdir(parents=True, exist_ok=True)
+            file.write_text("\n".join(f"deb-src{line[3:]}" for line in self.sources(suites)))
+            self._fetch(["apt-get", "-q", "--error-on=any", *own, "update"], self.root)
+            for part in ("--tar-only", "--diff-only"):
+                command = ["apt-get", "-q", *own, "source", "--download-only", "--only-source", part]
+                self._fetch([*command, f"{name}={version}"], into)
+        return sorted(path for path in into.iterdir() if path.is_file())
+
     def _unpack(self, action: list[str], into: Path) -> dict[str, str]:
         require("dpkg-deb")
         self.refresh()

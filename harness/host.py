@@ -131,6 +131,7 @@ PACKAGES = {
     "unshare": "util-linux",
     "newuidmap": "uidmap",
     "newgidmap": "uidmap",
+    "patch": "patch",
 }
 
 

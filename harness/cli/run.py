@@ -11,6 +11,7 @@ import pytest
 from harness.cli.screen import out
 from harness.errors import EXIT_INTERRUPTED, SetupError, UsageError
 from harness.plan import plugin
+from harness.plan.arguments import Wanted
 from harness.plan.plan import load
 from harness.plan.progress import Progress
 from harness.plan.session import find_folder
@@ -36,6 +37,18 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--twice", action="store_true", help="run each exact case twice; the answers must be equal"
+    )
+    parser.add_argument(
+        "--cut", type=int, default=0, metavar="N", help="of each plan and device only N cases, far apart"
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=0, metavar="N", help="run each case N times, its start shifted by a seed"
+    )
+    parser.add_argument(
+        "--parcel",
+        type=Path,
+        metavar="DIR",
+        help="modules/NAME.ko there replaces the kernel's own, for each machine",
     )
     parser.add_argument("--no-skip", action="store_true", help="a missing need is a failure, not a skip")
     parser.add_argument("--results", type=Path, metavar="DIR", help="default: odp-results/TIME")
@@ -76,22 +89,20 @@ def act(arguments: argparse.Namespace) -> int:
 
 
 def _pytest_arguments(arguments: argparse.Namespace, plans: list[Path], directory: Path) -> list[str]:
-    given = ["-p", "harness.plan.plugin", "-p", "no:terminal", "-p", "no:cacheprovider", "-o", "addopts="]
-    # Nothing is captured: what a view draws while a case runs is for people now.
-    given += ["--capture=no"]
-    given += [f"--results={directory}", f"--image={arguments.image}"]
-    given += [f"--kernel={series}" for series in arguments.kernel]
-    given += [f"--device={device}" for device in arguments.device]
-    if arguments.cache_limit:
-        given += [f"--cache-limit={parse_size(arguments.cache_limit)}"]
-    for name in ("cache", "mirror", "vm_images", "time"):
-        value = getattr(arguments, name)
-        given += [f"--{name.replace('_', '-')}={value}"] if value is not None else []
-    given += [flag for flag, on in (("--twice", arguments.twice), ("--no-skip", arguments.no_skip)) if on]
-    given += ["-k", arguments.k] if arguments.k else []
-    given += ["-x"] if arguments.x else []
-    given += ["-n", str(arguments.jobs)] if arguments.jobs > 1 else []
-    return [*given, *map(str, plans)]
+    limit = parse_size(arguments.cache_limit) if arguments.cache_limit else None
+    names = ("cache", "mirror", "vm_images", "time", "image", "cut", "seeds", "parcel")
+    values = {"cache_limit": limit, **{name: getattr(arguments, name) for name in names}}
+    flags = (("--twice", arguments.twice), ("--no-skip", arguments.no_skip), ("-x", arguments.x))
+    return Wanted(
+        plans,
+        directory,
+        arguments.kernel,
+        arguments.device,
+        values,
+        [flag for flag, on in flags if on],
+        arguments.k or "",
+        arguments.jobs,
+    ).arguments()
 
 
 def _list(arguments: argparse.Namespace, plans: list[Path]) -> int:

@@ -5,6 +5,7 @@ A request is `{"do": name, ...}`, its answer `{"ok": true, ...}` or `{"ok": fals
 
     ping        {"model", "pid", "attached"}
     rules       `rules`, a list; replaces the rules that are armed
+    outcomes    {"outcomes": [...]}: what each rule did so far
     findings    {"findings": [...]}: what the driver or the card did wrong so far
     counters    {"counters": {...}}
     follow      events from now on: finding, attached, detached, reset, note (commands, events, faults), bye

@@ -1,51 +1,34 @@
-"""Page faults: the event, the token, and what goes on at PAGE_FAULT_RESUME.
+"""Page faults: the token, what goes on at PAGE_FAULT_RESUME, and the accounts of both.
 
 A fault belongs to one side of one operation. Three schemes, by the card's table and the driver's choice:
 `2015` (flags and QPN, resume by both), `transport` (a token of 24 bits) and `memory` (by key and address,
 48 bits). Ref: Linux 7.2 drivers/infiniband/hw/mlx5/odp.c mlx5_ib_pfault, mlx5_ib_page_fault_resume;
-y2015.py for the first.
+y2015.py for the first. The events themselves are in `telling.py`, those that rules invent in `forged.py`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
 from typing import TYPE_CHECKING
 
 from harness.connectx.command import FirmwareError, Status
-from harness.connectx.work import RETURNS, WRITES
-from harness.wire import eqe, y2015
+from harness.connectx.telling import Fault, Forged, Telling, tell
+from harness.wire import eqe
 
 if TYPE_CHECKING:
+    from harness.connectx.armed import Armed
     from harness.connectx.hca import Hca
     from harness.connectx.mkeys import Absent
     from harness.connectx.work import Operation
     from harness.wire.bits import Struct
 
-REQUESTER, RECEIVER, RDMA = "requester", "receiver", "rdma"
-"""Sides: the local list of a send WQE, the list of a receive WQE, the remote address of an RDMA operation."""
-
 TOKEN_BITS = 24
-DEMAND_MOST = 512
-"""Pages that one event of the memory scheme asks for at most."""
 
 AGAIN_MOST = 1024
 """Faults of one operation without a byte of progress until it fails: a driver that resumes without
 mapping."""
 
 AGAIN_S = 0.001
-PAGE = 4096
-MTU_MOST = 4096
-
-
-@dataclass(eq=False)
-class Fault:
-    """An open fault: `key` is what the resume names it by, `kind` the type it must carry."""
-
-    key: int
-    kind: int
-    side: str
-    operation: Operation
-    raised_s: float
 
 
 class Faults:
@@ -54,8 +37,13 @@ class Faults:
     def __init__(self, hca: Hca) -> None:
         self._hca = hca
         self.open: dict[int, Fault] = {}
+        self.last_closed: int | None = None
         self._next = 1
         self.raised = self.resumed = self.failed = self.dropped = self.unknown = 0
+        self.events = self.withheld = self.invented = self.invented_resumed = self.invented_failed = 0
+        self.resumes_lost = self.resumes_refused = 0
+        self._forged: dict[int, deque[Forged]] = {}
+        self._behind: list[Telling] = []
         self.by_kind: dict[str, int] = {}
         self._open_s = self._longest_s = 0.0
 
@@ -75,26 +63,33 @@ class Faults:
                 "fault-loop", f"qp {operation.qp.number:#x}", f"{AGAIN_MOST} resumes without progress"
             )
             return False
-        event, sub_type, fault = self._event(operation, side, absent)
-        if fault.key in self.open:  # without tokens a queue has one fault of a kind at a time
-            self._hca.timers.after(AGAIN_S, operation.qp, lambda: self._hca.requester.wake(operation.qp))
-            return True
-        self.open[fault.key] = fault
-        operation.fault = fault
-        if not self._hca.events.post(eqe.PAGE_FAULT, event, sub_type):
+        if self._hca.events.queue_for(eqe.PAGE_FAULT) is None:
             self._hca.judge.find(
                 "bad-value", f"key {absent.key.value:#x}", "page fault without an event queue"
             )
-            self.drop(operation)
             return False
+        telling = tell(self.scheme, self.token(), operation, side, absent, self._hca.clock())
+        fault = telling.fault
+        if fault.key in self.open:  # without tokens a queue has one fault of a kind at a time
+            self._hca.timers.after(AGAIN_S, operation.qp, lambda: self._hca.requester.wake(operation.qp))
+            return True
+        self._open(fault, absent)
+        self._hca.rules.telling(telling)
+        self._send(telling)
+        return True
+
+    def _open(self, fault: Fault, absent: Absent) -> None:
+        operation = fault.operation
+        self.open[fault.key] = fault
+        operation.fault = fault
         self.raised += 1
-        name = f"{side} {fault.kind}"
+        name = f"{fault.side} {fault.kind}"
         self.by_kind[name] = self.by_kind.get(name, 0) + 1
         self._hca.log(
             {
                 "what": "fault",
                 "token": fault.key,
-                "side": side,
+                "side": fault.side,
                 "kind": fault.kind,
                 "key": absent.key.value,
                 "va": absent.va,
@@ -102,70 +97,77 @@ class Faults:
                 "done": operation.done,
             }
         )
-        return True
 
-    def _token(self) -> int:
-        bits = TOKEN_BITS
-        while self._next in self.open:
-            self._next = self._next + 1 & (1 << bits) - 1 or 1
+    def token(self) -> int:
+        """A token that names no fault, genuine or invented, that is open."""
+        most = (1 << TOKEN_BITS) - 1
+        while self._next in self.open or self._next in self._forged:
+            self._next = self._next + 1 & most or 1
         token = self._next
-        self._next = token + 1 & (1 << bits) - 1 or 1
+        self._next = token + 1 & most or 1
         return token
 
-    def _event(self, operation: Operation, side: str, absent: Absent) -> tuple[Struct, int, Fault]:
-        scheme, now_s = self.scheme, self._hca.clock()
-        if scheme == "memory":
-            token = self._token()
-            return (
-                _memory_event(token, absent),
-                eqe.PAGE_FAULT_MEMORY,
-                Fault(token, 0, side, operation, now_s),
-            )
-        kind, number, index = _where(operation, side)
-        if scheme == "2015":
-            fault = Fault(kind << y2015.QPN_BITS | number, kind, side, operation, now_s)
+    # -- events
+
+    def _send(self, telling: Telling) -> None:
+        """Send the genuine event now, later or never, then what rules invented."""
+        if telling.withheld:
+            self.withheld += 1
+        elif telling.delay_s:
+            if telling.passed_by:
+                self._behind.append(telling)
+            self._hca.timers.after(telling.delay_s, ("event", telling.fault), lambda: self._late(telling))
         else:
-            fault = Fault(self._token(), kind, side, operation, now_s)
-        token = number if scheme == "2015" else fault.key
-        packet = min(operation.length - operation.done, MTU_MOST)
-        if side == RDMA:
-            assert operation.remote is not None
-            return (
-                eqe.PageFaultRdmaEqe.new(
-                    bytes_committed=operation.done,
-                    r_key=operation.remote.rkey,
-                    packet_length=packet,
-                    op_length=operation.length - operation.done,
-                    va=operation.remote.address + operation.done,
-                    pf_type=kind,
-                    token=token,
-                ),
-                eqe.PAGE_FAULT_RDMA,
-                fault,
-            )
-        return (
-            eqe.PageFaultWqeEqe.new(
-                bytes_committed=operation.done,
-                wqe_index=index,
-                packet_length=packet,
-                token=0 if scheme == "2015" else token,
-                pf_type=kind,
-                wq=number,
-            ),
-            eqe.PAGE_FAULT_WQE,
-            fault,
-        )
+            self._post(telling.event, telling.sub_type)
+        for forged in telling.more:
+            self.forge(*forged)
+
+    def _late(self, telling: Telling) -> None:
+        """The time of a delayed event has come; its fault may have ended meanwhile."""
+        if telling in self._behind:
+            self._behind.remove(telling)
+        if self.open.get(telling.fault.key) is telling.fault:
+            self._post(telling.event, telling.sub_type)
+        else:
+            self.withheld += 1
+
+    def _post(self, event: Struct, sub_type: int) -> None:
+        self.events += self._hca.events.post(eqe.PAGE_FAULT, event, sub_type)
+        behind, self._behind = self._behind, []
+        for telling in behind:
+            self._hca.timers.cancel(("event", telling.fault))
+            self._late(telling)
+
+    def forge(self, armed: Armed, event: Struct, sub_type: int, key: int, refuse: bool = False) -> None:
+        """Send an event that belongs to no fault; the resume that names `key` answers it."""
+        self._forged.setdefault(key, deque()).append(Forged(armed, event, sub_type, key, refuse))
+        self.invented += 1
+        self._hca.log({"what": "invented", "rule": armed.rule.kind, "token": key, "sub": sub_type})
+        self._post(event, sub_type)
+
+    # -- resumes
 
     def resume(self, key: int, kind: int | None, error: bool) -> None:
         """The driver is done with a fault. An unknown one, or a wrong type, is BAD_RES and a finding."""
         fault = self.open.get(key)
-        if fault is None or (kind is not None and kind != fault.kind):
+        if fault is None or fault.resumed or (kind is not None and kind != fault.kind):
+            if key in self._forged:
+                self._answered(key, error)
+                return
             self.unknown += 1
             self._hca.judge.find(
                 "bad-resume", f"fault {key:#x}", "not open" if fault is None else f"type {kind}"
             )
             raise FirmwareError(Status.BAD_RES, why=f"no fault {key:#x}")
-        del self.open[key]
+        if self._hca.rules.resuming(fault, error):
+            self.finish(fault, error)
+
+    def finish(self, fault: Fault, error: bool) -> None:
+        """A resume takes effect, unless the fault has ended otherwise."""
+        if self.open.get(fault.key) is not fault:
+            return
+        del self.open[fault.key]
+        self.last_closed = fault.key
         fault.operation.fault = None
         took_s = self._hca.clock() - fault.raised_s
         self._open_s += took_s
@@ -174,25 +176,51 @@ class Faults:
             self.failed += 1
         else:
             self.resumed += 1
-        self._hca.log({"what": "resume", "token": key, "error": error})
+        self._hca.log({"what": "resume", "token": fault.key, "error": error})
         self._hca.requester.resume(fault.operation, fault.side if error else None)
+
+    def _answered(self, key: int, error: bool) -> None:
+        """The driver resumed an event that a rule invented."""
+        forged = self._forged[key].popleft()
+        if not self._forged[key]:
+            del self._forged[key]
+        if error:
+            self.invented_failed += 1
+        else:
+            self.invented_resumed += 1
+        how = "resumed with error" if error else "resumed"
+        forged.armed.answers[f"{how}, refused" if forged.refuse else how] += 1
+        self._hca.log({"what": "resume", "token": key, "error": error, "invented": True})
+        if forged.refuse:
+            raise FirmwareError(Status.BAD_RES, why=f"fault {key:#x} is not open")
 
     def drop(self, operation: Operation) -> None:
         """The operation ends for another reason: its fault is nobody's any more."""
         fault = operation.fault
         if isinstance(fault, Fault) and self.open.get(fault.key) is fault:
             del self.open[fault.key]
+            self.last_closed = fault.key
             self.dropped += 1
         operation.fault = None
 
     def clear(self) -> None:
         """A reset: nothing is open any more, and the accounts still balance."""
         self.dropped += len(self.open)
+        self.withheld += len(self._behind)
         self.open.clear()
+        self._forged.clear()
+        self._behind.clear()
 
     def counters(self) -> dict[str, int]:
-        """The accounts: raised = resumed + failed + dropped + open; how long events waited for their
-        resume."""
+        """The accounts, with and without rules, and how long events waited for their resume.
+
+        Faults of the workload: raised = resumed + failed + dropped + open, whatever rules do. What rules invent
+        is apart: invented = invented_resumed + invented_failed + invented_open, where the driver answers an
+        event on a queue that is not there with no resume at all. So the driver gets `events` = raised -
+        withheld + invented page-fault events (but those that a rule delays just now), each one a work of its
+        page-fault queue; and of its PAGE_FAULT_RESUME commands that are no rule's prey, commands = resumed +
+        failed + invented_resumed + invented_failed + resumes_lost + resumes_refused + unknown_resumes.
+        """
         answered = self.resumed + self.failed
         return {
             "resume_mean_us": round(1e6 * self._open_s / answered) if answered else 0,
@@ -202,34 +230,14 @@ class Faults:
             "failed": self.failed,
             "dropped": self.dropped,
             "open": len(self.open),
+            "events": self.events,
+            "withheld": self.withheld,
+            "invented": self.invented,
+            "invented_resumed": self.invented_resumed,
+            "invented_failed": self.invented_failed,
+            "invented_open": self.invented - self.invented_resumed - self.invented_failed,
+            "resumes_lost": self.resumes_lost,
+            "resumes_refused": self.resumes_refused,
             "unknown_resumes": self.unknown,
             **self.by_kind,
         }
-
-
-def _where(operation: Operation, side: str) -> tuple[int, int, int]:
-    """Type, queue number and WQE index of a transport fault."""
-    returns = operation.opcode in RETURNS
-    if side == REQUESTER:
-        kind = eqe.FAULT_REQUESTER_READ_ATOMIC if returns else eqe.FAULT_REQUESTER_SEND_WRITE
-        return kind, operation.qp.number, operation.index
-    if side == RDMA:
-        kind = eqe.FAULT_RDMA_WRITE if operation.opcode in WRITES else eqe.FAULT_RDMA_READ
-        return kind, operation.target, 0
-    assert operation.receive is not None
-    if operation.receive.srqn is not None:
-        return eqe.FAULT_RMP, operation.receive.srqn, operation.receive.index
-    return eqe.FAULT_RESPONDER, operation.target, operation.receive.index
-
-
-def _memory_event(token: int, absent: Absent) -> eqe.PageFaultMemoryEqe:
-    first = absent.va & ~(PAGE - 1)
-    pages = (absent.va + absent.length - first + PAGE - 1) // PAGE
-    return eqe.PageFaultMemoryEqe.new(
-        last=1,
-        token_high=token >> 32,
-        token_low=token & 0xFFFFFFFF,
-        demand_pages=min(pages, DEMAND_MOST),
-        mkey=absent.key.value,
-        va=first,
-    )

@@ -17,8 +17,7 @@ from harness.connectx import card, cmdq, commands
 from harness.connectx.command import Entry, FirmwareError, Status, stub
 from harness.connectx.hca import GuestMemory, Hca, Interrupts
 from harness.connectx.memory import DmaError
-from harness.errors import UsageError
-from harness.wire import eqe
+from harness.connectx.slots import Slots
 from harness.wire.ifc import Layouts, ShortBuffer, View
 
 FW_REV, CMDIF_REV, CMDQ_HIGH, CMDQ_LOW, DOORBELL = 0x00, 0x04, 0x10, 0x14, 0x18
@@ -63,6 +62,7 @@ class Card:
             UAR_EQ_UPDATE: lambda data: self.hca.events.doorbell(int.from_bytes(data[:4], "big"), arm=False),
         }
         self._half: dict[int, bytes] = {}
+        self._slots = Slots(self.hca, self.name, self.execute)
         self._registers = bytearray(0x2000)
         self._health = 0
         self._power_on()
@@ -91,9 +91,13 @@ class Card:
         self.hca.clock = clock
 
     def arm(self, rules: Sequence[Any]) -> None:
-        """Replace the rules; there are none to have yet."""
-        if rules:
-            raise UsageError("this card takes no rules")
+        """Replace the rules, each a `values.rule.Rule` or what its codec makes of one; UsageError for nonsense."""
+        self.hca.rules.arm(rules)
+        self.hca.log({"what": "rules", "rules": self.outcomes()})
+
+    def outcomes(self) -> list[dict[str, Any]]:
+        """What each rule did so far."""
+        return self.hca.rules.outcomes()
 
     def findings(self) -> list[dict[str, str]]:
         """What the driver did wrong so far."""
@@ -169,7 +173,7 @@ class Card:
 
     def _write_register(self, offset: int, data: bytes) -> None:
         if offset == DOORBELL:
-            self._run_slots(int.from_bytes(data[:4], "big"))
+            self._slots.run(self._command_queue(), int.from_bytes(data[:4], "big"))
         elif offset == CMDQ_HIGH:
             self._registers[CMDQ_HIGH : CMDQ_HIGH + len(data)] = data
         elif offset == CMDQ_LOW:
@@ -211,55 +215,34 @@ class Card:
 
     # -- commands
 
-    def _run_slots(self, bits: int) -> None:
-        """Execute the slots of a doorbell, lowest first, and report those that began with a command EQ
-        there."""
+    def _command_queue(self) -> int:
+        """Address of the first slot."""
         high, low = struct.unpack_from(">II", self._registers, CMDQ_HIGH)
-        base = high << 32 | low & ~0xFFF
-        done = 0
-        for number in range(cmdq.SLOTS):
-            if bits >> number & 1:
-                by_event = self.hca.events.queue_for(eqe.COMMAND) is not None
-                slot = cmdq.Slot(self.hca.memory.view(base + number * cmdq.STRIDE, cmdq.STRIDE))
-                if slot.owner:
-                    self._run_slot(slot)
-                    done |= by_event << number
-                else:
-                    self.hca.judge.find(
-                        "bad-value", f"command slot {number}", "rung while the driver owns it"
-                    )
-        if done:
-            self.hca.events.post(eqe.COMMAND, eqe.CommandEqe.new(vector=done))
+        return int(high << 32 | low & ~0xFFF)
 
-    def _run_slot(self, slot: cmdq.Slot) -> None:
-        delivery = cmdq.DELIVERED
-        try:
-            request = cmdq.read(self.hca.memory, slot)
-            reply = self.execute(request, slot.out_length)
-            cmdq.write(self.hca.memory, slot, reply)
-        except cmdq.Undelivered as problem:
-            self.hca.judge.find("bad-value", "command", str(problem))
-            delivery = problem.status
-        except DmaError as problem:
-            self.hca.judge.find("bad-address", f"{problem.address:#x}", f"mailbox: {problem}")
-            delivery = cmdq.BAD_DESCRIPTOR
-        cmdq.finish(slot, delivery)
+    def name(self, request: bytearray) -> str:
+        """The command's name without `MLX5_CMD_OP_`, its number if nobody knows it."""
+        opcode = int.from_bytes(request[:2], "big")
+        entry = self._entries.get(opcode)
+        return entry.name if entry else self.hca.layouts.opcodes().get(opcode, f"{opcode:#x}")
 
-    def execute(self, request: bytearray, out_length: int) -> bytearray:
-        """One command: the request's bytes in, the reply's out."""
+    def execute(self, request: bytearray, out_length: int, refused: FirmwareError | None = None) -> bytearray:
+        """One command: the request's bytes in, the reply's out. `refused` is a rule's answer in its place."""
         started = time.perf_counter_ns()
         reply = bytearray(max(out_length, 8))
         opcode = int.from_bytes(request[:2], "big")
         entry = self._entries.get(opcode)
         status, syndrome = Status.BAD_OP, 0
-        if entry is None:
+        if refused is not None:
+            status, syndrome = refused.status, refused.syndrome
+        elif entry is None:
             self._unknown(opcode)
         else:
             status, syndrome = self._call(entry, request, reply)
         if status:
             reply[:] = bytes(len(reply))
             struct.pack_into(">B3xI", reply, 0, status, syndrome)
-        name = entry.name if entry else self.hca.layouts.opcodes().get(opcode, f"{opcode:#x}")
+        name = self.name(request)
         self.commands_run[name] += 1
         if status:
             self.failed[f"{name} {status.name}"] += 1

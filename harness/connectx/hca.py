@@ -15,6 +15,7 @@ from harness.connectx.qps import QueuePairs
 from harness.connectx.queues import Completions, Events
 from harness.connectx.requester import Requester
 from harness.connectx.responder import Responder
+from harness.connectx.rules import Rules
 from harness.connectx.timers import Timers
 from harness.connectx.transfer import Transfer
 
@@ -34,6 +35,9 @@ class GuestMemory(Protocol):
 
     def write(self, address: int, data: bytes | memoryview) -> None:
         """Store bytes; may span maps."""
+
+    def copy(self, source: int, destination: int, size: int) -> None:
+        """Move bytes that the card does not look at; may span maps."""
 
 
 class Interrupts(Protocol):
@@ -62,6 +66,7 @@ class Hca:
         self.qps = QueuePairs(self)
         self.timers = Timers(lambda: self.clock())
         self.faults = Faults(self)
+        self.rules = Rules(self)
         self.transfer = Transfer(self)
         self.responder = Responder(self)
         self.requester = Requester(self)

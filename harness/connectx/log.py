@@ -11,7 +11,8 @@ A line is an object with `k`, what it is, and `t`, when it began, microseconds o
 Accesses and ticks carry what the card found in guest memory and what it did there, as pairs of address and
 hex: `saw`, `did`; vectors it raised in order: `irq`; a BAR read what it gave: `g`. Of what it saw, only bytes
 that differ from what the log has told before are written: so a whole driver probe stays small, and a replay
-has the same memory under the card at every step.
+has the same memory under the card at every step. Bytes that the card only carries from one place of guest
+memory to another (the payload of its transfers) are not written.
 
 What a card did through a view is taken when the access ends. A guest that runs on meanwhile may have written
 there, too, and that passes for the card's: for a log to replay exactly, record with one vCPU and without

@@ -187,6 +187,23 @@ class Memory:
             piece[:] = data[done : done + len(piece)]
             done += len(piece)
 
+    def copy(self, source: int, destination: int, size: int) -> None:
+        """Move bytes within guest memory; may span maps, may overlap. DmaError before anything is moved.
+
+        This is for what the card carries and does not look at: a log does not tell it.
+        """
+        sources = Memory._pieces(self, source, size, READ)
+        at = 0
+        for piece in Memory._pieces(self, destination, size, WRITE):
+            done = 0
+            while done < len(piece):
+                part = sources[0][at : at + len(piece) - done]
+                piece[done : done + len(part)] = part
+                done, at = done + len(part), at + len(part)
+                if at == len(sources[0]):
+                    at = 0
+                    del sources[0]
+
     def overwrite(self, address: int, data: bytes) -> None:
         """As the guest itself would store: into read-only maps, too, and unseen by a log."""
         done = 0

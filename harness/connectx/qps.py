@@ -224,11 +224,7 @@ class QueuePairs:
 
     def blocks(self, qp: QueuePair, first: int, count: int) -> bytes:
         """`count` bytes of the send queue from block `first` on; it wraps."""
-        memory, pieces = self._hca.memory, []
-        block = first & (qp.send_blocks - 1)
-        while count > 0:
-            size = min(count, wqe.BLOCK)
-            pieces.append(memory.read(qp.ring.address(qp.send_at + block * wqe.BLOCK), size))
-            block = block + 1 & qp.send_blocks - 1
-            count -= size
-        return b"".join(pieces)
+        memory, block = self._hca.memory, first & (qp.send_blocks - 1)
+        room = (qp.send_blocks - block) * wqe.BLOCK
+        work = qp.ring.read(memory, qp.send_at + block * wqe.BLOCK, min(count, room))
+        return work if count <= room else work + qp.ring.read(memory, qp.send_at, count - room)

@@ -18,7 +18,7 @@ from harness.wire import cqe, eqe
 from harness.wire.bits import Struct
 
 if TYPE_CHECKING:
-    from harness.connectx.hca import Hca
+    from harness.connectx.hca import GuestMemory, Hca
     from harness.wire.ifc import View
 
 PAGE_SHIFT = 12
@@ -41,6 +41,13 @@ class Ring:
         """DMA address of that byte of the ring."""
         byte += self.offset
         return self.pages[byte >> self.shift] + (byte & ((1 << self.shift) - 1))
+
+    def read(self, memory: GuestMemory, byte: int, size: int) -> bytes:
+        """A copy of bytes of the ring, which may cross its pages."""
+        room = (1 << self.shift) - (byte + self.offset & (1 << self.shift) - 1)
+        if size <= room:
+            return memory.read(self.address(byte), size)
+        return memory.read(self.address(byte), room) + self.read(memory, byte + room, size - room)
 
 
 def ring_of(hca: Hca, pas: memoryview, log_page_size: int, offset: int, size: int) -> Ring:

@@ -60,6 +60,15 @@ class _Silent:
         """Nobody listens."""
 
 
+class _Told(RecordingMemory):
+    """Memory with what a log told in it. What the card only carried was not told, and is not carried again: where
+    the card looks at it later, the log says what it found.
+    """
+
+    def copy(self, source: int, destination: int, size: int) -> None:
+        """Nothing."""
+
+
 def replay(path: Path, build: Build) -> Outcome:
     """Feed the accesses of a log to the device that `build` makes, with the guest memory they saw.
 
@@ -73,7 +82,7 @@ def replay(path: Path, build: Build) -> Outcome:
     def hear(entry: Entry) -> None:
         (played if entry["k"] in _ACCESSES else outcome.notes).append(entry)
 
-    memory = RecordingMemory(hear)
+    memory = _Told(hear)
     interrupts = RecordingInterrupts(_Silent())
     device = Recorder(build(memory, interrupts, hear), memory, interrupts, hear, lambda: time_us)
     for number, entry in enumerate(entries(path), 1):

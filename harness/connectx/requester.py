@@ -10,11 +10,12 @@ import traceback
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
-from harness.connectx.faults import REQUESTER
+from harness.connectx.armed import Held
 from harness.connectx.memory import DmaError
 from harness.connectx.mkeys import Refused
 from harness.connectx.qps import ERR, RTS, SQER, QueuePair
 from harness.connectx.runner import Runner
+from harness.connectx.telling import REQUESTER
 from harness.connectx.umr import run_umr
 from harness.connectx.work import REMOTE, RETURNS, TAKES_RECEIVE, Operation, parse
 from harness.wire import cqe, eqe, wqe
@@ -152,6 +153,9 @@ class Requester:
         except Refused as refusal:
             self.runner.note(operation, refusal.why)
             self._finish(operation, refusal.syndrome)
+        except Held as held:
+            self._hca.timers.after(held.delay_s, qp, lambda: self.wake(qp))
+            return False
         return True
 
     # -- the end

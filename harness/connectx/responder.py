@@ -131,8 +131,7 @@ class Responder:
 
     def _entry(self, ring: Ring, offset: int, size: int) -> bytes:
         """A WQE of a ring, which may cross a page."""
-        parts = range(offset, offset + size, wqe.SEGMENT)
-        return b"".join(self._hca.memory.read(ring.address(part), wqe.SEGMENT) for part in parts)
+        return ring.read(self._hca.memory, offset, size)
 
     def _queue(self, target: QueuePair, receive: Receive) -> tuple[CompletionQueue | None, int]:
         """Where a receive completes and the user index it carries: an XRC SRQ has its own."""

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from harness.connectx.faults import RDMA, REQUESTER
 from harness.connectx.mkeys import Refused
 from harness.connectx.qps import RC, UC, XRC, QueuePair
+from harness.connectx.telling import RDMA, REQUESTER
 from harness.connectx.transfer import RemoteRefused, Stop
 from harness.connectx.work import ATOMICS, GRH, RETURNS, TAKES_RECEIVE, WRITES, Operation
 from harness.wire import cqe, eqe, wqe
@@ -57,7 +57,7 @@ class Runner:
                 operation.receive = self._hca.responder.take(target, operation)
                 if operation.receive is None:
                     return self._not_ready(operation, target)
-                self._fits(operation, extra)
+                self._fits(operation, target, extra)
             stop = self._hca.transfer.advance(operation, target)
         except Refused as refusal:
             self.note(operation, refusal.why)
@@ -88,7 +88,7 @@ class Runner:
         if operation.qp.service == UC and operation.opcode in RETURNS:
             raise Refused(cqe.LOCAL_QP_OPERATION, "UC has no reads and atomics")
 
-    def _fits(self, operation: Operation, extra: int) -> None:
+    def _fits(self, operation: Operation, target: QueuePair, extra: int) -> None:
         """A datagram's first bytes are for the GRH; what is longer than the receive is refused."""
         receive = operation.receive
         assert receive is not None
@@ -96,9 +96,24 @@ class Runner:
             return
         if receive.room < operation.length + extra:
             why = f"{operation.length + extra} bytes for a receive of {receive.room}"
+            if operation.qp.service not in (RC, XRC):
+                self._too_long(operation, target)
             raise RemoteRefused(cqe.REMOTE_INVALID_REQUEST, cqe.LOCAL_LENGTH, why)
         if extra:
             receive.skip(extra)
+
+    def _too_long(self, operation: Operation, target: QueuePair) -> None:
+        """An unreliable message that does not fit is dropped: its receive stays posted, a shared queue cannot
+        take it back and completes it with an error.
+
+        Ref: InfiniBand architecture 1.4, 9.9.3 (classes D and E); Linux 7.2 drivers/infiniband/sw/rxe/rxe_resp.c
+        """
+        receive, operation.receive = operation.receive, None
+        assert receive is not None
+        if receive.srqn is None:
+            target.received = target.received - 1 & 0xFFFF
+        else:
+            self._hca.responder.fail(target, receive, cqe.REMOTE_INVALID_REQUEST)
 
     def _nobody(self, operation: Operation) -> bool:
         """No QP hears it. Unreliable services do not notice; reliable ones try again, then give up."""

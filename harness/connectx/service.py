@@ -44,6 +44,9 @@ class Armed(Protocol):
     def arm(self, rules: Sequence[Any]) -> None:
         """Replace the rules."""
 
+    def outcomes(self) -> list[Note]:
+        """What each rule did."""
+
 
 @runtime_checkable
 class Told(Protocol):
@@ -147,6 +150,7 @@ class Service:
         return {
             "ping": lambda _: {"pid": os.getpid(), "attached": self.server.attached},
             "rules": self._rules,
+            "outcomes": lambda _: {"outcomes": self._armed().outcomes()},
             "findings": lambda _: {"findings": self.findings()},
             "counters": lambda _: {"counters": self.counters()},
             "quit": self._quit,
@@ -156,10 +160,13 @@ class Service:
         rules = body.get("rules")
         if not isinstance(rules, list):
             raise UsageError("rules: a list")
+        self._armed().arm(rules)
+        return {"armed": len(rules)}
+
+    def _armed(self) -> Armed:
         if not isinstance(self.model, Armed):
             raise UsageError("this card takes no rules")
-        self.model.arm(rules)
-        return {"armed": len(rules)}
+        return self.model
 
     def _quit(self, body: Body) -> Body:
         self.loop.stop("asked to on the control socket")

@@ -10,8 +10,8 @@ import struct
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from harness.connectx.faults import RDMA, RECEIVER, REQUESTER
 from harness.connectx.mkeys import Absent, Refused, Span
+from harness.connectx.telling import RDMA, RECEIVER, REQUESTER
 from harness.connectx.work import ATOMICS, RETURNS, WRITES, Operation, Segment, rest_of
 from harness.wire import cqe, wqe
 
@@ -80,7 +80,14 @@ class Transfer:
         raise RuntimeError("bytes are missing on neither side")
 
     def _side(
-        self, segments: Iterable[Segment], pd: int | None, need: str, syndrome: int, limit: int
+        self,
+        operation: Operation,
+        side: str,
+        segments: Iterable[Segment],
+        pd: int | None,
+        need: str,
+        syndrome: int,
+        limit: int,
     ) -> Side:
         """The pieces of a list, for `limit` bytes; all of it is checked, even behind an absent page."""
         spans: list[tuple[Span, bytes | None]] = []
@@ -95,7 +102,12 @@ class Transfer:
                 found: list[tuple[Span, bytes | None]] = [(Span(None, size), segment.data)]
                 missing = None
             else:
-                pieces, missing = self._hca.keys.access(segment.lkey, segment.va, size, pd, need, syndrome)
+                reached = self._hca.keys.access(segment.lkey, segment.va, size, pd, need, syndrome)
+                if self._hca.rules.on_access:
+                    wanted = segment._replace(length=size)
+                    write = need in ("lw", "rw", "a")
+                    reached = self._hca.rules.access(operation, side, wanted, write, reached)
+                pieces, missing = reached
                 found = [(piece, None) for piece in pieces]
             if absent is None:
                 spans += found
@@ -106,7 +118,8 @@ class Transfer:
     def _local(self, operation: Operation) -> Side:
         need = "lw" if operation.opcode in RETURNS else "lr"
         left = operation.length - operation.done
-        return self._side(operation.slice(), operation.qp.pd, need, cqe.LOCAL_PROTECTION, left)
+        pieces = operation.slice()
+        return self._side(operation, REQUESTER, pieces, operation.qp.pd, need, cqe.LOCAL_PROTECTION, left)
 
     def _remote(self, operation: Operation, target: QueuePair, left: int) -> Side:
         try:
@@ -115,11 +128,11 @@ class Transfer:
                 piece = Segment(operation.remote.rkey, address, left)
                 need = "rw" if operation.opcode in WRITES else "rr"
                 pd = self._hca.responder.remote_pd(operation, target)
-                return self._side([piece], pd, need, cqe.REMOTE_ACCESS, left)
+                return self._side(operation, RDMA, [piece], pd, need, cqe.REMOTE_ACCESS, left)
             assert operation.receive is not None
             pieces = rest_of(operation.receive.segments, operation.done)
             pd = self._hca.responder.receive_pd(operation.receive, target)
-            return self._side(pieces, pd, "lw", cqe.LOCAL_PROTECTION, left)
+            return self._side(operation, RECEIVER, pieces, pd, "lw", cqe.LOCAL_PROTECTION, left)
         except Refused as refusal:
             if refusal.syndrome == cqe.REMOTE_ACCESS:
                 raise RemoteRefused(cqe.REMOTE_ACCESS, 0, refusal.why) from refusal
@@ -137,18 +150,12 @@ class Transfer:
                 if skip == into.length:
                     into, skip = next(pairs)[0], 0
                 size = min(span.length - at, into.length - skip, limit - moved, CHUNK)
-                if into.address is not None:
-                    piece = self._bytes(span, data, at, size)
-                    memory.write(into.address + skip, piece)
+                if into.address is not None and span.address is not None:
+                    memory.copy(span.address + at, into.address + skip, size)
+                elif into.address is not None:
+                    memory.write(into.address + skip, bytes(size) if data is None else data[at : at + size])
                 at, skip, moved = at + size, skip + size, moved + size
         return moved
-
-    def _bytes(self, span: Span, data: bytes | None, at: int, size: int) -> bytes | memoryview:
-        if data is not None:
-            return data[at : at + size]
-        if span.address is None:
-            return bytes(size)
-        return self._hca.memory.read(span.address + at, size)
 
     def _atomic(self, operation: Operation, target: QueuePair) -> Stop | None:
         """Eight bytes, little endian in memory as the driver asks. Ref: Linux 7.2 core/main.c
@@ -162,7 +169,7 @@ class Transfer:
             try:
                 word = Segment(operation.remote.rkey, address, 8)
                 pd = self._hca.responder.remote_pd(operation, target)
-                there = self._side([word], pd, "a", cqe.REMOTE_ACCESS, 8)
+                there = self._side(operation, RDMA, [word], pd, "a", cqe.REMOTE_ACCESS, 8)
             except Refused as refusal:
                 raise RemoteRefused(cqe.REMOTE_ACCESS, 0, refusal.why) from refusal
             if there.absent is not None:

@@ -70,6 +70,7 @@ def run_umr(hca: Hca, qp: QueuePair, control: wqe.Control, work: bytes) -> None:
             "octowords": umr.xlt_octowords,
         }
     )
+    hca.rules.umr(qp, hca.judge.table("mkey").get(control.general_id >> 8), umr, listed)
     apply(hca, qp, control.general_id, umr, hca.layouts["mkc"].view(work, CONTEXT_AT), listed)
 
 
@@ -106,6 +107,7 @@ def apply(hca: Hca, qp: QueuePair, number: int, control: UmrControl, segment: Vi
     begin, end = offset * OCTOWORD, offset * OCTOWORD + len(listed)
     if listed:
         _check_list(hca, key, end)
+    was_free = key.fields["free"]
     for bit, names in MASK_FIELDS.items():
         if control.mkey_mask >> bit & 1:
             for name in names:
@@ -115,6 +117,8 @@ def apply(hca: Hca, qp: QueuePair, number: int, control: UmrControl, segment: Vi
             key.table.extend(bytes(end - len(key.table)))
         key.table[begin:end] = listed
         key.always = False
+    if key.fields["free"] and not was_free:
+        hca.rules.gone("mkey", key.value)
 
 
 def _check_state(hca: Hca, key: Key, control: UmrControl) -> None:

@@ -82,11 +82,11 @@ class Operation:
     tries: int = 0
     rnr_tries: int = 0
     answer: bytes | None = None
+    opcode: int = field(init=False)
 
-    @property
-    def opcode(self) -> int:
-        """Of the WQE."""
-        return self.control.opcode
+    def __post_init__(self) -> None:
+        """Taken out once: it is asked for all the way."""
+        self.opcode = self.control.opcode
 
     def slice(self) -> Iterator[Segment]:
         """The local segments from `done` on."""

@@ -7,6 +7,7 @@ say at the end (`Presence.report`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +17,7 @@ from harness.kernel.packages import Kernel
 from harness.machine.vm import Machine
 from harness.values.case import Order
 from harness.values.record import Witness
+from harness.values.rule import Rule
 
 
 class Presence(Protocol):
@@ -23,6 +25,10 @@ class Presence(Protocol):
 
     def plug(self, machine: Machine) -> None:
         """Put it into a machine that stands still (if the device is one to plug) and let the machine go on."""
+        ...
+
+    def arm(self, rules: Sequence[Rule]) -> None:
+        """Take the rules of a case, before it starts; only emulated cards have any."""
         ...
 
     def check(self) -> None:
@@ -54,6 +60,10 @@ class Device(Protocol):
 
         The rows are `general` and the transports. Empty for a device without a firmware.
         """
+        ...
+
+    def scheme(self, kernel: Kernel) -> str:
+        """How it tells that kernel's driver of page faults: one of firmware_odp's schemes, or nothing."""
         ...
 
     def around(self, host: LocalHost, kernel: Kernel, folder: Path) -> AbstractContextManager[Presence]:

@@ -6,7 +6,7 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,20 @@ from harness.errors import SetupError
 from harness.host import LocalHost
 from harness.kernel.packages import Kernel
 from harness.machine.vm import Machine
+from harness.values import codec
 from harness.values.case import Order
 from harness.values.record import Finding, Unknown, Witness
+from harness.values.rule import Outcome, Rule
 from harness.wire import ifc
 
 FAMILY = "connectx"
+MEMORY = "memory"
 MODELS = tuple(card.MODELS)
 START_DEADLINE_S = 20.0
-INCOMING_DEADLINE_S = 30.0
 END_DEADLINE_S = 5.0
 UNPLUG_DEADLINE_S = 30.0
+EARLY_S = 60.0
+"""When the card's memory is first looked at: by then it has seen some of all that a soak does."""
 
 
 class Emulated:
@@ -47,6 +51,14 @@ class Emulated:
     def firmware_odp(self, kernel: Kernel) -> dict[str, dict[str, tuple[str, ...]]]:
         """As `stated`; a scheme that this kernel does not know is absent."""
         return stated(self.name, ifc.load(kernel.headers / "include", _layouts_cache(kernel)))
+
+    def scheme(self, kernel: Kernel) -> str:
+        """A driver that knows the memory scheme chooses it; Linux 6.1 does not.
+
+        Ref: Linux 6.12 drivers/net/ethernet/mellanox/mlx5/core/main.c, handle_hca_cap_odp
+        """
+        found = self.firmware_odp(kernel)
+        return MEMORY if MEMORY in found else next(iter(found), "")
 
     @contextlib.contextmanager
     def around(self, host: LocalHost, kernel: Kernel, folder: Path) -> Iterator[Card]:
@@ -100,6 +112,8 @@ class Card:
             argv += ["--log", str(folder / Emulated.log)]
             self.process = host.start(argv, stdout=subprocess.DEVNULL, stderr=words)
         self._control: ControlClient | None = None
+        self._began = time.monotonic()
+        self._early_kib = 0
 
     @property
     def control(self) -> ControlClient:
@@ -117,11 +131,7 @@ class Card:
 
     def plug(self, machine: Machine) -> None:
         """Hot-plug into the machine, which was restored standing still, and let it go on."""
-        until = time.monotonic() + INCOMING_DEADLINE_S
-        while machine.qmp.command("query-status")["status"] == "inmigrate":
-            if time.monotonic() > until:
-                raise SetupError("the restored machine does not come up", list(machine.console.tail(5)))
-            time.sleep(0.002)
+        machine.arrive()
         self.control.ask("ping")
         # Where an instruction is a nanosecond, a write that does not wait would be answered at any time.
         posted = not machine.shape.counted
@@ -152,24 +162,35 @@ class Card:
             words = self._words.read_text(errors="replace").splitlines()[-20:]
             what = "did not start" if self._control is None else "died first"
             raise SetupError(f"the card {self.model} {what}, with status {self.process.returncode}", words)
+        if not self._early_kib and time.monotonic() > self._began + EARLY_S:
+            self._early_kib = resident_kib(self.process.pid)
 
-    def arm(self, rules: list[dict[str, Any]]) -> None:
+    def arm(self, rules: Sequence[Rule]) -> None:
         """Give the card its rules, before the case starts."""
-        self.control.ask("rules", rules=rules)
+        if rules:
+            self.control.ask("rules", rules=[codec.to_plain(rule) for rule in rules])
 
     def report(self) -> Witness:
         """Findings, counters and unknown commands so far."""
         found = self.control.ask("findings")["findings"]
         counters = self.control.ask("counters")["counters"]
         unknown = counters.pop("unknown", {})
+        outcomes = self.control.ask("outcomes")["outcomes"]
         return Witness(
             tuple(
                 Finding(str(f.get("kind", "")), str(f.get("subject", "")), str(f.get("detail", "")))
                 for f in found
             ),
-            dict(_flat(counters)),
+            {**dict(_flat(counters)), **self._memory()},
             tuple(Unknown(name, int(seen["count"]), str(seen["stub"])) for name, seen in unknown.items()),
+            tuple(codec.from_plain(Outcome, outcome) for outcome in outcomes),
         )
+
+    def _memory(self) -> dict[str, int]:
+        """What the card's process holds; how much that grew since its first minute, for those that live longer."""
+        now = resident_kib(self.process.pid)
+        grown = {"process.rss_growth_kib": now - self._early_kib} if self._early_kib else {}
+        return {"process.rss_kib": now, **grown}
 
     def close(self) -> None:
         """End the card; it has a moment to end by itself, for its log to be whole."""
@@ -187,6 +208,14 @@ PORT = "cardport"
 
 SCHEME_SUFFIX = "_page_fault_scheme_cap."
 """Ref: Linux 7.2 include/linux/mlx5/mlx5_ifc.h, mlx5_ifc_odp_cap_bits."""
+
+
+def resident_kib(pid: int) -> int:
+    """Memory of a process of ours that is its own; pages of the guest, which it maps shared, are not counted."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1])
+    return 0
 
 
 def _layouts_cache(kernel: Kernel) -> Path:

@@ -6,7 +6,7 @@ All of it is guest software, so a snapshot holds it up and traced, and there is 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness.host import LocalHost
@@ -14,6 +14,7 @@ from harness.kernel.packages import Kernel
 from harness.machine.vm import Machine
 from harness.values.case import Order
 from harness.values.record import Witness
+from harness.values.rule import Rule
 
 
 class SoftRoce:
@@ -32,6 +33,10 @@ class SoftRoce:
         """It is all driver."""
         return {}
 
+    def scheme(self, kernel: Kernel) -> str:
+        """It has no card to tell it."""
+        return ""
+
     @contextlib.contextmanager
     def around(self, host: LocalHost, kernel: Kernel, folder: Path) -> Iterator[SoftRoce]:
         """Nothing is outside the machine."""
@@ -39,6 +44,10 @@ class SoftRoce:
 
     def plug(self, machine: Machine) -> None:
         """It is in the snapshot."""
+
+    def arm(self, rules: Sequence[Rule]) -> None:
+        """Nobody can tell rxe what to do wrong: plans with rules name emulated cards only."""
+        assert not rules
 
     def check(self) -> None:
         """It cannot die alone."""

@@ -32,9 +32,10 @@ SHELL = ("/bin/bash", "-i")
 
 
 class Agent:
-    """Does what orders say; keeps the prepared machine between them."""
+    """Does what orders say; keeps the prepared machine between them. `say` takes what is told before the reply."""
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[[Reply], None]) -> None:
+        self._say = say
         self._prepared: Optional[Prepared] = None
         self._verbs: Dict[str, Callable[[Order], Reply]] = {
             "wait": self.wait,
@@ -43,6 +44,7 @@ class Agent:
             "capabilities": self.capabilities,
             "exec": self.execute,
             "shell": self.shell,
+            "upstream": self.upstream,
         }
 
     def do(self, order: Order) -> Reply:
@@ -95,6 +97,20 @@ class Agent:
         output = done.stdout.decode(errors="replace")
         return Reply(order.number, True, exit_status=done.returncode, output=output)
 
+    def upstream(self, order: Order) -> Reply:
+        """Run upstream's tests on the device, and tell of each."""
+        from harness.guest import upstream
+
+        if order.upstream is None:
+            return Reply(order.number, False, "an order `upstream` without a selection")
+        if self._prepared is None:
+            self._prepared = Prepared(order.device)
+        device = self._prepared.capabilities()["device"]
+        facts = upstream.run(
+            order.upstream, device, lambda test: self._say(Reply(order.number, True, test=test))
+        )
+        return Reply(order.number, True, facts=facts)
+
     def shell(self, order: Order) -> Reply:
         """A shell on the second serial line until it exits."""
         line = os.open(SHELL_TTY, os.O_RDWR | os.O_NOCTTY)
@@ -125,7 +141,7 @@ class ReplyLine:
 def serve(source: str, destination: str) -> None:
     """Answer orders for ever."""
     replies = ReplyLine(destination)
-    agent = Agent()
+    agent = Agent(replies.write)
     warm = import_all()
     gc.collect()
     gc.freeze()
@@ -162,7 +178,7 @@ def once(source: str) -> int:
     except ValueError as error:
         print(codec.dumps(Reply(-1, False, f"bad order: {error}")))
         return 2
-    reply = Agent().do(order)
+    reply = Agent(lambda news: print(codec.dumps(news))).do(order)
     print(codec.dumps(reply))
     return 0 if reply.ok else 1
 

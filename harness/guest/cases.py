@@ -6,28 +6,31 @@ import os
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from harness.guest import faults, leaks
+from harness.guest import faults, laws, leaks
 from harness.guest import registration as registrations
 from harness.guest.child import Child
 from harness.guest.libc import MADV_DONTFORK, PAGE_BYTES
 from harness.guest.memory import Memory
-from harness.guest.model import PageModel
-from harness.guest.nldev import NlDev
+from harness.guest.model import PageModel, Rules
+from harness.guest.nldev import Device, NlDev
 from harness.guest.problems import Unsupported, WorkFailed
 from harness.guest.workloads import PATTERNS, Side
 from harness.values.answer import Answer, DataCheck, Law, Leak, Trace
 from harness.values.case import Case
 
-SIDES = ("local", "remote")
-NO_COUNTERS = "rxe keeps no ODP counters of its own: every count here is traced"
+Counting = Callable[[int], Dict[str, int]]
 
 
 class Rounds:
-    """The rounds of one case, and all that they need. Made, run, closed."""
+    """The rounds of one case, and all that they need. Made, run, closed.
 
-    def __init__(self, case: Case, stack: ExitStack) -> None:
+    `count` gives the driver's own counters of a registration by its lkey; they end with it, so they are read
+    and summed (`counters`, a table a side) when it is given back.
+    """
+
+    def __init__(self, case: Case, rules: Rules, count: Counting, stack: ExitStack) -> None:
         from harness.guest.connection import Connection
 
         self.case = case
@@ -39,13 +42,15 @@ class Rounds:
         self._stack = stack
         self.memories: List[Memory] = []
         self.models: List[PageModel] = []
+        self._count = count
+        self.counters: Tuple[Dict[str, int], ...] = ({}, {})
         self.sides: List[Side] = []
         for tag, region in enumerate((self.workload.local, self.workload.remote)):
             memory = Memory(region, tag + 1)
             stack.callback(memory.close)
             self.memories.append(memory)
-            self.models.append(PageModel(region))
-        self.lost = [faults.loses(self.workload, side) for side in SIDES]
+            self.models.append(PageModel(region, rules))
+        self.lost = [faults.loses(self.workload, side) for side in laws.SIDES]
         self.operations_ns: List[int] = []
         self.checked = 0
         self.wrong = 0
@@ -105,8 +110,8 @@ class Rounds:
         return child
 
     def _renew(self, index: int) -> None:
-        memory, model, registration = self.sides[index]
-        registrations.deregister(self.connection.context.cmd_fd, registration)
+        memory, model, _ = self.sides[index]
+        self._deregister(index)
         model.deregister()
         memory.remap()
         model.drop()
@@ -129,9 +134,15 @@ class Rounds:
         except OSError as error:
             raise WorkFailed(f"registering {region.length} bytes at iova {iova:#x}: {error}") from error
 
+    def _deregister(self, index: int) -> None:
+        registration = self.sides[index].registration
+        for name, value in self._count(registration.lkey).items():
+            self.counters[index][name] = self.counters[index].get(name, 0) + value
+        registrations.deregister(self.connection.context.cmd_fd, registration)
+
     def _deregister_all(self) -> None:
-        for side in self.sides:
-            registrations.deregister(self.connection.context.cmd_fd, side.registration)
+        for index in range(len(self.sides)):
+            self._deregister(index)
 
     def _take_leave(self, child: Child, turn: int) -> None:
         wrong, first = child.dismiss()
@@ -141,7 +152,7 @@ class Rounds:
         self.first = self.first or (first and f"child, round {turn}, {first}")
 
     def _check(self, turn: int) -> None:
-        for name, memory, model in zip(SIDES, self.memories, self.models):
+        for name, memory, model in zip(laws.SIDES, self.memories, self.models):
             self.checked += memory.size
             model.read_all()
             wrong, first = memory.difference()
@@ -197,12 +208,19 @@ def _has_swap() -> bool:
 
 
 def _measured(case: Case, tracer: Optional[Any], nldev: NlDev) -> Answer:
+    from harness.guest.connection import VERBS_ERRORS
+
     device = nldev.device(case.device)
     before = leaks.count(nldev, device)
     began = time.monotonic_ns()
     stack = ExitStack()
     try:
-        rounds = Rounds(case, stack)
+        try:
+            rounds = Rounds(case, rules_of(case, tracer), _counting(tracer, nldev, device), stack)
+        except VERBS_ERRORS as error:
+            not_closed = _close(stack)
+            left = leaks.settle(nldev, device, before)
+            return Answer(case.id, "failed", f"getting ready: {error}; {not_closed}".strip("; "), leaks=left)
         _spin(case.seed)
         if tracer is not None:
             tracer.start(*(_range(memory) for memory in rounds.memories))
@@ -215,6 +233,19 @@ def _measured(case: Case, tracer: Optional[Any], nldev: NlDev) -> Answer:
     return _answer(case, rounds, trace, tracer, left, problem, time.monotonic_ns() - began)
 
 
+def rules_of(case: Case, tracer: Optional[Any]) -> Rules:
+    """The rules by which this device's driver asks for pages; nobody looks at them without a trace."""
+    driver = "rxe" if tracer is None else tracer.driver.name
+    return laws.RULES[driver, case.scheme if driver == "mlx5" else ""]
+
+
+def _counting(tracer: Optional[Any], nldev: NlDev, device: Device) -> Counting:
+    """rxe has no counters, and asking it would cost time that is exact."""
+    if tracer is None or tracer.driver.name == "rxe":
+        return lambda lkey: {}
+    return lambda lkey: nldev.mr_counters(device, nldev.mr_number(device, lkey))
+
+
 def _answer(
     case: Case,
     rounds: Rounds,
@@ -224,20 +255,19 @@ def _answer(
     problem: str,
     elapsed_ns: int,
 ) -> Answer:
-    notes: List[str] = []
-    laws: Tuple[Law, ...] = ()
-    if tracer is None:
-        notes.append("not traced: no law was checked")
-    else:
-        notes.append(NO_COUNTERS)
-        notes.extend(f"no probe for {name}: this kernel lacks its symbol" for name in tracer.missing)
+    notes = ["not traced: no law was checked"]
+    held: Tuple[Law, ...] = ()
+    if tracer is not None:
+        notes = laws.notes(tracer.driver.name, tracer.missing, rounds.models, rounds.counters)
         if not problem:
-            laws = judge(rounds, trace.counts, tracer.sources)
+            text = f"{rounds.workload.rounds} rounds of {rounds.loss.text}; {rounds.pattern.text}"
+            held = laws.of_trace(rounds.models, trace.counts, tracer.sources, text)
+            held += laws.of_counters(rounds.models, rounds.counters)
     return Answer(
         case.id,
         "failed" if problem else "done",
         problem,
-        laws,
+        held,
         DataCheck(rounds.checked, rounds.wrong, rounds.first),
         trace,
         left,
@@ -245,25 +275,6 @@ def _answer(
         elapsed_ns,
         tuple(notes),
     )
-
-
-def judge(rounds: Rounds, counts: Dict[str, int], sources: Dict[str, str]) -> Tuple[Law, ...]:
-    """What the models say against what was traced."""
-    text = f"{rounds.workload.rounds} rounds of {rounds.loss.text}; {rounds.pattern.text}"
-    laws = []
-    for stage in ("faults", "invalidations", "snapshots"):
-        if stage not in sources:
-            continue
-        witness = f"bcc {sources[stage]}"
-        for side, model in zip(SIDES, rounds.models):
-            expected = int(getattr(model, stage))
-            laws.append(Law(f"{stage}_{side}", expected, counts[f"{stage}_{side}"], witness, text))
-        elsewhere = "nobody else uses on-demand paging on this machine"
-        laws.append(Law(f"{stage}_elsewhere", 0, counts[f"{stage}_other"], witness, elsewhere))
-    if "faults" in sources:
-        witness = f"bcc {sources['faults']}"
-        laws.append(Law("faults_failed", 0, counts["faults_failed"], witness, "no fault fails"))
-    return tuple(laws)
 
 
 def _range(memory: Memory) -> Tuple[int, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Callable, Dict, NamedTuple, Optional, Tuple
 
 from harness.guest import libc
-from harness.guest.memory import Memory
+from harness.guest.memory import Memory, holes
 from harness.guest.model import PageModel
 from harness.values.case import Region, Workload
 
@@ -64,6 +64,20 @@ def pageout_law(model: PageModel) -> None:
     model.swap_out()
 
 
+def punch(memory: Memory) -> None:
+    """MADV_DONTNEED run by run: a message finds its first absent page in its middle."""
+    for pages in holes(memory.pages):
+        memory.advise(libc.MADV_DONTNEED, pages)
+        if memory.region.mapping != "shared":
+            memory.expect_fresh(pages)
+
+
+def punch_law(model: PageModel) -> None:
+    """One invalidation a run, the last one over pages of which some are absent already."""
+    for pages in holes(len(model.cpu)):
+        model.lose(pages)
+
+
 def fork_law(model: PageModel) -> None:
     """One invalidation of the whole range; every page is absent for the device and read-only for the CPU."""
     model.fork()
@@ -79,6 +93,7 @@ LOSSES: Dict[str, Loss] = {
     "remap": Loss(remap, remap_law, "munmap and mmap: one invalidation, every page absent"),
     # The fork itself happens once for both sides: done where the child is kept (cases.py).
     "fork": Loss(nothing, fork_law, "fork: one invalidation, every page absent, writes copy", PRIVATE),
+    "holes": Loss(punch, punch_law, "MADV_DONTNEED of every eighth page, then of the second half"),
     "pageout": Loss(pageout, pageout_law, "MADV_PAGEOUT: one invalidation a page, every page absent"),
 }
 

@@ -11,6 +11,7 @@ from harness.guest.nldev import Device, NlDev
 from harness.values.answer import Leak
 
 _MODULES = ("rdma_rxe", "ib_uverbs", "ib_core", "mlx5_ib", "mlx5_core")
+_REFRESH = Path("/proc/sys/vm/stat_refresh")
 # What the kernel frees a little later than the call that gave it back.
 _SETTLE_TRIES = 20
 _SETTLE_S = 0.01
@@ -53,9 +54,10 @@ def _status_field(name: str) -> int:
 
 
 def _pinned_pages() -> int:
-    """Pages pinned now. Processors keep their latest counts to themselves until `stat_refresh` folds them in;
-    unfolded ones have shown as a leak of four pages on 6.1. Ref: Linux 7.2 mm/vmstat.c vmstat_refresh."""
-    Path("/proc/sys/vm/stat_refresh").write_text("1")
+    # Each CPU keeps what it counted for up to a second; without this, pages given back on another CPU are leaks.
+    # Ref: Linux 7.3 mm/vmstat.c, vmstat_refresh
+    if _REFRESH.exists():
+        _read(_REFRESH)
     counters = dict(line.split() for line in _read(Path("/proc/vmstat")).splitlines())
     return int(counters.get("nr_foll_pin_acquired", 0)) - int(counters.get("nr_foll_pin_released", 0))
 

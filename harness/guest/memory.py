@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 import os
 from array import array
-from typing import Optional, Tuple
+from typing import List, Optional, Tuple
 
 from harness.guest import libc
 from harness.guest.libc import PAGE_BYTES
@@ -29,6 +29,11 @@ _MAP_KINDS = {
 def page_count(region: Region) -> int:
     """How many pages the region touches."""
     return -(-(region.offset + region.length) // PAGE_BYTES)
+
+
+def holes(pages: int) -> List[range]:
+    """Runs of pages to lose out of `pages`: every eighth but the first, one by one; then the second half at once."""
+    return [*(range(page, page + 1) for page in range(8, pages, 8)), range(pages // 2, pages)]
 
 
 def pattern(tag: int, turn: int, length: int) -> bytes:
@@ -71,9 +76,10 @@ class Memory:
         ctypes.memmove(self.base, data, self.size)
         self.expected[:] = data
 
-    def advise(self, advice: int) -> None:
-        """madvise the region's pages."""
-        libc.madvise(self.pages_start, self.pages_bytes, advice)
+    def advise(self, advice: int, pages: Optional[range] = None) -> None:
+        """madvise the region's pages, or some of them, with one call."""
+        at = range(self.pages) if pages is None else pages
+        libc.madvise(self.pages_start + at.start * PAGE_BYTES, len(at) * PAGE_BYTES, advice)
 
     def advise_all(self, advice: int) -> None:
         """madvise the whole memory, guard pages included."""
@@ -85,9 +91,11 @@ class Memory:
         self._map(self.pages_start, self.pages_bytes, PAGE_BYTES)
         self.expect_fresh()
 
-    def expect_fresh(self) -> None:
-        """From now on expect in the region's pages what a fresh mapping holds."""
-        self.expected[PAGE_BYTES:-PAGE_BYTES] = self._fresh(PAGE_BYTES, self.pages_bytes)
+    def expect_fresh(self, pages: Optional[range] = None) -> None:
+        """From now on expect in the region's pages, or some of them, what a fresh mapping holds."""
+        at = range(self.pages) if pages is None else pages
+        first, length = (1 + at.start) * PAGE_BYTES, len(at) * PAGE_BYTES
+        self.expected[first : first + length] = self._fresh(first, length)
 
     def difference(self) -> Tuple[int, str]:
         """How many bytes are not as expected, and where and what the first of them is."""

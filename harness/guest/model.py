@@ -1,24 +1,25 @@
-"""What the kernel's memory management and soft-RoCE do to the pages of one region, as a small model.
+"""What the kernel's memory management and a driver do to the pages of one region, as a small model.
 
 The laws of faults.py and workloads.py come from it: a region's page is in one state for the CPU and in one
 for the device, each step moves them by the rules below, and the rules say when the driver has to ask for
 pages (a fault) and when it is told to forget some (an invalidation). All counts are exact; nothing is timed.
 
-Rules, each seen on Linux 7.3 (Ref: drivers/infiniband/sw/rxe/rxe_odp.c, drivers/infiniband/core/umem_odp.c,
-mm/memory.c, mm/hmm.c of Linux 7.3):
+Rules of memory, each seen on Linux 6.1 to 7.3 (Ref: drivers/infiniband/core/umem_odp.c, mm/memory.c, mm/hmm.c):
 
-1. A packet that finds a page of its range absent, or read-only when it has to write, makes one call of
-   ib_umem_odp_map_dma_and_lock for its whole range: one fault, however many pages.
+1. A fault makes one call of ib_umem_odp_map_dma_and_lock for a whole range of pages, however many are absent.
 2. A call that only reads maps a page writable when the CPU has it writable, else read-only.
 3. A CPU or device write to a private page that is mapped read-only because it is the zero page, a page of the
    file, or shared with a forked child copies it: one invalidation of that page.
 4. A write to a page that is not mapped at all copies nothing: no invalidation.
 5. madvise, munmap and fork tell the driver once for the region's whole range; reclaim tells it page by page.
+
+Rules of a driver (`Rules`): what it asks for at a time, and with which access. Those of soft-RoCE were seen on
+7.2 and 7.3, those of mlx5 with the emulated card on 6.1, 6.12, 7.2 and 7.3, where they are the same.
 """
 
 from __future__ import annotations
 
-from typing import Iterable, List, Tuple
+from typing import List, NamedTuple, Sequence, Tuple
 
 from harness.guest.libc import PAGE_BYTES
 from harness.guest.memory import page_count
@@ -31,11 +32,43 @@ NONE, SOURCE, WRITABLE, FORKED, ALONE, SWAPPED = range(6)
 ABSENT, READ, WRITE = range(3)
 
 
-class PageModel:
-    """The pages of one region; `faults`, `invalidations` and `snapshots` count what the driver was asked."""
+class Rules(NamedTuple):
+    """How a driver asks for pages.
 
-    def __init__(self, region: Region) -> None:
+    `packets`: each packet of a message asks for all of its own range; else a message asks, from its first
+    absent page on, for all that is left of it. `writable`: it asks for write access even to read, as the region
+    allows it. `most_pages`: of one fault, 0 for any number; where there is a limit, a fault names pages and not
+    bytes, so one on the region's first page, which begins inside of it, ends inside of the page behind.
+    """
+
+    packets: bool
+    writable: bool
+    most_pages: int = 0
+
+
+# Ref: Linux 7.3 drivers/infiniband/sw/rxe/rxe_odp.c, rxe_odp_mr_copy
+RXE = Rules(packets=True, writable=False)
+# Ref: Linux 7.3 drivers/infiniband/hw/mlx5/odp.c, pagefault_real_mr; mlx5_ib_mr_memory_pfault_handler with
+# permissive_fault. The limit is the emulated card's. Ref: connectx/faults.py, DEMAND_MOST
+MLX5_TRANSPORT = Rules(packets=False, writable=True)
+MLX5_MEMORY = Rules(packets=False, writable=True, most_pages=512)
+
+# mlx5_ib forgets runs of pages, and ends one only at an absent page whose number is a multiple of this.
+# Ref: Linux 7.3 drivers/infiniband/hw/mlx5/odp.c, mlx5_ib_invalidate_range, umr_block_mask
+ZAP_ALIGNMENT = 8
+
+
+class PageModel:
+    """The pages of one region.
+
+    `faults`, `invalidations` and `snapshots` count what the driver was asked. The rest is what mlx5 does then:
+    `asked_pages` of all faults, `heard` invalidations that found any page of the region mapped, `zaps` of
+    translations and the `zapped_pages` as its counter has them.
+    """
+
+    def __init__(self, region: Region, rules: Rules = RXE) -> None:
         self.region = region
+        self.rules = rules
         self.private = region.mapping != "shared"
         self.cpu: List[int] = [NONE] * page_count(region)
         self.device: List[int] = [ABSENT] * len(self.cpu)
@@ -43,6 +76,10 @@ class PageModel:
         self.faults = 0
         self.invalidations = 0
         self.snapshots = 0
+        self.asked_pages = 0
+        self.heard = 0
+        self.zaps = 0
+        self.zapped_pages = 0
 
     def register(self) -> None:
         """Registration takes a snapshot: what the CPU has mapped is mapped for the device, nothing faults."""
@@ -73,8 +110,13 @@ class PageModel:
 
     def drop(self) -> None:
         """All pages are unmapped by one call (madvise, munmap): one invalidation."""
-        self.cpu = [NONE] * len(self.cpu)
-        self._invalidate(range(len(self.cpu)))
+        self.lose(range(len(self.cpu)))
+
+    def lose(self, pages: range) -> None:
+        """These pages are unmapped by one call: one invalidation."""
+        for page in pages:
+            self.cpu[page] = NONE
+        self._invalidate(pages)
 
     def swap_out(self) -> None:
         """Reclaim takes the pages one by one: an invalidation each; pages that are only a source stay."""
@@ -92,17 +134,38 @@ class PageModel:
         """The child has exited: its pages are ours alone, though still mapped read-only."""
         self.cpu = [ALONE if state == FORKED else state for state in self.cpu]
 
-    def packet(self, offset: int, length: int, write: bool) -> None:
-        """The device touches `length` bytes from `offset` of the region on, as one packet."""
+    def transfer(self, mtu_bytes: int, write: bool) -> None:
+        """The device touches the whole region, as one message."""
+        length = self.region.length
+        for offset, size in packets(length, mtu_bytes if self.rules.packets else length):
+            self.access(offset, size, write)
+
+    def access(self, offset: int, length: int, write: bool) -> None:
+        """The device touches `length` bytes from `offset` of the region on, as one packet or message."""
         if not self.region.odp:
             return
         first = (self.region.offset + offset) // PAGE_BYTES
         last = (self.region.offset + offset + length - 1) // PAGE_BYTES
-        pages = range(first, last + 1)
         wanted = WRITE if write else READ
-        if all(self.device[page] >= wanted for page in pages):
-            return
+        while True:
+            absent = [page for page in range(first, last + 1) if self.device[page] < wanted]
+            if not absent:
+                return
+            asked = self._asked(first if self.rules.packets else absent[0], last)
+            self._fault(asked, write or self.rules.writable)
+
+    def _asked(self, first: int, last: int) -> range:
+        most = self.rules.most_pages
+        if not most:
+            return range(first, last + 1)
+        end = first + min(last - first + 1, most)
+        if first == 0 and self.region.offset:
+            end += 1
+        return range(first, min(end, len(self.cpu)))
+
+    def _fault(self, pages: range, write: bool) -> None:
         self.faults += 1
+        self.asked_pages += len(pages)
         for page in pages:
             if write:
                 self._cpu_write(page)
@@ -129,13 +192,37 @@ class PageModel:
             self._invalidate((page,))
         self.cpu[page] = WRITABLE
 
-    def _invalidate(self, pages: Iterable[int]) -> None:
-        if self.registered and self.region.odp:
-            self.invalidations += 1
-            for page in pages:
-                self.device[page] = ABSENT
+    def _invalidate(self, pages: Sequence[int]) -> None:
+        if not (self.registered and self.region.odp):
+            return
+        self.invalidations += 1
+        if any(self.device):
+            calls, counted = zapped(self.device, pages)
+            self.heard += 1
+            self.zaps += calls
+            self.zapped_pages += counted
+        for page in pages:
+            self.device[page] = ABSENT
 
 
 def packets(length: int, mtu_bytes: int) -> Tuple[Tuple[int, int], ...]:
     """How one message of `length` bytes is cut: (offset, length) of each packet."""
     return tuple((at, min(mtu_bytes, length - at)) for at in range(0, length, mtu_bytes))
+
+
+def zapped(device: Sequence[int], pages: Sequence[int]) -> Tuple[int, int]:
+    """How often mlx5_ib zaps translations when it is told to forget `pages`, and how many pages it counts then.
+
+    A run begins at a mapped page; absent pages inside of it are part of it and are counted, and so is the one
+    that ends it.
+    """
+    calls = counted = 0
+    begin = -1
+    for page in pages:
+        if device[page]:
+            begin = page if begin < 0 else begin
+        elif begin >= 0 and page % ZAP_ALIGNMENT == 0:
+            calls, counted, begin = calls + 1, counted + page - begin + 1, -1
+    if begin >= 0:
+        calls, counted = calls + 1, counted + pages[-1] - begin + 1
+    return calls, counted

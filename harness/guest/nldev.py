@@ -7,6 +7,7 @@ and belongs to preparation, never to a case.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -24,6 +25,7 @@ CMD_NEWLINK = 3
 CMD_DELLINK = 4
 CMD_PORT_GET = 5
 CMD_RES_GET = 9
+CMD_RES_MR_GET = 13
 CMD_STAT_GET = 17
 
 # Ref: Linux 7.3 include/rdma/ib_verbs.h, enum ib_port_state
@@ -78,6 +80,22 @@ class HwCounters(nla):  # type: ignore[misc]
     entry = HwCounter
 
 
+class Region(nla):  # type: ignore[misc]
+    """One memory region: its number among the device's resources, and its key (told to an administrator only)."""
+
+    nla_map = (
+        (43, "RES_LKEY", "uint32"),
+        (62, "RES_MRN", "uint32"),
+    )
+
+
+class Regions(nla):  # type: ignore[misc]
+    """RES_MR: one entry a memory region."""
+
+    nla_map = ((41, "RES_MR_ENTRY", "entry"),)
+    entry = Region
+
+
 class RdmaMessage(nlmsg):  # type: ignore[misc]
     """A message of the RDMA_NL_NLDEV client: no header of its own, attributes only.
 
@@ -90,6 +108,7 @@ class RdmaMessage(nlmsg):  # type: ignore[misc]
         (3, "PORT_INDEX", "uint32"),
         (12, "PORT_STATE", "uint8"),
         (15, "RES_SUMMARY", "summary"),
+        (40, "RES_MR", "regions"),
         (50, "NDEV_INDEX", "uint32"),
         (51, "NDEV_NAME", "asciiz"),
         (62, "RES_MRN", "uint32"),
@@ -98,6 +117,7 @@ class RdmaMessage(nlmsg):  # type: ignore[misc]
         (80, "STAT_HWCOUNTERS", "counters"),
     )
     summary = Summary
+    regions = Regions
     counters = HwCounters
 
 
@@ -220,6 +240,15 @@ class NlDev:
             entry.get_attr("RES_SUMMARY_ENTRY_NAME"): int(entry.get_attr("RES_SUMMARY_ENTRY_CURR"))
             for entry in (summary.get_attrs("RES_SUMMARY_ENTRY") if summary is not None else [])
         }
+
+    def mr_number(self, device: Device, lkey: int) -> int:
+        """The number of the memory region with that key; OSError(ENOENT) if there is none."""
+        for answer in self.request(CMD_RES_MR_GET, NLM_F_DUMP, DEV_INDEX=device.number):
+            regions = answer.get_attr("RES_MR")
+            for region in regions.get_attrs("RES_MR_ENTRY") if regions is not None else ():
+                if region.get_attr("RES_LKEY") == lkey:
+                    return int(region.get_attr("RES_MRN"))
+        raise OSError(errno.ENOENT, f"{device.name} has no memory region with lkey {lkey:#x}")
 
     def mr_counters(self, device: Device, mr_number: int) -> Dict[str, int]:
         """The counters of one memory region (mlx5: page_faults, page_invalidations...); {} if it has none."""

@@ -16,9 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
-from harness.guest import libc, mlx5, nldev
+from harness.guest import libc, mlx5, nldev, stages
 from harness.guest.cases import run_case
 from harness.guest.faults import LOSSES
+from harness.guest.parcel import open_parcel
 from harness.guest.problems import Unsupported
 from harness.guest.tasks import TASKS, run_task
 from harness.guest.trace import Tracer
@@ -43,16 +44,18 @@ class Prepared:
             "python": platform.python_version(),
             "device": device,
         }
+        self.facts.update(open_parcel())
         self.device = device
         self.tracer: Optional[Tracer] = None
         if device == SOFT_ROCE:
             self._soft_roce(rehearse)
         else:
-            # The card comes after the snapshot; what it can do is known then.
+            # The card comes after the snapshot; what it can do is known then. Its driver is loaded now, and traced.
             load_modules(mlx5.MODULES, self.facts)
             load_provider(mlx5.PROVIDER, self.facts)
             self.nldev = nldev.NlDev()
             self.facts["swap"] = swap_on()
+            self._trace(stages.MLX5)
         gc.collect()
         gc.freeze()
         gc.disable()
@@ -65,11 +68,14 @@ class Prepared:
         self.nldev = nldev.NlDev()
         self.facts.update(odp_capabilities(self.device))
         self.facts["swap"] = swap_on()
-        self.tracer = Tracer()
-        self.facts.update({f"probe {name}": symbol for name, symbol in self.tracer.sources.items()})
-        self.facts.update({f"probe {name}": "missing" for name in self.tracer.missing})
+        self._trace(stages.RXE)
         if rehearse:
             self.facts["rehearsed"] = self.rehearse(self.device)
+
+    def _trace(self, driver: stages.Driver) -> None:
+        self.tracer = Tracer(driver)
+        self.facts.update({f"probe {name}": symbol for name, symbol in self.tracer.sources.items()})
+        self.facts.update({f"probe {name}": "missing" for name in self.tracer.missing})
 
     def run(self, case: Case) -> Answer:
         """Run a case on the device, whatever the machine calls it."""
@@ -79,6 +85,7 @@ class Prepared:
             except (Unsupported, OSError) as error:
                 return Answer(case.id, "failed", str(error))
             if case.workload.operation in TASKS:
+                self._untrace()
                 return run_task(case, self.nldev, card)
             if case.workload.local.odp or case.workload.remote.odp:
                 mlx5.warm(card)
@@ -96,9 +103,14 @@ class Prepared:
 
     def close(self) -> None:
         """Take the probes off; the device and the swap stay."""
+        self._untrace()
+        self.nldev.close()
+
+    def _untrace(self) -> None:
+        """A driver with a probe in it cannot be unloaded."""
         if self.tracer is not None:
             self.tracer.close()
-        self.nldev.close()
+            self.tracer = None
 
     def rehearse(self, device: str) -> str:
         """Run a tiny case of every operation and every loss, as a case is run; says how many did what."""

@@ -1,4 +1,5 @@
-"""Work that is no transfer: the driver taken out and put back, objects made and destroyed again and again."""
+"""Work that is no single transfer: the driver taken out and put back, objects made and destroyed again and again,
+a long mixture of transfers."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from typing import Any, Callable, Dict, List
 from harness.guest import leaks, mlx5
 from harness.guest.nldev import Device, NlDev
 from harness.guest.problems import Unsupported, WorkFailed
+from harness.guest.soak import soak
 from harness.values.answer import Answer
 from harness.values.case import Case
 
@@ -66,12 +68,16 @@ def _more_objects(connection: Any, case: Case, stack: ExitStack) -> None:
 
 # Whose first round is not counted: mlx5_ib from Linux 6.12 on makes a CQ and an SRQ of its own, which stay,
 # when a user's first SRQ needs them. Ref: Linux 6.12 drivers/infiniband/hw/mlx5/main.c, mlx5_ib_dev_res_srq_init
-WARMED = ("objects",)
-TASKS: Dict[str, Callable[[Case, NlDev, Device], List[int]]] = {"reload": reload, "objects": objects}
+WARMED = ("objects", "soak")
+TASKS: Dict[str, Callable[[Case, NlDev, Device], List[int]]] = {
+    "reload": reload,
+    "objects": objects,
+    "soak": lambda case, nldev, device: soak(replace(case, device=device.name)),
+}
 
 
 def _one_round(case: Case) -> Case:
-    return replace(case, workload=replace(case.workload, rounds=1))
+    return replace(case, workload=replace(case.workload, rounds=1, seconds=0))
 
 
 def run_task(case: Case, nldev: NlDev, device: Device) -> Answer:

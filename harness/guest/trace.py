@@ -10,32 +10,22 @@ from __future__ import annotations
 
 import ctypes
 import os
+import time
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
+from harness.guest import stages
+from harness.guest.stages import EXIT, SPAN, Driver, Place, Stage
 from harness.values.answer import FaultRecord, Trace
 from harness.values.histogram import Histogram
 
 SIDES = ("local", "remote", "other")
+_OTHER = SIDES.index("other")
 _BUCKETS = 40
 _NO_MINIMUM = (1 << 64) - 1
-
-
-class Stage(NamedTuple):
-    """A stage of probes.c: its name in counts and histograms, the symbol it needs, its probe functions."""
-
-    name: str
-    symbol: str
-    probe: str
-
-
-# In the order of the enum of probes.c. The module that holds a symbol differs between kernels:
-# ib_umem_odp_* are in ib_uverbs in 6.x and in ib_core in 7.x.
-STAGES = (
-    Stage("faults", "ib_umem_odp_map_dma_and_lock", "map"),
-    Stage("snapshots", "ib_umem_odp_map_dma_and_lock", "map"),
-    Stage("invalidations", "rxe_ib_invalidate_range", "invalidate"),
-)
+_SETTLE_TRIES = 200
+_SETTLE_S = 0.005
+_BTF = Path("/sys/kernel/btf")
 
 
 class _Stage(ctypes.Structure):
@@ -58,7 +48,7 @@ class _State(ctypes.Structure):
         ("left", ctypes.c_uint64),
         ("start", ctypes.c_uint64 * 2),
         ("end", ctypes.c_uint64 * 2),
-        ("stages", _Stage * len(STAGES)),
+        ("stages", _Stage * len(stages.names())),
     ]
 
 
@@ -70,31 +60,29 @@ class _Record(ctypes.Structure):
         ("length", ctypes.c_uint64),
         ("pages", ctypes.c_int32),
         ("cpu", ctypes.c_uint32),
+        ("inner_ns", ctypes.c_uint64 * len(stages.names())),
     ]
 
 
-def modules_of(symbols: Tuple[str, ...], kallsyms: str) -> Dict[str, str]:
-    """The module that holds each symbol, from the text of /proc/kallsyms; absent symbols are left out."""
-    found: Dict[str, str] = {}
-    for line in kallsyms.splitlines():
-        parts = line.split()
-        if len(parts) == 4 and parts[2] in symbols:
-            found[parts[2]] = parts[3].strip("[]")
-    return found
-
-
 class Tracer:
-    """The probes, compiled and attached. Raises RuntimeError with what bcc said when they cannot be."""
+    """A driver's probes, compiled and attached. Raises RuntimeError with what bcc said when they cannot be."""
 
-    def __init__(self) -> None:
+    def __init__(self, driver: Driver) -> None:
         from bcc import BPF
 
-        modules = modules_of(tuple(s.symbol for s in STAGES), Path("/proc/kallsyms").read_text())
-        self.missing = tuple(s.name for s in STAGES if s.symbol not in modules)
-        self.sources = {s.name: f"{s.symbol} [{modules[s.symbol]}]" for s in STAGES if s.symbol in modules}
+        self.driver = driver
+        found = stages.places(driver, Path("/proc/kallsyms").read_text())
+        found = {s.name: found[s.name] for s in driver.stages if s.name in found and _can(s, found[s.name])}
+        self.missing = tuple(s.name for s in driver.stages if s.name not in found)
+        self.sources = {name: f"{place.symbol} [{place.module}]" for name, place in found.items()}
+        text = stages.declarations(driver, found) + (Path(__file__).parent / "probes.c").read_text()
         try:
-            self._bpf: Any = BPF(text=(Path(__file__).parent / "probes.c").read_bytes())
-            for symbol, probe in sorted({(s.symbol, s.probe) for s in STAGES if s.symbol in modules}):
+            # Trampolines attach by themselves: bcc knows them by their names.
+            self._bpf: Any = BPF(text=text.encode())
+            spans = {
+                (found[s.name].symbol, s.probe) for s in driver.stages if s.name in found and s.shape == SPAN
+            }
+            for symbol, probe in sorted(spans):
                 self._bpf.attach_kprobe(event=symbol, fn_name=f"enter_{probe}")
                 self._bpf.attach_kretprobe(event=symbol, fn_name=f"leave_{probe}")
         except Exception as error:  # bcc raises bare Exception
@@ -118,12 +106,16 @@ class Tracer:
         self._write(state)
 
     def stop(self, began_ns: int) -> Trace:
-        """Stop counting and return what was seen; times of records count from `began_ns`."""
-        state = self._read()
+        """Stop counting and return what was seen; times of records count from `began_ns`.
+
+        A card goes on at the driver's resume, while the driver is still on its way out of it: calls under way
+        are waited for.
+        """
+        state = self._settled()
         self._write(_State())
         self._bpf.ring_buffer_consume()
         missed = self._missed() - self._missed_before + state.entered - state.left
-        return read_trace(state, self._records, self.missing, began_ns, missed)
+        return read_trace(state, self._records, self.driver, self.missing, began_ns, missed)
 
     def close(self) -> None:
         """Detach and unload."""
@@ -131,6 +123,14 @@ class Tracer:
 
     def _take(self, context: Any, data: Any, size: int) -> None:
         self._records.append(_Record.from_buffer_copy(ctypes.string_at(data, ctypes.sizeof(_Record))))
+
+    def _settled(self) -> _State:
+        for attempt in range(_SETTLE_TRIES):
+            state = self._read()
+            if state.entered == state.left or attempt == _SETTLE_TRIES - 1:
+                break
+            time.sleep(_SETTLE_S)
+        return state
 
     def _read(self) -> _State:
         leaf = self._table[ctypes.c_int(0)]
@@ -144,23 +144,55 @@ class Tracer:
         return sum(_misses(fd) for fd in self._programs)
 
 
-def read_trace(state: Any, records: List[Any], missing: Tuple[str, ...], began_ns: int, missed: int) -> Trace:
+def read_trace(
+    state: Any, records: List[Any], driver: Driver, missing: Tuple[str, ...], began_ns: int, missed: int
+) -> Trace:
     """Turn the kernel's counters and records into a `Trace`."""
     counts: Dict[str, int] = {}
     histograms = []
-    for stage, seen in zip(STAGES, state.stages):
-        if stage.name in missing:
-            continue
-        for side, calls, pages in zip(SIDES, seen.calls, seen.pages):
-            counts[f"{stage.name}_{side}"] = calls
-            counts[f"{stage.name}_{side}_pages"] = pages
-        counts[f"{stage.name}_failed"] = seen.failed
-        histograms.append(_histogram(stage.name, seen))
+    there = [stage for stage in driver.stages if stage.name not in missing]
+    for stage in there:
+        seen = state.stages[stages.number(stage.name)]
+        counts.update(_counts(stage, seen))
+        if stage.shape == SPAN:
+            histograms.append(_histogram(stage.name, seen))
+    inner = {s.name: stages.number(s.name) for s in there if s.name != driver.whole and s.shape == SPAN}
     faults = tuple(
-        FaultRecord(r.start_ns - began_ns, r.duration_ns, r.address, r.length, r.pages, r.cpu)
+        FaultRecord(
+            r.start_ns - began_ns,
+            r.duration_ns,
+            r.address,
+            r.length,
+            r.pages,
+            r.cpu,
+            {name: r.inner_ns[at] for name, at in inner.items() if r.inner_ns[at]},
+        )
         for r in records
     )
     return Trace(counts, tuple(histograms), faults, state.lost, missed)
+
+
+def _counts(stage: Stage, seen: Any) -> Dict[str, int]:
+    """Calls and pages, by side where the stage knows one; how many failed, for what can."""
+    if stage.shape == EXIT:
+        return {stage.name: seen.calls[_OTHER]}
+    if not stage.sided:
+        return {
+            stage.name: seen.calls[_OTHER],
+            f"{stage.name}_pages": seen.pages[_OTHER],
+            f"{stage.name}_failed": seen.failed,
+        }
+    counts = {stage.name: sum(seen.calls)}
+    for side, calls, pages in zip(SIDES, seen.calls, seen.pages):
+        counts[f"{stage.name}_{side}"] = calls
+        counts[f"{stage.name}_{side}_pages"] = pages
+    counts[f"{stage.name}_failed"] = seen.failed
+    return counts
+
+
+def _can(stage: Stage, place: Place) -> bool:
+    """A trampoline needs the module's types."""
+    return stage.shape != EXIT or (_BTF / place.module).exists()
 
 
 def _histogram(name: str, seen: Any) -> Histogram:

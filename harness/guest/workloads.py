@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, List, NamedTuple
 
 from harness.guest.libc import PAGE_BYTES
 from harness.guest.memory import Memory, page_count
-from harness.guest.model import PageModel, packets
+from harness.guest.model import PageModel
 from harness.guest.registration import Registration
 from harness.values.case import Region
 
@@ -85,25 +85,23 @@ def fetch_add(connection: Any, local: Side, remote: Side) -> List[Callable[[], N
 
 
 def push_touches(local: PageModel, remote: PageModel, mtu_bytes: int) -> None:
-    """Each packet is read from the local region and written to the remote one."""
-    for offset, length in packets(local.region.length, mtu_bytes):
-        local.packet(offset, length, write=False)
-        remote.packet(offset, length, write=True)
+    """The message is read from the local region and written to the remote one."""
+    local.transfer(mtu_bytes, write=False)
+    remote.transfer(mtu_bytes, write=True)
 
 
 def pull_touches(local: PageModel, remote: PageModel, mtu_bytes: int) -> None:
-    """Each packet is read from the remote region and written to the local one."""
+    """The message is read from the remote region and written to the local one."""
     push_touches(remote, local, mtu_bytes)
 
 
 def atomic_touches(local: PageModel, remote: PageModel, mtu_bytes: int) -> None:
-    """Each atomic writes the remote word and brings its old value to the local one.
-
-    The driver asks for one byte of the remote word: it cannot lie across pages.
+    """Each atomic writes the remote word, which cannot lie across pages, and brings its old value to the local
+    one.
     """
     for here, there in zip(atomic_spots(local.region), atomic_spots(remote.region)):
-        remote.packet(there, 1, write=True)
-        local.packet(here, ATOMIC_BYTES, write=True)
+        remote.access(there, ATOMIC_BYTES, write=True)
+        local.access(here, ATOMIC_BYTES, write=True)
 
 
 def push_moves(local: Memory, remote: Memory) -> None:
@@ -134,9 +132,9 @@ def add_moves(local: Memory, remote: Memory) -> None:
 
 
 PATTERNS: Dict[str, Pattern] = {
-    "send": Pattern(send, push_touches, push_moves, "each packet is read here and written there"),
-    "write": Pattern(write, push_touches, push_moves, "each packet is read here and written there"),
-    "read": Pattern(read, pull_touches, pull_moves, "each packet is read there and written here"),
+    "send": Pattern(send, push_touches, push_moves, "all of it is read here and written there"),
+    "write": Pattern(write, push_touches, push_moves, "all of it is read here and written there"),
+    "read": Pattern(read, pull_touches, pull_moves, "all of it is read there and written here"),
     "compare_swap": Pattern(compare_swap, atomic_touches, swap_moves, "each atomic writes both words"),
     "fetch_add": Pattern(fetch_add, atomic_touches, add_moves, "each atomic writes both words"),
 }

@@ -162,6 +162,8 @@ def _workshop(host: LocalHost, into: Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for stale in folder.glob("mmdebstrap.*"):
                 host.run(["mmdebstrap", "--unshare-helper", "rm", "-rf", str(stale)], check=False)
+                # What is the user's own, as the keyring's folder, is nobody's in there.
+                shutil.rmtree(stale, ignore_errors=True)
         fcntl.flock(lock, fcntl.LOCK_SH)
         yield folder
     finally:

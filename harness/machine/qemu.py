@@ -63,6 +63,7 @@ class Wiring:
     initrd: Path
     userland: Path
     kernel_disk: Path
+    parcel: Path
     ram: Path
     order: Path
     replies: Path
@@ -143,6 +144,7 @@ def command_line(qemu: Qemu, shape: Shape, wiring: Wiring) -> list[str]:
         ),
         *_disk("user", wiring.userland),
         *_disk("kernel", wiring.kernel_disk),
+        *_disk("parcel", wiring.parcel),
         *("-chardev", f"file,id=console,path={wiring.console}", "-device", "isa-serial,chardev=console"),
         *("-chardev", "stdio,id=terminal,signal=off" if wiring.terminal else "null,id=terminal"),
         *("-device", "isa-serial,chardev=terminal"),
@@ -150,6 +152,7 @@ def command_line(qemu: Qemu, shape: Shape, wiring: Wiring) -> list[str]:
         *("-device", "virtserialport,chardev=replies,name=odp.replies"),
         # Room for a card's 64-bit BAR behind a port that takes hot-plug.
         *("-device", "pcie-root-port,id=cardport,bus=pcie.0,chassis=1,pref64-reserve=128M"),
+        *("-device", "pcie-root-port,id=diskport,bus=pcie.0,chassis=2"),
         *("-fw_cfg", f"name=opt/odp/order,file={wiring.order}"),
         *("-qmp", f"unix:{wiring.qmp},server=on,wait=off"),
         *("-global", "migration.x-ignore-shared=on"),

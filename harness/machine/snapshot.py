@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from harness.debian import Archive
 from harness.errors import SetupError, Unsupported
 from harness.kernel.packages import Kernel
+from harness.machine import parcel
 from harness.machine.image import Image, ImageSpec, build_image, initrd, kernel_disk
 from harness.machine.qemu import Qemu, Shape, kernel_command_line
 from harness.machine.vm import Disks, Machine
@@ -22,7 +23,7 @@ from harness.store import digest
 from harness.values.answer import Reply
 from harness.values.case import Order
 
-RECIPE = 1
+RECIPE = 2
 BOOT_DEADLINE_S = 240.0
 PREPARE_DEADLINE_S = 240.0
 
@@ -80,7 +81,8 @@ class Studio:
     def disks(self, kernel: Kernel) -> tuple[Disks, list[object]]:
         """Files of a machine with this kernel, and what identifies them."""
         ram_disk, ram_disk_key = initrd(kernel, self.archive)
-        disks = Disks(kernel.vmlinuz, ram_disk, self.image.disk, kernel_disk(kernel, self.archive))
+        kernel_files = kernel_disk(kernel, self.archive)
+        disks = Disks(kernel.vmlinuz, ram_disk, self.image.disk, kernel_files, parcel.empty(self.store))
         return disks, [kernel.folder.name, self.image.key, self.image.digest, ram_disk_key]
 
     def shape(self, clock: str, accelerator: str = "tcg") -> Shape:
@@ -104,13 +106,20 @@ class Studio:
 
         return self._snapshot("booted", key, build, shape, disks, 0)
 
-    def prepared(self, kernel: Kernel, shape: Shape, order: Order) -> Snapshot:
+    def prepared(
+        self, kernel: Kernel, shape: Shape, order: Order, files: Mapping[str, Path] | None = None
+    ) -> Snapshot:
         """A machine that has carried out `order` (a device up, probes attached) and waits for the next.
 
-        Unsupported if the machine said that it cannot; that answer is kept too.
+        `files` are in its parcel (see parcel.py). Unsupported if the machine said that it cannot; that answer
+        is kept too.
         """
         base = self.booted(kernel, shape)
         key = digest(RECIPE, base.key, asdict(order))
+        if files:
+            given = parcel.packed(files, self.store, self.host)
+            base = replace(base, disks=replace(base.disks, parcel=given))
+            key = digest(key, given.parent.name)
 
         def build(into: Path) -> None:
             self.say(f"preparing {kernel.release} for {order.device}")

@@ -17,6 +17,7 @@ from harness.machine.qemu import Qemu, Shape, Wiring, command_line
 from harness.machine.qmp import Qmp
 from harness.values.answer import Reply
 from harness.values.case import Order
+from harness.values.upstream import UpstreamTest
 
 POLL_S = 0.002
 # After one of these a machine is not worth waiting for.
@@ -32,6 +33,7 @@ class Disks:
     initrd: Path
     userland: Path
     kernel: Path
+    parcel: Path
 
 
 class Machine:
@@ -71,6 +73,7 @@ class Machine:
             disks.initrd,
             disks.userland,
             disks.kernel,
+            disks.parcel,
             ram,
             shared=shared,
             terminal=terminal,
@@ -83,7 +86,9 @@ class Machine:
         if paused:
             argv += ["-S"]
         self.console = Console(names["console"])
-        self._replies = names["replies"]
+        self._replies = names["replies"].open("rb")
+        self._said = b""
+        self._heard: list[Reply] = []
         self._scanned = 0
         self._fatal: GuestError | None = None
         self._qmp: Qmp | None = None
@@ -118,13 +123,19 @@ class Machine:
 
         The console speaks first: a crash there is raised as itself, a reply that does not come as a Hang with
         what the guest was doing, a QEMU that ends as a SetupError with its last words. `tick` runs at each look.
+        The deadline is for the reply or for more `news` of it.
         """
         until = time.monotonic() + deadline_s
         last_chance = float("inf")
+        heard = 0
         while True:
             reply = self._reply()
             if reply is not None:
+                tick()
                 return reply
+            if len(self._heard) > heard:
+                heard = len(self._heard)
+                until = time.monotonic() + deadline_s
             ended = self.process.poll() is not None
             tick()
             crash = self.diagnose()
@@ -154,6 +165,23 @@ class Machine:
         """Let a paused machine run."""
         self.qmp.command("cont")
 
+    def arrive(self, deadline_s: float = 30.0) -> None:
+        """Wait until a restored machine's state is loaded: before, nothing can be plugged."""
+        until = time.monotonic() + deadline_s
+        while self.qmp.command("query-status")["status"] == "inmigrate":
+            if time.monotonic() > until:
+                raise SetupError("the restored machine does not come up", list(self.console.tail(5)))
+            time.sleep(POLL_S)
+
+    def add_disk(self, image: Path, serial: str) -> None:
+        """Plug a read-only disk, which the guest finds by its serial number."""
+        self.arrive()
+        file = {"driver": "file", "filename": str(image), "locking": "off", "read-only": True}
+        self.qmp.command(
+            "blockdev-add", **{"node-name": serial, "driver": "raw", "read-only": True, "file": file}
+        )
+        self.qmp.command("device_add", driver="virtio-blk-pci", drive=serial, serial=serial, bus="diskport")
+
     def save(self, state: Path) -> None:
         """Write the machine's state (not its RAM, which is the file it runs on); it stands still afterwards.
 
@@ -167,12 +195,20 @@ class Machine:
             self._qmp.close()
             self._qmp = None
         self.host.stop(self.process)
+        self._replies.close()
+
+    def news(self) -> list[UpstreamTest]:
+        """What was told of upstream's tests before the reply, so far."""
+        return [reply.test for reply in self._heard if reply.test is not None]
 
     def _reply(self) -> Reply | None:
-        text = self._replies.read_text(encoding="utf-8", errors="replace")
-        if "\n" not in text:
-            return None
-        return next((r for r in agent.decode_replies(text) if r.number == self.order.number), None)
+        """The reply to the order, if it is there."""
+        data = self._replies.read()
+        if data:
+            whole, newline, self._said = (self._said + data).rpartition(b"\n")
+            text = (whole + newline).decode("utf-8", "replace")
+            self._heard += [r for r in agent.decode_replies(text) if r.number == self.order.number]
+        return next((reply for reply in self._heard[-1:] if reply.test is None), None)
 
     def _dead(self) -> HarnessError:
         self.process.wait()

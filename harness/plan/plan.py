@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,28 +12,52 @@ from typing import Any
 from harness.device.catalogue import DEVICES
 from harness.plan.schema import PAGE_BYTES, SCHEMA, Source, check, check_axis, flatten, read
 from harness.values.case import Case, Loss, Region, Workload
+from harness.values.rule import KINDS, Rule, keys_of
+
+FULL = "ODP_FULL"
+"""The environment variable that makes plans as long as their table [full] says."""
 
 
 @dataclass(frozen=True)
 class Expect:
-    """What a case must show; `latency` bounds are {"fault_p99_ns": most}."""
+    """What a case must show; `latency` bounds are {"fault_p99_ns": most}.
+
+    `workload` says how its work requests end; those that are to fail do so with a text that has `problem` in it.
+    `found` are kinds of findings, `log` texts on the console, that must be seen and are then no failures. `card`
+    are counters of the card that must have exactly these values, `card_most` those that may not be larger.
+    """
 
     laws: bool = True
+    conservation: bool = True
     data: bool = True
     console: str = "clean"
     leaks: bool = True
     findings: bool = True
     faults: int | None = None
+    workload: str = "done"
+    problem: str = ""
+    found: tuple[str, ...] = ()
+    log: tuple[str, ...] = ()
+    card: dict[str, int] = field(default_factory=dict)
+    card_most: dict[str, int] = field(default_factory=dict)
     latency: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Known:
-    """A stock kernel's defect: on this series the case fails, for reasons of these kinds only, and must."""
+    """A stock kernel's defect: on this series the case fails, for reasons of these kinds only, and must.
+
+    It is a driver's, so it counts on `devices` only (empty: all).
+    """
 
     kernel: str
     kinds: tuple[str, ...]
     text: str
+    devices: tuple[str, ...] = ()
+
+    def applies(self, release: str, device: str) -> bool:
+        """Whether a case on this release and device is to show it."""
+        return release.startswith(f"{self.kernel}.") and device in (self.devices or (device,))
 
 
 @dataclass(frozen=True)
@@ -59,6 +84,7 @@ class Plan:
     settings: dict[str, Any]
     expect: Expect
     known: tuple[Known, ...]
+    rules: tuple[Rule, ...] = ()
 
     @property
     def name(self) -> str:
@@ -78,7 +104,14 @@ class Plan:
                 yield Planned(
                     self,
                     kernel,
-                    Case(case_id, device, _workload(settings), seed=settings.get("workload.seed", 0)),
+                    Case(
+                        case_id,
+                        device,
+                        _workload(settings),
+                        seed=settings.get("workload.seed", 0),
+                        timeout_s=float(settings.get("workload.timeout_s", Case.timeout_s)),
+                        rules=self.rules,
+                    ),
                     clock or settings.get("clock", DEVICES[device].clock),
                     settings.get("deadline_s", 120),
                 )
@@ -88,10 +121,14 @@ def load(path: Path) -> Plan:
     """Read and check a plan file; UsageError with file, line and key."""
     source, table = read(path)
     known = table.pop("known", [])
+    rules = table.pop("rules", [])
     matrix = table.pop("matrix", {})
     flat = flatten(table)
     for key, value in flat.items():
         check(source, key, value)
+    longer = {key: flat.pop(key) for key in list(flat) if key.startswith("full.")}
+    if os.environ.get(FULL):
+        flat.update({key.removeprefix("full."): value for key, value in longer.items()})
     axes = _axes(source, flatten(matrix))
     for key in ("title", "workload.operation", "faults.how"):
         if key not in flat and key not in axes:
@@ -106,6 +143,7 @@ def load(path: Path) -> Plan:
         {k: v for k, v in flat.items() if k.startswith(("workload.", "faults.", "clock", "deadline_s"))},
         _expect(flat),
         _known(source, known),
+        _rules(source, rules),
     )
     _contradictions(source, plan)
     return plan
@@ -125,15 +163,14 @@ def _axes(source: Source, matrix: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
 
 
 def _expect(flat: dict[str, Any]) -> Expect:
-    latency = {
-        k.removeprefix("expect.latency."): v for k, v in flat.items() if k.startswith("expect.latency.")
+    given = {k.removeprefix("expect."): v for k, v in flat.items() if k.startswith("expect.")}
+    latency = {k.removeprefix("latency."): v for k, v in given.items() if k.startswith("latency.")}
+    card = {k.removeprefix("card."): v for k, v in given.items() if k.startswith("card.")}
+    most = {k.removeprefix("card_most."): v for k, v in given.items() if k.startswith("card_most.")}
+    simple: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if "." not in k
     }
-    simple = {
-        k.removeprefix("expect."): v
-        for k, v in flat.items()
-        if k.startswith("expect.") and not k.startswith("expect.latency.")
-    }
-    return Expect(**simple, latency=latency)
+    return Expect(**simple, latency=latency, card=card, card_most=most)
 
 
 def _known(source: Source, entries: Any) -> tuple[Known, ...]:
@@ -145,7 +182,28 @@ def _known(source: Source, entries: Any) -> tuple[Known, ...]:
         for key in ("kernel", "kinds", "text"):
             if key not in entry:
                 raise source.error(f"known.{key}", "missing")
-    return tuple(Known(entry["kernel"], tuple(entry["kinds"]), entry["text"]) for entry in entries)
+    return tuple(
+        Known(entry["kernel"], tuple(entry["kinds"]), entry["text"], tuple(entry.get("device", ())))
+        for entry in entries
+    )
+
+
+def _rules(source: Source, entries: Any) -> tuple[Rule, ...]:
+    """The rules, each with the keys of its kind only."""
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise source.error("rules", "write it as [[rules]]")
+    for nth, entry in enumerate(entries, 1):
+        if "kind" not in entry:
+            raise source.error("rules.kind", "missing", nth=nth)
+        check(source, "rules.kind", entry["kind"], nth)
+        allowed = keys_of(entry["kind"])
+        for key, value in entry.items():
+            check(source, f"rules.{key}", value, nth)
+            if key not in allowed:
+                raise source.error(f"rules.{key}", f"no key of {entry['kind']}", allowed, nth)
+        if KINDS[entry["kind"]].on == "command" and "opcode" not in entry:
+            raise source.error("rules.opcode", "missing: the name of a firmware command", nth=nth)
+    return tuple(Rule(**entry) for entry in entries)
 
 
 def _workload(settings: dict[str, Any]) -> Workload:
@@ -164,6 +222,7 @@ def _workload(settings: dict[str, Any]) -> Workload:
         region("remote"),
         loss,
         mtu_bytes=settings.get("workload.mtu", 1024),
+        seconds=settings.get("workload.seconds", 0),
     )
 
 
@@ -172,6 +231,9 @@ def _contradictions(source: Source, plan: Plan) -> None:
     settings = {**plan.settings, **plan.axes}
     if "workload.pages" in settings and "workload.length" in settings:
         raise source.error("workload.length", "contradicts workload.pages: give one of them")
+    software = [name for name in plan.devices if not DEVICES[name].plugged]
+    if plan.rules and software:
+        raise source.error("rules", f"only an emulated card takes rules, not {software[0]}", nth=1)
     for planned in plan.cases():
         work = planned.case.workload
         for side, region in (("local", work.local), ("remote", work.remote)):

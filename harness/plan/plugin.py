@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, Unsupported
 from harness.plan.plan import Plan, Planned, load
 from harness.plan.session import Logs, Options, Session, version
 from harness.results.record import Store
@@ -57,6 +59,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--twice",
         action="store_true",
         help="run each exact case twice and compare the answers to the last nanosecond",
+    )
+    add("--cut", type=int, default=0, metavar="N", help="of each plan and device only N cases, far apart")
+    add(
+        "--seeds", type=int, default=0, metavar="N", help="run each case N times, its start shifted by a seed"
+    )
+    add(
+        "--parcel",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="give each machine the files of DIR; modules/NAME.ko replaces the kernel's own",
     )
     add("--no-skip", action="store_true", help="a missing need is a failure, not a skip")
     add(
@@ -110,8 +123,29 @@ def chosen(plan: Plan, option: Any) -> Iterator[Planned]:
     if "all" in kernels:
         kernels = plan.kernels
     devices = tuple(device for device in plan.devices if not option.device or device in option.device)
-    if devices:
-        yield from plan.cases(kernels, option.time, devices)
+    if not devices:
+        return
+    cases = list(plan.cases(kernels, option.time, devices))
+    for kernel, device in itertools.product(kernels, devices):
+        same = [planned for planned in cases if (planned.kernel, planned.case.device) == (kernel, device)]
+        for planned in spread(same, option.cut):
+            yield from seeded(planned, option.seeds)
+
+
+def spread(cases: Sequence[Planned], most: int) -> Sequence[Planned]:
+    """At most so many of the cases (0: all), as far apart in their matrix as can be, the first always."""
+    if not most or len(cases) <= most:
+        return cases
+    return [cases[number * len(cases) // most] for number in range(most)]
+
+
+def seeded(planned: Planned, seeds: int) -> Iterator[Planned]:
+    """The case, or so many of it as seeds are wanted: each starts some instructions later than the one before."""
+    if not seeds:
+        yield planned
+    for seed in range(seeds):
+        case = replace(planned.case, id=f"{planned.case.id}/seed={seed}", seed=planned.case.seed + seed)
+        yield replace(planned, case=case)
 
 
 class PlanItem(pytest.Item):
@@ -194,8 +228,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         )
     if workerinput is not None or not getattr(option, "numprocesses", None):
         say = config.stash.get(SAY, lambda line: None)
-        options = Options(option.cache, option.cache_limit, option.mirror, option.image, option.vm_images)
-        config.stash[SESSION] = Session(options, say)
+        options = Options(
+            option.cache, option.cache_limit, option.mirror, option.image, option.vm_images, option.parcel
+        )
+        session = config.stash[SESSION] = Session(options, say)
+        if "all" in option.kernel:
+            items[:] = without_twins(items, session.kernels.resolve)
+
+
+def without_twins(items: list[pytest.Item], resolve: Callable[[str], str]) -> list[pytest.Item]:
+    """Leave out what runs on `newest` where that is the release of another series: once is enough."""
+    series = {item.planned.kernel for item in items if isinstance(item, PlanItem)}
+    if "newest" not in series:
+        return items
+    releases = set()
+    for name in series - {"newest"}:
+        with contextlib.suppress(Unsupported):
+            releases.add(resolve(name))
+    if resolve("newest") not in releases:
+        return items
+    return [item for item in items if not (isinstance(item, PlanItem) and item.planned.kernel == "newest")]
 
 
 def _write_progress(path: Path, line: str) -> None:

@@ -14,6 +14,7 @@ from harness.device.catalogue import DEVICES
 from harness.errors import UsageError
 from harness.kernel.packages import SERIES
 from harness.values.case import IOVAS, LOSSES, MAPPINGS, OPERATIONS, SIDES
+from harness.values.rule import EVENT_SIDES, KINDS, LISTS, OBJECTS, REGION_SIDES, SINCE
 
 PAGE_BYTES = 4096
 MAX_BYTES = 256 << 20
@@ -30,7 +31,8 @@ class Key:
     items: bool = False
 
 
-REASONS = ("law", "data", "console", "leak", "latency", "workload", "finding")
+REASONS = ("law", "data", "console", "leak", "latency", "workload", "finding", "rule")
+ENDS = ("done", "fails", "any")
 
 _REGION = {
     "offset": Key(int, high=PAGE_BYTES - 1),
@@ -39,11 +41,35 @@ _REGION = {
     "odp": Key(bool),
 }
 
+_RULE = {
+    "kind": Key(str, tuple(KINDS)),
+    "nth": Key(int, low=1, high=1 << 20),
+    "every": Key(int, low=1, high=1 << 20),
+    "count": Key(int, high=1 << 20),
+    "percent": Key(int, low=1, high=100),
+    "seed": Key(int, high=1 << 30),
+    "side": Key(str, EVENT_SIDES[1:]),
+    "region": Key(str, REGION_SIDES[1:]),
+    "page": Key(int, high=MAX_BYTES // PAGE_BYTES),
+    "pages": Key(int, low=1, high=MAX_BYTES // PAGE_BYTES),
+    "umr": Key(str, LISTS[1:]),
+    "opcode": Key(str),
+    "object": Key(str, OBJECTS[1:]),
+    "since": Key(str, SINCE),
+    "delay_ms": Key(int, low=1, high=120_000),
+    "events": Key(int, low=1, high=4096),
+    "status": Key(int, low=1, high=255),
+    "syndrome": Key(int, high=(1 << 32) - 1),
+    "pre": Key(int, high=(1 << 16) - 1),
+    "post": Key(int, high=(1 << 16) - 1),
+    "optional": Key(bool),
+}
+
 SCHEMA: dict[str, Key] = {
     "title": Key(str),
     "needs": Key(str, items=True),
     "clock": Key(str, ("exact", "real")),
-    "deadline_s": Key(int, low=1, high=3600),
+    "deadline_s": Key(int, low=1, high=90_000),
     "matrix.kernel": Key(str, tuple(SERIES), items=True),
     "matrix.device": Key(str, tuple(DEVICES), items=True),
     "workload.operation": Key(str, OPERATIONS),
@@ -51,20 +77,34 @@ SCHEMA: dict[str, Key] = {
     "workload.pages": Key(int, low=1, high=MAX_BYTES // PAGE_BYTES),
     "workload.length": Key(int, low=1, high=MAX_BYTES),
     "workload.mtu": Key(int, (256, 512, 1024, 2048, 4096)),
+    "workload.seconds": Key(int, low=1, high=86_400),
     "workload.seed": Key(int, high=1 << 20),
+    "workload.timeout_s": Key(int, low=1, high=600),
     **{f"workload.{side}.{key}": value for side in ("local", "remote") for key, value in _REGION.items()},
     "faults.how": Key(str, LOSSES),
     "faults.side": Key(str, SIDES),
     "expect.laws": Key(bool),
+    "expect.conservation": Key(bool),
     "expect.data": Key(bool),
     "expect.console": Key(str, ("clean", "any")),
     "expect.leaks": Key(bool),
     "expect.findings": Key(bool),
     "expect.faults": Key(int),
+    "expect.workload": Key(str, ENDS),
+    "expect.problem": Key(str),
+    "expect.found": Key(str, items=True),
+    "expect.log": Key(str, items=True),
     "known.kernel": Key(str, tuple(name for name in SERIES if name != "newest")),
+    "known.device": Key(str, tuple(DEVICES), items=True),
     "known.kinds": Key(str, REASONS, items=True),
     "known.text": Key(str),
+    **{f"rules.{key}": value for key, value in _RULE.items()},
 }
+
+SCHEMA.update({f"full.{key}": SCHEMA[key] for key in ("workload.rounds", "workload.seconds", "deadline_s")})
+
+_CARD = re.compile(r"expect\.(card|card_most)\.[a-z][a-z_]*(\.[A-Za-z0-9_ ]+)*$")
+"""A counter of the card, by its dotted name."""
 
 _LATENCY = re.compile(r"expect\.latency\.(operation|[a-z_]+)_(p50|p90|p99|max)_ns$")
 
@@ -76,10 +116,10 @@ class Source:
     path: Path
     text: str
 
-    def error(self, key: str, problem: str, candidates: Iterable[str] = ()) -> UsageError:
-        """An error at the line of `key`, with the nearest of the candidates."""
+    def error(self, key: str, problem: str, candidates: Iterable[str] = (), nth: int = 0) -> UsageError:
+        """An error at the line of `key`, with the nearest of the candidates; `nth` counts tables [[of]] one name."""
         near = difflib.get_close_matches(key.rsplit(".", 1)[-1], list(candidates), 1, 0.5)
-        line = self.line(key)
+        line = self.line(key, nth)
         excerpt = self.text.splitlines()[line - 1].strip() if line else ""
         return UsageError(
             f"{self.path}:{line or 1}: {key}: {problem}",
@@ -87,14 +127,21 @@ class Source:
             f"{near[0]!r}?" if near else "",
         )
 
-    def line(self, key: str) -> int:
-        """The line that sets a dotted key (or opens its table), 0 if none does."""
-        table, best = "", 0
+    def line(self, key: str, nth: int = 0) -> int:
+        """The line that sets a dotted key (or opens its table), 0 if none does.
+
+        `nth` (from 1) says in which of several tables [[of the key's first name]].
+        """
+        table, best, seen = "", 0, 0
         for number, line in enumerate(self.text.splitlines(), 1):
             header = re.match(r"\s*\[\[?\s*([^\]]+?)\s*\]\]?", line)
             if header:
                 table = header.group(1).replace('"', "") + "."
-                if key.startswith(table) or key + "." == table:
+                opens = key.startswith(table) or key + "." == table
+                seen += opens
+                if nth and seen != nth:
+                    table = "another table."
+                elif opens:
                     best = number
                 continue
             assigned = re.match(r"\s*([\w.\"-]+)\s*=", line)
@@ -128,23 +175,24 @@ def flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def check(source: Source, key: str, value: Any) -> None:
+def check(source: Source, key: str, value: Any, nth: int = 0) -> None:
     """Raise the error of a key that does not exist or of a value that it cannot have."""
-    if _LATENCY.match(key):
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise source.error(key, f"a bound in nanoseconds, not {value!r}")
-        return
+    for pattern, what in ((_LATENCY, "a bound in nanoseconds"), (_CARD, "a count")):
+        if pattern.match(key):
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise source.error(key, f"{what}, not {value!r}")
+            return
     known = SCHEMA.get(key)
     if known is None:
         siblings = {k.removeprefix(key.rpartition(".")[0] + ".").split(".")[0] for k in _siblings(key)}
-        raise source.error(key, "unknown key", siblings)
+        raise source.error(key, "unknown key", siblings, nth)
     if known.items:
         if not isinstance(value, list) or not value:
-            raise source.error(key, f"a list of at least one, not {value!r}")
+            raise source.error(key, f"a list of at least one, not {value!r}", nth=nth)
         for item in value:
-            _check_one(source, key, known, item)
+            _check_one(source, key, known, item, nth)
     else:
-        _check_one(source, key, known, value)
+        _check_one(source, key, known, value, nth)
 
 
 def check_axis(source: Source, key: str, target: str, values: Any) -> None:
@@ -158,15 +206,15 @@ def check_axis(source: Source, key: str, target: str, values: Any) -> None:
         _check_one(source, key, SCHEMA[target], value)
 
 
-def _check_one(source: Source, key: str, known: Key, value: Any) -> None:
+def _check_one(source: Source, key: str, known: Key, value: Any, nth: int = 0) -> None:
     if not isinstance(value, known.kind) or (known.kind is int and isinstance(value, bool)):
-        raise source.error(key, f"expected {known.kind.__name__}, not {value!r}")
+        raise source.error(key, f"expected {known.kind.__name__}, not {value!r}", nth=nth)
     if known.names and value not in known.names:
         near = difflib.get_close_matches(str(value), map(str, known.names), 1, 0.4)
-        error = source.error(key, f"{value!r} is none of {', '.join(map(str, known.names))}")
+        error = source.error(key, f"{value!r} is none of {', '.join(map(str, known.names))}", nth=nth)
         raise UsageError(error.headline, error.evidence, f"{near[0]!r}?" if near else "")
     if isinstance(value, int) and known.kind is int and not known.low <= value <= known.high:
-        raise source.error(key, f"{value} is not in {known.low}..{known.high}")
+        raise source.error(key, f"{value} is not in {known.low}..{known.high}", nth=nth)
 
 
 def _siblings(key: str) -> list[str]:

@@ -37,13 +37,14 @@ PREPARE, CASE = 1, 2
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What the user may choose for a session; None is the default."""
+    """What the user may choose for a session; None is the default. `parcel` is a folder of files for each machine."""
 
     cache: Path | None = None
     cache_limit_bytes: int | None = None
     mirror: str | None = None
     image: str = "trixie"
     images: Path | None = None
+    parcel: Path | None = None
 
 
 class Session:
@@ -125,7 +126,7 @@ class Session:
         kernel = self.kernel(series)
         accelerator = "tcg" if clock == "exact" else self.accelerator(kernel)[0]
         shape = self.studio.shape(clock, accelerator)
-        return kernel, self.studio.prepared(kernel, shape, order)
+        return kernel, self.studio.prepared(kernel, shape, order, files_below(self.options.parcel))
 
     def run(self, planned: Planned, twice: bool = False, no_skip: bool = False) -> tuple[Record, Logs]:
         """Run one case; returns its record and what was said meanwhile."""
@@ -163,7 +164,9 @@ class Session:
             difference = first_difference(run.answer, self._once(planned, kernel, snapshot, Logs()).answer)
             if difference:
                 failures += (Reason("exact", f"a second run answered differently: {difference}"),)
-        seen = Seen(kernel.release, run.answer, scan(logs.console.splitlines()), run.witness, failures)
+        scheme = DEVICES[planned.case.device].scheme(kernel)
+        lines = logs.console.splitlines()
+        seen = Seen(kernel.release, run.answer, scan(lines), run.witness, failures, scheme, tuple(lines))
         verdict, reasons = judge(planned, seen)
         return dataclasses.replace(
             record,
@@ -176,13 +179,15 @@ class Session:
 
     def _once(self, planned: Planned, kernel: Kernel, snapshot: Snapshot, logs: Logs) -> _Run:
         """One restore, one answer; a kernel that failed gives a reason instead. `logs` is filled in any case."""
-        order = Order(CASE, "case", planned.case.device, planned.case)
         device = DEVICES[planned.case.device]
+        case = dataclasses.replace(planned.case, scheme=device.scheme(kernel))
+        order = Order(CASE, "case", case.device, case)
         run = _Run()
         with self.ledger.scratch_folder("case") as folder:
             try:
                 with device.around(self.host, kernel, folder) as presence:
                     try:
+                        presence.arm(planned.case.rules)
                         reply = self.offer(snapshot, order, folder, presence, planned.deadline_s)
                         run.answer = _answer(reply)
                     except GuestError as error:
@@ -303,6 +308,13 @@ def _difference(one: object, other: object, path: str) -> str:
                 return found
         return ""
     return "" if one == other else f"{path.lstrip('.')}: {one!r} != {other!r}"
+
+
+def files_below(folder: Path | None) -> dict[str, Path]:
+    """All files of a folder by their path within it."""
+    if folder is None:
+        return {}
+    return {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def find_folder(name: str, given: Path | None) -> Path:

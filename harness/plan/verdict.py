@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from harness.plan import conservation
 from harness.plan.plan import Expect, Known, Planned
-from harness.values.answer import Answer
+from harness.values.answer import Answer, Trace
 from harness.values.histogram import percentile
 from harness.values.record import Reason, Witness
 from harness.values.symptom import Symptom
@@ -19,13 +20,18 @@ SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
 @dataclass(frozen=True)
 class Seen:
-    """All that was seen of a case on the kernel `release`; `failures` are what ended it early."""
+    """All that was seen of a case on the kernel `release`; `failures` are what ended it early.
+
+    `scheme` is how the device was to tell that kernel of page faults.
+    """
 
     release: str
     answer: Answer | None
     symptoms: tuple[Symptom, ...] = ()
     witness: Witness = field(default_factory=Witness)
     failures: tuple[Reason, ...] = ()
+    scheme: str = ""
+    console: tuple[str, ...] = ()
 
 
 def judge(planned: Planned, seen: Seen) -> tuple[str, tuple[Reason, ...]]:
@@ -35,26 +41,15 @@ def judge(planned: Planned, seen: Seen) -> tuple[str, tuple[Reason, ...]]:
     if seen.answer is not None:
         reasons += tuple(_reasons(expect, seen.answer))
     if expect.findings:
-        reasons += tuple(_findings(seen.witness))
-    if expect.laws:
-        reasons += tuple(_conservation(seen.witness))
-    known = [k for k in planned.plan.known if seen.release.startswith(k.kernel + ".")]
+        reasons += tuple(_findings(expect, seen.witness))
+    if expect.conservation:
+        trace = seen.answer.trace if seen.answer is not None else Trace()
+        reasons += tuple(conservation.check(seen.witness, trace, seen.scheme))
+    reasons += tuple(_card(expect, seen))
+    known = [k for k in planned.plan.known if k.applies(seen.release, planned.case.device)]
     if known:
         return _judge_known(known, reasons)
     return ("fail" if reasons else "pass"), reasons
-
-
-def _conservation(witness: Witness) -> Iterator[Reason]:
-    """Every fault that a card raised is resumed, once."""
-    counters = witness.counters
-    if counters.get("faults.open"):
-        text = (
-            f"card: {counters['faults.open']} of {counters['faults.raised']} page faults were never resumed"
-        )
-        yield Reason("law", text)
-    if counters.get("faults.unknown_resumes"):
-        text = f"card: {counters['faults.unknown_resumes']} resumes of faults that were not open"
-        yield Reason("law", text)
 
 
 def _judge_known(known: list[Known], reasons: tuple[Reason, ...]) -> tuple[str, tuple[Reason, ...]]:
@@ -77,12 +72,13 @@ def _console(expect: Expect, symptoms: tuple[Symptom, ...], failures: tuple[Reas
     for symptom in symptoms:
         if failures and NMI_PANIC in symptom.headline:
             continue
+        if any(text in line for text in expect.log for line in (symptom.headline, *symptom.excerpt)):
+            continue
         yield Reason("console", f"{symptom.kind}: {symptom.headline}")
 
 
 def _reasons(expect: Expect, answer: Answer) -> Iterator[Reason]:
-    if answer.status == "failed":
-        yield Reason("workload", answer.problem)
+    yield from _end(expect, answer)
     if answer.trace.missed:
         yield Reason("law", f"{answer.trace.missed} probe hits were missed: the counts are no witness")
     if expect.laws and answer.status == "done":
@@ -106,12 +102,45 @@ def _reasons(expect: Expect, answer: Answer) -> Iterator[Reason]:
     yield from _latency(expect, answer)
 
 
-def _findings(witness: Witness) -> Iterator[Reason]:
+def _end(expect: Expect, answer: Answer) -> Iterator[Reason]:
+    """How the work requests ended, against how they are to end."""
+    failed = answer.status == "failed"
+    if failed and expect.workload == "done":
+        yield Reason("workload", answer.problem)
+    elif failed and expect.problem not in answer.problem:
+        yield Reason("workload", f"was to fail with {expect.problem!r}, failed with {answer.problem!r}")
+    elif not failed and expect.workload == "fails":
+        yield Reason("workload", "was to fail and did not")
+
+
+def _findings(expect: Expect, witness: Witness) -> Iterator[Reason]:
     """The first findings are reasons; a card that finds thousands has made its point."""
-    for found in witness.findings[:FINDINGS_MOST]:
+    for kind in expect.found:
+        if not any(found.kind == kind for found in witness.findings):
+            yield Reason("finding", f"{kind}: was to be found and was not")
+    findings = [found for found in witness.findings if found.kind not in expect.found]
+    for found in findings[:FINDINGS_MOST]:
         yield Reason("finding", f"{found.kind}: {found.subject}: {found.detail}")
-    if len(witness.findings) > FINDINGS_MOST:
-        yield Reason("finding", f"and {len(witness.findings) - FINDINGS_MOST} more")
+    if len(findings) > FINDINGS_MOST:
+        yield Reason("finding", f"and {len(findings) - FINDINGS_MOST} more")
+
+
+def _card(expect: Expect, seen: Seen) -> Iterator[Reason]:
+    """What rules did, what the card counted, what the driver said of it."""
+    for outcome in seen.witness.rules:
+        if not outcome.hits and not outcome.optional:
+            yield Reason("rule", f"{outcome.kind} never acted: {outcome.text}")
+    for name, wanted in expect.card.items():
+        counted = seen.witness.counters.get(name, 0)
+        if counted != wanted:
+            yield Reason("law", f"card: {name}: expected {wanted}, counted {counted}")
+    for name, most in expect.card_most.items():
+        counted = seen.witness.counters.get(name, 0)
+        if counted > most:
+            yield Reason("law", f"card: {name}: {counted}, at most {most}")
+    for text in expect.log:
+        if not any(text in line for line in seen.console):
+            yield Reason("console", f"{text!r} was to be on the console and is not")
 
 
 def _latency(expect: Expect, answer: Answer) -> Iterator[Reason]:

@@ -15,6 +15,7 @@ from harness.results.wording import (
     found,
     one_line,
     own_environment,
+    rules,
     why,
 )
 from harness.values.record import Record
@@ -57,6 +58,7 @@ def _case(record: Record, common: dict[str, str]) -> TestCase:
     # a case has no properties in this format
     said = [f"{key}: {value}" for key, value in own_environment(record, common).items()]
     said += [line for symptom in record.symptoms for line in (symptom.headline, *symptom.excerpt)]
+    said += [f"rule: {line}" for line in rules(record)]
     said += [f"finding: {line}" for line in found(record)]
     said += [f"unknown command: {one.name}, {one.count} times\n{one.stub}" for one in record.witness.unknown]
     said += [f"log: {path}" for path in (record.log, record.card_log) if path]

@@ -15,6 +15,7 @@ from harness.results.wording import (
     found,
     one_line,
     own_environment,
+    rules,
     tally,
     unknown_commands,
     why,
@@ -58,6 +59,7 @@ def _plan_lines(records: Sequence[Record], common: dict[str, str]) -> Iterator[s
 
 
 def _case_diagnostics(record: Record, common: dict[str, str]) -> Iterator[str]:
+    yield from _diagnostics(f"rule: {line}" for line in rules(record))
     yield from _diagnostics(f"finding: {line}" for line in found(record))
     if record.verdict == "pass":
         return

@@ -106,6 +106,11 @@ def found(record: Record) -> list[str]:
     return lines[:FINDINGS_LISTED] + more
 
 
+def rules(record: Record) -> list[str]:
+    """What each rule of a case did, a line each."""
+    return [f"{one.kind}, {one.hits} of {one.matches}: {one.text}" for one in record.witness.rules]
+
+
 def unknown_commands(records: Sequence[Record]) -> list[Unknown]:
     """The commands that a card was asked for and does not know, over all records, the most frequent first."""
     counts: Counter[str] = Counter()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Dict, Optional, Tuple
 
 from harness.values.histogram import Histogram
+from harness.values.upstream import UpstreamTest
 
 STATUSES = ("done", "unsupported", "failed")
 
@@ -42,7 +43,7 @@ class DataCheck:
 class FaultRecord:
     """One page fault as traced: its start in ns since the case began, its duration, its address range.
 
-    `pages` is negative for a failed fault (-errno).
+    `pages` is negative for a failed fault (-errno). `inner_ns` says how long each stage within it took.
     """
 
     start_ns: int
@@ -51,6 +52,7 @@ class FaultRecord:
     length: int
     pages: int
     cpu: int
+    inner_ns: Dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class Reply:
-    """The agent's one answer to an order: the same number, ok or the problem, and what the verb yields."""
+    """The agent's one answer to an order: the same number, ok or the problem, and what the verb yields.
+
+    One with a `test` is no answer: it tells of one of upstream's tests while the order is carried out.
+    """
 
     VERSION = 1
 
@@ -114,3 +119,4 @@ class Reply:
     exit_status: int = 0
     output: str = ""
     facts: Dict[str, str] = field(default_factory=dict)
+    test: Optional[UpstreamTest] = None

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Dict, Optional, Tuple
 
+from harness.values.rule import Rule
+from harness.values.upstream import Selection
+
 TRANSFERS = ("send", "write", "read", "compare_swap", "fetch_add")
-# Besides transfers: the driver reloaded, objects made and destroyed.
-OPERATIONS = (*TRANSFERS, "reload", "objects")
+# Besides transfers: the driver reloaded, objects made and destroyed, a random mixture of transfers.
+OPERATIONS = (*TRANSFERS, "reload", "objects", "soak")
 MAPPINGS = ("anonymous", "shared", "file")
 IOVAS = ("address", "shifted", "zero")
-LOSSES = ("none", "untouched", "dontneed", "remap", "fork", "pageout")
+LOSSES = ("none", "untouched", "dontneed", "remap", "fork", "pageout", "holes")
 SIDES = ("local", "remote", "both")
 
 
@@ -45,7 +48,8 @@ class Workload:
 
     Local is the side that posts the work request. Each round loses pages first and transfers the whole
     region (atomics: the first 8 bytes of every page). Regions have equal lengths. `mtu_bytes` is the path
-    MTU: a message travels in packets of that size, and each packet finds its pages for itself.
+    MTU: a message travels in packets of that size, and each packet finds its pages for itself. With `seconds` a
+    soak goes on that long, whatever its rounds.
     """
 
     operation: str
@@ -54,14 +58,18 @@ class Workload:
     remote: Region
     loss: Loss = field(default_factory=Loss)
     mtu_bytes: int = 1024
+    seconds: int = 0
 
 
 @dataclass(frozen=True)
 class Case:
     """What one run on one machine does; answered once, by an `Answer` with the same id.
 
+    `scheme` says how a card tells the driver of page faults (`transport`, `memory`); a device in software has none.
+
     `seed` shifts the start by that many turns of a counted loop; `timeout_s` bounds one work request in
-    guest time; `trace` is False where the cost of watching is itself measured.
+    guest time; `trace` is False where the cost of watching is itself measured. `rules` are for an emulated card,
+    which is armed with them before the case starts.
     """
 
     VERSION = 1
@@ -72,6 +80,8 @@ class Case:
     seed: int = 0
     timeout_s: float = 20.0
     trace: bool = True
+    scheme: str = ""
+    rules: Tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,8 @@ class Order:
 
     Verbs: `wait` (nothing yet), `prepare` (bring up `device`, compile and attach the probes, rehearse),
     `case`, `capabilities` (what the device can do on demand, as facts), `exec` (run `argv`), `shell` (a shell
-    on the machine's second serial line). An agent answers each number once, in a `Reply`.
+    on the machine's second serial line), `upstream` (upstream's own tests). An agent answers each number once,
+    in a `Reply`; of upstream's tests it tells before.
     """
 
     VERSION = 1
@@ -90,4 +101,5 @@ class Order:
     device: str = ""
     case: Optional[Case] = None
     argv: Tuple[str, ...] = ()
+    upstream: Optional[Selection] = None
     environment: Dict[str, str] = field(default_factory=dict)

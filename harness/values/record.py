@@ -7,6 +7,7 @@ from typing import Dict, Optional, Tuple
 
 from harness.values.answer import Answer
 from harness.values.case import Case
+from harness.values.rule import Outcome
 from harness.values.symptom import Symptom
 
 VERDICTS = ("pass", "fail", "skip", "error", "known")
@@ -16,7 +17,7 @@ VERDICTS = ("pass", "fail", "skip", "error", "known")
 class Reason:
     """Why a case did not simply pass, in a line.
 
-    Kinds: law, data, console, leak, latency, workload, finding, exact, known, setup, need.
+    Kinds: law, data, console, leak, latency, workload, finding, rule, exact, known, setup, need.
     """
 
     kind: str
@@ -43,11 +44,13 @@ class Unknown:
 
 @dataclass(frozen=True)
 class Witness:
-    """What a device itself saw of a case: findings, counters (dotted names), commands it did not know."""
+    """What a device itself saw of a case: findings, counters (dotted names), commands it did not know; what each
+    rule of the case did."""
 
     findings: Tuple[Finding, ...] = ()
     counters: Dict[str, int] = field(default_factory=dict)
     unknown: Tuple[Unknown, ...] = ()
+    rules: Tuple[Outcome, ...] = ()
 
 
 @dataclass(frozen=True)

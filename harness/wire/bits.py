@@ -27,6 +27,7 @@ class Field:
     def __init__(self, byte: int, bits: int, shift: int = 0) -> None:
         self.byte, self.bits, self.shift = byte, bits, shift
         self.length = (shift + bits + 7) // 8
+        self.place = slice(byte, byte + self.length)
         self.mask = (1 << bits) - 1
         self.name = ""
 
@@ -42,15 +43,17 @@ class Field:
     def __get__(self, instance: Optional[Struct], owner: type) -> Union[Field, int]:
         if instance is None:
             return self
-        data = instance.data[self.byte : self.byte + self.length]
-        return (int.from_bytes(data, "big") >> self.shift) & self.mask
+        return (int.from_bytes(instance.data[self.place], "big") >> self.shift) & self.mask
 
     def __set__(self, instance: Struct, value: int) -> None:
+        self.check(value, type(instance))
+        kept = int.from_bytes(instance.data[self.place], "big") & ~(self.mask << self.shift)
+        instance.data[self.place] = (kept | (value << self.shift)).to_bytes(self.length, "big")
+
+    def check(self, value: int, owner: type) -> None:
+        """ValueError if the field cannot hold it."""
         if value < 0 or value > self.mask:
-            raise ValueError(f"{type(instance).__name__}.{self.name} holds {self.bits} bits, not {value:#x}")
-        place = slice(self.byte, self.byte + self.length)
-        kept = int.from_bytes(instance.data[place], "big") & ~(self.mask << self.shift)
-        instance.data[place] = (kept | (value << self.shift)).to_bytes(self.length, "big")
+            raise ValueError(f"{owner.__name__}.{self.name} holds {self.bits} bits, not {value:#x}")
 
 
 class Struct:
@@ -76,13 +79,15 @@ class Struct:
 
     @classmethod
     def new(cls: type[Self], **values: int) -> Self:
-        """A zeroed structure with these fields set."""
-        made = cls(bytearray(cls.size))
+        """A zeroed structure with these fields set (of fields that overlap, one)."""
+        whole = 0
         for name, value in values.items():
-            if name not in cls.fields:
+            field = cls.fields.get(name)
+            if field is None:
                 raise AttributeError(f"{cls.__name__} has no field {name!r}")
-            setattr(made, name, value)
-        return made
+            field.check(value, cls)
+            whole |= value << 8 * (cls.size - field.byte - field.length) + field.shift
+        return cls(bytearray(whole.to_bytes(cls.size, "big")))
 
     def __bytes__(self) -> bytes:
         return bytes(self.data)

@@ -13,6 +13,7 @@ from harness.connectx.commands.port import PortCommands
 from harness.connectx.commands.qp import QpCommands
 from harness.connectx.commands.simple import SimpleCommands
 from harness.connectx.commands.srq import SrqCommands
+from harness.connectx.commands.umem import UmemCommands
 
 ALL: tuple[type[Commands], ...] = (
     HcaCommands,
@@ -20,6 +21,7 @@ ALL: tuple[type[Commands], ...] = (
     SimpleCommands,
     PortCommands,
     EqCommands,
+    UmemCommands,
     MkeyCommands,
     CqCommands,
     SrqCommands,

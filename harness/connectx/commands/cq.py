@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from harness.connectx import umems
 from harness.connectx.command import Commands, FirmwareError, Status, command
 from harness.connectx.queues import CompletionQueue, context_of, ring_of
 from harness.wire import cqe
@@ -19,6 +20,11 @@ RESIZE = 1
 """op_mod of MODIFY_CQ. Ref: Linux 7.2 include/linux/mlx5/cq.h, MLX5_CQ_OPMOD_RESIZE."""
 
 
+CQC_DBR_UMEM = 0x04
+"""The umem of the doorbell record, which the kernel's header does not name. Ref: rdma-core 56
+tests/mlx5_prm_structs.py, SwCqc."""
+
+
 class CqCommands(Commands):
     """Ref: Linux 7.2 core/cq.c, drivers/infiniband/hw/mlx5/cq.c."""
 
@@ -29,6 +35,8 @@ class CqCommands(Commands):
         shift = 12 + context["log_page_size"]
         offset = context["page_offset"] * ((1 << shift) // 64)
         size = entry_size << context["log_cq_size"]
+        if request.get("cq_umem_valid"):
+            return umems.part(self.hca, *umems.named(request, "cq_umem_valid"), size), entry_size
         return ring_of(self.hca, request.bytes("pas"), context["log_page_size"], offset, size), entry_size
 
     @command("CREATE_CQ")
@@ -36,6 +44,10 @@ class CqCommands(Commands):
         """Not armed until its doorbell says so."""
         context = request.at("cq_context")
         ring, entry_size = self._ring(request, context)
+        record = context["dbr_addr"]
+        if context.get("dbr_umem_valid"):
+            number = int.from_bytes(context.data[CQC_DBR_UMEM : CQC_DBR_UMEM + 4], "big")
+            record = umems.record(self.hca, number, record)
         eqn = (
             context.get("c_eqn_or_apu_element")
             if context.layout.has("c_eqn_or_apu_element")
@@ -46,7 +58,7 @@ class CqCommands(Commands):
             ring,
             context["log_cq_size"],
             entry_size,
-            context["dbr_addr"],
+            record,
             eqn & 0xFF,
             context["uar_page"],
             bool(context["oi"]),

@@ -35,7 +35,8 @@ class MkeyCommands(Commands):
     @command("DESTROY_MKEY")
     def destroy_mkey(self, request: View, reply: View) -> None:
         """The key is gone."""
-        self.hca.judge.remove("mkey", request["mkey_index"])
+        key: Key = self.hca.judge.remove("mkey", request["mkey_index"])
+        self.hca.rules.gone("mkey", key.value)
 
     @command("QUERY_MKEY")
     def query_mkey(self, request: View, reply: View) -> None:

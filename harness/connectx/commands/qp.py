@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from harness.connectx import umems
 from harness.connectx.command import Commands, Entry, Handler, command
 from harness.connectx.qps import TRANSITIONS, QueuePair, ring_size
 from harness.connectx.queues import ring_of
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
 
 LAYOUTS = {"2ERR_QP": "qp_2err", "2RST_QP": "qp_2rst", "SQD_RTS_QP": "sqd2rts_qp"}
 """Structures that are not named after their command. Ref: Linux 7.2 include/linux/mlx5/mlx5_ifc.h."""
+
+
+QPC_DBR_UMEM = 0xE4
+"""The umem of the doorbell record, which the kernel's header does not name. Ref: rdma-core 56
+tests/mlx5_prm_structs.py, SwQpc."""
 
 
 class QpCommands(Commands):
@@ -42,8 +48,14 @@ class QpCommands(Commands):
         layout = self.hca.layouts["qpc"]
         context = layout.view(bytearray(request.bytes("qpc")))
         size = ring_size(context)
-        offset = context["page_offset"] << (context["log_page_size"] + 12 - 6)
-        ring = ring_of(self.hca, request.bytes("pas"), context["log_page_size"], offset, size)
+        if request.get("wq_umem_valid"):
+            ring = umems.part(self.hca, *umems.named(request, "wq_umem_valid"), size)
+        else:
+            offset = context["page_offset"] << (context["log_page_size"] + 12 - 6)
+            ring = ring_of(self.hca, request.bytes("pas"), context["log_page_size"], offset, size)
+        if context.get("dbr_umem_valid"):
+            number = int.from_bytes(context.data[QPC_DBR_UMEM : QPC_DBR_UMEM + 4], "big")
+            context["dbr_addr"] = umems.record(self.hca, number, context["dbr_addr"])
         qp = QueuePair(self.hca.judge.number("qp"), context, ring)
         qp.refresh()
         self.hca.judge.add(qp)
@@ -54,6 +66,7 @@ class QpCommands(Commands):
         """Whatever it was doing ends."""
         qp: QueuePair = self.hca.judge.remove("qp", request["qpn"])
         self.hca.requester.forget(qp)
+        self.hca.rules.gone("qp", qp.number)
 
     @command("QUERY_QP")
     def query_qp(self, request: View, reply: View) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from harness.plan.plan import load
+from harness.plan.session import first_difference
 from harness.tests.vm.conftest import CHECKOUT, FULL
 
 
@@ -24,7 +25,6 @@ def test_same_case_twice_gives_the_same_answer(session):
 @pytest.mark.skipif(not FULL, reason="boots a machine of its own: ODP_FULL=1")
 def test_real_time_is_found_out(session):
     """The comparison can fail. Mutation: compare an answer with itself."""
-    record, _ = session.run(replace(_first_case(), clock="real"), twice=True)
-    assert record.verdict == "fail"
-    assert [reason.kind for reason in record.reasons] == ["exact"]
-    assert "a second run answered differently: elapsed_ns: " in record.reasons[0].text
+    one, other = (session.run(replace(_first_case(), clock="real"))[0] for _ in range(2))
+    assert (one.verdict, other.verdict) == ("pass", "pass")
+    assert first_difference(one.answer, other.answer).startswith("elapsed_ns: ")

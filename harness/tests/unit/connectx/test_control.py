@@ -22,6 +22,9 @@ class SteeredToy(Toy):
         self.rules = rules
         self.note({"armed": len(rules)})
 
+    def outcomes(self):
+        return [{"kind": rule["kind"], "hits": 0} for rule in self.rules]
+
     def findings(self):
         return [{"kind": "bad-value", "subject": "toy", "detail": "of its own"}]
 
@@ -66,7 +69,8 @@ def test_questions_and_answers(card):
     client.read(0, BROKEN, 4)
     kinds = [finding["kind"] for finding in control.ask("findings")["findings"]]
     assert kinds == ["bad-value", "model-crash"]
-    assert control.ask("rules", rules=[{"absent": "all"}])["armed"] == 1
+    assert control.ask("rules", rules=[{"kind": "storm"}])["armed"] == 1
+    assert control.ask("outcomes")["outcomes"] == [{"kind": "storm", "hits": 0}]
     counters = control.ask("counters")["counters"]
     assert counters["rules"] == 1 and counters["transport"]["reads"] == 1
     client.close()

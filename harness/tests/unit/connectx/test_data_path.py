@@ -349,6 +349,32 @@ def test_a_shared_queue_gives_in_order_and_tells_its_limit():
     assert len(events) == 1 and eqe.QpSrqEqe(bytes(events[0])).qp_srq_n == pair.srqn
 
 
+def datagram(pair, data):
+    vector = wqe.AddressVector.new(qkey=0x11, dqpn=pair.b.number, extended=1, rlid=1)
+    pair.send(wqe.SEND, data, vector=vector)
+    assert pair.done(0)[1] == 0, "the sender of a datagram does not notice"
+
+
+def test_a_datagram_too_long_leaves_the_receive_posted():
+    """Mutation: do not take the receive back."""
+    pair = Pair(service=UD)
+    pair.receive((pair.keys[1], VA, 48))
+    datagram(pair, b"nine byte")
+    assert pair.done(1) is None
+    datagram(pair, b"datagram")
+    assert pair.done(1)[2].byte_count == 48
+    assert pair.memory.read(pair.at[1] + 40, 8) == b"datagram"
+
+
+def test_a_datagram_too_long_for_a_shared_receive_is_told():
+    """It cannot be given back there. Mutation: give it back all the same."""
+    pair = Pair(service=UD, srq=True)
+    pair.shared_receive(0, pair.keys[1], VA, 48, posted=1)
+    datagram(pair, b"nine byte")
+    opcode, syndrome, entry = pair.done(1)
+    assert (opcode, syndrome, entry.wqe_counter) == (cqe.RESPONDER_ERROR, cqe.REMOTE_INVALID_REQUEST, 0)
+
+
 # -- page faults
 
 
@@ -384,12 +410,12 @@ def test_a_resume_before_the_page_is_there_faults_again(pair):
     [(wqe.RDMA_WRITE, 0, eqe.FAULT_RDMA_WRITE), (wqe.RDMA_READ, 0, eqe.FAULT_RDMA_READ)],
 )
 def test_the_far_side_of_an_rdma_operation(pair, opcode, page, kind):
-    """Mutation: report the start of the operation instead of the byte where it stopped."""
+    """Address and length are the operation's own: the driver adds what is committed. Mutation: add it here."""
     pair.entry(pair.keys[1], 1, 0)
     pair.send(opcode, (pair.keys[0], VA, 6000), remote=(pair.keys[1], VA + 10))
     fault = pair.fault()
     assert (fault.sub_type, fault.pf_type, fault.r_key) == (1, kind, pair.keys[1])
-    assert (fault.bytes_committed, fault.va, fault.op_length) == (4086, VA + 4096, 1914)
+    assert (fault.bytes_committed, fault.va, fault.op_length) == (4086, VA + 10, 6000)
     pair.entry(pair.keys[1], 1, pair.at[1] + 4096 | 3)
     pair.resume(fault)
     assert pair.done(0)[1] == 0

@@ -7,6 +7,7 @@ import struct
 
 import pytest
 
+from harness.connectx.interrupts import EventInterrupts
 from harness.connectx.log import Recorder, RecordingInterrupts, RecordingMemory, Writer, changes, entries
 from harness.connectx.replay import replay
 from harness.tests.unit.connectx.rig import DOORBELL, PAGE, Rig, Toy
@@ -158,6 +159,34 @@ def test_the_same_bytes_by_other_pieces_are_no_difference(recorded):
 
     outcome = replay(recorded, lambda memory, interrupts, note: Bytewise(memory, interrupts))
     assert outcome.differences == []
+
+
+class Carrier(Clocked):
+    """Carries 16 bytes to where a doorbell points, then looks at them there."""
+
+    def bar_write(self, bar, offset, data):
+        (address,) = struct.unpack("<Q", data)
+        self.memory.copy(address - 0x100, address, 16)
+        super().bar_write(bar, offset, data)
+
+
+def test_what_is_only_carried_is_not_written(tmp_path):
+    """It is when the card looks at it. Mutation: note the pieces of a copy, or carry again in a replay."""
+    path = tmp_path / "log.jsonl"
+    writer = Writer(path)
+    memory = RecordingMemory(writer)
+    interrupts = RecordingInterrupts(EventInterrupts(1))
+    memory.lend(Rig.BASE, memoryview(bytearray(PAGE)))
+    device = Recorder(Carrier(memory, interrupts), memory, interrupts, writer)
+    for text in (b"sixteen letters.", b"sixteen numbers."):
+        memory.overwrite(Rig.BASE + 0x100, text)
+        device.bar_write(0, DOORBELL, struct.pack("<Q", Rig.BASE + 0x200))
+    writer.close()
+    first, second = (line for line in entries(path) if line["k"] == "write")
+    assert first["saw"] == [[Rig.BASE + 0x200, b"sixteen letters.".hex()]]
+    assert second["saw"] == [[Rig.BASE + 0x208, b"numb".hex()]]
+    outcome = replay(path, lambda memory, interrupts, note: Carrier(memory, interrupts))
+    assert (outcome.accesses, outcome.differences) == (2, [])
 
 
 def test_a_log_whose_end_is_missing(recorded, tmp_path):

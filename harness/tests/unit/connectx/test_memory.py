@@ -53,6 +53,29 @@ def test_a_write_that_does_not_fit_writes_nothing(memory, ram):
     assert os.pread(ram, 4, PAGE - 4) == bytes(4)
 
 
+def test_a_copy_spans_maps_and_may_overlap(memory, ram):
+    """Mutation: stop at the end of the first map of either side; copy forward byte by byte."""
+    memory.grant(0x1000, PAGE, READ | WRITE, ram, 4 * PAGE)
+    memory.grant(0x2000, PAGE, READ | WRITE, ram, 0)
+    memory.write(0x1FFC, b"01234567")
+    memory.copy(0x1FFC, 0x1100, 8)
+    assert memory.read(0x1100, 8) == b"01234567"
+    memory.copy(0x1100, 0x1FFA, 8)
+    assert memory.read(0x1FFA, 8) == b"01234567"
+    memory.copy(0x1100, 0x1102, 8)
+    assert memory.read(0x1100, 10) == b"0101234567"
+
+
+def test_a_copy_that_is_not_granted_moves_nothing(memory, ram):
+    """Mutation: look for the source's pieces while moving."""
+    memory.grant(0x1000, PAGE, READ | WRITE, ram, 0)
+    memory.write(0x1FF8, b"01234567")
+    for source, destination in ((0x1FFC, 0x1000), (0x1000, 0x1FFC)):
+        with pytest.raises(DmaError):
+            memory.copy(source, destination, 8)
+    assert memory.read(0x1000, 8) == bytes(8) and memory.read(0x1FF8, 8) == b"01234567"
+
+
 def test_flags(memory, ram):
     """Mutation: ignore the flags, as a card on a bus without an IOMMU would."""
     memory.grant(0x1000, PAGE, READ, ram, 0)

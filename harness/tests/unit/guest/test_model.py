@@ -4,7 +4,7 @@ import pytest
 
 from harness.guest.faults import LOSSES, refusal
 from harness.guest.memory import page_count
-from harness.guest.model import PageModel, packets
+from harness.guest.model import MLX5_MEMORY, MLX5_TRANSPORT, RXE, PageModel, packets, zapped
 from harness.guest.workloads import PATTERNS, atomic_spots
 from harness.values.case import LOSSES as LOSS_NAMES
 from harness.values.case import TRANSFERS, Loss, Region, Workload
@@ -14,8 +14,13 @@ REGION = Region(PAGES * 4096)
 
 
 def counts(operation, how, rounds=1, local=REGION, remote=REGION, mtu=4096):
-    """(faults, invalidations) of local and remote, both sides losing, steps as in cases.py."""
-    models = PageModel(local), PageModel(remote)
+    """(faults, invalidations) of local and remote with soft-RoCE."""
+    return tuple((m.faults, m.invalidations) for m in played(operation, how, rounds, local, remote, mtu))
+
+
+def played(operation, how, rounds=1, local=REGION, remote=REGION, mtu=4096, rules=RXE):
+    """The models of local and remote, both sides losing, steps as in cases.py."""
+    models = PageModel(local, rules), PageModel(remote, rules)
     for model in models:
         model.write_all()
         model.register()
@@ -32,7 +37,7 @@ def counts(operation, how, rounds=1, local=REGION, remote=REGION, mtu=4096):
         for model in models:
             model.read_all()
             model.child_gone()
-    return tuple((model.faults, model.invalidations) for model in models)
+    return models
 
 
 def test_every_name_of_a_case_has_its_law():
@@ -92,21 +97,21 @@ def test_shared_memory_is_never_copied():
     ],
 )
 def test_a_packet_faults_once_for_all_its_pages(offset, length, faults):
-    """Mutation: count a fault for each page in PageModel.packet."""
+    """Mutation: count a fault for each page in PageModel.access."""
     region = Region(length, offset)
     (local, _), (remote, _) = counts("write", "dontneed", 1, region, region, 1024)
     assert (local, remote) == (faults, faults)
 
 
 def test_read_only_pages_fault_again_for_a_write_and_are_copied():
-    """Mutation: let packet() compare with READ only."""
+    """Mutation: let access() compare with READ only."""
     model = PageModel(REGION)
     model.register()
     for offset, length in packets(REGION.length, 1024):
-        model.packet(offset, length, write=False)
+        model.access(offset, length, write=False)
     assert (model.faults, model.invalidations) == (PAGES, 0)
     for offset, length in packets(REGION.length, 1024):
-        model.packet(offset, length, write=True)
+        model.access(offset, length, write=True)
     assert (model.faults, model.invalidations) == (2 * PAGES, PAGES)
 
 
@@ -115,7 +120,7 @@ def test_a_snapshot_maps_what_is_present():
     model = PageModel(REGION)
     model.write_all()
     model.register()
-    model.packet(0, 4096, write=True)
+    model.access(0, 4096, write=True)
     assert (model.faults, model.snapshots) == (0, 1)
 
 
@@ -165,3 +170,96 @@ def test_what_makes_sense_is_not_refused():
     pinned = Region(4096, odp=False)
     assert refusal(Workload("write", 1, Region(4096), pinned, Loss("dontneed", "local"))) is None
     assert refusal(Workload("write", 9, pinned, pinned, Loss("untouched", "both"))) is None
+
+
+CARD = (MLX5_TRANSPORT, MLX5_MEMORY)
+
+
+@pytest.mark.parametrize("rules", CARD)
+@pytest.mark.parametrize(
+    ("how", "local", "remote"),
+    [
+        ("none", (0, 0, 0), (0, 0, 0)),
+        ("untouched", (1, 0, 0), (1, 0, 0)),
+        ("dontneed", (1, 1, 1), (1, 1, 1)),
+        ("remap", (1, 1, 1), (1, 1, 1)),
+        # one invalidation by the fork, then a copy of each of the 4 pages, of which the driver has none mapped
+        ("fork", (1, 5, 1), (1, 5, 1)),
+        # the first page that goes begins a run that ends with the region: each page is a run of its own
+        ("pageout", (1, 4, 4), (1, 4, 4)),
+    ],
+)
+def test_a_card_faults_once_a_message_and_always_to_write(rules, how, local, remote):
+    """(faults, invalidations, those with a page mapped). Mutation: MLX5 with packets, or not writable."""
+    models = played("write", how, rules=rules, mtu=1024)
+    assert [(m.faults, m.invalidations, m.heard) for m in models] == [local, remote]
+
+
+@pytest.mark.parametrize("rules", CARD)
+def test_a_card_faults_once_an_atomic(rules):
+    """Mutation: let an atomic ask for its whole region."""
+    local, remote = played("fetch_add", "dontneed", 2, rules=rules)
+    assert (local.faults, remote.faults) == (8, 8)
+    assert (local.asked_pages, remote.asked_pages) == (8, 8)
+
+
+def test_a_fault_asks_from_the_first_absent_page_to_the_end():
+    """Mutation: ask for the absent pages only, or for the whole message; off by one at either end."""
+    model = PageModel(Region(6 * 4096, 100), MLX5_TRANSPORT)
+    model.write_all()
+    model.register()
+    for page in (2, 5):
+        model.lose(range(page, page + 1))
+    model.transfer(4096, write=False)
+    assert (model.faults, model.asked_pages) == (1, 7 - 2)
+
+
+@pytest.mark.parametrize(
+    ("pages", "offset", "faults", "asked"),
+    [(512, 0, 1, 512), (513, 0, 2, 513), (1030, 0, 3, 1030), (1024, 8, 2, 1025), (511, 8, 1, 512)],
+)
+def test_the_memory_scheme_names_at_most_512_pages(pages, offset, faults, asked):
+    """A region that begins inside of a page ends inside of one, and its first fault ends there, too.
+
+    Mutation: let _asked forget the offset (1024 pages from byte 8 on: three faults).
+    """
+    model = PageModel(Region(pages * 4096, offset), MLX5_MEMORY)
+    model.register()
+    model.transfer(4096, write=True)
+    assert (model.faults, model.asked_pages) == (faults, asked)
+
+
+@pytest.mark.parametrize(
+    ("mapped", "pages", "calls", "counted"),
+    [
+        (range(8), range(8), 1, 8),
+        ((), range(8), 0, 0),
+        # page 3 is inside of the run, page 8 ends it and is counted; the second run ends with the range
+        ((0, 1, 2, 4, 9, 10), range(12), 2, 9 + 3),
+        # an absent page whose number is no multiple of 8 ends nothing
+        ((1, 2), range(8), 1, 7),
+        ((7, 9), range(6, 10), 2, 2 + 1),
+        ((5,), (5,), 1, 1),
+    ],
+)
+def test_runs_of_pages_are_zapped_as_the_driver_does(mapped, pages, calls, counted):
+    """Mutation: end a run at any absent page; do not count the page that ends it."""
+    device = [int(page in mapped) for page in range(16)]
+    assert zapped(device, pages) == (calls, counted)
+
+
+@pytest.mark.parametrize("rules", [RXE, *CARD])
+def test_holes_are_lost_one_by_one_and_a_half_at_once(rules):
+    """27 pages: 8, 16 and 24 alone, then 13 to 26 by one call, in which 16 and 24 are absent already.
+
+    Mutation: off by one in Memory's or the model's list of holes.
+    """
+    region = Region(27 * 4096)
+    (local, remote) = played("write", "holes", 1, region, region, rules=rules)
+    for model in (local, remote):
+        assert model.invalidations == 3 + 1
+        assert model.faults == (1 + 14 if rules is RXE else 1)
+    if rules is not RXE:
+        assert remote.asked_pages == 27 - 8
+        # three alone; 13-15 ended by 16, 17-23 ended by 24, 25-26
+        assert (remote.zaps, remote.zapped_pages) == (3 + 3, 3 + 4 + 8 + 2)

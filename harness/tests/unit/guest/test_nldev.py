@@ -41,6 +41,17 @@ def test_a_summary_of_resources_is_nested_twice():
     assert counts == {"qp": 3, "mr": 1 << 33}
 
 
+def test_a_regions_number_stands_beside_its_key():
+    """Mutation: number RES_LKEY 42 (the rkey), or leave RES_MR out of RdmaMessage."""
+    entries = b"".join(
+        attribute(41, attribute(43, struct.pack("=I", key)) + attribute(62, struct.pack("=I", number)))
+        for key, number in ((0x500, 3), (0x655, 9))
+    )
+    found = nldev.decode(message(5 << 10 | 13, attribute(1, b"\0\0\0\0") + attribute(40, entries)))
+    regions = found.get_attr("RES_MR").get_attrs("RES_MR_ENTRY")
+    assert [(r.get_attr("RES_LKEY"), r.get_attr("RES_MRN")) for r in regions] == [(0x500, 3), (0x655, 9)]
+
+
 def test_a_datagram_is_split_at_four_bytes():
     """Mutation: do not round the length up."""
     odd = message(1, b"abc")

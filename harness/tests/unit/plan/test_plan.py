@@ -2,6 +2,8 @@ import pytest
 
 from harness.errors import UsageError
 from harness.plan.plan import load
+from harness.values import codec
+from harness.values.case import Case
 
 GOOD = """\
 title = "t"
@@ -87,3 +89,78 @@ def test_known_needs_all_three_keys(tmp_path):
     with pytest.raises(UsageError, match="known.text: missing"):
         _load(tmp_path, GOOD + entry)
     assert _load(tmp_path, GOOD + entry + 'text = "why"\n').known[0].kinds == ("law",)
+
+
+RULES = (
+    GOOD.replace("[matrix]", '[matrix]\ndevice = ["connectx-5"]')
+    + """
+[[rules]]
+kind = "delay-event"
+nth = 2
+delay_ms = 100
+
+[[rules]]
+kind = "fail-command"
+opcode = "CREATE_QP"
+status = 5
+
+[expect]
+workload = "fails"
+problem = "missing"
+found = ["bad-resume"]
+
+[expect.card]
+"faults.raised" = 3
+"faults.requester 1" = 3
+"""
+)
+
+
+def test_rules_travel_with_the_case(tmp_path):
+    """Mutation: leave them in the plan."""
+    planned = next(iter(_load(tmp_path, RULES).cases()))
+    first, second = planned.case.rules
+    assert (first.kind, first.nth, first.delay_ms) == ("delay-event", 2, 100)
+    assert (second.opcode, second.status, second.since) == ("CREATE_QP", 5, "connected")
+    assert codec.loads(Case, codec.dumps(planned.case)) == planned.case
+    expect = planned.plan.expect
+    assert (expect.workload, expect.found) == ("fails", ("bad-resume",))
+    assert expect.card == {"faults.raised": 3, "faults.requester 1": 3}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message", "hint"),
+    [
+        (
+            'kind = "fail-command"',
+            'kind = "fail-comand"',
+            r"x.toml:27: rules.kind: 'fail-comand' is none",
+            "'fail-command'?",
+        ),
+        ("status = 5", "stauts = 5", r"x.toml:29: rules.stauts: unknown key", "'status'?"),
+        ("status = 5", "events = 5", r"x.toml:29: rules.events: no key of fail-command", ""),
+        ("status = 5", "status = 999", r"x.toml:29: rules.status: 999 is not in 1..255", ""),
+        ("delay_ms = 100", 'delay_ms = "long"', r"x.toml:24: rules.delay_ms: expected int", ""),
+        ('opcode = "CREATE_QP"', "", r"x.toml:26: rules.opcode: missing", ""),
+        ('kind = "delay-event"', "", r"x.toml:21: rules.kind: missing", ""),
+        ('["connectx-5"]', '["connectx-5", "soft-roce"]', r"x.toml:21: rules: only an emulated card", ""),
+        (
+            '"faults.raised" = 3',
+            '"faults.raised" = "3"',
+            r"x.toml:37: expect.card.faults.raised: a count",
+            "",
+        ),
+        (
+            'workload = "fails"',
+            'workload = "fail"',
+            r"x.toml:32: expect.workload: 'fail' is none of",
+            "'fails'?",
+        ),
+    ],
+)
+def test_errors_in_rules_name_the_right_one(tmp_path, old, new, message, hint):
+    """Mutation: point at the first [[rules]] table always."""
+    assert old in RULES
+    with pytest.raises(UsageError, match=message) as caught:
+        _load(tmp_path, RULES.replace(old, new))
+    assert hint in caught.value.hint

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 from harness.plan.plan import Expect, Known, Plan, Planned
@@ -6,6 +7,7 @@ from harness.plan.verdict import Seen, judge
 from harness.values.answer import Answer, DataCheck, FaultRecord, Law, Leak, Trace
 from harness.values.case import Case, Region, Workload
 from harness.values.record import Finding, Reason, Witness
+from harness.values.rule import Outcome
 from harness.values.symptom import Symptom
 
 GOOD = Answer("x", "done", laws=(Law("faults", 2, 2, "bcc", "one a page"),), data=DataCheck(100, 0))
@@ -40,14 +42,72 @@ def test_each_kind_of_wrong_fails_for_its_own_reason():
 
 
 def test_card_accounts_must_balance():
-    """Mutation: ignore faults that stay open."""
+    """Mutation: ignore faults that stay open; or what does not add up."""
     for counters, verdict in (
-        ({"faults.raised": 3, "faults.open": 0, "faults.unknown_resumes": 0}, "pass"),
-        ({"faults.raised": 3, "faults.open": 1}, "fail"),
-        ({"faults.raised": 3, "faults.unknown_resumes": 2}, "fail"),
+        ({"faults.raised": 3, "faults.resumed": 3, "faults.open": 0, "faults.unknown_resumes": 0}, "pass"),
+        ({"faults.raised": 3, "faults.resumed": 1, "faults.failed": 1, "faults.dropped": 1}, "pass"),
+        ({"faults.raised": 3, "faults.resumed": 2, "faults.open": 1}, "fail"),
+        ({"faults.raised": 3, "faults.resumed": 3, "faults.unknown_resumes": 2}, "fail"),
+        ({"faults.raised": 3, "faults.resumed": 2}, "fail"),
     ):
         seen = Seen("7.2.1", GOOD, witness=Witness(counters=counters))
         assert judge(_planned(), seen)[0] == verdict
+
+
+def test_card_and_trace_are_compared_only_where_that_is_expected():
+    """Mutation: leave conservation out of judge(), or `expect.conservation`."""
+    counters = {"faults.raised": 1, "faults.resumed": 1}
+    seen = Seen("7.2.1", _with(trace=Trace({"works": 2})), witness=Witness(counters=counters))
+    verdict, reasons = judge(_planned(), seen)
+    assert verdict == "fail" and "works started: 2, the card told of 1" in reasons[0].text
+    assert judge(_planned(Expect(conservation=False)), seen)[0] == "pass"
+
+
+def test_a_known_defect_is_its_devices():
+    """Mutation: ignore `device` of a known entry."""
+    other = Known("7.2", ("law",), "defect of another driver", ("connectx-5",))
+    assert _kinds(GOOD, known=(other,))[0] == "pass"
+    broken = _with(laws=(Law("faults", 2, 3, "bcc", ""),))
+    assert _kinds(broken, known=(other,))[0] == "fail"
+    assert _kinds(broken, known=(Known("7.2", ("law",), "ours", ("soft-roce", "connectx-5")),))[0] == "known"
+
+
+def _judge(expect, answer=GOOD, witness=None, symptoms=(), console=()):
+    seen = Seen("7.2.1", answer, symptoms, witness or Witness(), console=console)
+    verdict, reasons = judge(_planned(expect), seen)
+    return [reason.kind for reason in reasons]
+
+
+def test_a_workload_that_is_to_fail_must_fail_as_said():
+    """Mutation: take any failure; let one that passes pass."""
+    failed = _with(status="failed", problem="round 2: 1 completions missing")
+    assert _judge(Expect(workload="fails", problem="completions missing"), failed) == []
+    assert _judge(Expect(workload="fails", problem="REM_ACCESS"), failed) == ["workload"]
+    assert _judge(Expect(workload="fails")) == ["workload"]
+    assert _judge(Expect(workload="any"), failed) == _judge(Expect(workload="any")) == []
+
+
+def test_a_rule_that_never_acted_is_a_failure_unless_it_may():
+    """Mutation: look at the first rule only; forget `optional`."""
+    hit, missed = Outcome("storm", 3, 1, "3 more"), Outcome("delay-event", 3, 0, "nothing")
+    assert _judge(Expect(), witness=Witness(rules=(hit,))) == []
+    assert _judge(Expect(), witness=Witness(rules=(hit, missed))) == ["rule"]
+    assert _judge(Expect(), witness=Witness(rules=(hit, replace(missed, optional=True)))) == []
+
+
+def test_what_is_to_be_found_counted_or_logged_must_be():
+    """Mutation: excuse without asking for it; ask without excusing."""
+    findings = (Finding("bad-resume", "fault 0x3", "not open"),)
+    assert _judge(Expect(found=("bad-resume",)), witness=Witness(findings)) == []
+    assert _judge(Expect(found=("bad-resume",))) == ["finding"]
+    assert _judge(Expect(found=("bad-value",)), witness=Witness(findings)) == ["finding", "finding"]
+    assert _judge(Expect(card={"faults.invented": 2}), witness=Witness(counters={"faults.invented": 2})) == []
+    assert _judge(Expect(card={"faults.invented": 2})) == ["law"]
+    warned = (Symptom("warn", "WARNING: at umr.c"),)
+    assert _judge(Expect(log=("umr.c",)), symptoms=warned, console=("[1] WARNING: at umr.c",)) == []
+    assert (
+        _judge(Expect(log=("other",)), symptoms=warned, console=("[1] WARNING: at umr.c",)) == ["console"] * 2
+    )
 
 
 def test_latency_bounds_use_exact_percentiles():

@@ -1,0 +1,154 @@
+"""What a work request and a page fault cost on the emulated card, beside soft-RoCE, and who spends it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from harness.device.catalogue import find
+from harness.device.emulated import Card
+from harness.errors import SetupError
+from harness.plan.session import CASE, Session
+from harness.values.answer import Answer
+from harness.values.case import Case, Loss, Order, Region, Workload
+
+SIZES = (64, 64 << 10)
+DEADLINE_S = 300.0
+MTU = 4096
+PAGE = 4096
+VCPU = "CPU "
+"""How QEMU's threads that run the guest are called. Ref: QEMU 11.1 accel/tcg/tcg-accel-ops-mttcg.c"""
+
+PARTS = ("model", "qemu", "guest")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """RDMA writes of `size_bytes`, each alone, to a page that is there (`wqe`) and to one that was taken (`fault`).
+
+    `..._per_s` is by the guest's clock, of the median round. The rest is CPU time in us of a round: the card's
+    process (`model`), QEMU's threads without vCPUs (`qemu`), its vCPUs (`guest`, with the workload's own
+    filling and comparing of memory), as the difference of a long and a short run over that of their rounds.
+    `model_us_per_fault` is what a faulting write costs the card beyond one that does not, over `faults` (events
+    of the card; on soft-RoCE one a page).
+    """
+
+    size_bytes: int
+    wqe_per_s: float
+    faults_per_s: float
+    faults: float
+    model_us_per_wqe: float
+    model_us_per_fault: float
+    wqe_us: dict[str, float]
+    fault_us: dict[str, float]
+    shares: dict[str, float]
+
+
+@dataclass(frozen=True)
+class FaultTimes:
+    """The figures of both devices, by device and size."""
+
+    kernel: str
+    device: str
+    rounds: int
+    costs: dict[str, tuple[Cost, ...]]
+
+    def plain(self) -> dict[str, object]:
+        """For --json: those of the card at the smallest size at the top."""
+        first = self.costs[self.device][0]
+        names = ("faults_per_s", "wqe_per_s", "model_us_per_wqe", "model_us_per_fault")
+        return {**{name: getattr(first, name) for name in names}, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One machine: its answer, CPU nanoseconds by part, page faults that the card raised."""
+
+    answer: Answer
+    spent_ns: dict[str, int]
+    raised: int
+
+
+def measure(session: Session, series: str, model: str, rounds: int = 400) -> FaultTimes:
+    """All of it: eight machines a device. `rounds` of a long run; a short one has an eighth."""
+    if not find(model).plugged:
+        raise SetupError(f"{model} is no emulated card")
+    costs = {
+        name: tuple(_cost(session, series, name, size, rounds) for size in SIZES)
+        for name in (model, "soft-roce")
+    }
+    return FaultTimes(session.kernel(series).release, model, rounds, costs)
+
+
+def _cost(session: Session, series: str, device: str, size: int, rounds: int) -> Cost:
+    most, least = rounds, max(rounds // 8, 1)
+    spent: dict[str, dict[str, float]] = {}
+    rate: dict[str, float] = {}
+    faults = 0.0
+    for how in ("none", "dontneed"):
+        session.say(f"{device}: writes of {size} bytes, pages lost: {how}")
+        short, long = (_run(session, series, device, size, how, count) for count in (least, most))
+        spent[how] = {
+            part: round((long.spent_ns[part] - short.spent_ns[part]) / 1000 / (most - least), 1)
+            for part in PARTS
+        }
+        rate[how] = 1e9 / statistics.median(long.answer.operations_ns)
+        faults = (long.raised - short.raised) / (most - least)
+    if not find(device).plugged:
+        faults = -(-size // PAGE)
+    total = sum(spent["dontneed"].values())
+    return Cost(
+        size,
+        round(rate["none"]),
+        round(rate["dontneed"] * faults),
+        round(faults, 2),
+        spent["none"]["model"],
+        round((spent["dontneed"]["model"] - spent["none"]["model"]) / faults, 1),
+        spent["none"],
+        spent["dontneed"],
+        {part: round(spent["dontneed"][part] / total, 3) for part in PARTS},
+    )
+
+
+def _run(session: Session, series: str, name: str, size: int, how: str, rounds: int) -> _Run:
+    device = find(name)
+    kernel, snapshot = session.prepared(series, name, "real")
+    region = Region(size)
+    work = Workload("write", rounds, region, region, Loss(how, "remote"), MTU)
+    order = Order(CASE, "case", name, Case("bench-faults", name, work, trace=False))
+    with (
+        session.ledger.scratch_folder("bench") as folder,
+        device.around(session.host, kernel, folder) as presence,
+        session.studio.restore(snapshot, order, folder, plugged=device.plugged) as machine,
+    ):
+        presence.plug(machine)
+        reply = machine.wait(DEADLINE_S, presence.check)
+        spent = _qemu_ns(machine.process.pid)
+        spent["model"] = _threads_ns(presence.process.pid, _any) if isinstance(presence, Card) else 0
+        raised = presence.report().counters.get("faults.raised", 0)
+    answer = reply.answer
+    if answer is None or answer.status != "done":
+        raise SetupError("the work failed", [answer.problem if answer else reply.problem])
+    return _Run(answer, spent, raised)
+
+
+def _qemu_ns(pid: int) -> dict[str, int]:
+    return {
+        "guest": _threads_ns(pid, lambda name: name.startswith(VCPU)),
+        "qemu": _threads_ns(pid, lambda name: not name.startswith(VCPU)),
+    }
+
+
+def _any(name: str) -> bool:
+    return True
+
+
+def _threads_ns(pid: int, wanted: Callable[[str], bool]) -> int:
+    """CPU time of a process's threads. Ref: Linux Documentation/scheduler/sched-stats.rst, /proc/PID/schedstat"""
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        if wanted((task / "comm").read_text()):
+            total += int((task / "schedstat").read_text().split()[0])
+    return total

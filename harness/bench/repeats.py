@@ -1,0 +1,80 @@
+"""How far counted time repeats on a device whose interrupts come from outside: stage by stage, over many restores."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+
+from harness.errors import SetupError
+from harness.plan.plan import Planned
+from harness.plan.session import Session
+from harness.values.answer import Answer
+from harness.values.histogram import percentile
+
+SHARES = {"p10": 0.1, "p50": 0.5}
+
+
+@dataclass(frozen=True)
+class Band:
+    """One figure of one stage, ns of guest time (instructions), over all restores.
+
+    `spread_percent` is the difference of the extremes over the median; `equal` how many restores gave the
+    commonest value.
+    """
+
+    stage: str
+    figure: str
+    median_ns: int
+    least_ns: int
+    most_ns: int
+    spread_percent: float
+    equal: int
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """The bands of a case that was restored `restores` times, each time with a new card."""
+
+    case: str
+    kernel: str
+    restores: int
+    bands: tuple[Band, ...]
+
+    def plain(self) -> dict[str, object]:
+        """For --json: also each figure's spread by name."""
+        spreads = {f"{band.stage}_{band.figure}_spread_percent": band.spread_percent for band in self.bands}
+        return {**spreads, **asdict(self)}
+
+
+def measure(session: Session, planned: Planned, restores: int = 20) -> Repeats:
+    """Run one case so often, in exact time."""
+    answers, release = [], ""
+    for number in range(restores):
+        session.say(f"{planned.case.id}: restore {number + 1} of {restores}")
+        record, _ = session.run(replace(planned, clock="exact"))
+        if record.answer is None or record.answer.status != "done":
+            raise SetupError(f"{planned.case.id} did not run", [reason.text for reason in record.reasons])
+        answers.append(record.answer)
+        release = record.environment["kernel"]
+    return Repeats(planned.case.id, release, restores, tuple(bands(answers)))
+
+
+def bands(answers: Sequence[Answer]) -> Iterator[Band]:
+    """The tenth percentile and the median of every stage that each answer has samples of."""
+    samples = [dict(_samples(answer)) for answer in answers]
+    for stage in samples[0]:
+        if not all(one.get(stage) for one in samples):
+            continue
+        for figure, share in SHARES.items():
+            values = [percentile(one[stage], share) for one in samples]
+            middle = int(statistics.median(values))
+            spread = 100 * (max(values) - min(values)) / middle if middle else 0.0
+            equal = max(map(values.count, values))
+            yield Band(stage, figure, middle, min(values), max(values), round(spread, 4), equal)
+
+
+def _samples(answer: Answer) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Times by stage: the operations as posted and polled, the faults as traced."""
+    yield "operation", answer.operations_ns
+    yield "fault", tuple(fault.duration_ns for fault in answer.trace.faults)

@@ -1,0 +1,215 @@
+"""A long mixture: random transfers over several connections while another thread takes pages away at random.
+
+The memory is shared, so that a page that is taken away keeps its bytes: whatever happens when, what each region
+must hold is known, and is compared after every round.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any, Callable, Dict, List, NamedTuple
+
+from harness.guest import libc
+from harness.guest import registration as registrations
+from harness.guest.libc import PAGE_BYTES
+from harness.guest.memory import Memory
+from harness.guest.problems import WorkFailed
+from harness.values.case import Case
+
+LANES = 4
+LONGEST_BYTES = 64 << 10
+TIMES_MOST = 1000
+# Of a hundred rounds, how many register one region anew; and how long the thief sleeps at most.
+REGISTERS_PERCENT = 2
+NAP_S = 0.004
+
+
+class Lane:
+    """One connection with a region at each end, in a protection domain of its own."""
+
+    def __init__(self, case: Case, context: Any, number: int, stack: ExitStack) -> None:
+        from harness.guest.connection import Connection
+
+        self.number = number
+        self.connection = Connection(case.device, case.workload.mtu_bytes, case.timeout_s, context)
+        stack.callback(self.connection.close)
+        self.memories: List[Memory] = []
+        self.registrations: List[registrations.Registration] = []
+        for end, region in enumerate((case.workload.local, case.workload.remote)):
+            memory = Memory(replace(region, mapping="shared"), 2 * number + end + 1)
+            stack.callback(memory.close)
+            memory.fill(0)
+            self.memories.append(memory)
+            self.registrations.append(self._register(memory))
+        stack.callback(self._deregister_all)
+
+    def _register(self, memory: Memory) -> registrations.Registration:
+        access = registrations.ACCESS_ALL | registrations.ACCESS_ON_DEMAND
+        connection, length = self.connection, memory.region.length
+        start = memory.start
+        return registrations.register(
+            connection.context.cmd_fd, connection.pd.handle, start, length, start, access
+        )
+
+    def register_anew(self, end: int) -> None:
+        """Give one region back and register it again."""
+        registrations.deregister(self.connection.context.cmd_fd, self.registrations[end])
+        self.registrations[end] = self._register(self.memories[end])
+
+    def _deregister_all(self) -> None:
+        for registration in self.registrations:
+            registrations.deregister(self.connection.context.cmd_fd, registration)
+
+    def check(self, turn: int) -> None:
+        """Raise WorkFailed if a byte of either region or of its neighbours is not what it must be."""
+        for name, memory in zip(("local", "remote"), self.memories):
+            wrong, first = memory.difference()
+            if wrong:
+                raise WorkFailed(
+                    f"data: round {turn}, lane {self.number}, {name}: {wrong} bytes are wrong: {first}"
+                )
+
+
+class Piece(NamedTuple):
+    """A random part of both regions: where it begins in each, and its length."""
+
+    here: int
+    there: int
+    length: int
+
+
+def send(lane: Lane, piece: Piece) -> Callable[[], int]:
+    """A receive over the remote part, a send of the local one."""
+    from pyverbs.wr import RecvWR
+
+    receive = RecvWR(num_sge=1, sg=[_element(lane, 1, piece.there, piece.length)])
+    work = _work(lane, piece, "SEND")
+
+    def post() -> int:
+        lane.connection.responder.post_recv(receive)
+        lane.connection.requester.post_send(work)
+        return 2
+
+    _move(lane, 0, piece.here, 1, piece.there, piece.length)
+    return post
+
+
+def write(lane: Lane, piece: Piece) -> Callable[[], int]:
+    """An RDMA write of the local part over the remote one."""
+    _move(lane, 0, piece.here, 1, piece.there, piece.length)
+    return _one_sided(lane, piece, "RDMA_WRITE")
+
+
+def read(lane: Lane, piece: Piece) -> Callable[[], int]:
+    """An RDMA read of the remote part over the local one."""
+    _move(lane, 1, piece.there, 0, piece.here, piece.length)
+    return _one_sided(lane, piece, "RDMA_READ")
+
+
+PATTERNS = (send, write, read)
+
+
+def _one_sided(lane: Lane, piece: Piece, opcode: str) -> Callable[[], int]:
+    work = _work(lane, piece, opcode)
+    far = lane.registrations[1]
+    work.set_wr_rdma(far.rkey, far.address + piece.there)
+
+    def post() -> int:
+        lane.connection.requester.post_send(work)
+        return 1
+
+    return post
+
+
+def _work(lane: Lane, piece: Piece, opcode: str) -> Any:
+    import pyverbs.enums as e
+    from pyverbs.wr import SendWR
+
+    element = _element(lane, 0, piece.here, piece.length)
+    opcode_number = getattr(e, f"IBV_WR_{opcode}")
+    return SendWR(opcode=opcode_number, num_sge=1, sg=[element], send_flags=e.IBV_SEND_SIGNALED)
+
+
+def _element(lane: Lane, end: int, at: int, length: int) -> Any:
+    from pyverbs.wr import SGE
+
+    registration = lane.registrations[end]
+    return SGE(registration.address + at, length, registration.lkey)
+
+
+def _move(lane: Lane, source: int, at: int, sink: int, to: int, length: int) -> None:
+    """What the transfer does, to the expected bytes."""
+    origin, target = lane.memories[source], lane.memories[sink]
+    data = origin.expected[origin.first + at : origin.first + at + length]
+    target.expected[target.first + to : target.first + to + length] = data
+
+
+class Thief:
+    """A thread that takes random pages of all regions away until it is stopped."""
+
+    def __init__(self, lanes: List[Lane], seed: int) -> None:
+        self._memories = [memory for lane in lanes for memory in lane.memories]
+        self._draw = random.Random(seed)
+        self._stop = threading.Event()
+        self.taken = 0
+        self._thread = threading.Thread(target=self._run, name="thief")
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._draw.random() * NAP_S):
+            memory = self._draw.choice(self._memories)
+            first = self._draw.randrange(memory.pages)
+            count = self._draw.randint(1, memory.pages - first)
+            libc.madvise(memory.pages_start + first * PAGE_BYTES, count * PAGE_BYTES, libc.MADV_DONTNEED)
+            self.taken += 1
+
+    def close(self) -> None:
+        """Stop it."""
+        self._stop.set()
+        self._thread.join()
+
+
+def soak(case: Case) -> List[int]:
+    """Run `rounds` rounds, or as many as fit into `seconds`; the times of at most TIMES_MOST of them."""
+    from pyverbs.device import Context
+
+    times: Dict[int, int] = {}
+    stride, turn = 1, 0
+    draw = random.Random(case.seed)
+    with ExitStack() as stack:
+        context = stack.enter_context(Context(name=case.device))
+        lanes = [Lane(case, context, number, stack) for number in range(LANES)]
+        stack.callback(Thief(lanes, case.seed).close)
+        until = time.monotonic() + case.workload.seconds
+        while turn < case.workload.rounds or time.monotonic() < until:
+            turn += 1
+            began = time.monotonic_ns()
+            _round(lanes, turn, draw)
+            if turn % stride == 0:
+                times[turn] = time.monotonic_ns() - began
+            if len(times) > TIMES_MOST:
+                stride *= 2
+                times = {number: spent for number, spent in times.items() if number % stride == 0}
+    return list(times.values())
+
+
+def _round(lanes: List[Lane], turn: int, draw: random.Random) -> None:
+    """One transfer on each lane, all at the same time."""
+    if draw.randrange(100) < REGISTERS_PERCENT:
+        draw.choice(lanes).register_anew(draw.randrange(2))
+    posts = []
+    for lane in lanes:
+        room = lane.memories[0].region.length
+        length = min(1 << draw.randrange(17), LONGEST_BYTES, room)
+        length = draw.randint((length + 1) // 2, length)
+        piece = Piece(draw.randint(0, room - length), draw.randint(0, room - length), length)
+        posts.append(draw.choice(PATTERNS)(lane, piece))
+    waiting = [(lane, post()) for lane, post in zip(lanes, posts)]
+    for lane, completions in waiting:
+        lane.connection.wait(completions)
+    for lane in lanes:
+        lane.check(turn)

@@ -1,0 +1,198 @@
+"""Patches: read in any form that developers send them, applied to a copy of the source, or refused with the place.
+
+A plain diff, a message or an mbox of a series (as b4 writes it), a folder of those, or a quilt folder with its
+`series` file. GNU patch applies them; what it says about offsets and fuzz is kept.
+"""
+
+from __future__ import annotations
+
+import difflib
+import email
+import email.policy
+import mailbox
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from unidiff.errors import UnidiffParseError
+from unidiff.patch import PatchSet
+
+from harness.errors import UsageError
+from harness.host import LocalHost
+
+_DIFF = re.compile(r"^(diff --git |--- \S)", re.M)
+_NUMBERED = re.compile(r"\[.*?\b(\d+)/\d+\]")
+NEAREST_LEAST = 0.5
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One change: what it is called (subject or file name) and its diff. `files` are paths in the source tree."""
+
+    name: str
+    diff: str
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What became of a series: `notes` (offsets, fuzz), changed files, and those that the tree does not hold."""
+
+    notes: tuple[str, ...]
+    changed: tuple[str, ...]
+    outside: tuple[str, ...]
+
+
+def read(path: Path) -> tuple[Patch, ...]:
+    """The patches of a file or folder, in their order; UsageError when there is none in it."""
+    if path.is_dir():
+        series = path / "series"
+        if series.is_file():
+            lines = (line.split("#")[0].split() for line in series.read_text().splitlines())
+            files = [path / words[0] for words in lines if words]
+        else:
+            files = sorted(
+                file for file in path.iterdir() if file.suffix in (".patch", ".diff", ".mbox", ".eml")
+            )
+        found = tuple(patch for file in files for patch in read(file))
+    elif path.is_file():
+        found = tuple(_read_file(path))
+    else:
+        raise UsageError(f"{path} does not exist", hint="a diff, an mbox or a folder of patches")
+    if not found:
+        raise UsageError(
+            f"{path} holds no patch", hint="a unified diff, as `git format-patch` or `b4 am` write it"
+        )
+    return found
+
+
+def _read_file(path: Path) -> Iterable[Patch]:
+    try:
+        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from error
+    if text.startswith("From ") and "\nSubject:" in text:
+        messages = [
+            email.message_from_bytes(bytes(m), policy=email.policy.default) for m in mailbox.mbox(path)
+        ]
+        parts = [(str(m["Subject"] or path.name), _body(m)) for m in messages]
+        parts.sort(key=lambda part: _position(part[0]))
+    elif re.match(r"[\w-]+: ", text) and "\n\n" in text:
+        message = email.message_from_string(text, policy=email.policy.default)
+        parts = [(str(message["Subject"] or path.name), _body(message))]
+    else:
+        parts = [(path.name, text)]
+    for name, body in parts:
+        start = _DIFF.search(body)
+        if start:
+            yield _patch(" ".join(name.split()), body[start.start() :], path)
+
+
+def _body(message: email.message.EmailMessage) -> str:
+    part = message.get_body(("plain",)) or message
+    content = part.get_content()
+    return content if isinstance(content, str) else content.decode("utf-8", "surrogateescape")
+
+
+def _position(subject: str) -> int:
+    found = _NUMBERED.search(subject)
+    return int(found.group(1)) if found else 0
+
+
+def _patch(name: str, diff: str, path: Path) -> Patch:
+    try:
+        files = tuple(dict.fromkeys(file.path for file in PatchSet(diff)))
+    except UnidiffParseError as error:
+        raise UsageError(f"{path}: not a unified diff: {error}", [name]) from error
+    for file in files:
+        if file.startswith("/") or ".." in Path(file).parts:
+            raise UsageError(f"{path}: a patch may not leave the source tree", [file])
+    return Patch(name, diff, files)
+
+
+def apply(patches: Sequence[Patch], tree: Path, host: LocalHost) -> Applied:
+    """Apply a series to `tree` (a copy of the source that may be written).
+
+    Files outside the parts that the tree holds are left out and named. UsageError with the first hunk that does
+    not apply and the nearest place for it.
+    """
+    notes: list[str] = []
+    changed: dict[str, None] = {}
+    outside: dict[str, None] = {}
+    for number, patch in enumerate(patches, 1):
+        inside = PatchSet("")
+        for file in PatchSet(patch.diff):
+            holds = (tree / file.path).exists() or (file.is_added_file and (tree / file.path).parent.is_dir())
+            if holds:
+                inside.append(file)
+            (changed if holds else outside)[file.path] = None
+        if inside:
+            notes += _run_patch(patch, str(inside), tree, host, number)
+    return Applied(tuple(notes), tuple(changed), tuple(outside))
+
+
+def _run_patch(patch: Patch, diff: str, tree: Path, host: LocalHost, number: int) -> list[str]:
+    with host.ledger.scratch_folder("patch") as folder:
+        given, rejects = folder / "diff", folder / "rejects"
+        given.write_text(diff, encoding="utf-8", errors="surrogateescape")
+        command = [
+            "patch",
+            "-p1",
+            "--forward",
+            "--batch",
+            "--no-backup-if-mismatch",
+            f"--reject-file={rejects}",
+        ]
+        done = host.run([*command, f"--directory={tree}", f"--input={given}"], check=False)
+        lines = done.output.splitlines()
+        if done.status:
+            raise _refused(patch, number, lines, rejects, tree)
+    noted = [line for line in lines if "offset" in line or "fuzz" in line]
+    return [f"{patch.name}: {line}" for line in noted]
+
+
+def _refused(patch: Patch, number: int, lines: Sequence[str], rejects: Path, tree: Path) -> UsageError:
+    """The error of a patch that does not apply: its first rejected hunk and where it would fit best."""
+    evidence = [line for line in lines if "FAILED" in line or "previously applied" in line or "can't" in line]
+    if rejects.is_file():
+        rejected = rejects.read_text(encoding="utf-8", errors="replace")
+        hunk = rejected.split("\n@@", 2)
+        if len(hunk) > 1:
+            evidence += [
+                "first rejected hunk:",
+                *("  " + line for line in ("@@" + hunk[1]).splitlines()[:20]),
+            ]
+        file = re.search(r"^--- (\S+)", rejected, re.M)
+        if file and len(hunk) > 1:
+            evidence += nearest(tree / re.sub(r"^[ab]/", "", file.group(1)), hunk[1].splitlines()[1:])
+    return UsageError(
+        f"patch {number} does not apply: {patch.name}",
+        evidence,
+        "rebase it on this kernel, or --kernel the one that it was made for",
+    )
+
+
+def nearest(file: Path, hunk: Sequence[str]) -> list[str]:
+    """Where in `file` the old lines of a hunk (with their marks) fit best: a headline and those lines."""
+    old = [line[1:] for line in hunk if line[:1] in (" ", "-")]
+    if not old or not file.is_file():
+        return []
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    matcher = difflib.SequenceMatcher(autojunk=False)
+    stripped = [line.strip() for line in old]
+    matcher.set_seq2(stripped)
+    known = set(stripped)
+    best, where = 0.0, 0
+    for start in range(max(len(lines) - len(old), 0) + 1):
+        window = [line.strip() for line in lines[start : start + len(old)]]
+        if sum(line in known for line in window) <= best * len(old) / 2:
+            continue
+        matcher.set_seq1(window)
+        ratio = matcher.ratio()
+        if ratio > best:
+            best, where = ratio, start
+    if best < NEAREST_LEAST:
+        return [f"nothing like it is in {file.name}"]
+    shown = lines[where : where + len(old)]
+    return [f"nearest, {best:.0%} alike, {file.name}:{where + 1}:", *("  " + line for line in shown[:20])]

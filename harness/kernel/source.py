@@ -1,0 +1,58 @@
+"""Kernel source of the distribution: the parts that hold what we test, of exactly the version of a kernel.
+
+Ref: package linux-source-SERIES, one archive `usr/src/linux-source-SERIES.tar.xz` with the distribution's own
+patches applied.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from harness.debian import Archive
+from harness.errors import SetupError, Unsupported
+from harness.kernel.packages import Kernel
+from harness.store import digest
+
+RECIPE = 1
+
+PARTS = (
+    "drivers/infiniband/core",
+    "drivers/infiniband/hw/mlx5",
+    "drivers/infiniband/sw/rxe",
+    "drivers/net/ethernet/mellanox/mlx5",
+    "drivers/net/ethernet/mellanox/mlxfw",
+    "include/linux/mlx5",
+    "include/rdma",
+    "include/uapi/rdma",
+    "include/trace/events",
+)
+"""Folders that are kept. mlx5_core includes files of its neighbour mlxfw."""
+
+
+def source(kernel: Kernel, archive: Archive) -> Path:
+    """A folder with PARTS of the kernel's source, from the cache or fetched; nobody may write there.
+
+    Unsupported when the archive has the source of another version only.
+    """
+    series = re.match(r"\d+\.\d+", kernel.release)
+    assert series is not None
+    name = f"linux-source-{series.group()}"
+    package = archive.show(name)
+    if package is None or package.version != kernel.version:
+        has = f"{name} {package.version}" if package else f"no {name}"
+        raise Unsupported(f"no source of kernel {kernel.version}", [f"the archive has {has}"])
+
+    def fetch(into: Path) -> None:
+        with archive.host.ledger.scratch_folder("source") as unpacked:
+            archive.unpack([name], unpacked)
+            packed = next((unpacked / "usr/src").glob("linux-source-*.tar.*"), None)
+            if packed is None:
+                raise SetupError(f"{name} {kernel.version} holds no source archive")
+            wanted = [f"*/{part}/*" for part in PARTS]
+            command = ["tar", "-xf", str(packed), "-C", str(into), "--strip-components=1", "--wildcards"]
+            archive.host.run([*command, *wanted], timeout_s=1800)
+            shutil.rmtree(unpacked / "usr")
+
+    return archive.store.built("source", f"{kernel.release}-{digest(RECIPE, kernel.version, PARTS)}", fetch)

@@ -1,0 +1,261 @@
+"""Upstream's own tests, as they are, in a machine: rdma-core's Python tests of the guest's own version."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from harness.device.catalogue import find
+from harness.errors import GuestError, SetupError, Unsupported, UsageError
+from harness.host import require
+from harness.kernel.packages import Kernel
+from harness.machine.console import distinct, scan
+from harness.machine.snapshot import Snapshot
+from harness.plan.session import CASE, Session
+from harness.store import digest
+from harness.values.case import Order
+from harness.values.record import Finding
+from harness.values.symptom import Symptom
+from harness.values.upstream import Selection, UpstreamTest
+
+SUITES = {"rdma-core": "python3-pyverbs"}
+"""Source packages whose tests are known, each with the binary package whose version decides."""
+
+RECIPE = 2
+ALSO = ("python3-scapy",)
+"""Pure Python packages that tests import; the disk has them, the image does not."""
+
+TESTS = "tests"
+SLACK_S = 120.0
+"""Beyond a test's own time, for a machine that says nothing: loading all tests takes a while."""
+
+CRASHES_MOST = 5
+"""After so many crashed machines the rest is not run."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A defect of stock kernels that a test may meet: `name` is its heading in KNOWN.md.
+
+    It explains a failure of a test whose id matches `tests`, on one of `devices`, with a reason that matches
+    `reason`, if the card's counter `evidence` is not 0. The test need not fail: such a defect is a race.
+    """
+
+    name: str
+    tests: str
+    devices: tuple[str, ...]
+    reason: str
+    evidence: str
+
+
+KNOWN = (
+    Known(
+        "mlx5-implicit-child",
+        "*.test_odp_implicit_*",
+        ("connectx-7",),
+        r"Completion status is (Local protection|Remote operation|Remote access|Work Request Flushed) ",
+        "faults.failed",
+    ),
+)
+
+Tell = Callable[[UpstreamTest, int], None]
+
+
+@dataclass(frozen=True)
+class UpstreamRun:
+    """All tests with their last outcomes; what the consoles said, what the card found, what ended a machine."""
+
+    suite: str
+    version: str
+    kernel: str
+    device: str
+    tests: tuple[UpstreamTest, ...]
+    findings: tuple[Finding, ...] = ()
+    symptoms: tuple[Symptom, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    def count(self, outcome: str) -> int:
+        """How many tests ended so."""
+        return sum(test.outcome == outcome for test in self.tests)
+
+    @property
+    def passed(self) -> bool:
+        """Whether no test failed, but as known, and nothing else was seen to be wrong."""
+        return not (self.count("fail") or self.findings or self.symptoms or self.problems)
+
+    def plain(self) -> dict[str, object]:
+        """For --json."""
+        counts = {"passed": self.count("pass"), "failed": self.count("fail"), "skipped": self.count("skip")}
+        return {**counts, "known": self.count("known"), **asdict(self)}
+
+
+def run(
+    session: Session,
+    suite: str,
+    series: str,
+    device: str,
+    wanted: Selection,
+    tell: Tell,
+    keep: Path | None = None,
+) -> UpstreamRun:
+    """Run them; a machine that crashes costs the test that ran, the next machine goes on behind it.
+
+    `tell` hears of each test as it ends. Console and card's conversation of each machine are kept in `keep`.
+    """
+    version, disk = tests_disk(session, suite)
+    kernel, snapshot = session.prepared(series, device, "real")
+    seen = UpstreamRun(suite, version, kernel.release, device, ())
+    number = wanted.first
+    for turn in range(CRASHES_MOST):
+        with session.ledger.scratch_folder("upstream") as folder:
+            try:
+                part = _machine(
+                    session, kernel, snapshot, disk, replace(wanted, first=number), seen, tell, folder
+                )
+            finally:
+                _keep(folder, find(device).log, keep, turn)
+        seen = replace(
+            seen,
+            tests=seen.tests + part.tests,
+            findings=seen.findings + part.findings,
+            symptoms=distinct(seen.symptoms + part.symptoms),
+            problems=seen.problems + part.problems,
+        )
+        if not part.problems:
+            break
+        if not part.tests:
+            raise SetupError("no test was begun", seen.problems)
+        number = part.tests[-1].number + 1
+    if not seen.tests:
+        raise UsageError("no test matches", [f"-k {' -k '.join(wanted.patterns)}"])
+    return seen
+
+
+def _machine(
+    session: Session,
+    kernel: Kernel,
+    snapshot: Snapshot,
+    disk: Path,
+    wanted: Selection,
+    seen: UpstreamRun,
+    tell: Tell,
+    folder: Path,
+) -> UpstreamRun:
+    """One machine: from the first test to the last, or to its crash."""
+    device = find(seen.device)
+    order = Order(CASE, "upstream", device.name, upstream=wanted)
+    tests: dict[int, UpstreamTest] = {}
+    problems: tuple[str, ...] = ()
+    told = 0
+    with device.around(session.host, kernel, folder) as presence:
+        with session.studio.restore(snapshot, order, folder, plugged=device.plugged) as machine:
+
+            def tick() -> None:
+                nonlocal told
+                presence.check()
+                news = machine.news()
+                for test in news[told:]:
+                    tests[test.number] = test
+                    tell(test, len(tests))
+                told = len(news)
+
+            try:
+                presence.plug(machine)
+                machine.add_disk(disk, wanted.disk)
+                reply = machine.wait(wanted.timeout_s + SLACK_S, tick)
+                if not reply.ok:
+                    raise SetupError(f"the agent failed: {reply.problem}", reply.output.splitlines()[-10:])
+            except GuestError as error:
+                tick()
+                problems = (error.render(),)
+        witness = presence.report()
+        console = (folder / "console").read_text(errors="replace")
+    return replace(
+        seen,
+        tests=tuple(
+            explained(_ended(test, problems), device.name, witness.counters) for test in tests.values()
+        ),
+        findings=witness.findings,
+        symptoms=scan(console.splitlines()),
+        problems=problems,
+    )
+
+
+def _keep(folder: Path, log: str, into: Path | None, turn: int) -> None:
+    if into is None:
+        return
+    into.mkdir(parents=True, exist_ok=True)
+    for name in filter(None, ("console", log)):
+        if (folder / name).is_file():
+            shutil.copy(folder / name, into / f"{turn}-{name}")
+
+
+def _ended(test: UpstreamTest, problems: Sequence[str]) -> UpstreamTest:
+    """A test that was going on when the machine ended failed."""
+    if test.outcome != "started":
+        return test
+    return replace(test, outcome="fail", reason=f"the machine ended: {problems[0].splitlines()[0]}")
+
+
+def explained(test: UpstreamTest, device: str, counters: Mapping[str, int]) -> UpstreamTest:
+    """A failure that a defect in KNOWN explains becomes `known`."""
+    for known in KNOWN if test.outcome == "fail" else ():
+        if (
+            device in known.devices
+            and fnmatch.fnmatchcase(test.name, known.tests)
+            and re.search(known.reason, test.reason)
+            and counters.get(known.evidence)
+        ):
+            return replace(test, outcome="known", reason=f"{known.name}: {test.reason}")
+    return test
+
+
+def tests_disk(session: Session, suite: str) -> tuple[str, Path]:
+    """The version of the guest's package and a disk with the tests of its source, both from the archive."""
+    folder = session.studio.image.disk.parent
+    versions = json.loads((folder / "packages.json").read_text())
+    package = SUITES[suite]
+    if package not in versions:
+        raise Unsupported(f"the image {session.studio.spec.name} has no {package}")
+    # A binary rebuild has its source's version and +bN.
+    version = str(versions[package]).partition("+b")[0]
+
+    def make(into: Path) -> None:
+        session.say(f"fetching the tests of {suite} {version}")
+        suites = [session.studio.spec.suite, f"{session.studio.spec.suite}-security"]
+        with tempfile.TemporaryDirectory(dir=into) as name:
+            scratch = Path(name)
+            sources = scratch / "sources"
+            sources.mkdir()
+            tarballs = session.archive.source(suite, version, suites, sources)
+            _unpack_tests(tarballs, scratch / "root")
+            session.archive.unpack(ALSO, scratch / "root")
+            disk, root = str(into / "tests.erofs"), str(scratch / "root")
+            session.host.run([require("mkfs.erofs"), "--quiet", "-zlz4", "--all-root", "-T0", disk, root])
+
+    return version, session.store.built("upstream", digest(RECIPE, suite, version), make) / "tests.erofs"
+
+
+def _unpack_tests(tarballs: Sequence[Path], into: Path) -> None:
+    """Upstream's tests/ folder. A distribution's change to it would have to be applied, and is refused."""
+    into.mkdir()
+    for path in tarballs:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                inner = member.name.partition("/")[2]
+                if ".orig.tar" in path.name and inner.startswith(f"{TESTS}/") and member.isfile():
+                    member.name = inner
+                    archive.extract(member, into, filter="data")
+                elif member.name.startswith("debian/patches/") and member.isfile():
+                    file = archive.extractfile(member)
+                    if file is not None and f"+++ b/{TESTS}/".encode() in file.read():
+                        raise SetupError(f"{path.name} changes {TESTS}/", [member.name])
+    if not (into / TESTS).is_dir():
+        raise SetupError("the source package has no tests/", [path.name for path in tarballs])

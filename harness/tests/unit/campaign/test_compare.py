@@ -1,0 +1,79 @@
+"""Verdicts over two runs, from records in the shapes of real ones."""
+
+from dataclasses import replace
+
+import pytest
+
+from harness.campaign.compare import BETTER, CANNOT_TELL, SAME, WORSE, compare
+from harness.tests.unit.results.sample import ENVIRONMENT, record
+from harness.values.record import Reason
+
+
+def runs(count=3, added_ns=0, verdict="pass", clock="exact", spread_ns=0, **changes):
+    """Several seeds of one case, each fault slower by `added_ns`."""
+    made = []
+    for seed in range(count):
+        one = record(1, "pass")
+        faults = tuple(
+            replace(f, duration_ns=f.duration_ns + added_ns + seed * spread_ns)
+            for f in one.answer.trace.faults
+        )
+        answer = replace(one.answer, trace=replace(one.answer.trace, faults=faults))
+        case = replace(one.case, id=f"{one.case.id}/seed={seed}")
+        made.append(
+            replace(
+                one,
+                case=case,
+                answer=answer,
+                verdict=verdict,
+                environment={**ENVIRONMENT, "clock": clock},
+                **changes,
+            )
+        )
+    return made
+
+
+@pytest.mark.parametrize(
+    ("added", "band", "verdict"),
+    [(0, 0, SAME), (20, 0, WORSE), (-20, 0, BETTER), (20, 20, SAME), (21, 20, WORSE)],
+)
+def test_exact_latency_against_its_band(added, band, verdict):
+    """Mutation: compare >= instead of > with the band; take the sign for nothing."""
+    found = compare(runs(), runs(added_ns=added), {"fault": band})
+    assert found.verdict == verdict
+    figure = next(figure for figure in found.figures if figure.stage == "fault")
+    assert figure.change == added and figure.runs == (3, 3)
+    if verdict == WORSE:
+        assert f"+{added} instructions" in found.changes[0].text
+
+
+def test_a_new_failure_outranks_a_faster_fault():
+    """Mutation: let any `better` win; compare figures of cases that failed."""
+    failed = runs(verdict="fail", added_ns=-50, reasons=(Reason("leak", "QP: 2 before, 3 after"),))
+    found = compare(runs(), failed)
+    assert found.verdict == WORSE and "leak: QP: 2 before, 3 after" in found.changes[0].text
+    assert not found.figures
+    assert compare(failed, runs()).verdict == BETTER
+
+
+def test_what_did_not_run_cannot_be_told():
+    """Mutation: an error is a pass; a case of one side only is nothing."""
+    assert compare([], runs()).verdict == CANNOT_TELL
+    errors = runs(verdict="error", reasons=(Reason("setup", "no space left"),))
+    found = compare(runs(), errors)
+    assert found.verdict == CANNOT_TELL and found.changes[0].text == "no space left"
+
+
+def test_real_time_needs_enough_runs():
+    """Mutation: judge real time by its medians alone; without a least number of runs."""
+    few = compare(runs(4, clock="real"), runs(4, clock="real", added_ns=9000))
+    assert few.verdict == SAME and not few.changes
+    noisy = {"clock": "real", "spread_ns": 100}
+    assert compare(runs(20, **noisy), runs(20, added_ns=9000, **noisy)).verdict == WORSE
+    assert compare(runs(20, **noisy), runs(20, added_ns=10, **noisy)).verdict == SAME
+
+
+def test_what_differs_in_the_environments_is_named():
+    """Mutation: compare only the kernels."""
+    other = [replace(r, environment={**r.environment, "qemu": "11.2.0"}) for r in runs()]
+    assert compare(runs(), other).environment == ("qemu: 11.1.3 and 11.2.0",)

@@ -1,0 +1,102 @@
+"""Rings and doorbell records in user memory by number, as DEVX makes them."""
+
+import struct
+
+import pytest
+
+from harness.tests.unit.connectx.driver import SERIES, CommandFailed, Driver, Qp
+from harness.wire import cqe, wqe
+
+OFFSET = 0x100
+
+
+@pytest.fixture
+def driver():
+    made = Driver()
+    yield made
+    assert made.kinds() == []
+
+
+def umem(driver, count, offset=0):
+    """A umem of `count` pages; its number and where its first byte is."""
+    at = driver.pages(count)
+    reply = driver.command(
+        "CREATE_UMEM", extra=driver.pas(at, count), umem__num_of_mtt=count, umem__page_offset=offset
+    )
+    return reply["umem_id"], at + offset
+
+
+def cq(driver, eqn, log_size=3, place=0, record_at=8):
+    """A CQ in two umems: as the ring begins `place` bytes into the first, the record `record_at` into the other."""
+    ring, at = umem(driver, 1, OFFSET)
+    records, record = umem(driver, 1)
+    for index in range(1 << log_size):
+        driver.memory.write(at + place + 64 * index + 63, b"\xf1")
+    field = "c_eqn_or_apu_element" if driver.layouts["cqc"].has("c_eqn_or_apu_element") else "c_eqn"
+    request = driver.request(
+        "CREATE_CQ",
+        cq_context__log_cq_size=log_size,
+        cq_context__uar_page=driver.uar,
+        cq_context__dbr_addr=record_at,
+        cq_context__dbr_umem_valid=1,
+        cq_umem_valid=1,
+        **{f"cq_context__{field}": eqn},
+    )
+    struct.pack_into(">I", request.data, 0x10 + 4, records)
+    struct.pack_into(">QI", request.data, 0x50, place, ring)
+    driver.post(request.data, 16)
+    driver.ring()
+    answer = driver.answer()
+    if answer[0]:
+        raise CommandFailed(*struct.unpack_from(">B3xI", answer))
+    return driver.layouts["create_cq_out"].view(bytearray(answer))["cqn"], at + place, record + record_at
+
+
+def qp(driver, cqn):
+    ring, at = umem(driver, 1, OFFSET)
+    records, record = umem(driver, 1)
+    request = driver.request(
+        "CREATE_QP",
+        qpc__pd=driver.pd,
+        qpc__uar_page=driver.uar,
+        qpc__cqn_snd=cqn,
+        qpc__cqn_rcv=cqn,
+        qpc__log_sq_size=2,
+        qpc__rq_type=3,
+        qpc__dbr_umem_valid=1,
+        qpc__dbr_addr=16,
+        wq_umem_valid=1,
+    )
+    struct.pack_into(
+        ">QI", request.data, driver.layouts["create_qp_in"].slot("wq_umem_valid").first - 12, 64, ring
+    )
+    at_context = driver.layouts["create_qp_in"].slot("qpc").first
+    struct.pack_into(">I", request.data, at_context + 0xE4, records)
+    driver.post(request.data, 16)
+    driver.ring()
+    number = driver.layouts["create_qp_out"].view(bytearray(driver.answer()))["qpn"]
+    return Qp(driver, number, at + 64, record + 16, 4)
+
+
+@pytest.mark.parametrize("series", SERIES)
+def test_work_runs_in_user_memory(series):
+    """Mutation: forget the offset of the umem, of the ring in it, or of the record."""
+    driver = Driver(series=series)
+    eqn, _ = driver.create_eq()
+    cqn, ring, _ = cq(driver, eqn, place=128)
+    queue = qp(driver, cqn)
+    driver.to_rts(queue.number)
+    for turn in range(6):
+        queue.post(wqe.NOP)
+        entry = cqe.Cqe(driver.memory.read(ring + 64 * turn, 64))
+        assert (entry.opcode, entry.wqe_counter) == (cqe.REQUESTER, turn)
+    assert driver.kinds() == []
+
+
+def test_what_does_not_fit_a_umem_is_refused(driver):
+    """A program's mistake, not the driver's: no finding. Mutation: check no size."""
+    eqn, _ = driver.create_eq()
+    with pytest.raises(CommandFailed):
+        cq(driver, eqn, log_size=6, place=64)
+    number, _ = umem(driver, 1)
+    driver.command("DESTROY_UMEM", umem_id=number)

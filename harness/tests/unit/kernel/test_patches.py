@@ -1,0 +1,106 @@
+"""Patches as developers send them, and what is said of those that do not apply."""
+
+import pytest
+
+from harness.errors import UsageError
+from harness.host import LocalHost
+from harness.kernel import patches
+from harness.ledger import Ledger
+
+FILE = "drivers/infiniband/sw/rxe/rxe_odp.c"
+BODY = "\n".join(f"line {number};" for number in range(40)) + "\n"
+
+
+def diff(old="line 20;", new="line twenty;", context="line 19;", path=FILE):
+    return f"--- a/{path}\n+++ b/{path}\n@@ -20,3 +20,3 @@\n {context}\n-{old}\n+{new}\n line 21;\n"
+
+
+MAIL = """From 1234 Mon Sep 17 00:00:00 2001
+From: A Developer <a@example.org>
+Subject: [PATCH {number}/2] {subject}
+
+Why.
+---
+ one file
+
+{diff}--
+2.45
+
+"""
+
+
+@pytest.fixture
+def tree(tmp_path):
+    file = tmp_path / "tree" / FILE
+    file.parent.mkdir(parents=True)
+    file.write_text(BODY)
+    return tmp_path / "tree"
+
+
+@pytest.fixture
+def host(tmp_path):
+    with Ledger(tmp_path / "runs") as ledger:
+        yield LocalHost(ledger)
+
+
+def test_a_series_is_put_in_its_order(tmp_path, tree, host):
+    """Mutation: do not sort by the number in the subject."""
+    box = tmp_path / "series.mbox"
+    second = diff(old="line twenty;", new="line XX;")
+    box.write_text(
+        MAIL.format(number=2, subject="second", diff=second)
+        + MAIL.format(number=1, subject="first", diff=diff())
+    )
+    found = patches.read(box)
+    assert [patch.name for patch in found] == ["[PATCH 1/2] first", "[PATCH 2/2] second"]
+    applied = patches.apply(found, tree, host)
+    assert applied.changed == (FILE,) and "line XX;" in (tree / FILE).read_text()
+
+
+def test_a_quilt_folder_follows_its_series_file(tmp_path):
+    """Mutation: read the folder by name."""
+    (tmp_path / "q").mkdir()
+    (tmp_path / "q" / "b.patch").write_text(diff())
+    (tmp_path / "q" / "a.patch").write_text(diff())
+    (tmp_path / "q" / "series").write_text("b.patch # first\n\na.patch -p1\n")
+    assert [patch.name for patch in patches.read(tmp_path / "q")] == ["b.patch", "a.patch"]
+
+
+def test_offsets_and_fuzz_are_told(tmp_path, tree, host):
+    """Mutation: drop what GNU patch says when it succeeds."""
+    (tree / FILE).write_text("new\n" * 3 + BODY)
+    (tmp_path / "p.diff").write_text(diff())
+    applied = patches.apply(patches.read(tmp_path / "p.diff"), tree, host)
+    assert "offset 3 lines" in applied.notes[0]
+
+
+def test_a_refused_hunk_is_shown_with_the_nearest_place(tmp_path, tree, host):
+    """Mutation: look for the new lines instead of the old ones."""
+    (tmp_path / "p.diff").write_text(diff(old="line 20 was different;"))
+    with pytest.raises(UsageError) as refused:
+        patches.apply(patches.read(tmp_path / "p.diff"), tree, host)
+    text = refused.value.render()
+    assert "patch 1 does not apply: p.diff" in text and "-line 20 was different;" in text
+    assert "rxe_odp.c:20:" in text and "line 20;" in text
+
+
+def test_what_we_do_not_hold_is_named_and_left_out(tmp_path, tree, host):
+    """Mutation: give the whole diff to GNU patch."""
+    (tmp_path / "p.diff").write_text(diff(path="Documentation/x.rst") + diff())
+    applied = patches.apply(patches.read(tmp_path / "p.diff"), tree, host)
+    assert applied.outside == ("Documentation/x.rst",) and applied.changed == (FILE,)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("no diff here\n", "holds no patch"),
+        (diff().replace("@@ -20,3", "@@ -20,9"), "not a unified diff"),
+        (diff(path="../../etc/passwd"), "may not leave"),
+    ],
+)
+def test_bad_files_are_errors_of_the_user(tmp_path, text, said):
+    """Mutation: let UnidiffParseError through; accept any path."""
+    (tmp_path / "p.diff").write_text(text)
+    with pytest.raises(UsageError, match=said):
+        patches.read(tmp_path / "p.diff")

@@ -1,0 +1,65 @@
+"""A card's accounts against a trace: what is lost between them is found, what is lawful is not."""
+
+import pytest
+
+from harness.plan.conservation import check
+from harness.values.answer import Trace
+from harness.values.record import Witness
+
+CARD = {"raised": 5, "resumed": 4, "failed": 1, "dropped": 0, "open": 0, "unknown_resumes": 0}
+TRACE = {"events": 5, "works": 5, "resumes": 5}
+
+
+def found(card=(), trace=(), scheme="", **more):
+    counters = {f"faults.{name}": n for name, n in {**CARD, **dict(card)}.items()}
+    return [
+        r.text for r in check(Witness(counters={**counters, **more}), Trace({**TRACE, **dict(trace)}), scheme)
+    ]
+
+
+def test_what_agrees_is_no_reason():
+    assert found() == []
+    assert list(check(Witness(), Trace(TRACE), "")) == []
+
+
+@pytest.mark.parametrize(
+    ("card", "trace", "words"),
+    [
+        ({"open": 1, "resumed": 3}, {"resumes": 4, "works": 4}, "1 of 5 page faults were never resumed"),
+        ({"unknown_resumes": 2}, {"resumes": 7}, "2 resumes of faults that were not open"),
+        ({"resumed": 3}, {"resumes": 4}, "5 page faults raised, 4 accounted for"),
+        ({}, {"events": 4}, "events read: 4, the card told of 5"),
+        ({}, {"works": 4}, "works started: 4, the card told of 5"),
+        ({}, {"resumes": 4}, "resumes: 4 by the driver, 5 at the card"),
+        ({"events": 6}, {}, "events read: 5, the card told of 6"),
+        ({"resumed": 3, "dropped": 1}, {"works": 3, "resumes": 4}, "works without a resume: -1"),
+    ],
+)
+def test_what_is_lost_is_said_with_the_ledger(card, trace, words):
+    """Mutation: drop any one comparison of conservation.py."""
+    texts = found(card, trace)
+    assert any(words in text for text in texts), texts
+    assert all("; ledger: card raised 5" in text for text in texts)
+
+
+def test_a_work_without_a_queue_need_not_resume():
+    """A QP was destroyed under its fault. Mutation: allow none, or any number."""
+    lawful = {"resumed": 3, "dropped": 1}
+    assert found(lawful, {"resumes": 4}) == []
+    assert found({"resumed": 2, "dropped": 1}, {"resumes": 3}) != []
+    invented = {"events": 6, "invented": 1, "invented_open": 1}
+    assert found(invented, {"events": 6, "works": 6}) == []
+
+
+def test_what_is_not_traced_is_not_compared():
+    """Mutation: take a missing stage for 0."""
+    counters = {f"faults.{name}": n for name, n in CARD.items()}
+    assert list(check(Witness(counters=counters), Trace(), "")) == []
+
+
+def test_the_scheme_is_the_drivers_best():
+    """Mutation: ignore what the driver chose."""
+    chosen = {"odp.memory_scheme": 0}
+    assert "expected the memory scheme" in found(scheme="memory", **chosen)[0]
+    assert found(scheme="transport", **chosen) == []
+    assert found(scheme="memory", **{"odp.memory_scheme": 1}) == []

@@ -1,0 +1,38 @@
+"""Modules that reach a machine after its boot."""
+
+from harness.values.case import Order
+
+SIGNATURE_MAGIC = b"~Module signature appended~\n"
+OLD, NEW = b"description=Soft RDMA transport", b"description=Soft RDMA TRANSPORT"
+
+
+def _unsigned(module):
+    """Without its signature: a wrong one is refused, none is not. Ref: Linux 7.2 kernel/module/signing.c."""
+    if not module.endswith(SIGNATURE_MAGIC):
+        return module
+    end = len(module) - len(SIGNATURE_MAGIC)
+    return module[: end - 12 - int.from_bytes(module[end - 4 : end], "big")]
+
+
+def test_a_module_of_the_parcel_is_the_one_that_is_loaded(session, booted, tmp_path):
+    """The machine is the same saved boot with and without it. Mutations: do not bind it over the kernel's own;
+    give every machine the empty parcel.
+    """
+    kernel = session.kernel("newest")
+    stock = next(kernel.modules.rglob("rdma_rxe.ko"))
+    data = _unsigned(stock.read_bytes())
+    assert data.count(OLD) == 1
+    changed = tmp_path / "rdma_rxe.ko"
+    changed.write_bytes(data.replace(OLD, NEW))
+    order = Order(1, "prepare", "soft-roce")
+    prepared = session.studio.prepared(
+        kernel, booted.shape, order, {"modules/rdma_rxe.ko": changed, "note": tmp_path / "rdma_rxe.ko"}
+    )
+    assert prepared.facts["parcel"] == "rdma_rxe" and prepared.facts["probe faults"]
+    asked = "modinfo -F description rdma_rxe; test -e /run/parcel/note && lsmod | grep -c ^rdma_rxe"
+    reply = session.studio.run(prepared, Order(9, "exec", argv=("sh", "-c", asked)), 60)
+    assert reply.output.split("\n")[:2] == ["Soft RDMA TRANSPORT", "1"]
+    plain = session.studio.run(
+        booted, Order(9, "exec", argv=("modinfo", "-F", "description", "rdma_rxe")), 60
+    )
+    assert plain.output == "Soft RDMA transport\n"
