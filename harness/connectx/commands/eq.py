@@ -59,9 +59,16 @@ class EqCommands(Commands):
 
     @command("QUERY_EQ")
     def query_eq(self, request: View, reply: View) -> None:
-        """Its context, with counters as they are."""
-        queue = self.hca.judge.get("eq", request["eq_number"], "QUERY_EQ")
+        """Its context, with counters as they are, and the events that come to it.
+
+        Asking for one that is not there is no mistake: a driver may look for the owner of an event that way.
+        """
+        number = request["eq_number"]
+        queue = self.hca.judge.table("eq").get(number)
+        if queue is None:
+            raise FirmwareError(Status.BAD_RES, why=f"no eq {number:#x}")
         context = reply.at("eq_context_entry")
         context.data[: len(queue.context)] = queue.context
         context["producer_counter"] = queue.producer & 0xFFFFFF
         context["consumer_counter"] = queue.consumer
+        reply["event_bitmask"] = queue.mask & (1 << 64) - 1
