@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from harness.connectx.armed import Armed, Deed, Held
 from harness.connectx.command import FirmwareError, Status
 from harness.connectx.forged import FORGERS
-from harness.connectx.mkeys import LOCAL_KEY, MTT, NULL_KEY, Absent, Refused, Span
+from harness.connectx.mkeys import LOCAL_KEY, NULL_KEY, Absent, Refused, Span
 from harness.connectx.telling import REQUESTER
 from harness.errors import UsageError
 from harness.values import codec
@@ -203,7 +203,7 @@ class Rules:
                 raise Held(due_s - self._hca.clock())
             del self._waiting[qp.number]
             return
-        what = _umr_of(key, control, listed)
+        what = _umr_of(control, listed)
         for armed in self._acting("umr", umr=what, phase=self._phase):
             number = key.value if key is not None else 0
             _DEEDS[armed.rule.kind](self, armed, qp, f"UMR ({what}) of key {number:#x}")
@@ -254,6 +254,21 @@ class Rules:
         armed.acted(f"{name}: never answered")
         return Deed(lost=True)
 
+    def second_queue(self) -> None:
+        """Another event queue for page faults is about to be made. FirmwareError when the rule refuses it."""
+        for armed in self._acting("queue"):
+            _DEEDS[armed.rule.kind](self, armed)
+
+    @does("refuse-second-queue")
+    def _refuse_second_queue(self, armed: Armed) -> None:
+        armed.acted(f"a second queue for page faults is refused with status {armed.rule.status:#x}")
+        raise _refusal(armed.rule)
+
+    @does("first-queue-wins")
+    def _first_queue_wins(self, armed: Armed) -> None:
+        armed.acted("page faults go to the first of two queues")
+        self._hca.events.first_wins = True
+
     def gone(self, kind: str, number: int) -> None:
         """A QP (by number) or a key (by value) has just ended."""
         for armed in self._acting("gone", object=kind, phase=self._phase):
@@ -276,10 +291,8 @@ def _first_bytes(spans: list[Span], count: int) -> list[Span]:
     return kept
 
 
-def _umr_of(key: Key | None, control: wqe.UmrControl, listed: bytes) -> str:
+def _umr_of(control: wqe.UmrControl, listed: bytes) -> str:
     """`map` gives pages, `zap` takes them, `context` changes the key itself."""
     if not listed or control.mkey_mask:
         return "context"
-    if key is not None and key.mode == MTT:
-        return "map" if any(byte & 3 for byte in listed[7::8]) else "zap"
     return "map" if any(listed) else "zap"

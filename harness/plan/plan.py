@@ -110,6 +110,7 @@ class Plan:
                         _workload(settings),
                         seed=settings.get("workload.seed", 0),
                         timeout_s=float(settings.get("workload.timeout_s", Case.timeout_s)),
+                        trace=settings.get("workload.trace", True),
                         rules=self.rules,
                     ),
                     clock or settings.get("clock", DEVICES[device].clock),

@@ -80,6 +80,7 @@ SCHEMA: dict[str, Key] = {
     "workload.seconds": Key(int, low=1, high=86_400),
     "workload.seed": Key(int, high=1 << 20),
     "workload.timeout_s": Key(int, low=1, high=600),
+    "workload.trace": Key(bool),
     **{f"workload.{side}.{key}": value for side in ("local", "remote") for key, value in _REGION.items()},
     "faults.how": Key(str, LOSSES),
     "faults.side": Key(str, SIDES),

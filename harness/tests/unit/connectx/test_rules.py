@@ -7,10 +7,10 @@ import pytest
 from harness.connectx.forged import FORGERS, NO_KEY, NO_QUEUE, NO_SUB_TYPE
 from harness.connectx.rules import _DEEDS
 from harness.errors import UsageError
-from harness.tests.unit.connectx.driver import CommandFailed, Driver
-from harness.tests.unit.connectx.test_data_path import PATTERN, VA, Pair
+from harness.tests.unit.connectx.driver import CommandFailed
+from harness.tests.unit.connectx.pair import PATTERN, VA, Pair
 from harness.values.rule import KINDS, SELECTORS, Rule, keys_of
-from harness.wire import cqe, eqe, wqe
+from harness.wire import eqe, wqe
 
 TRANSPORT, MEMORY = ("connectx-5", False), ("connectx-7", True)
 
@@ -363,126 +363,6 @@ def test_a_rule_page_of_an_atomic(pair):
     assert pair.memory.read(pair.at[1], 1) == b"\6" and pair.done(0)[1] == 0
 
 
-class UmrRig(Driver):
-    """A UMR QP and a key that it changes."""
-
-    def __init__(self):
-        super().__init__()
-        self.eqn, _ = self.create_eq()
-        self.cqn, self.entries, _ = self.create_cq(self.eqn)
-        self.qp = self.create_qp(self.cqn)
-        self.to_rts(self.qp.number)
-        self.key = self.create_mkey(
-            bytes(64), access_mode_1_0=1, len=4 * 4096, log_page_size=12, umr_en=1, lr=1, lw=1, pg_access=1
-        )
-        self.taken = 0
-
-    def update(self, *entries):
-        self.qp.umr(self.key, 0x80, 0, listed=struct.pack(">8Q", *entries, *(0,) * (8 - len(entries))))
-
-    def status(self):
-        entry = cqe.Cqe(self.memory.read(self.entries + 64 * self.taken, 64))
-        if entry.opcode == cqe.INVALID:
-            return None
-        self.taken += 1
-        return cqe.ErrorCqe(entry.data).syndrome if entry.opcode == cqe.REQUESTER_ERROR else 0
-
-    def first_entry(self):
-        return int.from_bytes(self.card.hca.judge.table("mkey")[self.key >> 8].table[:8], "big")
-
-
-def test_a_umr_is_done_late_and_those_behind_it_wait():
-    """Mutation: let the next one overtake; delay it again each time it is looked at."""
-    rig = UmrRig()
-    rig.card.arm([Rule("delay-umr", umr="map", delay_ms=25, since="start", count=0)])
-    rig.update(0x5003)
-    rig.update(0)
-    assert rig.status() is None and rig.first_entry() == 0
-    rig.now += 0.026
-    rig.card.tick()
-    assert [rig.status(), rig.status()] == [0, 0] and rig.first_entry() == 0
-    assert hits(rig) == [1]
-
-
-@pytest.mark.parametrize(("umr", "failing"), [("map", 0), ("zap", 1)])
-def test_a_failed_umr_changes_nothing(umr, failing):
-    """Mutation: apply it and complete with error; take a list of zeros for a map."""
-    rig = UmrRig()
-    rig.card.arm([Rule("fail-umr", umr=umr, syndrome=0x12, since="start")])
-    rig.update(0x5003)
-    if failing == 0:
-        assert rig.status() == 0x12 and rig.first_entry() == 0
-    else:
-        assert rig.status() == 0
-        rig.update(0)
-        assert rig.status() == 0x12 and rig.first_entry() == 0x5003
-    assert hits(rig) == [1]
-
-
-def test_rules_on_the_drivers_own_work_can_wait_for_a_user():
-    """Mutation: begin at once."""
-    rig = UmrRig()
-    rig.card.arm([Rule("fail-umr")])
-    rig.update(0x5003)
-    assert rig.status() == 0 and rig.card.outcomes()[0]["matches"] == 0
-    rig.card.arm([Rule("fail-command", opcode="ALLOC_PD", since="user")])
-    rig.command("ALLOC_PD")
-    at, record = rig.page(), rig.page()
-    rig.command(
-        "CREATE_CQ",
-        extra=rig.pas(at, 1),
-        uid=7,
-        cq_context__log_cq_size=4,
-        cq_context__uar_page=rig.uar,
-        cq_context__dbr_addr=record,
-        cq_context__c_eqn_or_apu_element=rig.eqn,
-    )
-    with pytest.raises(CommandFailed):
-        rig.command("ALLOC_PD")
-
-
-def test_a_command_is_answered_late_by_event():
-    """Mutation: give the slot back at once; forget the event."""
-    driver = Driver()
-    driver.create_eq((eqe.COMMAND,))
-    ring = driver.next - 4096
-    driver.card.arm([Rule("delay-command", opcode="ALLOC_PD", since="start", delay_ms=15)])
-    driver.post(driver.request("ALLOC_PD").data, 16, slot=3)
-    driver.ring(8)
-    assert driver.slot(3)[63] & 1
-    driver.now += 0.016
-    driver.card.tick()
-    assert driver.answer(3)[0] == 0
-    assert eqe.CommandEqe(driver.memory.read(ring, 64)).vector == 8
-    assert "ALLOC_PD: 15 ms late" in driver.card.outcomes()[0]["text"]
-
-
-def test_a_command_is_answered_wrongly():
-    """Mutation: run it all the same."""
-    driver = Driver()
-    before = driver.card.counters()["objects"]
-    driver.card.arm(
-        [Rule("fail-command", opcode="ALLOC_PD", since="start", status=8, syndrome=0x1234, nth=2)]
-    )
-    driver.command("ALLOC_PD")
-    with pytest.raises(CommandFailed) as caught:
-        driver.command("ALLOC_PD")
-    assert (caught.value.status, caught.value.syndrome) == (8, 0x1234)
-    assert driver.card.counters()["objects"]["pd"] == before["pd"] + 1
-
-
-def test_a_command_is_never_answered_and_a_reset_forgets_it():
-    """Mutation: answer at the next tick."""
-    driver = Driver()
-    driver.card.arm([Rule("lose-command", opcode="ALLOC_PD", since="start")])
-    driver.post(driver.request("ALLOC_PD").data, 16, slot=3)
-    driver.ring(8)
-    driver.now += 100
-    driver.card.tick()
-    assert driver.slot(3)[63] & 1 and hits(driver) == [1]
-    assert driver.command("ALLOC_PD")["pd"]
-
-
 def test_a_reset_forgets_what_rules_hold_back(pair):
     """Mutation: keep the event for the next driver."""
     pair.card.arm([Rule("reorder-event", delay_ms=50)])
@@ -492,3 +372,34 @@ def test_a_reset_forgets_what_rules_hold_back(pair):
     assert pair.fault() is None
     faults = balanced(pair)
     assert (faults["withheld"], faults["dropped"], faults["events"]) == (1, 1, 0)
+
+
+def second_queue(pair):
+    """Another event queue for page faults; an error's status, or who gets page faults now: first or second."""
+    first = pair.card.hca.events.queue_for(eqe.PAGE_FAULT).number
+    try:
+        second, _ = pair.create_eq([eqe.PAGE_FAULT])
+    except CommandFailed as failed:
+        assert pair.card.hca.events.queue_for(eqe.PAGE_FAULT).number == first
+        return failed.status
+    mask = {number: pair.command("QUERY_EQ", eq_number=number)["event_bitmask"] for number in (first, second)}
+    assert all(bits >> eqe.PAGE_FAULT & 1 for bits in mask.values())
+    return {first: "first", second: "second"}[pair.card.hca.events.queue_for(eqe.PAGE_FAULT).number]
+
+
+@pytest.mark.parametrize(
+    "kind, outcome", [(None, "second"), ("first-queue-wins", "first"), ("refuse-second-queue", 5)]
+)
+def test_two_queues_for_page_faults(pair, kind, outcome):
+    """Mutation: look for the rule after the queue is made, or answer QUERY_EQ without its events."""
+    pair.card.arm([Rule(kind, status=5, since="start")] if kind else [])
+    assert second_queue(pair) == outcome
+    assert hits(pair) == ([1] if kind else [])
+    assert pair.card.hca.judge.findings == []
+
+
+def test_asking_for_a_queue_that_is_not_there_is_no_finding(pair):
+    """Mutation: use Judge.get."""
+    with pytest.raises(CommandFailed):
+        pair.command("QUERY_EQ", eq_number=200)
+    assert pair.card.hca.judge.findings == []

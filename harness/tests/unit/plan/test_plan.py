@@ -1,9 +1,14 @@
+from pathlib import Path
+
 import pytest
 
 from harness.errors import UsageError
 from harness.plan.plan import load
 from harness.values import codec
 from harness.values.case import Case
+from harness.values.rule import KINDS
+
+CHECKOUT = Path(__file__).parents[4]
 
 GOOD = """\
 title = "t"
@@ -123,6 +128,9 @@ def test_rules_travel_with_the_case(tmp_path):
     assert (first.kind, first.nth, first.delay_ms) == ("delay-event", 2, 100)
     assert (second.opcode, second.status, second.since) == ("CREATE_QP", 5, "connected")
     assert codec.loads(Case, codec.dumps(planned.case)) == planned.case
+    text = RULES.replace("pages = 3", "pages = 3\ntrace = false\ntimeout_s = 7")
+    case = next(iter(_load(tmp_path, text).cases())).case
+    assert (case.trace, case.timeout_s, planned.case.trace) == (False, 7.0, True)
     expect = planned.plan.expect
     assert (expect.workload, expect.found) == ("fails", ("bad-resume",))
     assert expect.card == {"faults.raised": 3, "faults.requester 1": 3}
@@ -164,3 +172,27 @@ def test_errors_in_rules_name_the_right_one(tmp_path, old, new, message, hint):
     with pytest.raises(UsageError, match=message) as caught:
         _load(tmp_path, RULES.replace(old, new))
     assert hint in caught.value.hint
+
+
+def test_a_plan_is_longer_when_all_is_to_run(tmp_path, monkeypatch):
+    """Mutation: take [full] always, or never."""
+    text = GOOD + "\n[full]\nworkload.rounds = 500\nworkload.seconds = 900\ndeadline_s = 1500\n"
+    monkeypatch.delenv("ODP_FULL", raising=False)
+    short = next(iter(_load(tmp_path, text).cases()))
+    monkeypatch.setenv("ODP_FULL", "1")
+    long = next(iter(_load(tmp_path, text).cases()))
+    assert [(p.case.workload.rounds, p.case.workload.seconds, p.deadline_s) for p in (short, long)] == [
+        (2, 0, 120),
+        (500, 900, 1500),
+    ]
+    with pytest.raises(UsageError, match=r"x.toml:21: full.workload.round: unknown key"):
+        _load(tmp_path, text.replace("rounds = 500", "round = 500"))
+
+
+def test_every_plan_of_the_checkout_can_be_read():
+    """Mutation: drop a key that one of them uses."""
+    plans = [load(path) for path in sorted(CHECKOUT.glob("testplans/*.toml"))]
+    ruled = [plan for plan in plans if plan.rules]
+    assert len(ruled) >= 20 and all(plan.title and list(plan.cases()) for plan in plans)
+    kinds = {rule.kind for plan in ruled for rule in plan.rules}
+    assert kinds == set(KINDS), "a kind that no plan uses"

@@ -103,6 +103,9 @@ def test_what_is_to_be_found_counted_or_logged_must_be():
     assert _judge(Expect(found=("bad-value",)), witness=Witness(findings)) == ["finding", "finding"]
     assert _judge(Expect(card={"faults.invented": 2}), witness=Witness(counters={"faults.invented": 2})) == []
     assert _judge(Expect(card={"faults.invented": 2})) == ["law"]
+    for grown, reasons in ((8, []), (9, ["law"])):
+        witness = Witness(counters={"process.rss_growth_kib": grown})
+        assert _judge(Expect(card_most={"process.rss_growth_kib": 8}), witness=witness) == reasons
     warned = (Symptom("warn", "WARNING: at umr.c"),)
     assert _judge(Expect(log=("umr.c",)), symptoms=warned, console=("[1] WARNING: at umr.c",)) == []
     assert (

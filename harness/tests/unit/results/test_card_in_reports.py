@@ -8,6 +8,7 @@ from harness.results import html, junit, ktap
 from harness.results.live import View
 from harness.tests.unit.results.sample import record, stored
 from harness.values.record import Finding, Reason, Unknown, Witness
+from harness.values.rule import Outcome
 
 STUB = '@command("QUERY_LAG")\ndef query_lag(self, request: View, reply: View) -> None: ...'
 WITNESS = Witness(
@@ -59,6 +60,15 @@ def test_a_finding_is_told_and_the_log_named(render, tmp_path):
     """Mutation: leave card_log out."""
     text = render(stored(tmp_path, [failed()]))
     assert "qp 64 refers to it" in text and "logs/two.card.jsonl.gz" in text
+
+
+def test_what_rules_did_is_told(tmp_path):
+    """Also of a case that passed. Mutation: tell the first only."""
+    did = (Outcome("storm", 9, 2, "fault 0x3: 12 more"), Outcome("drop-event", 9, 1, "fault 0x7: never told"))
+    for renderer in (html.render, junit.render, ktap.render):
+        one = record(1, witness=replace(WITNESS, rules=did))
+        text = renderer(stored(tmp_path / renderer.__module__, [one]))
+        assert "fault 0x3: 12 more" in text and "fault 0x7: never told" in text
 
 
 def test_unknown_commands_are_told_with_a_stub(render, tmp_path):
