@@ -14,7 +14,21 @@ from collections.abc import Sequence
 from types import FrameType
 
 from harness import __version__
-from harness.cli import bench, cache, caps, card, compare, doctor, kernel, kmod, regress, report, run, shell, upstream
+from harness.cli import (
+    bench,
+    cache,
+    caps,
+    card,
+    compare,
+    doctor,
+    kernel,
+    kmod,
+    regress,
+    report,
+    run,
+    shell,
+    upstream,
+)
 from harness.cli.screen import common_options, err
 from harness.errors import EXIT_INTERRUPTED, HarnessError
 

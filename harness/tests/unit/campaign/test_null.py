@@ -5,7 +5,7 @@ import pytest
 from harness.campaign.null import VARIANTS
 from harness.kernel.parts import PARTS
 
-SOURCE = "// x\n#include <a.h>\n#include \"b.h\"\n\nint fault(void)\n{\n\treturn 0;\n}\n"
+SOURCE = '// x\n#include <a.h>\n#include "b.h"\n\nint fault(void)\n{\n\treturn 0;\n}\n'
 MAKEFILE = "obj-$(CONFIG_X) += rdma_rxe.o\n\nrdma_rxe-y := \\\n\trxe.o \\\n\trxe_odp.o\nrdma_rxe-$(CONFIG_Y) += y.o\n"
 
 
@@ -17,5 +17,7 @@ def test_each_variant_differs_and_keeps_the_code(tmp_path, vary):
     vary(tmp_path, PARTS[0])
     source, makefile = (tmp_path / "rxe_odp.c").read_text(), (tmp_path / "Makefile").read_text()
     assert (source, makefile) != (SOURCE, MAKEFILE)
-    assert source.endswith("int fault(void)\n{\n\treturn 0;\n}\n") and source.startswith("// x\n#include <a.h>\n")
+    assert source.endswith("int fault(void)\n{\n\treturn 0;\n}\n") and source.startswith(
+        "// x\n#include <a.h>\n"
+    )
     assert sorted(makefile.replace("\\\n", " ").split()) == sorted(MAKEFILE.replace("\\\n", " ").split())
