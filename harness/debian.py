@@ -117,9 +117,22 @@ class Archive:
         """Download just these packages and unpack them; returns {name: version}."""
         return self._unpack(["download", *names], into)
 
-    def unpack_closure(self, names: Iterable[str], into: Path) -> dict[str, str]:
-        """Download these packages with everything they depend on and unpack them all; {name: version}."""
-        return self._unpack(["install", "--yes", "--download-only", *names], into)
+    def offers(self, name: str) -> dict[str, str]:
+        """Versions of a package that the archive has, newest first, and the suite of each."""
+        self.refresh()
+        listed = self.host.run(["apt-cache", "madison", name], env=self._env(), check=False).output
+        columns = [[part.strip() for part in line.split("|")] for line in listed.splitlines()]
+        return {
+            row[1]: row[2].split()[1].split("/")[0] for row in columns if len(row) == 3 and row[0] == name
+        }
+
+    def unpack_closure(self, names: Iterable[str], into: Path, suite: str = "") -> dict[str, str]:
+        """Download these packages with everything they depend on and unpack them all; {name: version}.
+
+        `suite` is the one to prefer for what is named without a version.
+        """
+        preferred = ["--target-release", suite] if suite else []
+        return self._unpack(["install", "--yes", "--download-only", *preferred, *names], into)
 
     def source(self, name: str, version: str, suites: Iterable[str], into: Path) -> list[Path]:
         """Download a source package's tarballs, upstream's and the distribution's, and return them.

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from harness.connectx import firmware
+from harness.connectx.log import entries
+from harness.connectx.memory import Memory
+from harness.connectx.replay import load, play, remap
 from harness.device.catalogue import find
 from harness.device.emulated import Card
 from harness.errors import SetupError
 from harness.plan.session import CASE, Session
 from harness.values.answer import Answer
 from harness.values.case import Case, Loss, Order, Region, Workload
+from harness.wire import ifc
+from harness.wire.ifc import Layouts
 
 SIZES = (64, 64 << 10)
 DEADLINE_S = 300.0
@@ -21,18 +28,22 @@ PAGE = 4096
 VCPU = "CPU "
 """How QEMU's threads that run the guest are called. Ref: QEMU 11.1 accel/tcg/tcg-accel-ops-mttcg.c"""
 
-PARTS = ("model", "qemu", "guest")
+PARTS = ("model", "card", "qemu", "guest")
+PLAYS = 3
 
 
 @dataclass(frozen=True)
 class Cost:
     """RDMA writes of `size_bytes`, each alone, to a page that is there (`wqe`) and to one that was taken (`fault`).
 
-    `..._per_s` is by the guest's clock, of the median round. The rest is CPU time in us of a round: the card's
-    process (`model`), QEMU's threads without vCPUs (`qemu`), its vCPUs (`guest`, with the workload's own
-    filling and comparing of memory), as the difference of a long and a short run over that of their rounds.
-    `model_us_per_fault` is what a faulting write costs the card beyond one that does not, over `faults` (events
-    of the card; on soft-RoCE one a page).
+    `..._per_s` is by the guest's clock, of the median round. The rest is CPU time in us of a round, as the
+    difference of a long and a short run over that of their rounds: of the card's process what the model itself
+    takes (`model`, measured by playing the conversation to a model again, the best of a few times) and what is
+    left (`card`: the socket, the log); of QEMU its threads without vCPUs (`qemu`) and the vCPUs (`guest`, with
+    the workload's own filling and comparing of memory). A round is all that the driver says for one write: its
+    doorbells, the arming of queues, in a faulting one also the invalidation before. `model_us_per_fault` is
+    what a faulting round costs the model beyond one that does not fault, over `faults` (events of the card; on
+    soft-RoCE one a page).
     """
 
     size_bytes: int
@@ -118,34 +129,51 @@ def _run(session: Session, series: str, name: str, size: int, how: str, rounds: 
     region = Region(size)
     work = Workload("write", rounds, region, region, Loss(how, "remote"), MTU)
     order = Order(CASE, "case", name, Case("bench-faults", name, work, trace=False))
-    with (
-        session.ledger.scratch_folder("bench") as folder,
-        device.around(session.host, kernel, folder) as presence,
-        session.studio.restore(snapshot, order, folder, plugged=device.plugged) as machine,
-    ):
-        presence.plug(machine)
-        reply = machine.wait(DEADLINE_S, presence.check)
-        spent = _qemu_ns(machine.process.pid)
-        spent["model"] = _threads_ns(presence.process.pid, _any) if isinstance(presence, Card) else 0
-        raised = presence.report().counters.get("faults.raised", 0)
+    spent, raised = dict.fromkeys(PARTS, 0), 0
+    with session.ledger.scratch_folder("bench") as folder:
+        with (
+            device.around(session.host, kernel, folder) as presence,
+            session.studio.restore(snapshot, order, folder, plugged=device.plugged) as machine,
+        ):
+            presence.plug(machine)
+            reply = machine.wait(DEADLINE_S, presence.check)
+            spent["guest"] = threads_ns(machine.process.pid, lambda name: name.startswith(VCPU))
+            spent["qemu"] = threads_ns(machine.process.pid, lambda name: not name.startswith(VCPU))
+            if isinstance(presence, Card):
+                raised = presence.report().counters["faults.raised"]
+                spent["card"] = threads_ns(presence.process.pid, lambda name: True)
+        if device.log:
+            layouts = ifc.load(kernel.headers / "include")
+            spent["model"] = min(played_ns(folder / device.log, layouts, name) for _ in range(PLAYS))
+            spent["card"] -= spent["model"]
     answer = reply.answer
     if answer is None or answer.status != "done":
         raise SetupError("the work failed", [answer.problem if answer else reply.problem])
     return _Run(answer, spent, raised)
 
 
-def _qemu_ns(pid: int) -> dict[str, int]:
-    return {
-        "guest": _threads_ns(pid, lambda name: name.startswith(VCPU)),
-        "qemu": _threads_ns(pid, lambda name: not name.startswith(VCPU)),
-    }
+class _Silent:
+    def fire(self, vector: int) -> None:
+        """Nobody listens."""
 
 
-def _any(name: str) -> bool:
-    return True
+def played_ns(conversation: Path, layouts: Layouts, model: str) -> int:
+    """CPU time of a model that hears a recorded conversation again, without socket and log."""
+    memory = Memory()
+    card = firmware.Card(model, layouts, memory, _Silent(), lambda _entry: None)
+    spent_ns = 0
+    for entry in entries(conversation):
+        if entry["k"] in ("map", "unmap"):
+            remap(memory, entry)
+        elif entry["k"] in ("read", "write", "tick", "reset"):
+            load(memory, entry)
+            began_ns = time.process_time_ns()
+            play(card, entry)
+            spent_ns += time.process_time_ns() - began_ns
+    return spent_ns
 
 
-def _threads_ns(pid: int, wanted: Callable[[str], bool]) -> int:
+def threads_ns(pid: int, wanted: Callable[[str], bool]) -> int:
     """CPU time of a process's threads. Ref: Linux Documentation/scheduler/sched-stats.rst, /proc/PID/schedstat"""
     total = 0
     for task in Path(f"/proc/{pid}/task").iterdir():

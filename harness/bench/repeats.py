@@ -75,6 +75,9 @@ def bands(answers: Sequence[Answer]) -> Iterator[Band]:
 
 
 def _samples(answer: Answer) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Times by stage: the operations as posted and polled, the faults as traced."""
+    """Times by stage: the operations as posted and polled, the faults as traced, and each stage within them."""
+    faults = answer.trace.faults
     yield "operation", answer.operations_ns
-    yield "fault", tuple(fault.duration_ns for fault in answer.trace.faults)
+    yield "fault", tuple(fault.duration_ns for fault in faults)
+    for stage in sorted({name for fault in faults for name in fault.inner_ns}):
+        yield f"fault.{stage}", tuple(fault.inner_ns[stage] for fault in faults if stage in fault.inner_ns)

@@ -53,7 +53,7 @@ def now_us() -> int:
 
 def _open(path: Path, mode: str) -> IO[str]:
     if path.suffix == ".gz":
-        return cast(IO[str], gzip.open(path, mode + "t", compresslevel=6))
+        return cast(IO[str], gzip.open(path, mode + "t", compresslevel=1))
     return path.open(mode)
 
 

@@ -6,7 +6,7 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +53,8 @@ class Emulated:
         return stated(self.name, ifc.load(kernel.headers / "include", _layouts_cache(kernel)))
 
     def scheme(self, kernel: Kernel) -> str:
-        """A driver that knows the memory scheme chooses it; Linux 6.1 does not.
-
-        Ref: Linux 6.12 drivers/net/ethernet/mellanox/mlx5/core/main.c, handle_hca_cap_odp
-        """
-        found = self.firmware_odp(kernel)
-        return MEMORY if MEMORY in found else next(iter(found), "")
+        """As `chosen`."""
+        return chosen(self.firmware_odp(kernel))
 
     @contextlib.contextmanager
     def around(self, host: LocalHost, kernel: Kernel, folder: Path) -> Iterator[Card]:
@@ -83,6 +79,14 @@ def stated(model: str, layouts: ifc.Layouts) -> dict[str, dict[str, tuple[str, .
         scheme: {row: tuple(words) for row, words in rows.items()}
         for scheme, rows in sorted(found.items(), reverse=True)
     }
+
+
+def chosen(found: Mapping[str, object]) -> str:
+    """The scheme that a driver chooses of those that the firmware states to it: memory, if it knows it.
+
+    Ref: Linux 6.12 drivers/net/ethernet/mellanox/mlx5/core/main.c, handle_hca_cap_odp
+    """
+    return MEMORY if MEMORY in found else next(iter(found), "")
 
 
 def serve(model: str, socket: Path, headers: Path, control: Path | None, log: Path | None) -> int:

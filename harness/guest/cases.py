@@ -13,7 +13,7 @@ from harness.guest import registration as registrations
 from harness.guest.child import Child
 from harness.guest.libc import MADV_DONTFORK, PAGE_BYTES
 from harness.guest.memory import Memory
-from harness.guest.model import PageModel, Rules
+from harness.guest.model import RXE, PageModel, Rules
 from harness.guest.nldev import Device, NlDev
 from harness.guest.problems import Unsupported, WorkFailed
 from harness.guest.workloads import PATTERNS, Side
@@ -102,7 +102,7 @@ class Rounds:
         victims = [index for index, lost in enumerate(self.lost) if lost]
         child = Child([self.memories[i] for i in victims]) if how == "fork" else None
         for index in victims:
-            if how == "untouched":
+            if self.loss.fresh:
                 self._renew(index)
                 continue
             self.loss.act(self.memories[index])
@@ -115,6 +115,8 @@ class Rounds:
         model.deregister()
         memory.remap()
         model.drop()
+        self.loss.act(memory)
+        self.loss.law(model)
         self.sides[index] = Side(memory, model, self._register(memory))
         model.register()
 
@@ -235,8 +237,13 @@ def _measured(case: Case, tracer: Optional[Any], nldev: NlDev) -> Answer:
 
 def rules_of(case: Case, tracer: Optional[Any]) -> Rules:
     """The rules by which this device's driver asks for pages; nobody looks at them without a trace."""
-    driver = "rxe" if tracer is None else tracer.driver.name
-    return laws.RULES[driver, case.scheme if driver == "mlx5" else ""]
+    if tracer is None:
+        return RXE
+    driver = tracer.driver.name
+    rules = laws.RULES.get((driver, case.scheme))
+    if rules is None:
+        raise Unsupported(f"no laws for {driver} with a card whose scheme of page faults is {case.scheme!r}")
+    return rules
 
 
 def _counting(tracer: Optional[Any], nldev: NlDev, device: Device) -> Counting:

@@ -15,12 +15,16 @@ from harness.values.case import Region, Workload
 
 
 class Loss(NamedTuple):
-    """One way: `act` on memory, `law` on the model, `text` for people, `mappings` on which it loses pages."""
+    """One way: `act` on memory, `law` on the model, `text` for people, `mappings` on which it loses pages.
+
+    A `fresh` one replaces mapping and registration, and acts between the two.
+    """
 
     act: Callable[[Memory], None]
     law: Callable[[PageModel], None]
     text: str
     mappings: Tuple[str, ...] = ("anonymous", "shared", "file")
+    fresh: bool = False
 
 
 def nothing(memory: Memory) -> None:
@@ -29,6 +33,16 @@ def nothing(memory: Memory) -> None:
 
 def nothing_law(model: PageModel) -> None:
     """No page is lost: pages the CPU wrote before registration never fault."""
+
+
+def peek(memory: Memory) -> None:
+    """Read every page: what a private mapping then has is the zero page, or its file's, read-only."""
+    memory.peek()
+
+
+def peek_law(model: PageModel) -> None:
+    """Registered so, the device may read every page; its first write faults, and copies each."""
+    model.read_all()
 
 
 def dontneed(memory: Memory) -> None:
@@ -87,8 +101,8 @@ PRIVATE = ("anonymous", "file")
 
 LOSSES: Dict[str, Loss] = {
     "none": Loss(nothing, nothing_law, "no page is lost, so none faults"),
-    # A fresh mapping and registration each round: done where registrations are (cases.py).
-    "untouched": Loss(nothing, nothing_law, "a fresh mapping, registered untouched, has no page"),
+    "untouched": Loss(nothing, nothing_law, "a fresh mapping, registered untouched, has no page", fresh=True),
+    "peeked": Loss(peek, peek_law, "a fresh mapping, only read before it is registered", fresh=True),
     "dontneed": Loss(dontneed, dontneed_law, "MADV_DONTNEED: one invalidation, every page absent"),
     "remap": Loss(remap, remap_law, "munmap and mmap: one invalidation, every page absent"),
     # The fork itself happens once for both sides: done where the child is kept (cases.py).
@@ -114,7 +128,7 @@ def refusal(workload: Workload) -> Optional[str]:
             continue
         if region.mapping not in loss.mappings:
             return f"loss {workload.loss.how} does not lose pages of a {region.mapping} mapping ({side})"
-        if not region.odp and workload.loss.how != "untouched":
+        if not region.odp and not loss.fresh:
             return f"{side} is registered without on-demand paging: its pages are pinned and cannot be lost"
     if workload.local.length != workload.remote.length:
         return "local and remote have different lengths"

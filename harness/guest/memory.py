@@ -85,6 +85,11 @@ class Memory:
         """madvise the whole memory, guard pages included."""
         libc.madvise(self.base, self.size, advice)
 
+    def peek(self) -> None:
+        """Read a byte of each of the region's pages, by the CPU."""
+        for at in range(self.pages_start, self.pages_start + self.pages_bytes, PAGE_BYTES):
+            ctypes.string_at(at, 1)
+
     def remap(self) -> None:
         """Unmap the region's pages and map fresh ones at the same address."""
         libc.munmap(self.pages_start, self.pages_bytes)

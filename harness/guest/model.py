@@ -49,7 +49,7 @@ class Rules(NamedTuple):
 # Ref: Linux 7.3 drivers/infiniband/sw/rxe/rxe_odp.c, rxe_odp_mr_copy
 RXE = Rules(packets=True, writable=False)
 # Ref: Linux 7.3 drivers/infiniband/hw/mlx5/odp.c, pagefault_real_mr; mlx5_ib_mr_memory_pfault_handler with
-# permissive_fault. The limit is the emulated card's. Ref: connectx/faults.py, DEMAND_MOST
+# permissive_fault. The limit is the emulated card's. Ref: connectx, DEMAND_MOST
 MLX5_TRANSPORT = Rules(packets=False, writable=True)
 MLX5_MEMORY = Rules(packets=False, writable=True, most_pages=512)
 

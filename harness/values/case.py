@@ -13,7 +13,7 @@ TRANSFERS = ("send", "write", "read", "compare_swap", "fetch_add")
 OPERATIONS = (*TRANSFERS, "reload", "objects", "soak")
 MAPPINGS = ("anonymous", "shared", "file")
 IOVAS = ("address", "shifted", "zero")
-LOSSES = ("none", "untouched", "dontneed", "remap", "fork", "pageout", "holes")
+LOSSES = ("none", "untouched", "peeked", "dontneed", "remap", "fork", "pageout", "holes")
 SIDES = ("local", "remote", "both")
 
 

@@ -30,11 +30,14 @@ class EqCommands(Commands):
             context["page_offset"] * 64,
             eqe.SIZE << log_size,
         )
+        mask = self._mask(request)
+        if mask >> eqe.PAGE_FAULT & 1 and self.hca.events.queue_for(eqe.PAGE_FAULT) is not None:
+            self.hca.rules.second_queue()
         queue = EventQueue(
             judge.number("eq"),
             ring,
             log_size,
-            self._mask(request),
+            mask,
             context["intr"],
             context["uar_page"],
             bytes(context_of(context)),
@@ -59,9 +62,16 @@ class EqCommands(Commands):
 
     @command("QUERY_EQ")
     def query_eq(self, request: View, reply: View) -> None:
-        """Its context, with counters as they are."""
-        queue = self.hca.judge.get("eq", request["eq_number"], "QUERY_EQ")
+        """Its context, with counters as they are, and the events that come to it.
+
+        Asking for one that is not there is no mistake: a driver may look for the owner of an event that way.
+        """
+        number = request["eq_number"]
+        queue = self.hca.judge.table("eq").get(number)
+        if queue is None:
+            raise FirmwareError(Status.BAD_RES, why=f"no eq {number:#x}")
         context = reply.at("eq_context_entry")
         context.data[: len(queue.context)] = queue.context
         context["producer_counter"] = queue.producer & 0xFFFFFF
         context["consumer_counter"] = queue.consumer
+        reply["event_bitmask"] = queue.mask & (1 << 64) - 1

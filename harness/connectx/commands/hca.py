@@ -57,9 +57,9 @@ class HcaCommands(Commands):
 
     @command("QUERY_HCA_CAP")
     def query_hca_cap(self, request: View, reply: View) -> None:
-        """A capability page; those that a card does not have are zero."""
+        """A capability page; those that a card does not have are zero. DEVX programs may ask for its beginning."""
         page = self.hca.capabilities.page(request["op_mod"])
-        room = reply.bytes("capability")
+        room = reply.data[reply.layout.slot("capability").first :]
         size = min(len(page), len(room))
         room[:size] = page[:size]
 

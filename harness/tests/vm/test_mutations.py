@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness import agent
+from harness.device.catalogue import DEVICES
 from harness.plan.plan import Expect, Plan, Planned
 from harness.plan.session import Options, Session
 from harness.results.record import exit_status, read_run
@@ -37,6 +38,7 @@ class Edit:
     new: str
     kind: str
     text: str
+    device: str = "soft-roce"
 
 
 EDITS = (
@@ -49,6 +51,17 @@ EDITS = (
         "            tracer.start(",
         "law",
         "invalidations_remote: expected 2 ",
+    ),
+    Edit(
+        "card-probe-dropped",
+        "cases.py",
+        "            tracer.start(",
+        '            if case.id == "card-probe-dropped":\n'
+        '                tracer._bpf.detach_kprobe(event="mlx5_ib_page_fault_resume")\n'
+        "            tracer.start(",
+        "law",
+        "resumes: expected 2 ",
+        "connectx-5",
     ),
     Edit(
         "page-fewer",
@@ -132,13 +145,13 @@ def mutants():
         yield
 
 
-def planned(name, deadline_s=120):
+def planned(name, deadline_s=120, device="soft-roce"):
     """A small case: two rounds of a write to PAGES absent pages."""
     region = Region(PAGES * 4096)
     workload = Workload("write", 2, region, region, Loss("dontneed", "remote"), mtu_bytes=4096)
-    case = Case(name, "soft-roce", workload)
-    plan = Plan(Path("mutant.toml"), "t", (), ("newest",), ("soft-roce",), {}, {}, Expect(), ())
-    return Planned(plan, "newest", case, "exact", deadline_s)
+    case = Case(name, device, workload)
+    plan = Plan(Path("mutant.toml"), "t", (), ("newest",), (device,), {}, {}, Expect(), ())
+    return Planned(plan, "newest", case, DEVICES[device].clock, deadline_s)
 
 
 @pytest.fixture(scope="module")
@@ -146,9 +159,9 @@ def run_mutant(session):
     """Runs a case on a mutated guest; a session of its own on the same cache."""
     with Session(Options(cache=session.store.root), print) as own:
 
-        def run(name, deadline_s=120):
+        def run(name, deadline_s=120, device="soft-roce"):
             with mutants():
-                return own.run(planned(name, deadline_s))
+                return own.run(planned(name, deadline_s, device))
 
         yield run
 
@@ -162,7 +175,7 @@ def test_sleeping_mutants_pass(run_mutant):
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.case)
 def test_mutant_fails_for_its_own_reason(run_mutant, session, edit):
     """The docstring's mutation is the edit itself; the same case on the true guest passes next."""
-    record, logs = run_mutant(edit.case, 20 if edit.case == "spin" else 120)
+    record, logs = run_mutant(edit.case, 20 if edit.case == "spin" else 120, edit.device)
     kinds = {reason.kind for reason in record.reasons}
     assert record.verdict == "fail", record.reasons
     assert kinds - ALSO.get(edit.case, set()) == {edit.kind}, record.reasons
@@ -172,7 +185,7 @@ def test_mutant_fails_for_its_own_reason(run_mutant, session, edit):
     if edit.case == "spin":
         assert record.wall_s < 60
         assert "Comm: python3" in logs.console
-    record, _ = session.run(planned(edit.case))
+    record, _ = session.run(planned(edit.case, device=edit.device))
     assert (record.verdict, record.reasons) == ("pass", ())
 
 

@@ -14,7 +14,7 @@ from harness.connectx.pci import ConfigSpace, Face
 from harness.connectx.server import Server
 from harness.connectx.vfio_user import Answers
 from harness.tests.unit.connectx.driver import BASE, PAGE, SIZE, CommandFailed
-from harness.tests.unit.connectx.test_data_path import VA, Pair
+from harness.tests.unit.connectx.pair import VA, Pair
 from harness.values.rule import KINDS, Rule
 from harness.wire import cqe, wqe
 

@@ -33,6 +33,15 @@ def test_a_whole_life_leaves_nothing(series, model):
     assert driver.card.counters()["objects"] == {} and driver.card.counters()["pages"] == 0
 
 
+def test_a_short_reply_gets_the_beginning_of_a_page(driver):
+    """As DEVX programs ask. Mutation: ask for the whole structure."""
+    whole = driver.command("QUERY_HCA_CAP", op_mod=1).bytes("capability")
+    driver.post(driver.request("QUERY_HCA_CAP", op_mod=1).data, 16 + 0x800)
+    driver.ring()
+    reply = driver.answer()
+    assert reply[0] == 0 and reply[16:] == whole[:0x800]
+
+
 def test_init_segment_states_queue_and_revision(driver):
     """Mutation: let the driver's address overwrite the queue's geometry."""
     words = struct.unpack(">8I", driver.card.bar_read(0, 0, 32))

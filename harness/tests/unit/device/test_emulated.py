@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from harness.device.emulated import resident_kib, stated
+from harness.device.emulated import chosen, resident_kib, stated
 from harness.tests.unit.connectx.driver import SERIES, layouts
 
 
@@ -22,6 +22,19 @@ def test_only_a_newer_card_and_kernel_have_the_memory_scheme():
     assert "mem_page_fault" in stated("connectx-7", layouts("7.3"))["memory"]["general"]
     assert "memory" not in stated("connectx-5", layouts("7.3"))
     assert "memory" not in stated("connectx-7", layouts("6.1"))
+
+
+@pytest.mark.parametrize(
+    ("model", "series", "scheme"),
+    [
+        ("connectx-5", "7.3", "transport"),
+        ("connectx-7", "6.1", "transport"),
+        *(("connectx-7", series, "memory") for series in ("6.12", "7.2", "7.3")),
+    ],
+)
+def test_a_driver_chooses_the_memory_scheme_if_it_knows_it(model, series, scheme):
+    """Mutation: take the first scheme in the order of the alphabet, reversed or not."""
+    assert chosen(stated(model, layouts(series))) == scheme
 
 
 def test_what_a_process_holds_is_its_own_memory():

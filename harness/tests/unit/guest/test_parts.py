@@ -11,7 +11,7 @@ from harness.guest import leaks, libc, prepare, registration, stages, trace
 from harness.guest.memory import Memory, pattern
 from harness.values import codec
 from harness.values.answer import Answer, Leak, Reply, Trace
-from harness.values.case import MAPPINGS, Region
+from harness.values.case import LOSSES, MAPPINGS, Region
 
 
 def test_registering_is_forty_eight_bytes():
@@ -101,15 +101,7 @@ def test_a_rehearsal_does_everything_once():
     """Mutation: rehearse fewer losses: a case would read the disk for the first time."""
     kinds = prepare.rehearsals()
     assert {w.operation for w in kinds} == {"send", "write", "read", "compare_swap", "fetch_add"}
-    assert {w.loss.how for w in kinds} == {
-        "none",
-        "untouched",
-        "dontneed",
-        "remap",
-        "fork",
-        "pageout",
-        "holes",
-    }
+    assert {w.loss.how for w in kinds} == set(LOSSES)
     assert {r.mapping for w in kinds for r in (w.local, w.remote)} == set(MAPPINGS)
 
 
@@ -117,13 +109,13 @@ def test_a_rehearsal_does_everything_once():
 @pytest.mark.parametrize("advice", ["dontneed", "remap", "holes"])
 def test_memory_holds_what_it_is_expected_to(mapping, advice):
     """Real mappings of this host. Mutation: let Memory.expect_fresh do nothing."""
-    from harness.guest.faults import LOSSES
+    from harness.guest import faults
 
     memory = Memory(Region(5000, 100, mapping), 1)
     try:
         assert memory.difference() == (0, "")
         memory.fill(1)
-        LOSSES[advice].act(memory)
+        faults.LOSSES[advice].act(memory)
         assert memory.difference() == (0, "")
         kept = mapping == "shared" and advice != "remap"
         same = memory.expected[4096:-4096] == pattern(1, 1, memory.size)[4096:-4096]

@@ -1,0 +1,114 @@
+"""Builds modules from source for a kernel.
+
+What was built is an entry of the cache, keyed by sources, kernel, toolchain and flags.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.debian import Archive
+from harness.errors import SetupError, UsageError
+from harness.host import CommandError
+from harness.kernel.packages import Kernel
+from harness.kernel.toolchain import Toolchain, toolchain
+from harness.store import digest
+
+RECIPE = 2
+SUFFIXES = (".c", ".h")
+NAMES = ("Kbuild", "Makefile")
+# Sparse, and for kernel-doc, which W=1 runs, the whole of Perl.
+CHECKERS = ("sparse", "perl")
+
+_MESSAGE = re.compile(r"^(?:/build/)?(?P<file>[\w./+-]+):(?P<line>\d+):(?:\d+:)? (?P<text>.*)$")
+
+
+@dataclass(frozen=True)
+class Built:
+    """Modules (`.ko` files by name), what the compiler said of our files, and which compiler it was."""
+
+    modules: Mapping[str, Path]
+    messages: tuple[str, ...]
+    compiler: str
+
+
+def sources_of(folder: Path) -> dict[str, bytes]:
+    """The files that shape a module: path below `folder`, and content; UsageError if it has no makefile."""
+    found = {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and not path.name.startswith(".")
+        and (path.name in NAMES or (path.suffix in SUFFIXES and not path.name.endswith(".mod.c")))
+    }
+    if not {"Kbuild", "Makefile"} & set(found):
+        raise UsageError(f"{folder} has neither Kbuild nor Makefile")
+    return found
+
+
+def build(folder: Path, kernel: Kernel, archive: Archive, flags: tuple[str, ...] = ()) -> Built:
+    """Build the modules of a folder; SetupError with the compiler's messages, file and line, if it fails.
+
+    `flags` go to make: `W=1` for more warnings, `C=2` for sparse, `KCFLAGS=...`.
+    """
+    sources = sources_of(folder)
+    checked = any(flag.startswith(("C=", "W=")) for flag in flags)
+    tools = toolchain(kernel, archive, CHECKERS if checked else ())
+    parts: list[object] = [part for name, content in sources.items() for part in (name, content)]
+    key = f"{folder.name}-{digest(RECIPE, kernel.folder.name, tools.key, list(flags), *parts)}"
+    entry = archive.store.built(
+        "module", key, lambda into: _make(sources, folder, kernel, archive, tools, flags, into)
+    )
+    modules = {path.stem: path for path in sorted(entry.glob("*.ko"))}
+    return Built(modules, tuple(json.loads((entry / "messages.json").read_text())), tools.compiler)
+
+
+def _make(
+    sources: Mapping[str, bytes],
+    folder: Path,
+    kernel: Kernel,
+    archive: Archive,
+    tools: Toolchain,
+    flags: tuple[str, ...],
+    into: Path,
+) -> None:
+    with archive.host.ledger.scratch_folder("module") as work:
+        for name, content in sources.items():
+            (work / name).parent.mkdir(parents=True, exist_ok=True)
+            (work / name).write_bytes(content)
+        headers = f"/usr/src/linux-headers-{kernel.release}"
+        argv = ("make", "-C", headers, "M=/build", *flags, "modules")
+        strip = ("find", "/build", "-name", "*.ko", "-exec", "strip", "--strip-unneeded", "{}", "+")
+        try:
+            done = archive.host.run(tools.command(kernel, work, argv), timeout_s=900)
+            archive.host.run(tools.command(kernel, work, strip))
+        except CommandError as error:
+            said = error.finished.output
+            messages = messages_of(said, folder) or said.splitlines()[-20:]
+            raise SetupError(
+                f"{folder.name} does not build for {kernel.release} with {tools.compiler}",
+                messages,
+                error.hint,
+            ) from error
+        for module in work.rglob("*.ko"):
+            shutil.copyfile(module, into / module.name)
+        (into / "messages.json").write_text(json.dumps(messages_of(done.output, folder)))
+    if not list(into.glob("*.ko")):
+        raise SetupError(
+            f"{folder.name} has built no module for {kernel.release}", done.output.splitlines()[-10:]
+        )
+
+
+def messages_of(output: str, folder: Path) -> list[str]:
+    """The compiler's messages, files named as in `folder`."""
+    found = []
+    for match in filter(None, map(_MESSAGE.match, output.splitlines())):
+        name = match["file"]
+        here = folder / name if (folder / name).is_file() else Path(name)
+        found.append(f"{here}:{match['line']}: {match['text']}")
+    return found

@@ -1,0 +1,134 @@
+"""The compiler that built a kernel, in a root of its own: any host can build modules that match.
+
+A kernel's configuration states its compiler to the package's version; the archive mostly still has it. Make and
+the kernel's own build programs come from the same suites. The root is entered by chroot(1) in a mount
+namespace, so nothing of the host but /dev is seen there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.debian import Archive
+from harness.errors import SetupError, Unsupported
+from harness.host import require
+from harness.kernel.packages import Kernel
+from harness.store import digest
+
+RECIPE = 3
+
+# Besides the compiler: what a module's makefiles call.
+PROGRAMS = ("make", "dash", "bash", "coreutils", "sed", "grep", "mawk", "findutils", "diffutils")
+# Names that a package's installation would have made. Ref: Debian dash.postinst, mawk.postinst
+NAMES = {"sh": "dash", "awk": "mawk"}
+MOUNTS = ("dev", "proc", "usr/src", "build")
+_COMPILER = re.compile(r'CONFIG_CC_VERSION_TEXT="\S*?(?P<name>gcc-\d+) \(Debian (?P<version>[^)]+)\)')
+
+# $1 root, $2 the kernel's usr/src, $3 what is built, then the command.
+_ENTER = (
+    'root=$1 && mount --rbind /dev "$root/dev" && mount --bind "$2" "$root/usr/src"'
+    # A container may not let us have a /proc of our own.
+    ' && { mount -t proc proc "$root/proc" 2>/dev/null || mount --rbind /proc "$root/proc"; }'
+    ' && mount --bind "$3" "$root/build" && shift 3 && exec chroot "$root" "$@"'
+)
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """A root to build in; `compiler` is the package with its version, `matches` whether it is the kernel's own."""
+
+    root: Path
+    compiler: str
+    matches: bool
+
+    @property
+    def key(self) -> str:
+        """The cache's key of the root."""
+        return self.root.name
+
+    def command(self, kernel: Kernel, work: Path, argv: tuple[str, ...]) -> list[str]:
+        """A command that runs `argv` in the root, with the folder `work` at /build."""
+        own = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+        return [
+            *(require("unshare"), *own, "--mount", "--pid", "--fork", "--kill-child", "--"),
+            *("sh", "-c", _ENTER, "enter", str(self.root), str(kernel.root / "usr/src"), str(work)),
+            *("/usr/bin/env", "-i", "PATH=/usr/bin:/usr/sbin", "LC_ALL=C.UTF-8", *argv),
+        ]
+
+
+def compiler_of(configuration: str) -> tuple[str, str]:
+    """Package and version of the compiler that a kernel's .config states; Unsupported if it is no Debian gcc."""
+    found = _COMPILER.search(configuration)
+    if found is None:
+        stated = re.search(r"CONFIG_CC_VERSION_TEXT=.*", configuration)
+        raise Unsupported(
+            "this kernel states no compiler of the distribution", [stated.group() if stated else ""]
+        )
+    return found["name"], found["version"]
+
+
+def toolchain(kernel: Kernel, archive: Archive, more: tuple[str, ...] = ()) -> Toolchain:
+    """The root for a kernel's modules, with the packages `more` in it, fetched if the cache has not got it.
+
+    A compiler version that the archive no longer has is replaced by the newest of the same name.
+    """
+    name, version = compiler_of((_headers(kernel) / ".config").read_text())
+    offers = archive.offers(name)
+    if not offers:
+        raise Unsupported(f"the archive has no {name} any more, which built {kernel.release}")
+    matches = version in offers
+    chosen = version if matches else next(iter(offers))
+    kbuild, kbuild_version = _kbuild(kernel, archive)
+    names = [f"{name}={chosen}", f"{kbuild}={kbuild_version}", *PROGRAMS, *more]
+
+    def fetch(into: Path) -> None:
+        archive.unpack_closure(names, into, suite=offers[chosen])
+        _finish(into)
+
+    key = f"{name}-{digest(RECIPE, names, offers[chosen])}"
+    return Toolchain(archive.store.built("toolchain", key, fetch), f"{name} {chosen}", matches)
+
+
+def _headers(kernel: Kernel) -> Path:
+    folder = kernel.root / "usr/src" / f"linux-headers-{kernel.release}"
+    if not (folder / ".config").is_file():
+        raise Unsupported(f"no headers of {kernel.release} to build with")
+    return folder
+
+
+def _kbuild(kernel: Kernel, archive: Archive) -> tuple[str, str]:
+    """The package with the kernel's build programs; one version of it fits all point releases of a series."""
+    package = archive.show(f"linux-headers-{kernel.release}")
+    found = re.search(r"\blinux-kbuild-[\w.+~-]+", package.depends if package else "")
+    if found is None:
+        raise Unsupported(f"the archive's index lost linux-headers-{kernel.release}")
+    offers = archive.offers(found.group())
+    if not offers:
+        raise Unsupported(f"the archive has no {found.group()} any more")
+    return found.group(), kernel.version if kernel.version in offers else next(iter(offers))
+
+
+def _finish(root: Path) -> None:
+    """What dpkg's and the packages' own scripts would have done: merged /usr, names, places to mount on."""
+    for name in ("bin", "sbin", "lib", "lib64"):
+        old, merged = root / name, root / "usr" / name
+        merged.mkdir(parents=True, exist_ok=True)
+        if old.is_dir() and not old.is_symlink():
+            shutil.copytree(old, merged, symlinks=True, dirs_exist_ok=True)
+            shutil.rmtree(old)
+        if not old.is_symlink():
+            old.symlink_to(f"usr/{name}")
+    for name, program in NAMES.items():
+        if not os.path.lexists(root / "usr/bin" / name):
+            (root / "usr/bin" / name).symlink_to(program)
+    for folder in MOUNTS:
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    (root / "tmp").mkdir(exist_ok=True)
+    for needless in ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info"):
+        shutil.rmtree(root / needless, ignore_errors=True)
+    if not list((root / "usr/bin").glob("*gcc-*")):
+        raise SetupError("the compiler's packages hold no compiler")

@@ -1,0 +1,202 @@
+"""What faults, in all three forms, and what follows a resume."""
+
+import struct
+
+import pytest
+
+from harness.tests.unit.connectx.pair import PATTERN, VA, Pair
+from harness.wire import cqe, eqe, wqe
+
+
+def test_a_send_from_an_absent_page_goes_on_where_it_stopped(pair):
+    """Mutation: bytes_committed off by one."""
+    pair.entry(pair.keys[0], 1, 0)
+    pair.receive((pair.keys[1], VA, 8192))
+    pair.send(wqe.SEND, (pair.keys[0], VA + 100, 8000))
+    fault = pair.fault()
+    assert (fault.sub_type, fault.pf_type, fault.wq) == (0, eqe.FAULT_REQUESTER_SEND_WRITE, pair.a.number)
+    assert (fault.bytes_committed, fault.wqe_index) == (3996, 0)
+    assert pair.done(0) is None and pair.memory.read(pair.at[1], 3996) == PATTERN[100:4096]
+    pair.entry(pair.keys[0], 1, pair.at[0] + 4096 | 3)
+    pair.resume(fault)
+    assert pair.done(0)[1] == 0 and pair.done(1)[2].byte_count == 8000
+    assert pair.memory.read(pair.at[1], 8000) == PATTERN[100:8100]
+    counters = pair.card.counters()["faults"]
+    assert (counters["raised"], counters["resumed"], counters["open"]) == (1, 1, 0)
+
+
+def test_a_resume_before_the_page_is_there_faults_again(pair):
+    """Mutation: go on after a resume without looking."""
+    pair.entry(pair.keys[0], 0, 0)
+    pair.send(wqe.RDMA_WRITE, (pair.keys[0], VA, 8), remote=(pair.keys[1], VA))
+    first = pair.fault()
+    pair.resume(first)
+    second = pair.fault()
+    assert second.token != first.token and pair.done(0) is None
+
+
+@pytest.mark.parametrize(
+    ("opcode", "page", "kind"),
+    [(wqe.RDMA_WRITE, 0, eqe.FAULT_RDMA_WRITE), (wqe.RDMA_READ, 0, eqe.FAULT_RDMA_READ)],
+)
+def test_the_far_side_of_an_rdma_operation(pair, opcode, page, kind):
+    """Address and length are the operation's own: the driver adds what is committed. Mutation: add it here."""
+    pair.entry(pair.keys[1], 1, 0)
+    pair.send(opcode, (pair.keys[0], VA, 6000), remote=(pair.keys[1], VA + 10))
+    fault = pair.fault()
+    assert (fault.sub_type, fault.pf_type, fault.r_key) == (1, kind, pair.keys[1])
+    assert (fault.bytes_committed, fault.va, fault.op_length) == (4086, VA + 10, 6000)
+    pair.entry(pair.keys[1], 1, pair.at[1] + 4096 | 3)
+    pair.resume(fault)
+    assert pair.done(0)[1] == 0
+
+
+def test_a_write_to_a_read_only_page_faults(pair):
+    """Mutation: let the read bit grant writes."""
+    pair.entry(pair.keys[1], 0, pair.at[1] | 1)
+    pair.send(wqe.RDMA_WRITE, b"x", remote=(pair.keys[1], VA))
+    assert pair.fault() is not None and pair.memory.read(pair.at[1], 1) == b"\0"
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_receive_on_an_absent_page(shared):
+    """Mutation: name the QP where the SRQ's number belongs."""
+    pair = Pair(srq=shared)
+    pair.entry(pair.keys[1], 0, 0)
+    if shared:
+        pair.shared_receive(0, pair.keys[1], VA, 64, posted=1)
+    else:
+        pair.receive((pair.keys[1], VA, 64))
+    pair.send(wqe.SEND, b"hello")
+    fault = pair.fault()
+    wanted = (eqe.FAULT_RMP, pair.srqn) if shared else (eqe.FAULT_RESPONDER, pair.b.number)
+    assert (fault.pf_type, fault.wq) == wanted
+    pair.entry(pair.keys[1], 0, pair.at[1] | 3)
+    pair.resume(fault)
+    assert pair.memory.read(pair.at[1], 5) == b"hello" and pair.done(1)[1] == pair.done(0)[1] == 0
+
+
+def test_a_read_into_an_absent_page_is_of_its_own_type(pair):
+    pair.entry(pair.keys[0], 0, 0)
+    pair.send(wqe.RDMA_READ, (pair.keys[0], VA, 8), remote=(pair.keys[1], VA))
+    assert pair.fault().pf_type == eqe.FAULT_REQUESTER_READ_ATOMIC
+
+
+def test_an_atomic_happens_once_however_often_it_faults(pair):
+    """Mutation: do the exchange again when the answer's page was absent."""
+    pair.memory.write(pair.at[1], struct.pack("<Q", 1))
+    pair.entry(pair.keys[0], 0, 0)
+    pair.send(wqe.ATOMIC_FA, (pair.keys[0], VA, 8), remote=(pair.keys[1], VA), atomic=(1, 0))
+    pair.resume(pair.fault())
+    fault = pair.fault()
+    pair.entry(pair.keys[0], 0, pair.at[0] | 3)
+    pair.resume(fault)
+    assert struct.unpack("<Q", pair.memory.read(pair.at[1], 8)) == (2,)
+    assert struct.unpack("<Q", pair.memory.read(pair.at[0], 8)) == (1,)
+
+
+@pytest.mark.parametrize(
+    ("side", "near", "far"),
+    [(0, [cqe.LOCAL_PROTECTION], []), (1, [cqe.REMOTE_OPERATION], [cqe.LOCAL_PROTECTION])],
+)
+def test_a_resume_with_error_breaks_the_queue(pair, side, near, far):
+    """Mutation: take the error bit for a plain resume."""
+    pair.entry(pair.keys[side], 0, 0)
+    pair.receive((pair.keys[1], VA, 64))
+    pair.send(wqe.SEND, (pair.keys[0], VA, 8))
+    pair.resume(pair.fault(), error=1)
+    assert pair.statuses(0) == near and pair.statuses(1) == far
+    assert pair.card.counters()["faults"]["failed"] == 1
+
+
+def test_a_resume_of_nothing_or_of_another_type_is_found(pair):
+    """Mutation: accept any type."""
+    pair.entry(pair.keys[0], 0, 0)
+    pair.send(wqe.RDMA_WRITE, (pair.keys[0], VA, 8), remote=(pair.keys[1], VA))
+    fault = pair.fault()
+    wrong = eqe.PageFaultWqeEqe(bytearray(bytes(fault)))
+    wrong.pf_type = eqe.FAULT_RESPONDER
+    with pytest.raises(Exception, match="status 0x5"):
+        pair.resume(wrong)
+    pair.entry(pair.keys[0], 0, pair.at[0] | 3)
+    pair.resume(fault)
+    with pytest.raises(Exception, match="status 0x5"):
+        pair.resume(fault)
+    assert pair.kinds() == ["bad-resume", "bad-resume"] and pair.done(0)[1] == 0
+
+
+def test_memory_scheme_names_key_page_and_length():
+    """Mutation: give the address where it stopped instead of its page."""
+    pair = Pair("connectx-7", scheme_memory=True)
+    pair.entry(pair.keys[1], 1, 0)
+    pair.entry(pair.keys[1], 2, 0)
+    pair.send(wqe.RDMA_WRITE, (pair.keys[0], VA, 8000), remote=(pair.keys[1], VA + 500))
+    fault = pair.fault()
+    assert (fault.sub_type, fault.last, fault.mkey) == (2, 1, pair.keys[1])
+    assert (fault.va, fault.demand_pages) == (VA + 4096, 2)
+    for page in (1, 2):
+        pair.entry(pair.keys[1], page, pair.at[1] + 4096 * page | 3)
+    pair.resume(fault)
+    assert pair.done(0)[1] == 0
+    pair.entry(pair.keys[1], 3, 0)
+    pair.send(wqe.RDMA_WRITE, b"x", remote=(pair.keys[1], VA + 3 * 4096 + 77))
+    fault = pair.fault()
+    assert (fault.va, fault.demand_pages) == (VA + 3 * 4096, 1)
+
+
+def test_the_form_of_2015_names_queue_and_flags():
+    """No token: a resume with another flag is nobody's. Mutation: put a token into the event."""
+    pair = Pair("connect-ib", "6.1")
+    pair.entry(pair.keys[0], 0, 0)
+    pair.send(wqe.RDMA_WRITE, (pair.keys[0], VA, 8), remote=(pair.keys[1], VA))
+    fault = pair.fault()
+    assert (fault.token, fault.pf_type, fault.wq) == (0, 1, pair.a.number)
+    wrong = eqe.PageFaultWqeEqe(bytearray(bytes(fault)))
+    wrong.pf_type = 2
+    with pytest.raises(Exception, match="status 0x5"):
+        pair.resume(wrong)
+    pair.entry(pair.keys[0], 0, pair.at[0] | 3)
+    pair.resume(fault)
+    assert pair.done(0)[1] == 0
+
+
+def test_destroying_a_queue_drops_its_fault(pair):
+    """Mutation: keep the fault open."""
+    pair.entry(pair.keys[0], 0, 0)
+    pair.send(wqe.RDMA_WRITE, (pair.keys[0], VA, 8), remote=(pair.keys[1], VA))
+    pair.command("2RST_QP", "qp_2rst", qpn=pair.a.number)
+    pair.command("DESTROY_QP", qpn=pair.a.number)
+    counters = pair.card.counters()["faults"]
+    assert (counters["open"], counters["dropped"]) == (0, 1)
+
+
+def test_a_reset_balances_the_accounts(pair):
+    """Mutation: forget open faults without counting them."""
+    pair.entry(pair.keys[0], 0, 0)
+    pair.send(wqe.RDMA_WRITE, (pair.keys[0], VA, 8), remote=(pair.keys[1], VA))
+    pair.card.reset()
+    counters = pair.card.counters()["faults"]
+    assert (counters["raised"], counters["dropped"], counters["open"]) == (1, 1, 0)
+
+
+def test_a_queue_destroyed_at_work_is_not_run_again(pair):
+    """Mutation: take the QP off the list before its fault is dropped, which puts it back."""
+    pair.entry(pair.keys[0], 0, 0)
+    pair.send(wqe.RDMA_WRITE, (pair.keys[0], VA, 8), remote=(pair.keys[1], VA))
+    pair.command("DESTROY_QP", qpn=pair.a.number)
+    pair.tick(1)
+    assert pair.done(0) is None and pair.card.findings() == []
+
+
+def test_a_driver_that_never_maps_is_stopped(pair):
+    """Mutation: resume for ever."""
+    from harness.connectx import faults
+
+    pair.entry(pair.keys[0], 0, 0)
+    pair.send(wqe.RDMA_WRITE, (pair.keys[0], VA, 8), remote=(pair.keys[1], VA))
+    for count in range(faults.AGAIN_MOST):
+        pair.seen_events = count % 64
+        data = pair.memory.read(pair.events + 64 * pair.seen_events, 64)
+        pair.uar_write(0x48, struct.pack(">I", pair.eqn << 24 | count + 1))
+        pair.resume(eqe.PageFaultWqeEqe(data))
+    assert pair.statuses(0) == [cqe.LOCAL_PROTECTION] and "fault-loop" in pair.kinds()

@@ -1,0 +1,320 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Events on their way: queued where they are seen, told and acted on in a worker. */
+#include <linux/ktime.h>
+#include <linux/moduleparam.h>
+#include <linux/netlink.h>
+#include <linux/slab.h>
+
+#include "odp_test.h"
+#include "trace.h"
+
+#define POLICIES_MOST	4096
+
+static unsigned int queue_limit = 8192;
+module_param(queue_limit, uint, 0644);
+MODULE_PARM_DESC(queue_limit, "events that may wait for the worker; more are lost, and counted");
+
+static struct workqueue_struct *events_wq;
+
+static void later(struct work_struct *work);
+
+/* An event in interrupt or probe context; counts one there is no room for. */
+struct odp_event *odp_event_alloc(struct odp_device *dev)
+{
+	struct odp_event *event = NULL;
+
+	if (READ_ONCE(dev->queued) < READ_ONCE(queue_limit))
+		event = kzalloc(sizeof(*event), GFP_ATOMIC | __GFP_NOWARN);
+	if (!event) {
+		odp_count(dev, ODP_TEST_STAT_LOST_MEMORY);
+		return NULL;
+	}
+	event->seen_ns = ktime_get_ns();
+	event->dev = dev;
+	odp_device_hold(dev);
+	INIT_DELAYED_WORK(&event->later, later);
+	return event;
+}
+
+static void event_free(struct odp_event *event)
+{
+	odp_device_put(event->dev);
+	kfree(event);
+}
+
+void odp_event_queue(struct odp_event *event)
+{
+	struct odp_device *dev = event->dev;
+	unsigned long flags;
+
+	spin_lock_irqsave(&dev->lock, flags);
+	list_add_tail(&event->entry, &dev->pending);
+	dev->queued++;
+	/* Work has a reference of its own; until unlocked it waits for it. */
+	if (queue_work(events_wq, &dev->work))
+		odp_device_hold(dev);
+	spin_unlock_irqrestore(&dev->lock, flags);
+}
+
+static bool selects(const struct odp_policy *policy, const struct odp_event *event)
+{
+	bool flags_2015 = event->dev->flags_2015;
+
+	switch (policy->selector) {
+	case ODP_TEST_SELECT_QPN:
+		return flags_2015 && event->queue == policy->value;
+	case ODP_TEST_SELECT_QUEUE:
+		return !flags_2015 && event->sub_type == ODP_SUB_WQE &&
+		       event->queue == policy->value;
+	case ODP_TEST_SELECT_TOKEN:
+		return !flags_2015 && event->sub_type == ODP_SUB_RDMA &&
+		       event->token == policy->value;
+	case ODP_TEST_SELECT_KEY:
+		return event->sub_type == ODP_SUB_MEMORY &&
+		       event->key == policy->value;
+	default:
+		return false;
+	}
+}
+
+/* The action for an event and its delay: a policy for it, else the one for any. */
+static u8 action_for(struct odp_device *dev, const struct odp_event *event,
+		     u32 *delay_us)
+{
+	struct odp_policy *policy, *found = NULL;
+	u8 action = ODP_TEST_ACTION_NONE;
+
+	mutex_lock(&dev->policy_lock);
+	list_for_each_entry(policy, &dev->policies, entry) {
+		if (selects(policy, event)) {
+			found = policy;
+			break;
+		}
+		if (policy->selector == ODP_TEST_SELECT_ANY)
+			found = policy;
+	}
+	if (found) {
+		action = found->action;
+		*delay_us = found->delay_us;
+	}
+	mutex_unlock(&dev->policy_lock);
+	return action;
+}
+
+static void later(struct work_struct *work)
+{
+	struct odp_event *event = container_of(to_delayed_work(work),
+					       struct odp_event, later);
+	struct odp_device *dev = event->dev;
+
+	spin_lock_irq(&dev->lock);
+	list_del(&event->entry);
+	spin_unlock_irq(&dev->lock);
+	odp_resume_event(dev, event, false);
+	odp_count(dev, ODP_TEST_STAT_HANDLED);
+	event_free(event);
+}
+
+/* The worker of a card that went would wait for nothing: @gone is set before. */
+static bool delay(struct odp_event *event, u32 delay_us)
+{
+	struct odp_device *dev = event->dev;
+	bool alive;
+
+	spin_lock_irq(&dev->lock);
+	alive = !READ_ONCE(dev->gone);
+	if (alive) {
+		list_add_tail(&event->entry, &dev->waiting);
+		queue_delayed_work(events_wq, &event->later,
+				   usecs_to_jiffies(delay_us));
+	}
+	spin_unlock_irq(&dev->lock);
+	if (alive)
+		odp_count(dev, ODP_TEST_STAT_DELAYED);
+	return alive;
+}
+
+/* Do what the policy says; true if the event is kept for later. */
+static bool act(struct odp_event *event, u32 delay_us, bool told)
+{
+	struct odp_device *dev = event->dev;
+
+	switch (event->action) {
+	case ODP_TEST_ACTION_FORWARD:
+		odp_count(dev, told ? ODP_TEST_STAT_FORWARDED :
+				      ODP_TEST_STAT_UNRESOLVED);
+		return false;
+	case ODP_TEST_ACTION_DELAY:
+		if (delay(event, delay_us))
+			return true;
+		break;
+	case ODP_TEST_ACTION_DOUBLE:
+		odp_resume_event(dev, event, false);
+		fallthrough;
+	case ODP_TEST_ACTION_RESUME:
+		odp_resume_event(dev, event, false);
+		break;
+	case ODP_TEST_ACTION_FAIL:
+		odp_resume_event(dev, event, true);
+		break;
+	case ODP_TEST_ACTION_DROP:
+		odp_count(dev, ODP_TEST_STAT_DROPPED);
+		return false;
+	default:
+		odp_count(dev, ODP_TEST_STAT_UNRESOLVED);
+		return false;
+	}
+	odp_count(dev, ODP_TEST_STAT_HANDLED);
+	return false;
+}
+
+static void dispatch_one(struct odp_event *event)
+{
+	struct odp_device *dev = event->dev;
+	u32 delay_us = 0;
+	int err;
+
+	event->dispatched_ns = ktime_get_ns();
+	if (event->source == ODP_TEST_SOURCE_OWN) {
+		if (event->sub_type <= ODP_SUB_MEMORY)
+			event->action = action_for(dev, event, &delay_us);
+		else
+			odp_count(dev, ODP_TEST_STAT_UNKNOWN);
+	}
+	trace_fault(event);
+	err = odp_netlink_event(event);
+	if (err == -ENOBUFS)
+		odp_count(dev, ODP_TEST_STAT_OVERRUNS);
+	else if (err == -ENOMEM)
+		odp_count(dev, ODP_TEST_STAT_LOST_MEMORY);
+	if (event->source != ODP_TEST_SOURCE_OWN || !act(event, delay_us, !err))
+		event_free(event);
+}
+
+void odp_dispatch(struct work_struct *work)
+{
+	struct odp_device *dev = container_of(work, struct odp_device, work);
+	struct odp_event *event;
+
+	for (;;) {
+		spin_lock_irq(&dev->lock);
+		event = list_first_entry_or_null(&dev->pending,
+						 struct odp_event, entry);
+		if (event) {
+			list_del(&event->entry);
+			dev->queued--;
+		}
+		spin_unlock_irq(&dev->lock);
+		if (!event)
+			break;
+		dispatch_one(event);
+		cond_resched();
+	}
+	odp_device_put(dev);
+}
+
+/* Let what waits for its time run now. */
+void odp_events_hurry(struct odp_device *dev)
+{
+	struct odp_event *event;
+
+	spin_lock_irq(&dev->lock);
+	list_for_each_entry(event, &dev->waiting, entry)
+		mod_delayed_work(events_wq, &event->later, 0);
+	spin_unlock_irq(&dev->lock);
+}
+
+static struct odp_policy *policy_find(struct odp_device *dev, u8 selector,
+				      u64 value)
+{
+	struct odp_policy *policy;
+
+	list_for_each_entry(policy, &dev->policies, entry)
+		if (policy->selector == selector && policy->value == value)
+			return policy;
+	return NULL;
+}
+
+static const char *refusal(const struct odp_device *dev, u8 selector)
+{
+	if (selector == ODP_TEST_SELECT_QPN && !dev->flags_2015)
+		return "this card's events carry no QPN: select the work queue (WQE events), the token (RDMA events) or the key (memory events)";
+	if (selector > ODP_TEST_SELECT_QPN && dev->flags_2015)
+		return "this card's events carry a QPN and flags only: select the QPN";
+	return NULL;
+}
+
+int odp_policy_set(struct odp_device *dev, u8 selector, u64 value, u8 action,
+		   u32 delay_us, struct netlink_ext_ack *extack)
+{
+	const char *why = refusal(dev, selector);
+	struct odp_policy *policy;
+	int err = 0;
+
+	if (why) {
+		extack->_msg = why;
+		return -EOPNOTSUPP;
+	}
+	mutex_lock(&dev->policy_lock);
+	policy = policy_find(dev, selector, value);
+	if (!policy && dev->n_policies >= POLICIES_MOST) {
+		NL_SET_ERR_MSG(extack, "too many policies");
+		err = -ENOSPC;
+	} else if (!policy) {
+		policy = kzalloc(sizeof(*policy), GFP_KERNEL);
+		if (policy) {
+			policy->selector = selector;
+			policy->value = value;
+			list_add_tail(&policy->entry, &dev->policies);
+			dev->n_policies++;
+		} else {
+			err = -ENOMEM;
+		}
+	}
+	if (!err) {
+		policy->action = action;
+		policy->delay_us = delay_us;
+	}
+	mutex_unlock(&dev->policy_lock);
+	return err;
+}
+
+int odp_policy_del(struct odp_device *dev, u8 selector, u64 value)
+{
+	struct odp_policy *policy;
+
+	mutex_lock(&dev->policy_lock);
+	policy = policy_find(dev, selector, value);
+	if (policy) {
+		list_del(&policy->entry);
+		dev->n_policies--;
+	}
+	mutex_unlock(&dev->policy_lock);
+	kfree(policy);
+	return policy ? 0 : -ENOENT;
+}
+
+/* Without the lock when the last reference goes. */
+void odp_policies_clear(struct odp_device *dev)
+{
+	struct odp_policy *policy, *next;
+
+	list_for_each_entry_safe(policy, next, &dev->policies, entry) {
+		list_del(&policy->entry);
+		kfree(policy);
+	}
+	dev->n_policies = 0;
+}
+
+int odp_events_init(void)
+{
+	events_wq = alloc_workqueue("mlx5_odp_test", WQ_UNBOUND, 0);
+	return events_wq ? 0 : -ENOMEM;
+}
+
+void odp_events_exit(void)
+{
+	destroy_workqueue(events_wq);
+	/* Cards are freed after a grace period. */
+	rcu_barrier();
+}
