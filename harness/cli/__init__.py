@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from types import FrameType
 
 from harness import __version__
-from harness.cli import bench, cache, caps, card, compare, doctor, kernel, report, run, shell, upstream
+from harness.cli import bench, cache, caps, card, compare, doctor, kernel, kmod, report, run, shell, upstream
 from harness.cli.screen import common_options, err
 from harness.errors import EXIT_INTERRUPTED, HarnessError
 
-VERBS = (run, report, compare, kernel, doctor, cache, shell, caps, card, upstream, bench)
+VERBS = (run, report, compare, kernel, kmod, doctor, cache, shell, caps, card, upstream, bench)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

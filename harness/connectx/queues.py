@@ -117,13 +117,15 @@ class Events:
     def __init__(self, hca: Hca) -> None:
         self._hca = hca
         self.posted = 0
+        self.first_wins = False
 
     def queue_for(self, event_type: int) -> EventQueue | None:
         """The queue that gets such events: the newest whose mask has the bit.
 
-        What a card does with two is not documented; the last one wins here.
+        What a card does with two is not documented; the last one wins here, unless a rule says the first.
         """
-        for queue in reversed(self._hca.judge.table("eq").values()):
+        queues = self._hca.judge.table("eq").values()
+        for queue in queues if self.first_wins else reversed(queues):
             if queue.mask >> event_type & 1:
                 found: EventQueue = queue
                 return found

@@ -254,6 +254,21 @@ class Rules:
         armed.acted(f"{name}: never answered")
         return Deed(lost=True)
 
+    def second_queue(self) -> None:
+        """Another event queue for page faults is about to be made. FirmwareError when the rule refuses it."""
+        for armed in self._acting("queue"):
+            _DEEDS[armed.rule.kind](self, armed)
+
+    @does("refuse-second-queue")
+    def _refuse_second_queue(self, armed: Armed) -> None:
+        armed.acted(f"a second queue for page faults is refused with status {armed.rule.status:#x}")
+        raise _refusal(armed.rule)
+
+    @does("first-queue-wins")
+    def _first_queue_wins(self, armed: Armed) -> None:
+        armed.acted("page faults go to the first of two queues")
+        self._hca.events.first_wins = True
+
     def gone(self, kind: str, number: int) -> None:
         """A QP (by number) or a key (by value) has just ended."""
         for armed in self._acting("gone", object=kind, phase=self._phase):

@@ -1,4 +1,4 @@
-"""Builds modules from source for a kernel, and kernels that have them.
+"""Builds modules from source for a kernel.
 
 What was built is an entry of the cache, keyed by sources, kernel, toolchain and flags.
 """
@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.debian import Archive
 from harness.errors import SetupError, UsageError
-from harness.host import CommandError, require
+from harness.host import CommandError
 from harness.kernel.packages import Kernel
 from harness.kernel.toolchain import Toolchain, toolchain
 from harness.store import digest
@@ -22,10 +22,6 @@ from harness.store import digest
 RECIPE = 2
 SUFFIXES = (".c", ".h")
 NAMES = ("Kbuild", "Makefile")
-_TEXTS = ("dep", "alias", "symbols", "softdep", "devname", "weakdep")
-_BINARIES = ("dep", "alias", "symbols", "builtin", "builtin.alias")
-# What depmod writes. Ref: depmod(8)
-INDEXES = (*_TEXTS, *(f"{name}.bin" for name in _BINARIES))
 # Sparse, and for kernel-doc, which W=1 runs, the whole of Perl.
 CHECKERS = ("sparse", "perl")
 
@@ -116,28 +112,3 @@ def messages_of(output: str, folder: Path) -> list[str]:
         here = folder / name if (folder / name).is_file() else Path(name)
         found.append(f"{here}:{match['line']}: {match['text']}")
     return found
-
-
-def with_modules(kernel: Kernel, modules: Iterable[Path], archive: Archive) -> Kernel:
-    """The kernel with these modules put before its own of the same name (in `updates/`).
-
-    It is a kernel of its own to the cache: its disks and snapshots are others.
-    """
-    chosen = sorted(modules)
-    contents = [part for path in chosen for part in (path.name, path.read_bytes())]
-    key = f"{kernel.folder.name}+{digest(RECIPE, *contents)}"
-
-    def make(into: Path) -> None:
-        # Files are shared with the kernel it came from: neither is ever changed.
-        archive.host.run(["cp", "-al", f"{kernel.folder}/.", str(into)])
-        same = replace(kernel, folder=into)
-        for name in INDEXES:
-            # depmod writes them anew; the links are to those of the other kernel.
-            (same.modules / f"modules.{name}").unlink(missing_ok=True)
-        updates = same.modules / "updates"
-        updates.mkdir(exist_ok=True)
-        for path in chosen:
-            shutil.copyfile(path, updates / path.name)
-        archive.host.run([require("depmod"), "-b", str(same.root / "usr"), kernel.release])
-
-    return replace(kernel, folder=archive.store.built("kernel", key, make))

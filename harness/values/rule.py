@@ -79,6 +79,7 @@ SELECTORS: Dict[str, Tuple[str, ...]] = {
     "umr": ("umr", "since"),
     "command": ("opcode", "since"),
     "gone": ("object", "since"),
+    "queue": (),
 }
 
 KINDS: Dict[str, Kind] = {
@@ -112,6 +113,12 @@ KINDS: Dict[str, Kind] = {
     "delay-command": Kind("command", ("delay_ms",), "a command is run and answered late"),
     "fail-command": Kind(
         "command", ("status", "syndrome"), "a command is not run and answered with a status"
+    ),
+    "refuse-second-queue": Kind(
+        "queue", ("status", "syndrome"), "a second event queue for page faults is refused"
+    ),
+    "first-queue-wins": Kind(
+        "queue", (), "of two event queues for page faults the first goes on getting them, not the last"
     ),
     "lose-command": Kind("command", (), "a command is not run and never answered"),
 }

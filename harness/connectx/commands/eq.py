@@ -30,11 +30,14 @@ class EqCommands(Commands):
             context["page_offset"] * 64,
             eqe.SIZE << log_size,
         )
+        mask = self._mask(request)
+        if mask >> eqe.PAGE_FAULT & 1 and self.hca.events.queue_for(eqe.PAGE_FAULT) is not None:
+            self.hca.rules.second_queue()
         queue = EventQueue(
             judge.number("eq"),
             ring,
             log_size,
-            self._mask(request),
+            mask,
             context["intr"],
             context["uar_page"],
             bytes(context_of(context)),

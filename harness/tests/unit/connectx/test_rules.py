@@ -372,3 +372,34 @@ def test_a_reset_forgets_what_rules_hold_back(pair):
     assert pair.fault() is None
     faults = balanced(pair)
     assert (faults["withheld"], faults["dropped"], faults["events"]) == (1, 1, 0)
+
+
+def second_queue(pair):
+    """Another event queue for page faults; an error's status, or who gets page faults now: first or second."""
+    first = pair.card.hca.events.queue_for(eqe.PAGE_FAULT).number
+    try:
+        second, _ = pair.create_eq([eqe.PAGE_FAULT])
+    except CommandFailed as failed:
+        assert pair.card.hca.events.queue_for(eqe.PAGE_FAULT).number == first
+        return failed.status
+    mask = {number: pair.command("QUERY_EQ", eq_number=number)["event_bitmask"] for number in (first, second)}
+    assert all(bits >> eqe.PAGE_FAULT & 1 for bits in mask.values())
+    return {first: "first", second: "second"}[pair.card.hca.events.queue_for(eqe.PAGE_FAULT).number]
+
+
+@pytest.mark.parametrize(
+    "kind, outcome", [(None, "second"), ("first-queue-wins", "first"), ("refuse-second-queue", 5)]
+)
+def test_two_queues_for_page_faults(pair, kind, outcome):
+    """Mutation: look for the rule after the queue is made, or answer QUERY_EQ without its events."""
+    pair.card.arm([Rule(kind, status=5, since="start")] if kind else [])
+    assert second_queue(pair) == outcome
+    assert hits(pair) == ([1] if kind else [])
+    assert pair.card.hca.judge.findings == []
+
+
+def test_asking_for_a_queue_that_is_not_there_is_no_finding(pair):
+    """Mutation: use Judge.get."""
+    with pytest.raises(CommandFailed):
+        pair.command("QUERY_EQ", eq_number=200)
+    assert pair.card.hca.judge.findings == []
