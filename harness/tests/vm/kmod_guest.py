@@ -286,5 +286,17 @@ def gone():
         )
 
 
+def two_queues():
+    """The module has the page faults, then mlx5_ib makes an event queue for them, too."""
+    from harness.guest import odpnl
+
+    name, device = card()
+    with odpnl.Family() as family:
+        family.policy(name, "fail")
+        family.mode(name, "own")
+        answer = transfer(device, rounds=2, odp=True)
+        tell(status=answer.status, problem=answer.problem, events=family.device(name).stats["events"])
+
+
 if __name__ == "__main__":
     globals()[sys.argv[1]](*sys.argv[2:])
