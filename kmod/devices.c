@@ -75,7 +75,7 @@ static void leave_mode(struct odp_device *dev)
 		odp_own_stop(dev);
 	else if (dev->mode == ODP_TEST_MODE_OBSERVE)
 		odp_observe_stop();
-	dev->mode = ODP_TEST_MODE_OFF;
+	WRITE_ONCE(dev->mode, ODP_TEST_MODE_OFF);
 }
 
 static void let_go(struct odp_device *dev)
@@ -160,13 +160,15 @@ int odp_set_mode(struct odp_device *dev, u8 mode, u32 pagefault_size,
 	if (dev->gone) {
 		err = -ENODEV;
 	} else if (mode != dev->mode) {
-		leave_mode(dev);
+		/* First the new one: where it cannot be had, nothing changes. */
 		if (mode == ODP_TEST_MODE_OWN)
 			err = odp_own_start(dev, extack);
 		else if (mode == ODP_TEST_MODE_OBSERVE)
 			err = odp_observe_start(pagefault_size, extack);
-		if (!err)
-			dev->mode = mode;
+		if (!err) {
+			leave_mode(dev);
+			WRITE_ONCE(dev->mode, mode);
+		}
 	}
 	up_write(&dev->alive);
 	return err;

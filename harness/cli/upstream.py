@@ -21,7 +21,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kernel", default="newest", metavar="SERIES")
     matching = "only tests whose name has EXPR in it, or matches it as a whole if it has a * (as unittest -k)"
     parser.add_argument("-k", action="append", default=[], metavar="EXPR", help=matching)
-    parser.add_argument("--timeout", type=float, default=120.0, metavar="S", help="of one test (120)")
+    parser.add_argument("--timeout", type=float, default=180.0, metavar="S", help="of one test (180)")
     parser.add_argument(
         "--results", type=Path, metavar="DIR", help="keep console and card's conversation there"
     )

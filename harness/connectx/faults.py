@@ -8,11 +8,10 @@ y2015.py for the first. The events themselves are in `telling.py`, those that ru
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING
 
 from harness.connectx.command import FirmwareError, Status
-from harness.connectx.telling import Fault, Forged, Telling, tell
+from harness.connectx.telling import Fault, Telling, tell
 from harness.wire import eqe
 
 if TYPE_CHECKING:
@@ -30,6 +29,9 @@ mapping."""
 
 AGAIN_S = 0.001
 
+FORGED_MOST = 1024
+"""Invented events whose answer is waited for: many kinds never get one, and a soak goes on for long."""
+
 
 class Faults:
     """Open faults of a card and their accounts."""
@@ -42,7 +44,7 @@ class Faults:
         self.raised = self.resumed = self.failed = self.dropped = self.unknown = 0
         self.events = self.withheld = self.invented = self.invented_resumed = self.invented_failed = 0
         self.resumes_lost = self.resumes_refused = 0
-        self._forged: dict[int, deque[Forged]] = {}
+        self._forged: dict[int, list[tuple[Armed, bool]]] = {}
         self._behind: list[Telling] = []
         self.by_kind: dict[str, int] = {}
         self._open_s = self._longest_s = 0.0
@@ -140,7 +142,9 @@ class Faults:
 
     def forge(self, armed: Armed, event: Struct, sub_type: int, key: int, refuse: bool = False) -> None:
         """Send an event that belongs to no fault; the resume that names `key` answers it."""
-        self._forged.setdefault(key, deque()).append(Forged(armed, event, sub_type, key, refuse))
+        self._forged.setdefault(key, []).append((armed, refuse))
+        if len(self._forged) > FORGED_MOST:
+            del self._forged[next(iter(self._forged))]
         self.invented += 1
         self._hca.log({"what": "invented", "rule": armed.rule.kind, "token": key, "sub": sub_type})
         self._post(event, sub_type)
@@ -181,7 +185,7 @@ class Faults:
 
     def _answered(self, key: int, error: bool) -> None:
         """The driver resumed an event that a rule invented."""
-        forged = self._forged[key].popleft()
+        armed, refuse = self._forged[key].pop(0)
         if not self._forged[key]:
             del self._forged[key]
         if error:
@@ -189,9 +193,9 @@ class Faults:
         else:
             self.invented_resumed += 1
         how = "resumed with error" if error else "resumed"
-        forged.armed.answers[f"{how}, refused" if forged.refuse else how] += 1
+        armed.answers[f"{how}, refused" if refuse else how] += 1
         self._hca.log({"what": "resume", "token": key, "error": error, "invented": True})
-        if forged.refuse:
+        if refuse:
             raise FirmwareError(Status.BAD_RES, why=f"fault {key:#x} is not open")
 
     def drop(self, operation: Operation) -> None:

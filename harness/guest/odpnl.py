@@ -26,6 +26,8 @@ GENL_ID_CTRL, CTRL_CMD_GETFAMILY = 16, 3
 SOL_NETLINK = 270
 ADD_MEMBERSHIP, BROADCAST_ERROR, CAP_ACK, EXT_ACK = 1, 4, 10, 11
 """Socket options. Ref: Linux 7.2 include/uapi/linux/netlink.h"""
+SO_RCVBUFFORCE = 33
+"""Ref: Linux 7.2 include/uapi/asm-generic/socket.h"""
 
 GET_DEVICE, GET_CAPS, SET_MODE, SET_POLICY, DEL_POLICY, RESUME, EVENT = range(1, 8)
 FORMS = ("2015", "transport", "memory")
@@ -342,8 +344,9 @@ class Listener:
         self._family = family
         self.lost = 0
         self._socket = _open()
-        # Root may ask for more than the limit. Ref: Linux 7.2 include/uapi/asm-generic/socket.h
-        self._socket.setsockopt(socket.SOL_SOCKET, 33, receive_bytes)
+        # Root may have more than the limit.
+        with contextlib.suppress(PermissionError):
+            self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, receive_bytes)
         # Only then does the kernel tell the module that this socket had no room.
         self._socket.setsockopt(SOL_NETLINK, BROADCAST_ERROR, 1)
         self._socket.setsockopt(SOL_NETLINK, ADD_MEMBERSHIP, family.groups[GROUP])

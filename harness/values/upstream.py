@@ -18,7 +18,7 @@ class Selection:
 
     patterns: Tuple[str, ...] = ()
     first: int = 0
-    timeout_s: float = 120.0
+    timeout_s: float = 180.0
     disk: str = "upstream"
 
 

@@ -151,5 +151,152 @@ def observe():
     )
 
 
+def losses():
+    """A listener without room, then no room for events at all: both are counted."""
+    from harness.guest import odpnl
+
+    name, device = card()
+    with odpnl.Family() as family:
+        family.policy(name, "resume")
+        deaf = family.listen(receive_bytes=1)
+        deaf.timeout_s = 1
+        family.mode(name, "own")
+        first = transfer(device, rounds=24)
+        heard = len(list(deaf))
+        full = family.device(name).stats
+        Path("/sys/module/mlx5_odp_test/parameters/queue_limit").write_text("0")
+        second = transfer(device, timeout_s=2)
+        tell(
+            first=(first.status, first.problem),
+            heard=heard,
+            told_lost=deaf.lost,
+            full=full,
+            second=second.status,
+            stats=family.device(name).stats,
+        )
+
+
+UNPRIVILEGED = """
+from harness.guest import odpnl
+family = odpnl.Family()
+for call in (family.devices, lambda: family.policy("x", "drop"), family.listen):
+    try:
+        call()
+        print("allowed")
+    except OSError as error:
+        print(error.errno)
+"""
+
+
+def unprivileged():
+    """Without CAP_NET_ADMIN: no command, no events."""
+    card()
+    argv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-net_admin"]
+    done = subprocess.run(
+        [*argv, "python3", "-c", UNPRIVILEGED],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    tell(said=done.stdout.split())
+
+
+def _noise(random, name, family):
+    """A message of the family that may make sense: attributes of any type and length, nested or not."""
+    import struct
+
+    body = b""
+    for _ in range(random.randrange(6)):
+        kind = random.choice((random.randrange(48), random.randrange(1 << 16)))
+        payload = random.choice((name.encode() + b"\0", random.randbytes(random.randrange(24)), bytes(8)))
+        length = random.choice((4 + len(payload), 4 + len(payload), random.randrange(64)))
+        body += struct.pack("=HH", length, kind) + payload + bytes(-len(payload) % 4)
+    flags = random.choice((1, 5, 0x301, random.randrange(1 << 16)))
+    command = random.randrange(10)
+    # Not the modes: an event queue is real work for the card. They come by the typed calls.
+    if command == 3:
+        command = 4
+    head = struct.pack("=BBH", command, random.randrange(3), random.choice((0, 0, 7)))
+    return (
+        struct.pack("=IHHII", 20 + len(body), family.number, flags, random.randrange(1 << 16), 0)
+        + head
+        + body
+    )
+
+
+def stress(messages, loads, threads="4"):
+    """Hostile messages from many threads while the mode changes, then the module in and out."""
+    import random
+
+    from harness.guest import odpnl
+
+    name, _ = card()
+
+    def shout(seed):
+        chance = random.Random(seed)
+        with odpnl.Family() as family:
+            for _ in range(int(messages) // int(threads)):
+                family.send_raw(_noise(chance, name, family))
+
+    workers = [threading.Thread(target=shout, args=(seed,)) for seed in range(int(threads))]
+    for worker in workers:
+        worker.start()
+    with odpnl.Family() as family:
+        turns = 0
+        while any(worker.is_alive() for worker in workers):
+            family.mode(name, ("own", "off")[turns % 2])
+            turns += 1
+        family.mode(name, "off")
+        family.forget(name)
+        device = family.device(name)
+    for _ in range(int(loads)):
+        subprocess.run(["rmmod", "mlx5_odp_test"], check=True)
+        subprocess.run(["insmod", MODULE], check=True)
+    subprocess.run(["rmmod", "mlx5_odp_test"], check=True)
+    tell(mode=device.mode, turns=turns)
+
+
+def gone():
+    """The card's driver is taken out and put back with events in flight, the module loaded all the time."""
+    from harness.guest import mlx5, odpnl
+    from harness.guest.nldev import NlDev
+
+    name, device = card()
+    with odpnl.Family() as family:
+        family.policy(name, "delay", delay_us=3_000_000)
+        family.mode(name, "own")
+        failing = threading.Thread(target=transfer, args=(device,), kwargs={"timeout_s": 1.0}, daemon=True)
+        failing.start()
+        failing.join()
+        delayed = family.device(name).stats["delayed"]
+        subprocess.run(["modprobe", "-r", "mlx5_ib"], check=True)
+        without_ib = [vars(device) for device in family.devices()]
+        path = Path("/sys/bus/pci/drivers/mlx5_core")
+        (path / "unbind").write_text(name)
+        left = family.devices()
+        (path / "bind").write_text(name)
+        subprocess.run(["modprobe", "mlx5_ib"], check=True)
+        mlx5.wait(NlDev())
+        tell(
+            delayed=delayed,
+            without_ib=without_ib,
+            left=left,
+            back=[vars(device) for device in family.devices()],
+        )
+
+
+def two_queues():
+    """The module has the page faults, then mlx5_ib makes an event queue for them, too."""
+    from harness.guest import odpnl
+
+    name, device = card()
+    with odpnl.Family() as family:
+        family.policy(name, "fail")
+        family.mode(name, "own")
+        answer = transfer(device, rounds=2, odp=True)
+        tell(status=answer.status, problem=answer.problem, events=family.device(name).stats["events"])
+
+
 if __name__ == "__main__":
     globals()[sys.argv[1]](*sys.argv[2:])

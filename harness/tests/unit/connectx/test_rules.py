@@ -247,6 +247,20 @@ def test_a_malformed_event_comes_beside_the_genuine_one(card, kind):
     assert pair.done(0)[1] == 0 and hits(pair) == [1] and pair.card.findings() == []
 
 
+def test_events_that_nobody_answers_are_not_kept_for_ever(pair):
+    """Mutation: keep them all: a card that is soaked grows. They stay in the account."""
+    from harness.connectx.faults import FORGED_MOST
+
+    pair.card.arm([Rule("unknown-queue", count=0)])
+    armed = pair.card.hca.rules._all[0]
+    for _ in range(FORGED_MOST + 50):
+        FORGERS["destroyed-object"](pair.card.hca, armed, "qp", 0x77)
+        pair.seen_events += 1
+        pair.uar_write(0x48, struct.pack(">I", pair.eqn << 24 | pair.seen_events & 0xFFFFFF))
+    assert len(pair.card.hca.faults._forged) == FORGED_MOST
+    assert balanced(pair)["invented_open"] == FORGED_MOST + 50 and pair.card.findings() == []
+
+
 def test_a_stale_token_needs_a_fault_before(pair):
     """Mutation: hit although nothing was ever resumed."""
     pair.card.arm([Rule("stale-token")])
