@@ -221,7 +221,9 @@ class Session:
         try:
             with self.studio.restore(snapshot, order, folder, plugged=plugged, terminal=terminal) as machine:
                 presence.plug(machine)
-                return machine.wait(deadline_s, presence.check)
+                reply = machine.wait(deadline_s, presence.check)
+                presence.settle()
+                return reply
         except SetupError:
             presence.check()
             raise
