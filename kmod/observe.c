@@ -4,8 +4,8 @@
  * its functions, and nothing is changed.
  *
  * Its structure is private. Its size, which user space reads from the
- * module's BTF, chooses the layout, and each event must lead to a device of
- * mlx5_ib by it, or it is counted as undecoded.
+ * module's BTF, chooses the layout. An event that does not lead to a device
+ * of mlx5 by it is nobody's and passed over: there is no device to count it at.
  */
 #include <linux/kprobes.h>
 #include <linux/module.h>

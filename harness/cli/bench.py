@@ -14,8 +14,8 @@ from harness.bench import boot, card, exact, faults, repeats
 from harness.cli.screen import JSON, open_session, out
 from harness.device.catalogue import find
 from harness.errors import UsageError
+from harness.plan.checkout import find_folder
 from harness.plan.plan import load
-from harness.plan.session import find_folder
 
 CARD = "connectx-5"
 TEXT = "Measure one claim of speed, as ratios of one run."

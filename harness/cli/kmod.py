@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.cli.screen import open_session, out
 from harness.kernel.build import build
-from harness.plan.session import find_folder
+from harness.plan.checkout import find_folder
 
 TEXT = "Build kmod/ (or a module of yours) for a kernel, in a root that holds the compiler which built it."
 

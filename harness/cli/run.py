@@ -12,9 +12,9 @@ from harness.cli.screen import out
 from harness.errors import EXIT_INTERRUPTED, SetupError, UsageError
 from harness.plan import plugin
 from harness.plan.arguments import Wanted
+from harness.plan.checkout import find_folder
 from harness.plan.plan import load
 from harness.plan.progress import Progress
-from harness.plan.session import find_folder
 from harness.results.live import open_view
 from harness.results.record import exit_status, read_run
 from harness.results.reports import write_reports

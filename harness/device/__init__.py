@@ -35,6 +35,10 @@ class Presence(Protocol):
         """Raise SetupError if the device died."""
         ...
 
+    def settle(self) -> None:
+        """While the machine still runs: wait a moment for what its driver has not finished, if there is anything."""
+        ...
+
     def report(self) -> Witness:
         """What the device saw."""
         ...

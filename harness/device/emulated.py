@@ -30,6 +30,8 @@ MODELS = tuple(card.MODELS)
 START_DEADLINE_S = 20.0
 END_DEADLINE_S = 5.0
 UNPLUG_DEADLINE_S = 30.0
+SETTLE_S = 0.5
+SETTLE_POLL_S = 0.02
 EARLY_S = 60.0
 """When the card's memory is first looked at: by then it has seen some of all that a soak does."""
 
@@ -173,6 +175,18 @@ class Card:
         """Give the card its rules, before the case starts."""
         if rules:
             self.control.ask("rules", rules=[codec.to_plain(rule) for rule in rules])
+
+    def settle(self) -> None:
+        """Wait until every page fault is resumed, as long as the driver goes on resuming some."""
+        counters = self.control.ask("counters")["counters"]["faults"]
+        last, moved = counters, time.monotonic()
+        while counters["open"] or counters["invented_open"]:
+            if counters != last:
+                last, moved = counters, time.monotonic()
+            elif time.monotonic() - moved > SETTLE_S:
+                return
+            time.sleep(SETTLE_POLL_S)
+            counters = self.control.ask("counters")["counters"]["faults"]
 
     def report(self) -> Witness:
         """Findings, counters and unknown commands so far."""

@@ -52,6 +52,9 @@ class SoftRoce:
     def check(self) -> None:
         """It cannot die alone."""
 
+    def settle(self) -> None:
+        """A case waits for its own."""
+
     def report(self) -> Witness:
         """rxe has no counters of its own."""
         return Witness()

@@ -29,6 +29,7 @@ from harness.values.answer import Answer
 from harness.values.case import Case, Loss, Region, Workload
 
 SOFT_ROCE = "soft-roce"
+DRIVER = ("rdma_rxe",)
 MODULES = ("rdma_rxe", "ib_uverbs", "dummy", "zram")
 SWAP_BYTES = 64 << 20
 _ZRAM = Path("/sys/block/zram0/disksize")
@@ -52,6 +53,7 @@ class Prepared:
         else:
             # The card comes after the snapshot; what it can do is known then. Its driver is loaded now, and traced.
             load_modules(mlx5.MODULES, self.facts)
+            self._loaded(mlx5.UNLOAD)
             load_provider(mlx5.PROVIDER, self.facts)
             self.nldev = nldev.NlDev()
             self.facts["swap"] = swap_on()
@@ -64,6 +66,7 @@ class Prepared:
         from harness.guest.connection import odp_capabilities
 
         load_modules(MODULES, self.facts)
+        self._loaded(DRIVER)
         nldev.bring_up(self.device)
         self.nldev = nldev.NlDev()
         self.facts.update(odp_capabilities(self.device))
@@ -71,6 +74,12 @@ class Prepared:
         self._trace(stages.RXE)
         if rehearse:
             self.facts["rehearsed"] = self.rehearse(self.device)
+
+    def _loaded(self, modules: Tuple[str, ...]) -> None:
+        """A driver under test that does not load is the end, with modprobe's words."""
+        for name in modules:
+            if f"module {name}" in self.facts:
+                raise RuntimeError(f"{name} does not load: {self.facts[f'module {name}']}")
 
     def _trace(self, driver: stages.Driver) -> None:
         self.tracer = Tracer(driver)

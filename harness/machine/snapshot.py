@@ -25,7 +25,7 @@ from harness.values.case import Order
 
 RECIPE = 2
 BOOT_DEADLINE_S = 240.0
-PREPARE_DEADLINE_S = 240.0
+PREPARE_DEADLINE_S = 400.0
 
 
 @dataclass(frozen=True)

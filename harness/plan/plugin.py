@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from harness.errors import HarnessError, Unsupported
+from harness.plan.checkout import version
 from harness.plan.plan import Plan, Planned, load
-from harness.plan.session import Logs, Options, Session, version
+from harness.plan.session import Logs, Options, Session
 from harness.results.record import Store
 from harness.values.record import Record
 

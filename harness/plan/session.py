@@ -5,14 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import platform
-import subprocess
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
-import harness
 from harness.debian import Archive
 from harness.device import Presence
 from harness.device.catalogue import DEVICES, find
@@ -24,10 +22,11 @@ from harness.machine.console import scan
 from harness.machine.image import ImageSpec
 from harness.machine.qemu import Qemu, find_qemu, probe_accelerator
 from harness.machine.snapshot import Snapshot, Studio
+from harness.plan.checkout import files_below, find_folder, version
+from harness.plan.difference import first_difference
 from harness.plan.plan import Planned
 from harness.plan.verdict import Seen, judge
 from harness.store import Store, default_root
-from harness.values import codec
 from harness.values.answer import Answer, Reply
 from harness.values.case import Order
 from harness.values.record import Reason, Record, Witness
@@ -221,7 +220,9 @@ class Session:
         try:
             with self.studio.restore(snapshot, order, folder, plugged=plugged, terminal=terminal) as machine:
                 presence.plug(machine)
-                return machine.wait(deadline_s, presence.check)
+                reply = machine.wait(deadline_s, presence.check)
+                presence.settle()
+                return reply
         except SetupError:
             presence.check()
             raise
@@ -287,59 +288,3 @@ def _check_needs(planned: Planned, snapshot: Snapshot) -> None:
         if word not in snapshot.facts.get(fact, "").split():
             has = snapshot.facts.get(fact, "nothing")
             raise Unsupported(f"needs {need}; {planned.case.device} on this kernel has {fact}: {has}")
-
-
-def first_difference(one: object, other: object) -> str:
-    """Where two answers differ first, as `trace.counts.faults: 8 != 9`; empty if they are equal."""
-    return _difference(codec.to_plain(one), codec.to_plain(other), "")
-
-
-def _difference(one: object, other: object, path: str) -> str:
-    if isinstance(one, dict) and isinstance(other, dict):
-        for key in sorted({*one, *other}):
-            found = _difference(one.get(key), other.get(key), f"{path}.{key}")
-            if found:
-                return found
-        return ""
-    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        for index, pair in enumerate(zip(one, other, strict=True)):
-            found = _difference(*pair, f"{path}[{index}]")
-            if found:
-                return found
-        return ""
-    return "" if one == other else f"{path.lstrip('.')}: {one!r} != {other!r}"
-
-
-def files_below(folder: Path | None) -> dict[str, Path]:
-    """All files of a folder by their path within it."""
-    if folder is None:
-        return {}
-    return {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-def find_folder(name: str, given: Path | None) -> Path:
-    """testplans/ or vm-images/: as given, else beside this package in its checkout, else a UsageError."""
-    if given is not None:
-        if given.is_dir():
-            return given
-        raise UsageError(f"{given} is no folder")
-    checkout = Path(harness.__file__).resolve().parents[1] / name
-    for folder in (checkout, Path.cwd() / name):
-        if folder.is_dir():
-            return folder
-    raise UsageError(f"no folder {name}/ here", hint=f"run in a checkout, or give --{name} DIR")
-
-
-def version() -> str:
-    """The harness's version, with the commit when it runs from a checkout."""
-    try:
-        commit = subprocess.run(
-            ["git", "-C", str(Path(harness.__file__).parent), "describe", "--always", "--dirty"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return harness.__version__
-    return f"{harness.__version__}+{commit}"

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from harness.plan.difference import first_difference
 from harness.plan.plan import load
-from harness.plan.session import first_difference
 from harness.tests.vm.conftest import CHECKOUT, FULL
 
 

@@ -1,8 +1,8 @@
 from dataclasses import replace
 from pathlib import Path
 
+from harness.plan.difference import first_difference
 from harness.plan.plan import Expect, Known, Plan, Planned
-from harness.plan.session import first_difference
 from harness.plan.verdict import Seen, judge
 from harness.values.answer import Answer, DataCheck, FaultRecord, Law, Leak, Trace
 from harness.values.case import Case, Region, Workload

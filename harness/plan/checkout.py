@@ -1,0 +1,44 @@
+"""What the checkout gives a run: its folders, files that a user names, and its version."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import harness
+from harness.errors import UsageError
+
+
+def files_below(folder: Path | None) -> dict[str, Path]:
+    """All files of a folder by their path within it."""
+    if folder is None:
+        return {}
+    return {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def find_folder(name: str, given: Path | None) -> Path:
+    """testplans/ or vm-images/: as given, else beside this package in its checkout, else a UsageError."""
+    if given is not None:
+        if given.is_dir():
+            return given
+        raise UsageError(f"{given} is no folder")
+    checkout = Path(harness.__file__).resolve().parents[1] / name
+    for folder in (checkout, Path.cwd() / name):
+        if folder.is_dir():
+            return folder
+    raise UsageError(f"no folder {name}/ here", hint=f"run in a checkout, or give --{name} DIR")
+
+
+def version() -> str:
+    """The harness's version, with the commit when it runs from a checkout."""
+    try:
+        commit = subprocess.run(
+            ["git", "-C", str(Path(harness.__file__).parent), "describe", "--always", "--dirty"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return harness.__version__
+    return f"{harness.__version__}+{commit}"
