@@ -84,9 +84,9 @@ def answers(
         kernel.folder.name,
         session.qemu.version,
         session.studio.image.digest,
-        [content for item in sorted(agent.bundle().items()) for content in item],
-        [content for item in sorted(files.items()) for content in (item[0], item[1].read_bytes())],
-        [plan.read_bytes() for plan in plans],
+        *(part for item in sorted(agent.bundle().items()) for part in item),
+        *(part for place, path in sorted(files.items()) for part in (place, path.read_bytes())),
+        *(plan.read_bytes() for plan in plans),
         [question.seeds, question.cut, question.expression, devices],
     )
     known = session.store.has("answers", key)

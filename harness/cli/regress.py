@@ -15,7 +15,7 @@ from harness.cli.compare import STATUS, show
 from harness.cli.screen import JSON, open_session, out
 from harness.errors import UsageError
 from harness.plan import plugin
-from harness.plan.session import find_folder
+from harness.plan.checkout import find_folder
 
 TEXT = "Is this kernel patch worse? Builds the modules that it touches with and without it, and runs plans on both."
 
