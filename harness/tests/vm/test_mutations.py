@@ -196,7 +196,14 @@ def test_other_cases_run_after_a_panic(session, run_mutant, tmp_path):
         "with mutants(): sys.exit(main())"
     )
     argv = [sys.executable, "-c", program, "run", "-j", "1", "--cache", str(session.store.root)]
-    argv += ["--results", str(tmp_path / "r"), "testplans/odp-write.toml", "testplans/odp-mixed.toml"]
+    argv += [
+        "--device",
+        "soft-roce",
+        "--results",
+        str(tmp_path / "r"),
+        "testplans/odp-write.toml",
+        "testplans/odp-mixed.toml",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     done = subprocess.run(argv, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1, done.stdout + done.stderr

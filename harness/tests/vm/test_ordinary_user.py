@@ -56,7 +56,8 @@ def test_killed_build_and_run(session, user):
         shutil.copytree(session.store.root / kind, cache / kind, symlinks=True)
     subprocess.run(["chown", "-R", f"{uid}:{uid}", str(home / ".cache")], check=True)
     workshop = Path(tempfile.gettempdir()) / f"odp-harness-image-{uid}"
-    run = (PYTHON, "-m", "harness", "run", str(CHECKOUT / "testplans/odp-mixed.toml"))
+    plan = str(CHECKOUT / "testplans/odp-mixed.toml")
+    run = (PYTHON, "-m", "harness", "run", "--device", "soft-roce", plan)
 
     killed = _as_user(user, *run)
     deadline = time.monotonic() + 300

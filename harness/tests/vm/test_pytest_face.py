@@ -14,7 +14,7 @@ MIXED = CHECKOUT / "testplans" / "odp-mixed.toml"
 
 def _pytest(session, tmp_path, *argv):
     argv = [sys.executable, "-m", "pytest", "-p", "harness.plan.plugin", "-p", "no:cacheprovider", *argv]
-    argv += [f"--cache={session.store.root}", f"--results={tmp_path / 'r'}"]
+    argv += [f"--cache={session.store.root}", f"--results={tmp_path / 'r'}", "--device=soft-roce"]
     return subprocess.run(
         list(map(str, argv)),
         capture_output=True,
@@ -72,9 +72,8 @@ def test_nothing_selected_is_pytests_own_status(session, tmp_path):
 
 def test_run_on_two_workers_twice_each(session, tmp_path):
     """Two machines at a time, each case twice, equal to the last nanosecond. Mutation: restore with a real clock."""
-    result = harness(
-        "run", "-j", "2", "--twice", MIXED, "--cache", session.store.root, "--results", tmp_path / "r"
-    )
+    where = ("--cache", session.store.root, "--results", tmp_path / "r")
+    result = harness("run", "-j", "2", "--twice", "--device", "soft-roce", MIXED, *where)
     assert result.returncode == 0, result.stdout + result.stderr
     run = read_run(tmp_path / "r")
     assert sorted(record.verdict for record in run.records) == ["pass", "pass"]

@@ -18,7 +18,7 @@ ALL_BUT_SNAPSHOTS = ("apt", "kernel", "kernel-disk", "image", "initrd", "qemu")
 
 def _start(cache, tmp_path, name):
     # One process, so that it says what it builds.
-    argv = ("run", "-j", 1, "--cache", cache, "--results", tmp_path / name, PLAN)
+    argv = ("run", "-j", 1, "--device", "soft-roce", "--cache", cache, "--results", tmp_path / name, PLAN)
     return start_harness(tmp_path / f"{name}.log", *argv)
 
 
