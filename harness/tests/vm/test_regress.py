@@ -8,6 +8,7 @@ import pytest
 from harness.kernel.source import source
 from harness.tests.vm.conftest import FULL, harness
 
+pytestmark = pytest.mark.skipif(not FULL, reason="builds modules and a null band, minutes: ODP_FULL=1")
 FILE = "drivers/infiniband/sw/rxe/rxe_odp.c"
 FAULT = "static int rxe_odp_map_range_and_lock(struct rxe_mr *mr, u64 iova, int length, u32 flags)\n{\n"
 LOCK = "\tmutex_lock(&umem_odp->umem_mutex);\n\n\tneed_fault = rxe_check_pagefault(umem_odp, iova, length, write);\n"
@@ -35,8 +36,8 @@ def patch(session, name):
     [
         ("harmless", 0, "same"),
         ("slow", 1, "instructions"),
-        pytest.param("leak", 1, "leak", marks=pytest.mark.skipif(not FULL, reason="ODP_FULL=1")),
-        pytest.param("corrupt", 1, "data", marks=pytest.mark.skipif(not FULL, reason="ODP_FULL=1")),
+        ("leak", 1, "leak"),
+        ("corrupt", 1, "data"),
     ],
 )
 def test_each_patch_has_its_verdict(session, tmp_path, name, status, said):
