@@ -19,6 +19,7 @@ from harness.debian import Archive
 from harness.errors import SetupError, UsageError
 from harness.host import CommandError, LocalHost, require
 from harness.kernel.packages import Kernel
+from harness.machine import erofs
 from harness.machine.cpio import archive
 from harness.store import digest
 
@@ -123,9 +124,7 @@ def _make_userland(spec: ImageSpec, store_archive: Archive, into: Path) -> None:
     host.run(["chmod", "-R", "u+rX", str(root)])
     tar.unlink()
     _write_manifest(root, into / "packages.json")
-    host.run(
-        [require("mkfs.erofs"), "--quiet", "-zlz4", "--all-root", "-T0", str(into / "root.erofs"), str(root)]
-    )
+    erofs.pack(host, root, into / "root.erofs")
     shutil.rmtree(root)
 
 
@@ -186,20 +185,9 @@ def _write_manifest(root: Path, path: Path) -> None:
 
 def kernel_disk(kernel: Kernel, store_archive: Archive) -> Path:
     """Modules and headers of a kernel as an image; the headers are whole (bcc opens some 140 of them)."""
-    host = store_archive.host
 
     def make(into: Path) -> None:
-        host.run(
-            [
-                require("mkfs.erofs"),
-                "--quiet",
-                "-zlz4",
-                "--all-root",
-                "-T0",
-                str(into / "kernel.erofs"),
-                str(kernel.root),
-            ]
-        )
+        erofs.pack(store_archive.host, kernel.root, into / "kernel.erofs")
 
     key = digest(RECIPE, kernel.folder.name)
     return store_archive.store.built("kernel-disk", key, make) / "kernel.erofs"

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.errors import SetupError
-from harness.host import LocalHost, require
+from harness.host import LocalHost
+from harness.machine import erofs
 from harness.store import Store, digest
 
 RECIPE = 1
@@ -43,7 +44,7 @@ def packed(files: Mapping[str, Path], store: Store, host: LocalHost) -> Path:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_bytes(content)
         parcel = into / "parcel"
-        host.run([require("mkfs.erofs"), "--quiet", "--all-root", "-T0", str(parcel), str(root)])
+        erofs.pack(host, root, parcel, compressed=False)
         shutil.rmtree(root)
         if parcel.stat().st_size > SIZE_BYTES:
             taken = f"{parcel.stat().st_size >> 20} MiB, a parcel has {SIZE_BYTES >> 20}"

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from harness.device.catalogue import find
 from harness.errors import GuestError, SetupError, Unsupported, UsageError
-from harness.host import require
 from harness.kernel.packages import Kernel
+from harness.machine import erofs
 from harness.machine.console import distinct, scan
 from harness.machine.snapshot import Snapshot
 from harness.plan.session import CASE, Session
@@ -237,8 +237,7 @@ def tests_disk(session: Session, suite: str) -> tuple[str, Path]:
             tarballs = session.archive.source(suite, version, suites, sources)
             _unpack_tests(tarballs, scratch / "root")
             session.archive.unpack(ALSO, scratch / "root")
-            disk, root = str(into / "tests.erofs"), str(scratch / "root")
-            session.host.run([require("mkfs.erofs"), "--quiet", "-zlz4", "--all-root", "-T0", disk, root])
+            erofs.pack(session.host, scratch / "root", into / "tests.erofs")
 
     return version, session.store.built("upstream", digest(RECIPE, suite, version), make) / "tests.erofs"
 
