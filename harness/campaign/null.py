@@ -26,29 +26,29 @@ _INCLUDE = re.compile(r"^#include .*\n", re.M)
 _OBJECTS = re.compile(r"^(?P<name>\w+-y)\s*:?=\s*(?P<list>(?:[^\n\\]|\\\n)*)", re.M)
 
 
-def _after_includes(text: str, inserted: str) -> str:
+def _before_the_fault_path(folder: Path, part: Part, inserted: str) -> None:
+    """Put lines after the last #include of the part's first file."""
+    file = folder / part.first
+    text = file.read_text()
     end = max(found.end() for found in _INCLUDE.finditer(text))
-    return text[:end] + inserted + text[end:]
+    file.write_text(text[:end] + inserted + text[end:])
 
 
 def comment(folder: Path, part: Part) -> None:
     """Lines that are not code, before the fault path: only line numbers move."""
-    file = folder / part.first
-    file.write_text(_after_includes(file.read_text(), "\n/* nothing\n * at\n * all\n */\n"))
+    _before_the_fault_path(folder, part, "\n/* nothing\n * at\n * all\n */\n")
 
 
 def dead_function(folder: Path, part: Part) -> None:
     """A function that nobody calls, before the fault path."""
     code = "\nstatic noinline __used int odp_harness_dead(int n)\n{\n\treturn n * 3 + n % 7;\n}\n"
-    file = folder / part.first
-    file.write_text(_after_includes(file.read_text(), code))
+    _before_the_fault_path(folder, part, code)
 
 
 def padding(folder: Path, part: Part) -> None:
     """Bytes before the fault path that nothing jumps to."""
     code = '\nasm(".pushsection .text; .skip 176, 0xcc; .popsection");\n'
-    file = folder / part.first
-    file.write_text(_after_includes(file.read_text(), code))
+    _before_the_fault_path(folder, part, code)
 
 
 def link_order(folder: Path, part: Part) -> None:
