@@ -27,12 +27,28 @@ from harness.cli import (
     report,
     run,
     shell,
+    trace,
     upstream,
 )
 from harness.cli.screen import common_options, err
 from harness.errors import EXIT_INTERRUPTED, HarnessError
 
-VERBS = (run, report, regress, compare, kernel, kmod, doctor, cache, shell, caps, card, upstream, bench)
+VERBS = (
+    run,
+    report,
+    regress,
+    compare,
+    kernel,
+    kmod,
+    doctor,
+    cache,
+    shell,
+    trace,
+    caps,
+    card,
+    upstream,
+    bench,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

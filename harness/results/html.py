@@ -12,7 +12,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.results.pictures import latency_picture, quantile
+from harness.results.pictures import latency_picture
 from harness.results.record import Run, count, exit_status
 from harness.results.wording import (
     FINDINGS_LISTED,
@@ -80,9 +80,7 @@ def _environment() -> Environment:
             clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
         ),
     )
-    environment.filters.update(
-        duration=duration, one_line=one_line, why=why, href=_href, quantile=quantile, count=_grouped
-    )
+    environment.filters.update(duration=duration, one_line=one_line, why=why, href=_href, count=_grouped)
     environment.globals.update(symbols=SYMBOLS, plurals=VERDICT_PLURALS, verdicts=VERDICT_ORDER)
     return environment
 
