@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -17,7 +16,7 @@ from harness.cli.screen import JSON, err, open_session, out
 from harness.device.catalogue import find
 from harness.errors import UsageError
 from harness.plan.tracing import here, in_machine
-from harness.results.exports import EXPORTS
+from harness.results.exports import EXPORTS, export_of
 from harness.results.latency import cost, of_faults, rows, seen_together
 from harness.results.record import write_atomically
 from harness.results.wording import duration, one_line
@@ -62,7 +61,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def act(arguments: argparse.Namespace) -> int:
     """The exit status of the command; the summary is printed in any case."""
-    exports = [(path, _export_of(path)) for path in arguments.export]
+    exports = [(path, export_of(path)) for path in arguments.export]
     watch = Watch(arguments.seconds, arguments.interval, _driver(arguments.device))
     if arguments.vm and not (arguments.command or arguments.seconds):
         raise UsageError(
@@ -130,13 +129,6 @@ def _picture(trace: Trace) -> RenderableType:
         lines.append(f"{trace.missed} probe hits were missed: these figures are no witness")
     paid = cost(trace)
     return Group(table, Text("; ".join(lines + ([paid] if paid else []))))
-
-
-def _export_of(path: Path) -> Callable[..., str]:
-    for end, export in EXPORTS.items():
-        if path.name.endswith(end):
-            return export
-    raise UsageError(f"{path.name}: in which format?", hint=f"a name that ends with {', '.join(EXPORTS)}")
 
 
 def _driver(device: str) -> str:

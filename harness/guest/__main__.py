@@ -120,6 +120,8 @@ class Agent:
         if self._prepared is not None:
             tracer = self._prepared.tracer
             environment["RDMA_DEVICE"] = self._prepared.capabilities()["device"]
+            # Programs that meet over TCP first expect it.
+            subprocess.run(("ip", "link", "set", "lo", "up"), check=True)
         seen = watch.run(
             order.watch or Watch(),
             tracer,

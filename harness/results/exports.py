@@ -10,8 +10,10 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+from harness.errors import UsageError
 from harness.results.latency import stages_of
 from harness.values.answer import FaultRecord, Trace
 
@@ -44,10 +46,7 @@ def as_folded(traces: Traces) -> str:
     lines: dict[str, int] = {}
     for case, trace in traces.items():
         for fault in trace.faults:
-            own = {trace.whole: fault.duration_ns, **fault.inner_ns}
-            for stage, ns in fault.inner_ns.items():
-                if stage != _BEFORE:
-                    own[_above(stage, own, trace.whole)] -= ns
+            own = _own(fault, trace.whole)
             for stage, ns in own.items():
                 if ns > 0:
                     path = ";".join((case.replace(";", ","), *_path(stage, fault, trace.whole)))
@@ -71,6 +70,14 @@ EXPORTS: dict[str, Callable[[Traces], str]] = {
     ".perfetto.json": as_timeline,
 }
 """By the end of a file's name."""
+
+
+def export_of(path: Path) -> Callable[[Traces], str]:
+    """The export that a file's name asks for; UsageError for one that asks for none."""
+    for end, export in EXPORTS.items():
+        if path.name.endswith(end):
+            return export
+    raise UsageError(f"{path.name}: in which format?", hint=f"a name that ends with {', '.join(EXPORTS)}")
 
 
 def _track(process: int, first: int, stage: str, trace: Trace) -> Iterable[dict[str, Any]]:
@@ -116,6 +123,20 @@ def _arguments(fault: FaultRecord) -> dict[str, Any]:
 
 def _named(kind: str, process: int, thread: int, name: str) -> dict[str, Any]:
     return {"ph": "M", "name": kind, "pid": process, "tid": thread, "args": {"name": name}}
+
+
+def _own(fault: FaultRecord, whole: str) -> dict[str, int]:
+    """What each stage took without those within it; all but the wait before it add up to the whole."""
+    own = {whole: fault.duration_ns}
+    # The outer ones first: an inner one can have no more than there is.
+    for stage, ns in sorted(fault.inner_ns.items(), key=lambda item: item[0] in _WITHIN):
+        if stage == _BEFORE:
+            own[stage] = ns
+            continue
+        above = _above(stage, own, whole)
+        own[stage] = min(ns, own[above])
+        own[above] -= own[stage]
+    return own
 
 
 def _above(stage: str, own: Mapping[str, int], whole: str) -> str:

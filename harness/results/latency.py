@@ -14,7 +14,7 @@ SPARKLINE = 16
 
 @dataclass(frozen=True)
 class Row:
-    """One stage, times in ns. `share` is its part of all whole faults' time, None for what is not within them."""
+    """One stage, times in `unit`. `share` is its part of all whole faults' time, None for what is not within them."""
 
     stage: str
     samples: int
@@ -25,6 +25,7 @@ class Row:
     total_ns: int
     share: float | None
     sparkline: str
+    unit: str = "ns"
 
 
 def rows(trace: Trace) -> tuple[Row, ...]:
@@ -54,6 +55,13 @@ def of_faults(trace: Trace, pid: int = 0, least_ns: int = 0) -> Trace:
         of_values(h.name, h.unit, tuple(times[h.name])) for h in trace.histograms if times.get(h.name)
     )
     return Trace({trace.whole: len(faults)}, histograms, faults, trace.lost, trace.missed, trace.whole)
+
+
+def telling(trace: Trace, most: int) -> tuple[Histogram, ...]:
+    """Of the stages those that tell most, at most so many: the whole fault, then by the time they took in all."""
+    seen = [histogram for histogram in trace.histograms if histogram.samples]
+    chosen = sorted(seen, key=lambda h: (h.name != trace.whole, -h.total))[:most]
+    return tuple(histogram for histogram in seen if histogram in chosen) if most > 1 else tuple(chosen)
 
 
 def seen_together(before: Trace, news: Trace) -> Trace:
@@ -92,6 +100,7 @@ def _row(histogram: Histogram, share: float | None) -> Row:
         histogram.total,
         share,
         sparkline(histogram),
+        histogram.unit,
     )
 
 
