@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from harness.bench import boot, card, exact, faults, repeats
+from harness.bench import boot, card, exact, faults, repeats, trace
 from harness.cli.screen import JSON, open_session, out
 from harness.device.catalogue import find
 from harness.errors import UsageError
@@ -23,7 +23,7 @@ TEXT = "Measure one claim of speed, as ratios of one run."
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    parser.add_argument("name", choices=("boot", "card", "exact", "faults"))
+    parser.add_argument("name", choices=("boot", "card", "exact", "faults", "trace"))
     parser.add_argument("--json", action="store_true", help=JSON)
     parser.add_argument(
         "--rounds", type=int, help="how often (boot: 7, card: 5, exact: 10, with a card 20, faults: 400)"
@@ -47,6 +47,8 @@ def act(arguments: argparse.Namespace) -> int:
             result = faults.measure(
                 session, arguments.kernel, arguments.device or CARD, arguments.rounds or 400
             )
+        elif arguments.name == "trace":
+            result = trace.measure(session, arguments.kernel)
         else:
             path = arguments.plan or find_folder("testplans", None) / "odp-write.toml"
             device = arguments.device or "soft-roce"

@@ -68,7 +68,7 @@ class Agent:
         """Bring the device up, attach the probes, rehearse."""
         if self._prepared is not None:
             self._prepared.close()
-        self._prepared = Prepared(order.device)
+        self._prepared = Prepared(order.device, probes=order.probes)
         return Reply(order.number, True, facts=self._prepared.facts)
 
     def case(self, order: Order) -> Reply:

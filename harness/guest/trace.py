@@ -72,9 +72,12 @@ class _Record(ctypes.Structure):
 
 
 class Tracer:
-    """A driver's probes, compiled and attached. Raises RuntimeError with what bcc said when they cannot be."""
+    """A driver's probes, compiled and attached. Raises RuntimeError with what bcc said when they cannot be.
 
-    def __init__(self, driver: Driver) -> None:
+    `empty` ones return at once: what they cost is what probes cost whatever they do.
+    """
+
+    def __init__(self, driver: Driver, empty: bool = False) -> None:
         from bcc import BPF
 
         self.driver = driver
@@ -84,7 +87,8 @@ class Tracer:
         self.sources = {name: str(place) for name, place in found.items()}
         here = Path(__file__).parent
         parts = ("probes.c", f"probes_{driver.name}.c")
-        text = stages.declarations(driver, found, _pagefault_bytes())
+        text = "#define EMPTY\n" if empty else ""
+        text += stages.declarations(driver, found, _pagefault_bytes())
         text += "".join((here / name).read_text() for name in parts)
         try:
             # Trampolines attach by themselves: bcc knows them by their names.

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import harness
 from harness import agent
 from harness.device.catalogue import DEVICES
 from harness.errors import SetupError
@@ -28,9 +27,11 @@ def here(host: LocalHost, watch: Watch, argv: tuple[str, ...], tell: Tell) -> Re
     Ctrl-C ends the tracing, not the caller: the last of `tell` is the summary.
     """
     order = Order(CASE, "trace", argv=argv, watch=watch)
-    path = Path(harness.__file__).parent.parent
     with host.ledger.scratch_folder("trace") as folder:
         (folder / "order").write_text(codec.dumps(order))
+        for name, content in agent.bundle().items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
         said, errors = folder / "said", folder / "errors"
         with said.open("wb") as out, errors.open("wb") as complaints:
             child = host.start(
@@ -38,7 +39,7 @@ def here(host: LocalHost, watch: Watch, argv: tuple[str, ...], tell: Tell) -> Re
                 stdout=out,
                 stderr=complaints,
                 env={
-                    "PYTHONPATH": str(path),
+                    "PYTHONPATH": str(folder),
                     "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
                     "PYTHONDONTWRITEBYTECODE": "1",
                 },

@@ -84,6 +84,9 @@ class Case:
     rules: Tuple[Rule, ...] = ()
 
 
+PROBES = ("all", "empty", "none")
+
+
 @dataclass(frozen=True)
 class Watch:
     """How to trace a machine beside what it does: for `seconds` (0: until the command ends, or for ever).
@@ -105,7 +108,8 @@ class Order:
     `case`, `capabilities` (what the device can do on demand, as facts), `exec` (run `argv`), `shell` (a shell
     on the machine's second serial line), `upstream` (upstream's own tests), `trace` (watch page faults while
     `argv` runs). An agent answers each number once, in a `Reply`; of upstream's tests, and of what was traced so
-    far, it tells before.
+    far, it tells before. `probes`, of a `prepare`, is one of PROBES: what watching costs is measured against a
+    machine without them, and against one whose programs do nothing.
     """
 
     VERSION = 1
@@ -118,3 +122,4 @@ class Order:
     upstream: Optional[Selection] = None
     watch: Optional[Watch] = None
     environment: Dict[str, str] = field(default_factory=dict)
+    probes: str = "all"
