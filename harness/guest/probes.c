@@ -18,6 +18,7 @@
 #include <uapi/linux/ptrace.h>
 /* The kernel's own: Linux 6.1 has one member more before the addresses. */
 #include <linux/mmu_notifier.h>
+#include <linux/sched.h>
 
 /* 16 buckets for each power of two: values are known to 6 %. */
 #define FINE_BITS 4

@@ -8,12 +8,14 @@ A stage whose symbol this kernel does not have is in `missing` and never in a tr
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 
 from harness.guest import btf, stages
 from harness.guest.stages import EXIT, INTERRUPT, SPAN, Driver, Place, Stage
@@ -92,7 +94,8 @@ class Tracer:
         text += "".join((here / name).read_text() for name in parts)
         try:
             # Trampolines attach by themselves: bcc knows them by their names.
-            self._bpf: Any = BPF(text=text.encode())
+            with _complaints() as said:
+                self._bpf: Any = BPF(text=text.encode())
             spans = {
                 (found[s.name].symbol, s.probe) for s in driver.stages if s.name in found and s.shape == SPAN
             }
@@ -100,7 +103,8 @@ class Tracer:
                 self._bpf.attach_kprobe(event=symbol, fn_name=f"enter_{probe}")
                 self._bpf.attach_kretprobe(event=symbol, fn_name=f"leave_{probe}")
         except Exception as error:  # bcc raises bare Exception
-            raise RuntimeError(f"the probes do not compile or attach: {error}") from error
+            why = "; ".join([str(error), *said])
+            raise RuntimeError(f"the probes do not compile or attach: {why}") from error
         self._table = self._bpf["state"]
         self._records: List[_Record] = []
         self._bpf["records"].open_ring_buffer(self._take)
@@ -253,6 +257,25 @@ class _Statistics(NamedTuple):
 
 def _program_fds(bpf: Any) -> Tuple[int, ...]:
     return tuple(function.fd for function in bpf.funcs.values())
+
+
+@contextlib.contextmanager
+def _complaints() -> Iterator[List[str]]:
+    """The compiler's errors, which bcc writes to this process's standard error; those of a failure only."""
+    said: List[str] = []
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield said
+        except Exception:
+            file.seek(0)
+            lines = file.read().decode(errors="replace").splitlines()
+            said += [line for line in lines if "error: " in line][:3]
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _statistics(fds: Tuple[int, ...]) -> _Statistics:
