@@ -152,6 +152,10 @@ struct odp_event *odp_event_alloc(struct odp_device *dev);
 void odp_event_queue(struct odp_event *event);
 void odp_dispatch(struct work_struct *work);
 void odp_events_hurry(struct odp_device *dev);
+
+/* policies.c */
+u8 odp_action_for(struct odp_device *dev, const struct odp_event *event,
+		  u32 *delay_us);
 int odp_policy_set(struct odp_device *dev, u8 selector, u64 value, u8 action,
 		   u32 delay_us, struct netlink_ext_ack *extack);
 int odp_policy_del(struct odp_device *dev, u8 selector, u64 value);

@@ -57,7 +57,7 @@ def caps():
 
 def resume():
     """The three forms, a token nobody has: the device's own status comes back."""
-    from harness.guest import odpnl
+    from harness.guest import odpnl, odpnl_messages
 
     name, _ = card()
     with odpnl.Family() as family:
@@ -67,8 +67,8 @@ def resume():
         for what, call in {
             "token": lambda: family.resume(name, "transport", 1 << 24, 1, 7),
             "range": lambda: family.resume(name, "memory", 1 << 48),
-            "field": lambda: family.request(odpnl.RESUME, DEVICE=name, FORM=2, TOKEN=1, QUEUE=1),
-            "missing": lambda: family.request(odpnl.RESUME, DEVICE=name, FORM=1, TOKEN=1),
+            "field": lambda: family.request(odpnl_messages.RESUME, DEVICE=name, FORM=2, TOKEN=1, QUEUE=1),
+            "missing": lambda: family.request(odpnl_messages.RESUME, DEVICE=name, FORM=1, TOKEN=1),
             "name": lambda: family.device("0000:ff:1f.7"),
             "selector": lambda: family.policy(name, "drop", "queue" if own == "2015" else "qpn", 5),
         }.items():
@@ -264,7 +264,7 @@ def gone():
 
     name, device = card()
     with odpnl.Family() as family:
-        family.policy(name, "delay", delay_us=3_000_000)
+        family.policy(name, "delay", delay_us=60_000_000)
         family.mode(name, "own")
         failing = threading.Thread(target=transfer, args=(device,), kwargs={"timeout_s": 1.0}, daemon=True)
         failing.start()
