@@ -23,6 +23,7 @@ from harness.cli import (
     doctor,
     kernel,
     kmod,
+    pagefault,
     regress,
     report,
     run,
@@ -32,7 +33,22 @@ from harness.cli import (
 from harness.cli.screen import common_options, err
 from harness.errors import EXIT_INTERRUPTED, HarnessError
 
-VERBS = (run, report, regress, compare, kernel, kmod, doctor, cache, shell, caps, card, upstream, bench)
+VERBS = (
+    run,
+    report,
+    regress,
+    compare,
+    kernel,
+    kmod,
+    pagefault,
+    doctor,
+    cache,
+    shell,
+    caps,
+    card,
+    upstream,
+    bench,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

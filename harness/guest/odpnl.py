@@ -81,9 +81,12 @@ class Fault:
         number = self.fields["sub_type"]
         return SUB_TYPES[number] if number < len(SUB_TYPES) else str(number)
 
-    def resume(self, error: bool = False) -> Resumed:
-        """Let the card go on, or with `error` fail the operation."""
-        fields = self.fields
+    def resume(self, error: bool = False, **changed: int) -> Resumed:
+        """Let the card go on, or with `error` fail the operation.
+
+        `changed` replaces what names the fault (token, type, queue), for a resume of something else.
+        """
+        fields = {**self.fields, **changed}
         return self._family.resume(
             self.device, self.form, fields["token"], fields["type"], fields["queue"], error=error
         )
