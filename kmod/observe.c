@@ -187,6 +187,23 @@ static int place_both(void)
 	return err;
 }
 
+/* Whether there is something to observe: a probe that is never armed finds out. */
+static int find_handler(struct netlink_ext_ack *extack)
+{
+	static struct kprobe probe;
+	int err;
+
+	memset(&probe, 0, sizeof(probe));
+	probe.symbol_name = PROVIDER ":mlx5_ib_eqe_pf_action";
+	probe.flags = KPROBE_FLAG_DISABLED;
+	err = register_kprobe(&probe);
+	if (!err)
+		unregister_kprobe(&probe);
+	else
+		NL_SET_ERR_MSG(extack, "mlx5_ib has no page-fault handler to observe: not loaded, or built without on-demand paging");
+	return err == -ENOENT ? -EOPNOTSUPP : err;
+}
+
 static bool placed;
 
 static void remove_both(void)
@@ -225,6 +242,9 @@ static int start(u32 pagefault_size, struct netlink_ext_ack *extack)
 	unsigned int row;
 	int err;
 
+	err = placed ? 0 : find_handler(extack);
+	if (err)
+		return err;
 	for (row = 0; row < ARRAY_SIZE(layouts); row++)
 		if (layouts[row].size == pagefault_size)
 			break;
@@ -240,8 +260,8 @@ static int start(u32 pagefault_size, struct netlink_ext_ack *extack)
 		layout = &layouts[row];
 		err = place_both();
 		if (err) {
-			NL_SET_ERR_MSG(extack, "mlx5_ib has no page-fault handler to observe: not loaded, or built without on-demand paging");
-			return err == -ENOENT ? -EOPNOTSUPP : err;
+			NL_SET_ERR_MSG(extack, "mlx5_ib's page-fault handler cannot be probed");
+			return err;
 		}
 		placed = true;
 	}

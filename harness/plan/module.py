@@ -13,6 +13,7 @@ from typing import Any
 from harness.debian import Archive
 from harness.kernel.build import build
 from harness.kernel.packages import Kernel
+from harness.kernel.without import without_paging
 from harness.plan.checkout import find_folder
 from harness.plan.schema import Key, Source, check_entry
 from harness.values.module import (
@@ -70,8 +71,11 @@ def parse(source: Source, table: Any) -> ModuleUse | None:
 
 def files(use: ModuleUse, kernel: Kernel, archive: Archive) -> Mapping[str, Path]:
     """What a machine's parcel must hold for a case, built if the cache has not got it."""
-    built = build(find_folder(FOLDER, None), kernel, archive)
-    return {f"{FILE}.ko": built.modules[FILE]}
+    found = {f"{FILE}.ko": build(find_folder(FOLDER, None), kernel, archive).modules[FILE]}
+    if not use.paging:
+        name, path = without_paging(kernel, archive)
+        found[f"modules/{name}.ko"] = path
+    return found
 
 
 def replaces(files: Mapping[str, Path]) -> bool:
