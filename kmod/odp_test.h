@@ -98,13 +98,13 @@ struct odp_device {
 	bool gone;
 	u8 mode;
 
-	struct mutex policy_lock;
+	struct mutex policy_lock;	/* of the policies */
 	struct list_head policies;
 	unsigned int n_policies;
 
 	struct mlx5_eq *eq;
 	struct notifier_block nb;
-	spinlock_t eq_lock;
+	spinlock_t eq_lock;		/* of the consumer counter, in interrupts */
 
 	spinlock_t lock;		/* of the lists below */
 	struct list_head pending;

@@ -133,6 +133,8 @@ int odp_do_policy(struct sk_buff *request, struct genl_info *info)
 	struct nlattr **attrs = info->attrs;
 	struct odp_device *dev;
 	u8 selector, action;
+	u32 delay_us = 0;
+	u64 value = 0;
 	int err;
 
 	if (GENL_REQ_ATTR_CHECK(info, ODP_TEST_A_SELECTOR) ||
@@ -152,11 +154,11 @@ int odp_do_policy(struct sk_buff *request, struct genl_info *info)
 	dev = named(info);
 	if (IS_ERR(dev))
 		return PTR_ERR(dev);
-	err = odp_policy_set(dev, selector,
-			     attrs[ODP_TEST_A_VALUE] ? nla_get_u64(attrs[ODP_TEST_A_VALUE]) : 0,
-			     action,
-			     attrs[ODP_TEST_A_DELAY_US] ? nla_get_u32(attrs[ODP_TEST_A_DELAY_US]) : 0,
-			     info->extack);
+	if (attrs[ODP_TEST_A_VALUE])
+		value = nla_get_u64(attrs[ODP_TEST_A_VALUE]);
+	if (attrs[ODP_TEST_A_DELAY_US])
+		delay_us = nla_get_u32(attrs[ODP_TEST_A_DELAY_US]);
+	err = odp_policy_set(dev, selector, value, action, delay_us, info->extack);
 	if (err == -EOPNOTSUPP)
 		NL_SET_BAD_ATTR(info->extack, attrs[ODP_TEST_A_SELECTOR]);
 	odp_device_put(dev);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 from harness.guest.odpnl import Fault, Listener, Refused
@@ -16,6 +17,7 @@ UNKNOWN = {"2015": ("queue", 1 << 22), "transport": ("token", 1 << 22), "memory"
 """By form the field that names a fault, and what is changed for it to name one that nobody has."""
 
 TYPE_BITS = (1, 2, 4)
+TIMES_MOST = 1000
 _PAGE_SHIFT = 12
 _IN_PAGES = ("demand", "pre", "post")
 
@@ -37,6 +39,8 @@ class Handler(threading.Thread):
         self._over = threading.Event()
         self.answers: Dict[str, int] = {}
         self.heard = self.drawn = 0
+        self.answer_ns: List[int] = []
+        self._first_ns = self._last_ns = 0
         self.difference = ""
 
     def run(self) -> None:
@@ -52,11 +56,19 @@ class Handler(threading.Thread):
         for fault in self._late_ones:
             self._resume(fault)
 
+    @property
+    def span_ns(self) -> int:
+        """From the first event to the last, as the module saw them."""
+        return self._last_ns - self._first_ns
+
     def _hear(self, fault: Fault) -> None:
         self.heard += 1
+        self._last_ns = fault.fields["seen_ns"]
+        self._first_ns = self._first_ns or self._last_ns
         if self._expected is not None and drawn.is_drawn(self._form, fault.fields):
             self._compare(fault, *next(self._expected))
-            self._resume(fault)
+            if fault.action == "forward":
+                self._resume(fault)
         elif fault.action == "forward":
             self._answer(fault)
 
@@ -81,6 +93,8 @@ class Handler(threading.Thread):
         except Refused as refusal:
             said = f"errno.{refusal.errno}"
         self.answers[said] = self.answers.get(said, 0) + 1
+        if len(self.answer_ns) < TIMES_MOST:
+            self.answer_ns.append(time.monotonic_ns() - fault.fields["seen_ns"])
 
     def _resume(self, fault: Fault) -> None:
         self._send(fault)

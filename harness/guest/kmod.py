@@ -117,5 +117,7 @@ class Module:
             handler.drawn,
             self._listener.lost,
             handler.difference,
+            tuple(handler.answer_ns),
+            handler.span_ns,
             self.refused,
         )

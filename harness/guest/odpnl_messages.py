@@ -42,6 +42,7 @@ STATS = (
     "observed",
     "observed_resumes",
     "undecoded",
+    "probe_ns",
 )
 
 _ERROR = struct.Struct("=IHHIIi")

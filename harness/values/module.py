@@ -53,7 +53,8 @@ class ModuleReport:
     `max.driver` and `cur.driver` "same" or "differs" for mlx5_core's copies, and `verbs.rc` as verbs report them.
     `answers` counts the card's answers to Python's resumes by `status.N`. Python `heard` so many events, of which
     `drawn` had random fields and were right in each (`difference`: the first that was not); `lost` is how often its
-    socket had no room. `refused` has the module's words where it did not take the mode.
+    socket had no room. `answer_ns` are the times from an event, as the module saw it, to the end of Python's resume;
+    `span_ns` is the time between the first event and the last. `refused` has the module's words where it did not take the mode.
     """
 
     stats: Dict[str, int] = field(default_factory=dict)
@@ -63,4 +64,6 @@ class ModuleReport:
     drawn: int = 0
     lost: int = 0
     difference: str = ""
+    answer_ns: Tuple[int, ...] = ()
+    span_ns: int = 0
     refused: str = ""

@@ -38,7 +38,7 @@ class Event:
 
     def __init__(self, form, sub_type, action="forward", **fields):
         self.form, self.sub_type, self.action = form, sub_type, action
-        self.fields = {"token": 1, "type": 6, "queue": 9, **fields}
+        self.fields = {"token": 1, "type": 6, "queue": 9, "seen_ns": 5, **fields}
         self.sent = []
 
     def resume(self, error=False, **changed):
