@@ -54,7 +54,8 @@ class ModuleReport:
     `answers` counts the card's answers to Python's resumes by `status.N`. Python `heard` so many events, of which
     `drawn` had random fields and were right in each (`difference`: the first that was not); `lost` is how often its
     socket had no room. `answer_ns` are the times from an event, as the module saw it, to the end of Python's resume;
-    `span_ns` is the time between the first event and the last. `refused` has the module's words where it did not take the mode.
+    `span_ns` is the time between the first event and the last. `refused` has the module's words where it did not take
+    the mode.
     """
 
     stats: Dict[str, int] = field(default_factory=dict)
