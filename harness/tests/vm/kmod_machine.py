@@ -45,7 +45,8 @@ class Bench:
         )
 
     def disks(self):
-        packed = parcel.packed({"mlx5_odp_test.ko": self.module}, self.session.store, self.session.host)
+        files = {"mlx5_odp_test.ko": self.module, **{name: HERE / name for name in SCRIPTS}}
+        packed = parcel.packed(files, self.session.store, self.session.host)
         return replace(self.session.studio.disks(self.kernel)[0], parcel=packed)
 
     def shape(self):

@@ -71,7 +71,7 @@ def test_tracepoints_say_what_the_events_say(tour):
     for fault, event, resume in zip(found["seen"], events, resumes, strict=True):
         assert {name: int(event[name], 0) for name in names} == {n: fault[f] for n, f in names.items()}
         assert (event["device"], event["action"], event["sub_type"]) == (fault["device"], "1", "1")
-        assert (int(resume["token"], 0), resume["ret"], resume["status"]) == (fault["token"], "0", "0")
+        assert (int(resume["token"], 0), resume["ret"], resume["status"]) == (fault["token"], "0", "0x0")
 
 
 def test_losses_are_counted(tour):
