@@ -71,7 +71,7 @@ def test_two_cards_are_two(survived):
 def test_hostile_messages(survived):
     """Mutation: read an attribute that a message lacks (requests.c): an oops; or print what is refused: a flood."""
     found = step(survived, "hostile")
-    assert found["turns"] > 1 and found["lines"] < 20
+    assert found["turns"] > 1 and found["said"] == []
 
 
 def test_many_threads(survived):
