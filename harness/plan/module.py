@@ -7,15 +7,19 @@ capability pages that the module asks for and what firmware and verbs state.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.debian import Archive
 from harness.kernel.build import build
 from harness.kernel.packages import Kernel
 from harness.kernel.without import without_paging
+from harness.machine import parcel
+from harness.machine.qemu import Shape
+from harness.machine.snapshot import Snapshot, Studio
 from harness.plan.checkout import find_folder
 from harness.plan.schema import Key, Source, check_entry
+from harness.values.case import Order
 from harness.values.module import (
     ACTIONS,
     ANSWERS,
@@ -69,18 +73,21 @@ def parse(source: Source, table: Any) -> ModuleUse | None:
     return ModuleUse(policies=tuple(ModulePolicy(**entry) for entry in policies), **given)
 
 
-def files(use: ModuleUse, kernel: Kernel, archive: Archive) -> Mapping[str, Path]:
-    """What a machine's parcel must hold for a case, built if the cache has not got it."""
-    found = {f"{FILE}.ko": build(find_folder(FOLDER, None), kernel, archive).modules[FILE]}
+def prepared(
+    studio: Studio, kernel: Kernel, shape: Shape, order: Order, files: Mapping[str, Path], use: ModuleUse
+) -> Snapshot:
+    """A prepared machine with the module in its parcel, beside `files`; built if the cache has none."""
+    archive = studio.archive
+    ours = {f"{FILE}.ko": build(find_folder(FOLDER, None), kernel, archive).modules[FILE]}
     if not use.paging:
         name, path = without_paging(kernel, archive)
-        found[f"modules/{name}.ko"] = path
-    return found
-
-
-def replaces(files: Mapping[str, Path]) -> bool:
-    """Whether these files take the place of modules of the kernel's own, which machines load when they are made."""
-    return any(name.startswith("modules/") for name in files)
+        ours[f"modules/{name}.ko"] = path
+    if files or not use.paging:
+        return studio.prepared(kernel, shape, order, {**files, **ours})
+    # It is no module of the kernel's own, so a machine that was saved with an empty parcel may find it there.
+    snapshot = studio.prepared(kernel, shape, order)
+    given = parcel.packed(ours, studio.store, studio.host)
+    return replace(snapshot, disks=replace(snapshot.disks, parcel=given))
 
 
 # -- what the report must say

@@ -18,7 +18,6 @@ from harness.errors import GuestError, Hang, HarnessError, SetupError, Unsupport
 from harness.host import LocalHost
 from harness.kernel.packages import Kernel, Kernels
 from harness.ledger import Ledger
-from harness.machine import parcel
 from harness.machine.console import scan
 from harness.machine.image import ImageSpec
 from harness.machine.qemu import Qemu, find_qemu, probe_accelerator
@@ -135,13 +134,7 @@ class Session:
         files = files_below(self.options.parcel)
         if use is None:
             return kernel, self.studio.prepared(kernel, shape, order, files)
-        ours = module.files(use, kernel, self.archive)
-        if files or module.replaces(ours):
-            return kernel, self.studio.prepared(kernel, shape, order, {**files, **ours})
-        # It is no module of the kernel's, so a machine that was saved with an empty parcel may find it there.
-        snapshot = self.studio.prepared(kernel, shape, order)
-        given = parcel.packed(ours, self.store, self.host)
-        return kernel, dataclasses.replace(snapshot, disks=dataclasses.replace(snapshot.disks, parcel=given))
+        return kernel, module.prepared(self.studio, kernel, shape, order, files, use)
 
     def run(self, planned: Planned, twice: bool = False, no_skip: bool = False) -> tuple[Record, Logs]:
         """Run one case; returns its record and what was said meanwhile."""
