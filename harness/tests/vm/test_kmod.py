@@ -1,13 +1,29 @@
 """The kernel module in real machines: what plans (testplans/seed-*) do not ask. One machine a kernel serves all."""
 
+import shutil
+
 import pytest
 
 from harness.kernel.packages import SERIES
-from harness.tests.vm.conftest import FULL
+from harness.kernel.toolchain import toolchain
+from harness.tests.vm.conftest import CHECKOUT, FULL
 from harness.tests.vm.kmod_machine import ABSENT, Bench, told
 
 
-@pytest.fixture(scope="module", params=[name for name in SERIES if name != "newest"] if FULL else ["newest"])
+KERNELS = [name for name in SERIES if name != "newest"] if FULL else ["newest"]
+
+
+@pytest.mark.parametrize("series", KERNELS)
+def test_it_is_built_by_hand_in_one_line(session, tmp_path, series):
+    """By its own Makefile against a kernel's headers. Mutation: need something that only harness.kernel.build gives."""
+    kernel = session.kernel(series)
+    shutil.copytree(CHECKOUT / "kmod", tmp_path / "kmod")
+    line = ("make", "-C", "/build", f"KDIR=/usr/src/linux-headers-{kernel.release}")
+    session.host.run(toolchain(kernel, session.archive).command(kernel, tmp_path / "kmod", line))
+    assert (tmp_path / "kmod/mlx5_odp_test.ko").stat().st_size > 1 << 16
+
+
+@pytest.fixture(scope="module", params=KERNELS)
 def tour(request, session):
     """What each step of kmod_tour.py told, and with "card" what the card saw."""
     bench = Bench(session, request.param)
