@@ -9,7 +9,6 @@ from harness.kernel.toolchain import toolchain
 from harness.tests.vm.conftest import CHECKOUT, FULL
 from harness.tests.vm.kmod_machine import ABSENT, Bench, told
 
-
 KERNELS = [name for name in SERIES if name != "newest"] if FULL else ["newest"]
 
 
