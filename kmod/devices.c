@@ -19,7 +19,7 @@
 
 #define RDMA_DEVICE	MLX5_ADEV_NAME ".rdma."
 
-DEFINE_MUTEX(odp_devices_lock);
+DEFINE_MUTEX(odp_devices_lock);	/* of the list; readers in probes use RCU */
 LIST_HEAD(odp_devices);
 
 /* Cards whose events carry flags and QPN, no token: Connect-IB and its VFs. */

@@ -8,6 +8,7 @@
  * of mlx5 by it is nobody's and passed over: there is no device to count it at.
  */
 #include <linux/kprobes.h>
+#include <linux/ktime.h>
 #include <linux/module.h>
 #include <linux/netlink.h>
 #include <linux/uaccess.h>
@@ -110,13 +111,11 @@ static void decode(struct odp_event *event, const u8 *fault)
 	}
 }
 
-static void seen(struct odp_device *dev, const void *fault, u8 source, s32 error)
+static void note(struct odp_device *dev, const void *fault, u8 source, s32 error)
 {
 	u8 copy[PAGEFAULT_MOST];
 	struct odp_event *event;
 
-	if (READ_ONCE(dev->mode) != ODP_TEST_MODE_OBSERVE)
-		return;
 	if (copy_from_kernel_nofault(copy, fault, layout->size) ||
 	    copy[layout->sub_type] > ODP_SUB_MEMORY) {
 		odp_count(dev, ODP_TEST_STAT_UNDECODED);
@@ -131,6 +130,16 @@ static void seen(struct odp_device *dev, const void *fault, u8 source, s32 error
 	event->error = error;
 	decode(event, copy);
 	odp_event_queue(event);
+}
+
+static void seen(struct odp_device *dev, const void *fault, u8 source, s32 error)
+{
+	u64 began_ns = ktime_get_ns();
+
+	if (READ_ONCE(dev->mode) != ODP_TEST_MODE_OBSERVE)
+		return;
+	note(dev, fault, source, error);
+	atomic64_add(ktime_get_ns() - began_ns, &dev->stats[ODP_TEST_STAT_PROBE_NS]);
 }
 
 /* void mlx5_ib_eqe_pf_action(struct work_struct *work) */
@@ -187,6 +196,23 @@ static int place_both(void)
 	return err;
 }
 
+/* Whether there is something to observe: a probe that is never armed finds out. */
+static int find_handler(struct netlink_ext_ack *extack)
+{
+	static struct kprobe probe;
+	int err;
+
+	memset(&probe, 0, sizeof(probe));
+	probe.symbol_name = PROVIDER ":mlx5_ib_eqe_pf_action";
+	probe.flags = KPROBE_FLAG_DISABLED;
+	err = register_kprobe(&probe);
+	if (!err)
+		unregister_kprobe(&probe);
+	else
+		NL_SET_ERR_MSG(extack, "mlx5_ib has no page-fault handler to observe: not loaded, or built without on-demand paging");
+	return err == -ENOENT ? -EOPNOTSUPP : err;
+}
+
 static bool placed;
 
 static void remove_both(void)
@@ -225,6 +251,9 @@ static int start(u32 pagefault_size, struct netlink_ext_ack *extack)
 	unsigned int row;
 	int err;
 
+	err = placed ? 0 : find_handler(extack);
+	if (err)
+		return err;
 	for (row = 0; row < ARRAY_SIZE(layouts); row++)
 		if (layouts[row].size == pagefault_size)
 			break;
@@ -240,8 +269,8 @@ static int start(u32 pagefault_size, struct netlink_ext_ack *extack)
 		layout = &layouts[row];
 		err = place_both();
 		if (err) {
-			NL_SET_ERR_MSG(extack, "mlx5_ib has no page-fault handler to observe: not loaded, or built without on-demand paging");
-			return err == -ENOENT ? -EOPNOTSUPP : err;
+			NL_SET_ERR_MSG(extack, "mlx5_ib's page-fault handler cannot be probed");
+			return err;
 		}
 		placed = true;
 	}

@@ -98,13 +98,13 @@ struct odp_device {
 	bool gone;
 	u8 mode;
 
-	struct mutex policy_lock;
+	struct mutex policy_lock;	/* of the policies */
 	struct list_head policies;
 	unsigned int n_policies;
 
 	struct mlx5_eq *eq;
 	struct notifier_block nb;
-	spinlock_t eq_lock;
+	spinlock_t eq_lock;		/* of the consumer counter, in interrupts */
 
 	spinlock_t lock;		/* of the lists below */
 	struct list_head pending;
@@ -152,6 +152,10 @@ struct odp_event *odp_event_alloc(struct odp_device *dev);
 void odp_event_queue(struct odp_event *event);
 void odp_dispatch(struct work_struct *work);
 void odp_events_hurry(struct odp_device *dev);
+
+/* policies.c */
+u8 odp_action_for(struct odp_device *dev, const struct odp_event *event,
+		  u32 *delay_us);
 int odp_policy_set(struct odp_device *dev, u8 selector, u64 value, u8 action,
 		   u32 delay_us, struct netlink_ext_ack *extack);
 int odp_policy_del(struct odp_device *dev, u8 selector, u64 value);

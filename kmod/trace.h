@@ -8,9 +8,16 @@
 
 #include <linux/tracepoint.h>
 
+/* Two functions of the kernel have the names that a tracepoint "event" takes. */
+#define register_trace_event kernels_register_trace_event
+#define unregister_trace_event kernels_unregister_trace_event
+#include <linux/trace_events.h>
+#undef register_trace_event
+#undef unregister_trace_event
+
 #include "odp_test.h"
 
-TRACE_EVENT(fault,
+TRACE_EVENT(event,
 	TP_PROTO(const struct odp_event *event),
 	TP_ARGS(event),
 	TP_STRUCT__entry(

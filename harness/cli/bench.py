@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from harness.bench import boot, card, exact, faults, repeats, trace
+from harness.bench import boot, card, exact, faults, kmod, repeats, trace
 from harness.cli.screen import JSON, open_session, out
 from harness.device.catalogue import find
 from harness.errors import UsageError
@@ -23,13 +23,15 @@ TEXT = "Measure one claim of speed, as ratios of one run."
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    parser.add_argument("name", choices=("boot", "card", "exact", "faults", "trace"))
+    parser.add_argument("name", choices=("boot", "card", "exact", "faults", "kmod", "trace"))
     parser.add_argument("--json", action="store_true", help=JSON)
     parser.add_argument(
-        "--rounds", type=int, help="how often (boot: 7, card: 5, exact: 10, with a card 20, faults: 400)"
+        "--rounds",
+        type=int,
+        help="how often (boot: 7, card: 5, exact: 10, with a card 20, faults: 400, kmod: 200)",
     )
     parser.add_argument("--kernel", default="newest", metavar="SERIES")
-    model = "for card, faults and exact: the model (exact: soft-roce)"
+    model = "for card, faults, kmod and exact: the model (exact: soft-roce)"
     parser.add_argument("--device", help=model)
     plan = "for exact: the plan whose first case is run (default: odp-write)"
     parser.add_argument("--plan", type=Path, help=plan)
@@ -49,6 +51,10 @@ def act(arguments: argparse.Namespace) -> int:
             )
         elif arguments.name == "trace":
             result = trace.measure(session, arguments.kernel)
+        elif arguments.name == "kmod":
+            result = kmod.measure(
+                session, arguments.kernel, arguments.device or CARD, arguments.rounds or 200
+            )
         else:
             path = arguments.plan or find_folder("testplans", None) / "odp-write.toml"
             device = arguments.device or "soft-roce"

@@ -11,7 +11,10 @@ from rich.table import Table
 from harness.cli.screen import JSON, open_session, out
 from harness.plan import caps
 
-TEXT = "What a device can do on demand: as verbs say, and as a card's firmware states."
+TEXT = (
+    "What a device can do on demand: as verbs say, as a card's firmware states, and as the card answers the kernel "
+    "module kmod/ (its current page; `!` where the maximum differs)."
+)
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -28,12 +31,20 @@ def act(arguments: argparse.Namespace) -> int:
     if arguments.json:
         sys.stdout.write(json.dumps(found.plain()) + "\n")
         return 0
-    schemes = [f"firmware, {name} scheme" + ("*" * (name == found.scheme)) for name in found.firmware]
+    columns = {"verbs": found.verbs}
+    for name, rows in found.firmware.items():
+        columns[f"firmware, {name} scheme" + "*" * (name == found.scheme)] = rows
+    for name, rows in found.module.items():
+        which, _, scheme = name.partition(".")
+        if which == "cur":
+            mark = "" if rows == found.module.get(f"max.{scheme}") else " !"
+            columns[f"module, {scheme} scheme{mark}"] = rows
     title = f"on-demand paging of {found.device} on {found.kernel}, there {found.rdma_device}"
-    table = Table("", "verbs", *schemes, title=title, caption="* what the driver chose" if schemes else None)
-    for row, words in found.verbs.items():
-        table.add_row(
-            row, *(" ".join(w) or "-" for w in (words, *(f.get(row, ()) for f in found.firmware.values())))
-        )
+    notes = ["* what the driver chose"] * bool(found.firmware) + [f"no module: {found.no_module}"] * bool(
+        found.no_module
+    )
+    table = Table("", *columns, title=title, caption="; ".join(notes) or None)
+    for row in found.verbs:
+        table.add_row(row, *(" ".join(rows.get(row, ())) or "-" for rows in columns.values()))
     out.print(table)
     return 0

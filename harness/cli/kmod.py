@@ -1,32 +1,68 @@
-"""The kernel module, built for a kernel of the archive."""
+"""The kernel module: built for a kernel of the archive; on this machine loaded and unloaded."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 from harness.cli.screen import open_session, out
+from harness.errors import UsageError
+from harness.kernel import loading
 from harness.kernel.build import build
+from harness.plan import module
 from harness.plan.checkout import find_folder
+from harness.plan.session import Session
 
-TEXT = "Build kmod/ (or a module of yours) for a kernel, in a root that holds the compiler which built it."
+TEXT = (
+    "Build kmod/ (or a module of yours) with the compiler that built a kernel; load it into this machine's own "
+    "kernel, or unload it. Then: odp-harness pagefault."
+)
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    parser.add_argument("action", choices=("build",))
-    parser.add_argument("--kernel", default="newest", metavar="SERIES")
+    parser.add_argument("action", choices=("build", "load", "unload"))
+    kernel = "build: for this kernel (newest); load: built for this release of the archive, not by the local headers"
+    parser.add_argument("--kernel", metavar="SERIES", help=kernel)
     parser.add_argument("--source", type=Path, help="a folder with a Kbuild file (default: kmod/)")
     parser.add_argument("--make", action="append", default=[], metavar="WORD", help="for make, as W=1 or C=2")
+    parser.add_argument("--file", type=Path, metavar="MODULE.ko", help="load: this one, built before")
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """Print what the compiler said, then where the modules are."""
-    folder = find_folder("kmod", arguments.source)
+    """Print what the compiler said, then where the modules are, or that it is in or out."""
     with open_session(arguments) as session:
-        built = build(folder, session.kernel(arguments.kernel), session.archive, tuple(arguments.make))
+        if arguments.action == "unload":
+            loading.unload(module.FILE, session.host)
+            out.print(f"{module.FILE} unloaded")
+        elif arguments.action == "build":
+            for path in _built(arguments, session).values():
+                out.print(str(path), markup=False, soft_wrap=True)
+        elif arguments.file is not None:
+            if not arguments.file.is_file():
+                raise UsageError(f"{arguments.file} does not exist")
+            _load(arguments.file, session)
+        elif arguments.kernel is not None:
+            _load(next(iter(_built(arguments, session).values())), session)
+        else:
+            with session.ledger.scratch_folder("module") as into:
+                _load(
+                    loading.build_here(find_folder(module.FOLDER, arguments.source), into, session.host),
+                    session,
+                )
+    return 0
+
+
+def _built(arguments: argparse.Namespace, session: Session) -> Mapping[str, Path]:
+    folder = find_folder(module.FOLDER, arguments.source)
+    kernel = session.kernel(arguments.kernel or "newest")
+    built = build(folder, kernel, session.archive, tuple(arguments.make))
     for message in built.messages:
         out.print(message, markup=False, soft_wrap=True)
-    for path in built.modules.values():
-        out.print(str(path), markup=False, soft_wrap=True)
-    return 0
+    return built.modules
+
+
+def _load(file: Path, session: Session) -> None:
+    loading.load(file, session.host)
+    out.print(f"{file.stem} loaded; odp-harness pagefault devices", markup=False)

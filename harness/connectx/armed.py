@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from harness.connectx.command import FirmwareError
+from harness.values import drawn
 from harness.values.rule import KINDS, Outcome, Rule
 
 if TYPE_CHECKING:
@@ -45,6 +47,13 @@ class Armed:
 
     def __post_init__(self) -> None:
         self._draw = random.Random(self.rule.seed)
+        self._events: Iterator[tuple[str, dict[str, int]]] | None = None
+
+    def drawn(self, scheme: str) -> tuple[str, dict[str, int]]:
+        """The next event with random fields."""
+        if self._events is None:
+            self._events = drawn.events(scheme, self.rule.seed)
+        return next(self._events)
 
     def takes(self) -> bool:
         """Count a thing that matches; whether the rule acts on it."""

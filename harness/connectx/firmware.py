@@ -114,6 +114,7 @@ class Card:
             "faults": self.hca.faults.counters(),
             "work": self.hca.requester.counters(),
             "events": self.hca.events.posted,
+            "keys": self.hca.keys.made,
             "odp": {"memory_scheme": self.hca.capabilities.memory_scheme},
         }
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from harness.wire import eqe
+from harness.values import drawn
+from harness.wire import eqe, y2015
 
 if TYPE_CHECKING:
     from harness.connectx.armed import Armed
@@ -83,6 +84,17 @@ def prefetch(hca: Hca, armed: Armed, telling: Telling) -> str:
         return ""
     event.pre_pages, event.post_pages = armed.rule.pre, armed.rule.post
     return f"{telling.fault}: {armed.rule.pre} pages before, {armed.rule.post} behind"
+
+
+@forges("drawn-events")
+def drawn_events(hca: Hca, armed: Armed, telling: Telling) -> str:
+    """They go out before the genuine one, and each may be resumed once by what names it."""
+    scheme = hca.faults.scheme
+    for _ in range(armed.rule.events):
+        form, fields = armed.drawn(scheme)
+        event, sub_type, key = _drawn(scheme, form, fields)
+        hca.faults.forge(armed, event, sub_type, key)
+    return f"{telling.fault}: {armed.rule.events} events before"
 
 
 @forges("unknown-sub-type")
@@ -173,6 +185,41 @@ def _copy(event: Struct, token: int, **fields: int) -> Struct:
     for name, value in fields.items():
         setattr(copy, name, value)
     return copy
+
+
+def _drawn(scheme: str, form: str, fields: dict[str, int]) -> tuple[Struct, int, int]:
+    """An event with these fields, its sub-type, and what a resume of it names. Ref: values.drawn"""
+    if form == drawn.MEMORY:
+        event: Struct = eqe.PageFaultMemoryEqe.new(
+            token_high=fields["token"] >> 32,
+            token_low=fields["token"] & 0xFFFFFFFF,
+            mkey=fields["key"],
+            va=fields["va"],
+            **{f"{name}_pages": fields[name] for name in ("demand", "pre", "post")},
+        )
+        event.data[eqe.DATA] = fields["flags"]
+        return event, eqe.PAGE_FAULT_MEMORY, fields["token"]
+    names = fields["queue"] if scheme == "2015" else fields["token"]
+    key = fields["type"] << y2015.QPN_BITS | names if scheme == "2015" else names
+    common = {name: fields[name] for name in ("bytes_committed", "packet_length")}
+    if form == drawn.RDMA:
+        event = eqe.PageFaultRdmaEqe.new(
+            r_key=fields["rkey"],
+            op_length=fields["op_length"],
+            va=fields["va"],
+            pf_type=fields["type"],
+            token=names,
+            **common,
+        )
+        return event, eqe.PAGE_FAULT_RDMA, key
+    event = eqe.PageFaultWqeEqe.new(
+        wqe_index=fields["wqe_index"],
+        pf_type=fields["type"],
+        wq=fields["queue"],
+        token=fields.get("token", 0),
+        **common,
+    )
+    return event, eqe.PAGE_FAULT_WQE, key
 
 
 def _of_queue(token: int, number: int) -> Struct:

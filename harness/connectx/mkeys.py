@@ -103,6 +103,8 @@ class Keys:
 
     def __init__(self, hca: Hca) -> None:
         self._hca = hca
+        self.made = {"pg_access": 0, "always": 0}
+        """Keys made by command, by whether entries carry access bits."""
 
     def find(self, value: int, pd: int | None, syndrome: int) -> Key:
         """The key of that value if it may be used in `pd` (None: in any); Refused with `syndrome`

@@ -20,10 +20,11 @@ RECORD = 8
 
 @dataclass(eq=False)
 class Umem(Thing):
-    """A umem: its pages as one ring of bytes."""
+    """A umem: its pages as one ring of bytes, and the access bits that the driver gave all of them."""
 
     kind: ClassVar[str] = "umem"
     ring: Ring
+    access: int
 
 
 def named(request: View, valid: str) -> tuple[int, int]:
@@ -47,6 +48,13 @@ def part(hca: Hca, number: int, offset: int, size: int) -> Ring:
     if offset + size > umem.ring.size:
         raise FirmwareError(Status.BAD_PARAM, why=f"{size} bytes at {offset} of umem {number:#x}")
     return Ring(umem.ring.pages, umem.ring.shift, umem.ring.offset + offset, size)
+
+
+def entries(hca: Hca, number: int, offset: int, shift: int, pages: int) -> bytes:
+    """Translation entries for pages of a umem, of `1 << shift` bytes each."""
+    ring = part(hca, number, offset, pages << shift)
+    umem: Umem = hca.judge.table("umem")[number]
+    return struct.pack(f">{pages}Q", *(ring.address(page << shift) | umem.access for page in range(pages)))
 
 
 def record(hca: Hca, number: int, offset: int) -> int:

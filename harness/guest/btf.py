@@ -8,6 +8,9 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+ANY = 1
+"""Bytes that no structure has, for who must name a size all the same."""
+
 _FOLDER = Path("/sys/kernel/btf")
 _HEADER = struct.Struct("<HBBIIIII")
 _STRUCT = 4

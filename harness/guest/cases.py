@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from harness.guest import faults, laws, leaks
+from harness.guest import faults, laws, leaks, pg_access
 from harness.guest import registration as registrations
 from harness.guest.child import Child
 from harness.guest.libc import MADV_DONTFORK, PAGE_BYTES
@@ -21,6 +21,8 @@ from harness.values.answer import Answer, DataCheck, Law, Leak, Trace
 from harness.values.case import Case
 
 Counting = Callable[[int], Dict[str, int]]
+Connected = Callable[[Any, List[Side]], None]
+"""Told of the connection and both sides before the first round."""
 
 
 class Rounds:
@@ -30,19 +32,25 @@ class Rounds:
     and summed (`counters`, a table a side) when it is given back.
     """
 
-    def __init__(self, case: Case, rules: Rules, count: Counting, stack: ExitStack) -> None:
+    def __init__(
+        self, case: Case, rules: Rules, count: Counting, stack: ExitStack, connected: Optional[Connected]
+    ) -> None:
         from harness.guest.connection import Connection
 
         self.case = case
         self.workload = case.workload
         self.pattern = PATTERNS[self.workload.operation]
         self.loss = faults.LOSSES[self.workload.loss.how]
-        self.connection = Connection(case.device, self.workload.mtu_bytes, case.timeout_s)
+        as_2015 = case.module is not None and case.module.region == "pg_access"
+        context = stack.enter_context(pg_access.open_context(case.device)) if as_2015 else None
+        self.connection = Connection(case.device, self.workload.mtu_bytes, case.timeout_s, context)
         stack.callback(self.connection.close)
+        self._remote = pg_access.Regions(self.connection) if as_2015 else None
         self._stack = stack
         self.memories: List[Memory] = []
         self.models: List[PageModel] = []
         self._count = count
+        self._connected = connected
         self.counters: Tuple[Dict[str, int], ...] = ({}, {})
         self.sides: List[Side] = []
         for tag, region in enumerate((self.workload.local, self.workload.remote)):
@@ -62,6 +70,8 @@ class Rounds:
 
         try:
             self._register_both()
+            if self._connected is not None:
+                self._connected(self.connection, self.sides)
             for turn in range(1, self.workload.rounds + 1):
                 self._round(turn)
         except (WorkFailed, *VERBS_ERRORS) as error:
@@ -122,6 +132,8 @@ class Rounds:
 
     def _register(self, memory: Memory) -> registrations.Registration:
         region = memory.region
+        if self._remote is not None and memory is self.memories[1]:
+            return self._remote.register(memory)
         access = registrations.ACCESS_ALL | (registrations.ACCESS_ON_DEMAND if region.odp else 0)
         iova = registrations.iova_of(region.iova, memory.start)
         try:
@@ -140,7 +152,10 @@ class Rounds:
         registration = self.sides[index].registration
         for name, value in self._count(registration.lkey).items():
             self.counters[index][name] = self.counters[index].get(name, 0) + value
-        registrations.deregister(self.connection.context.cmd_fd, registration)
+        if self._remote is not None and index == 1:
+            self._remote.deregister(registration)
+        else:
+            registrations.deregister(self.connection.context.cmd_fd, registration)
 
     def _deregister_all(self) -> None:
         for index in range(len(self.sides)):
@@ -162,7 +177,9 @@ class Rounds:
             self.first = self.first or (first and f"{name}, round {turn}, {first}")
 
 
-def run_case(case: Case, tracer: Optional[Any], nldev: NlDev) -> Answer:
+def run_case(
+    case: Case, tracer: Optional[Any], nldev: NlDev, connected: Optional[Connected] = None
+) -> Answer:
     """Run a case and answer it; never raises for what the kernel or the case did wrong."""
     problem = faults.refusal(case.workload)
     if problem:
@@ -171,7 +188,7 @@ def run_case(case: Case, tracer: Optional[Any], nldev: NlDev) -> Answer:
         need = _unmet(case, nldev)
         if need:
             return Answer(case.id, "unsupported", need)
-        return _measured(case, tracer if case.trace else None, nldev)
+        return _measured(case, tracer if case.trace else None, nldev, connected)
     except Unsupported as error:
         return Answer(case.id, "unsupported", str(error))
     except OSError as error:
@@ -209,7 +226,7 @@ def _has_swap() -> bool:
     return len(Path("/proc/swaps").read_text().splitlines()) > 1
 
 
-def _measured(case: Case, tracer: Optional[Any], nldev: NlDev) -> Answer:
+def _measured(case: Case, tracer: Optional[Any], nldev: NlDev, connected: Optional[Connected]) -> Answer:
     from harness.guest.connection import VERBS_ERRORS
 
     device = nldev.device(case.device)
@@ -218,7 +235,7 @@ def _measured(case: Case, tracer: Optional[Any], nldev: NlDev) -> Answer:
     stack = ExitStack()
     try:
         try:
-            rounds = Rounds(case, rules_of(case, tracer), _counting(tracer, nldev, device), stack)
+            rounds = Rounds(case, rules_of(case, tracer), _counting(tracer, nldev, device), stack, connected)
         except VERBS_ERRORS as error:
             not_closed = _close(stack)
             left = leaks.settle(nldev, device, before)

@@ -49,8 +49,8 @@ def wait(nldev: NlDev, timeout_s: float = 60.0) -> Device:
         time.sleep(0.01)
 
 
-def warm(device: Device) -> None:
-    """Register once on demand: the driver makes its UMR queue, CQ and fault EQ then, and keeps them.
+def warm(device: Device, on_demand: bool = True) -> None:
+    """Register once: the driver makes its UMR queue and CQ then, on demand its fault EQ, too, and keeps them.
 
     Counted as leaks of the first case otherwise.
     """
@@ -60,7 +60,7 @@ def warm(device: Device) -> None:
     size = libc.PAGE_BYTES
     memory = mmap.mmap(-1, size)
     start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    access = registrations.ACCESS_ALL | registrations.ACCESS_ON_DEMAND
+    access = registrations.ACCESS_ALL | (registrations.ACCESS_ON_DEMAND if on_demand else 0)
     with Context(name=device.name) as context, PD(context) as pd:
         registration = registrations.register(context.cmd_fd, pd.handle, start, size, start, access)
         registrations.deregister(context.cmd_fd, registration)

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
-from harness.guest import libc, mlx5, nldev, stages
+from harness.guest import kmod, libc, mlx5, nldev, odpnl, stages
 from harness.guest.cases import run_case
 from harness.guest.faults import LOSSES
 from harness.guest.parcel import open_parcel
@@ -99,19 +99,45 @@ class Prepared:
             if case.workload.operation in TASKS:
                 self._untrace()
                 return run_task(case, self.nldev, card)
+            case = replace(case, device=card.name)
+            if case.module is not None:
+                return self._with_module(case, card)
             if case.workload.local.odp or case.workload.remote.odp:
                 mlx5.warm(card)
-            case = replace(case, device=card.name)
         elif case.workload.operation in TASKS:
             return Answer(case.id, "unsupported", f"{case.workload.operation} is work for a card's driver")
         return run_case(case, self.tracer, self.nldev)
 
+    def _with_module(self, case: Case, card: nldev.Device) -> Answer:
+        """The module comes first: an event queue of its own can be had only before mlx5_ib made one."""
+        try:
+            module = kmod.Module(case, card)
+        except Unsupported as error:
+            return Answer(case.id, "unsupported", str(error))
+        except OSError as error:
+            return Answer(case.id, "failed", f"{kmod.NAME}: {error}")
+        try:
+            mlx5.warm(card, module.use.mode != "own" and case.workload.remote.odp)
+            answer = run_case(case, self.tracer, self.nldev, module.connected)
+        finally:
+            report = module.close()
+        return replace(answer, module=report)
+
     def capabilities(self) -> Dict[str, str]:
-        """What the device, once it is there, says it can do on demand; `device` is what the machine calls it."""
+        """What the device, once it is there, says it can do on demand; `device` is what the machine calls it.
+
+        What the kernel module asks of a card is there too, `module.` before its names, if the parcel has it.
+        """
         from harness.guest.connection import odp_capabilities
 
-        name = self.device if self.device == SOFT_ROCE else mlx5.wait(self.nldev).name
-        return {"device": name, **odp_capabilities(name)}
+        if self.device == SOFT_ROCE:
+            return {"device": self.device, **odp_capabilities(self.device)}
+        card = mlx5.wait(self.nldev)
+        found = {"device": card.name, **odp_capabilities(card.name)}
+        if kmod.load():
+            with odpnl.Family() as family:
+                found.update({f"module.{name}": words for name, words in kmod.caps_of(family, card).items()})
+        return found
 
     def close(self) -> None:
         """Take the probes off; the device and the swap stay."""

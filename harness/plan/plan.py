@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.device.catalogue import DEVICES
+from harness.plan import module
 from harness.plan.schema import PAGE_BYTES, SCHEMA, Source, check, check_axis, flatten, read
 from harness.values.case import Case, Loss, Region, Workload
+from harness.values.module import ModuleUse
 from harness.values.rule import KINDS, Rule, keys_of
 
 FULL = "ODP_FULL"
@@ -26,7 +28,8 @@ class Expect:
 
     `workload` says how its work requests end; those that are to fail do so with a text that has `problem` in it.
     `found` are kinds of findings, `log` texts on the console, that must be seen and are then no failures. `card`
-    are counters of the card that must have exactly these values, `card_most` those that may not be larger.
+    are counters of the card that must have exactly these values, `card_most` those that may not be larger; `module`
+    are counters of the kernel module, `refused` are its words where it must not take the mode that is asked for.
     """
 
     laws: bool = True
@@ -42,6 +45,8 @@ class Expect:
     log: tuple[str, ...] = ()
     card: dict[str, int] = field(default_factory=dict)
     card_most: dict[str, int] = field(default_factory=dict)
+    module: dict[str, int] = field(default_factory=dict)
+    refused: str = ""
     latency: dict[str, int] = field(default_factory=dict)
 
 
@@ -87,6 +92,7 @@ class Plan:
     expect: Expect
     known: tuple[Known, ...]
     rules: tuple[Rule, ...] = ()
+    module: ModuleUse | None = None
 
     @property
     def name(self) -> str:
@@ -112,8 +118,12 @@ class Plan:
                         _workload(settings),
                         seed=settings.get("workload.seed", 0),
                         timeout_s=float(settings.get("workload.timeout_s", Case.timeout_s)),
-                        trace=settings.get("workload.trace", True),
+                        # What the module has taken over mlx5_ib does not see.
+                        trace=settings.get(
+                            "workload.trace", self.module is None or self.module.mode != "own"
+                        ),
                         rules=self.rules,
+                        module=self.module,
                     ),
                     clock or settings.get("clock", DEVICES[device].clock),
                     settings.get("deadline_s", 120),
@@ -125,6 +135,7 @@ def load(path: Path) -> Plan:
     source, table = read(path)
     known = table.pop("known", [])
     rules = table.pop("rules", [])
+    used = module.parse(source, table.pop("module", None))
     matrix = table.pop("matrix", {})
     flat = flatten(table)
     for key, value in flat.items():
@@ -147,6 +158,7 @@ def load(path: Path) -> Plan:
         _expect(flat),
         _known(source, known),
         _rules(source, rules),
+        used,
     )
     _contradictions(source, plan)
     return plan
@@ -170,10 +182,11 @@ def _expect(flat: dict[str, Any]) -> Expect:
     latency = {k.removeprefix("latency."): v for k, v in given.items() if k.startswith("latency.")}
     card = {k.removeprefix("card."): v for k, v in given.items() if k.startswith("card.")}
     most = {k.removeprefix("card_most."): v for k, v in given.items() if k.startswith("card_most.")}
+    module_counters = {k.removeprefix("module."): v for k, v in given.items() if k.startswith("module.")}
     simple: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if "." not in k
     }
-    return Expect(**simple, latency=latency, card=card, card_most=most)
+    return Expect(**simple, latency=latency, card=card, card_most=most, module=module_counters)
 
 
 def _known(source: Source, entries: Any) -> tuple[Known, ...]:
@@ -237,6 +250,8 @@ def _contradictions(source: Source, plan: Plan) -> None:
     software = [name for name in plan.devices if not DEVICES[name].plugged]
     if plan.rules and software:
         raise source.error("rules", f"only an emulated card takes rules, not {software[0]}", nth=1)
+    if plan.module is not None and software:
+        raise source.error("module", f"the kernel module is for mlx5 cards, not {software[0]}")
     for planned in plan.cases():
         work = planned.case.workload
         for side, region in (("local", work.local), ("remote", work.remote)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,7 @@ SCHEMA: dict[str, Key] = {
     "expect.faults": Key(int),
     "expect.workload": Key(str, ENDS),
     "expect.problem": Key(str),
+    "expect.refused": Key(str),
     "expect.found": Key(str, items=True),
     "expect.log": Key(str, items=True),
     "known.kernel": Key(str, tuple(name for name in SERIES if name != "newest")),
@@ -104,8 +105,8 @@ SCHEMA: dict[str, Key] = {
 
 SCHEMA.update({f"full.{key}": SCHEMA[key] for key in ("workload.rounds", "workload.seconds", "deadline_s")})
 
-_CARD = re.compile(r"expect\.(card|card_most)\.[a-z][a-z_]*(\.[A-Za-z0-9_ ]+)*$")
-"""A counter of the card, by its dotted name."""
+_CARD = re.compile(r"expect\.(card|card_most|module)\.[a-z][a-z_]*(\.[A-Za-z0-9_ ]+)*$")
+"""A counter of the card or of the kernel module, by its dotted name."""
 
 _LATENCY = re.compile(r"expect\.latency\.([a-z_]+)_(p50|p90|p99|max)(_exact|_real)?_ns$")
 
@@ -194,6 +195,14 @@ def check(source: Source, key: str, value: Any, nth: int = 0) -> None:
             _check_one(source, key, known, item, nth)
     else:
         _check_one(source, key, known, value, nth)
+
+
+def check_entry(source: Source, table: str, keys: Mapping[str, Key], entry: Mapping[str, Any]) -> None:
+    """Check a table that has keys of its own."""
+    for name, value in entry.items():
+        if name not in keys:
+            raise source.error(f"{table}.{name}", "unknown key", keys)
+        _check_one(source, f"{table}.{name}", keys[name], value)
 
 
 def check_axis(source: Source, key: str, target: str, values: Any) -> None:

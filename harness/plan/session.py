@@ -22,6 +22,7 @@ from harness.machine.console import scan
 from harness.machine.image import ImageSpec
 from harness.machine.qemu import Qemu, find_qemu, probe_accelerator
 from harness.machine.snapshot import Snapshot, Studio
+from harness.plan import module
 from harness.plan.checkout import files_below, find_folder, version
 from harness.plan.difference import first_difference
 from harness.plan.plan import Planned
@@ -29,6 +30,7 @@ from harness.plan.verdict import Seen, judge
 from harness.store import Store, default_root
 from harness.values.answer import Answer, Reply
 from harness.values.case import Order
+from harness.values.module import ModuleUse
 from harness.values.record import Reason, Record, Witness
 
 PREPARE, CASE = 1, 2
@@ -60,7 +62,7 @@ class Session:
         self.archive = Archive(self.store, self.host, options.mirror)
         self.kernels = Kernels(self.archive)
         self._kernels: dict[str, Kernel] = {}
-        self._failed: dict[tuple[str, str, str], HarnessError] = {}
+        self._failed: dict[tuple[str, str, str, ModuleUse | None], HarnessError] = {}
         self._studio: Studio | None = None
         self._qemu: Qemu | None = None
 
@@ -106,26 +108,33 @@ class Session:
         """The accelerator that works here, and why."""
         return probe_accelerator(self.qemu, kernel.vmlinuz, self.host, self.store)
 
-    def prepared(self, series: str, device: str, clock: str) -> tuple[Kernel, Snapshot]:
-        """A machine with the device up and traced, ready to restore.
+    def prepared(
+        self, series: str, device: str, clock: str, use: ModuleUse | None = None
+    ) -> tuple[Kernel, Snapshot]:
+        """A machine with the device up and traced, ready to restore; with the kernel module in its parcel if used.
 
         What could not be prepared once is not tried again by this session: a boot that hangs takes minutes.
         """
-        wanted = (series, device, clock)
+        wanted = (series, device, clock, use)
         if wanted in self._failed:
             raise self._failed[wanted]
         try:
-            return self._prepare(series, device, clock)
+            return self._prepare(series, device, clock, use)
         except (GuestError, SetupError) as error:
             self._failed[wanted] = error
             raise
 
-    def _prepare(self, series: str, device: str, clock: str) -> tuple[Kernel, Snapshot]:
+    def _prepare(
+        self, series: str, device: str, clock: str, use: ModuleUse | None
+    ) -> tuple[Kernel, Snapshot]:
         order = find(device).prepare(PREPARE)
         kernel = self.kernel(series)
         accelerator = "tcg" if clock == "exact" else self.accelerator(kernel)[0]
         shape = self.studio.shape(clock, accelerator)
-        return kernel, self.studio.prepared(kernel, shape, order, files_below(self.options.parcel))
+        files = files_below(self.options.parcel)
+        if use is None:
+            return kernel, self.studio.prepared(kernel, shape, order, files)
+        return kernel, module.prepared(self.studio, kernel, shape, order, files, use)
 
     def run(self, planned: Planned, twice: bool = False, no_skip: bool = False) -> tuple[Record, Logs]:
         """Run one case; returns its record and what was said meanwhile."""
@@ -133,7 +142,8 @@ class Session:
         record = Record(planned.plan.name, planned.case, "error", started=started)
         logs = Logs()
         try:
-            kernel, snapshot = self.prepared(planned.kernel, planned.case.device, planned.clock)
+            case = planned.case
+            kernel, snapshot = self.prepared(planned.kernel, case.device, planned.clock, case.module)
             record = dataclasses.replace(record, environment=self._environment(kernel, snapshot, planned))
             _check_needs(planned, snapshot)
             record = self._execute(record, planned, kernel, snapshot, twice, logs)
@@ -163,9 +173,18 @@ class Session:
             difference = first_difference(run.answer, self._once(planned, kernel, snapshot, Logs()).answer)
             if difference:
                 failures += (Reason("exact", f"a second run answered differently: {difference}"),)
-        scheme = DEVICES[planned.case.device].scheme(kernel)
+        device = DEVICES[planned.case.device]
         lines = logs.console.splitlines()
-        seen = Seen(kernel.release, run.answer, scan(lines), run.witness, failures, scheme, tuple(lines))
+        seen = Seen(
+            kernel.release,
+            run.answer,
+            scan(lines),
+            run.witness,
+            failures,
+            device.scheme(kernel),
+            tuple(lines),
+            device.firmware_odp(kernel) if planned.case.module else {},
+        )
         verdict, reasons = judge(planned, seen)
         return dataclasses.replace(
             record,

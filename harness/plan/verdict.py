@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from harness.plan import conservation
+from harness.plan import conservation, module
 from harness.plan.plan import Expect, Known, Planned
 from harness.values.answer import Answer, Trace
 from harness.values.histogram import Histogram, bounds, percentile
@@ -22,7 +22,7 @@ SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 class Seen:
     """All that was seen of a case on the kernel `release`; `failures` are what ended it early.
 
-    `scheme` is how the device was to tell that kernel of page faults.
+    `scheme` is how the device was to tell that kernel of page faults, `firmware` what it states of them.
     """
 
     release: str
@@ -32,6 +32,7 @@ class Seen:
     failures: tuple[Reason, ...] = ()
     scheme: str = ""
     console: tuple[str, ...] = ()
+    firmware: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
 
 
 def judge(planned: Planned, seen: Seen) -> tuple[str, tuple[Reason, ...]]:
@@ -47,6 +48,7 @@ def judge(planned: Planned, seen: Seen) -> tuple[str, tuple[Reason, ...]]:
         trace = seen.answer.trace if seen.answer is not None else Trace()
         reasons += tuple(conservation.check(seen.witness, trace, seen.scheme))
     reasons += tuple(_card(expect, seen))
+    reasons += tuple(_module(planned, seen))
     known = [k for k in planned.plan.known if k.applies(seen.release, planned.case.device)]
     if known:
         return _judge_known(known, reasons)
@@ -142,6 +144,16 @@ def _card(expect: Expect, seen: Seen) -> Iterator[Reason]:
     for text in expect.log:
         if not any(text in line for line in seen.console):
             yield Reason("console", f"{text!r} was to be on the console and is not")
+
+
+def _module(planned: Planned, seen: Seen) -> Iterator[Reason]:
+    """What the kernel module saw, where the case used it."""
+    use, expect = planned.plan.module, planned.plan.expect
+    if use is None or seen.answer is None:
+        return
+    report = seen.answer.module
+    for problem in module.check(use, expect.module, expect.refused, report, seen.witness, seen.firmware):
+        yield Reason("law", f"module: {problem}")
 
 
 def _unrecorded(trace: Trace) -> Iterator[Reason]:

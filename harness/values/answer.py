@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Dict, Optional, Tuple
 
 from harness.values.histogram import Histogram
+from harness.values.module import ModuleReport
 from harness.values.upstream import UpstreamTest
 
 STATUSES = ("done", "unsupported", "failed")
@@ -112,6 +113,7 @@ class Answer:
     operations_ns: Tuple[int, ...] = ()
     elapsed_ns: int = 0
     notes: Tuple[str, ...] = ()
+    module: Optional[ModuleReport] = None
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Dict, Optional, Tuple
 
+from harness.values.module import ModuleUse
 from harness.values.rule import Rule
 from harness.values.upstream import Selection
 
@@ -69,7 +70,7 @@ class Case:
 
     `seed` shifts the start by that many turns of a counted loop; `timeout_s` bounds one work request in
     guest time; `trace` is False where the cost of watching is itself measured. `rules` are for an emulated card,
-    which is armed with them before the case starts.
+    which is armed with them before the case starts. With `module` the kernel module is loaded and used so.
     """
 
     VERSION = 1
@@ -82,6 +83,7 @@ class Case:
     trace: bool = True
     scheme: str = ""
     rules: Tuple[Rule, ...] = ()
+    module: Optional[ModuleUse] = None
 
 
 PROBES = ("all", "empty", "none")

@@ -97,6 +97,7 @@ KINDS: Dict[str, Kind] = {
     "prefetch-hint": Kind(
         "event", ("pre", "post"), "the event hints at pages before and behind (memory scheme)"
     ),
+    "drawn-events": Kind("event", ("events",), "before the event of a fault come others with random fields"),
     "unknown-sub-type": Kind("event", (), "an event of a sub-type that nobody knows"),
     "unknown-queue": Kind("event", (), "an event on a queue that never was"),
     "unknown-key": Kind("event", (), "an event on a key that never was"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from harness.wire.bits import Field, Struct
 
 SIZE = 64
+DATA = 0x20
 
 COMPLETION = 0x00
 COMM_EST = 0x02

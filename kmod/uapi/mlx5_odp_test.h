@@ -158,6 +158,7 @@ enum odp_test_stat {
 	ODP_TEST_STAT_OBSERVED,		/* events of mlx5_ib */
 	ODP_TEST_STAT_OBSERVED_RESUMES,
 	ODP_TEST_STAT_UNDECODED,	/* observed, but not what the table says */
+	ODP_TEST_STAT_PROBE_NS,		/* time that the probes took, ns */
 	__ODP_TEST_STAT_END,
 };
 

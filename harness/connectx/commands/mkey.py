@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
+from harness.connectx import umems
 from harness.connectx.command import Commands, FirmwareError, Status, command
 from harness.connectx.judge import Simple
 from harness.connectx.mkeys import MTT, OCTOWORD, Key, key_fields
@@ -18,19 +19,33 @@ class MkeyCommands(Commands):
 
     @command("CREATE_MKEY")
     def create_mkey(self, request: View, reply: View) -> None:
-        """A key, with its translation if one is listed."""
+        """A key, with its translation if one is listed, or with the pages of a umem."""
         fields = key_fields(request.at("memory_key_mkey_entry"))
         size = request["translations_octword_actual_size"] * OCTOWORD
         listed = request.bytes("klm_pas_mtt")
+        if request.get("mkey_umem_valid"):
+            listed = self._of_umem(request, fields, size)
         if size > len(listed):
             raise FirmwareError(Status.BAD_INPUT_LENGTH, why=f"{size} bytes of translation announced")
         always = not request["pg_access"]
+        self.hca.keys.made["pg_access" if request["pg_access"] else "always"] += 1
         table = bytearray(listed[:size])
         key = Key(self.hca.judge.number("mkey"), fields, table, always)
         if always and key.mode == MTT:
             _all_present(table)
         self.hca.judge.add(key)
         reply["mkey_index"] = key.number
+
+    def _of_umem(self, request: View, fields: dict[str, int], size: int) -> memoryview:
+        """Which umem stands behind the translation's size; kernels' headers do not name it.
+
+        Ref: DPDK 23.11 drivers/common/mlx5/mlx5_prm.h, mlx5_ifc_create_mkey_in_bits
+        """
+        shift = fields["log_page_size"]
+        pages = fields["len"] + (1 << shift) - 1 >> shift
+        at = request.layout.slot("translations_octword_actual_size").first
+        number, offset = struct.unpack_from(">IQ", request.data, at + 4)
+        return memoryview(umems.entries(self.hca, number, offset, shift, pages).ljust(size, b"\0"))
 
     @command("DESTROY_MKEY")
     def destroy_mkey(self, request: View, reply: View) -> None:

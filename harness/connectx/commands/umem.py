@@ -22,7 +22,7 @@ class UmemCommands(Commands):
         log_page_size, offset = umem["log_page_size"], umem["page_offset"]
         size = (umem["num_of_mtt"] << PAGE_SHIFT + log_page_size) - offset
         ring = ring_of(self.hca, umem.bytes("mtt"), log_page_size, offset, size)
-        made = self.hca.judge.add(Umem(self.hca.judge.number("umem"), ring))
+        made = self.hca.judge.add(Umem(self.hca.judge.number("umem"), ring, umem.bytes("mtt")[7] & 3))
         reply["umem_id"] = made.number
 
     @command("DESTROY_UMEM")

@@ -1,5 +1,6 @@
 """Every kind of rule, on two QPs of one card: what the driver sees, what the accounts say, what the workload gets."""
 
+import itertools
 import struct
 
 import pytest
@@ -9,6 +10,7 @@ from harness.connectx.rules import _DEEDS
 from harness.errors import UsageError
 from harness.tests.unit.connectx.driver import CommandFailed
 from harness.tests.unit.connectx.pair import PATTERN, VA, Pair
+from harness.values import drawn
 from harness.values.rule import KINDS, SELECTORS, Rule, keys_of
 from harness.wire import eqe, wqe
 
@@ -245,6 +247,47 @@ def test_a_malformed_event_comes_beside_the_genuine_one(card, kind):
         assert balanced(pair)["invented_open"] == 1
     resolve(pair, genuine)
     assert pair.done(0)[1] == 0 and hits(pair) == [1] and pair.card.findings() == []
+
+
+DRAWN_NAMES = {
+    "queue": ("wq", "token"),
+    "type": ("pf_type",),
+    "rkey": ("r_key",),
+    "key": ("mkey",),
+    **{name: (f"{name}_pages",) for name in ("pre", "post", "demand")},
+}
+
+
+def drawn_fields(event, names):
+    """The event's fields by the names of values.drawn."""
+    found = dict(event)
+    found["flags"] = event.data[32]
+    if "token_high" in found:
+        found["token"] = found["token_high"] << 32 | found["token_low"]
+    return {n: next(found[x] for x in DRAWN_NAMES.get(n, (n,)) if x in found) for n in names}
+
+
+@pytest.mark.parametrize("card", [TRANSPORT, MEMORY, ("connect-ib", False)])
+def test_drawn_events_come_before_the_genuine_one_as_they_were_drawn(card):
+    """Mutation: swap two fields; draw anew for each fault; send them after it."""
+    pair = make(*card)
+    pair.card.arm([Rule("drawn-events", events=6, seed=5, count=0)])
+    scheme = pair.card.hca.faults.scheme
+    expected = drawn.events(scheme, 5)
+    for _ in range(2):
+        write(pair)
+        for form, fields in itertools.islice(expected, 6):
+            event = pair.fault()
+            assert (drawn.WQE, drawn.RDMA, drawn.MEMORY)[event.sub_type] == form
+            assert drawn_fields(event, fields) == fields and drawn.is_drawn(scheme, fields)
+            pair.resume(event)
+        genuine = pair.fault()
+        assert not drawn.is_drawn(scheme, drawn_fields(genuine, [drawn.MARK_BITS[scheme][0]]))
+        resolve(pair, genuine)
+        assert pair.done(0)[1] == 0 and pair.fault() is None
+    faults = balanced(pair)
+    assert (faults["invented_resumed"], faults["resumed"], faults["unknown_resumes"]) == (12, 2, 0)
+    assert pair.card.findings() == []
 
 
 def test_events_that_nobody_answers_are_not_kept_for_ever(pair):

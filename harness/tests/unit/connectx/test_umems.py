@@ -4,10 +4,12 @@ import struct
 
 import pytest
 
+from harness.guest import pg_access
 from harness.tests.unit.connectx.driver import SERIES, CommandFailed, Driver, Qp
 from harness.wire import cqe, wqe
 
 OFFSET = 0x100
+READ = 1
 
 
 @pytest.fixture
@@ -100,3 +102,39 @@ def test_what_does_not_fit_a_umem_is_refused(driver):
         cq(driver, eqn, log_size=6, place=64)
     number, _ = umem(driver, 1)
     driver.command("DESTROY_UMEM", umem_id=number)
+
+
+@pytest.mark.parametrize("series", SERIES)
+def test_a_key_over_a_umem_has_its_pages_and_its_access(series):
+    """As programs make it by DEVX. Mutation: set pg_access one bit further, or forget the umem's access bits."""
+    driver = Driver(series=series)
+    at = driver.pages(3)
+    extra = struct.pack(">3Q", *(at + 4096 * page | READ for page in range(3)))
+    number = driver.command("CREATE_UMEM", extra=extra, umem__num_of_mtt=3)["umem_id"]
+    sent = pg_access.request(driver.pd, number, 0x7000_0000, 3 * 4096)
+    told = driver.layouts["create_mkey_in"].view(bytearray(sent))
+    context = told.at("memory_key_mkey_entry")
+    assert (told["opcode"], told["pg_access"], told["mkey_umem_valid"]) == (0x200, 1, 1)
+    assert (context["pd"], context["start_addr"], context["len"]) == (driver.pd, 0x7000_0000, 3 * 4096)
+    assert [context[right] for right in ("a", "rw", "rr", "lw", "lr", "access_mode_1_0")] == [
+        0,
+        1,
+        1,
+        1,
+        1,
+        1,
+    ]
+    assert (context["mkey_7_0"], context["log_page_size"], context["qpn"]) == (0x42, 12, 0xFFFFFF)
+    driver.post(sent, 16)
+    driver.ring()
+    reply = driver.answer()
+    assert reply[0] == 0
+    index = int.from_bytes(reply[9:12], "big")
+    keys = driver.card.hca.keys
+    assert keys.made["pg_access"] == 1
+    spans, absent = keys.access(index << 8 | 0x42, 0x7000_0000 + 100, 8192, driver.pd, "rr", 0)
+    assert [(span.address, span.length) for span in spans] == [(at + 100, 8192)] and absent is None
+    spans, absent = keys.access(index << 8 | 0x42, 0x7000_0000, 8, driver.pd, "rw", 0)
+    assert absent is not None, "the umem may only be read"
+    with pytest.raises(CommandFailed):
+        driver.command("DESTROY_UMEM", umem_id=77)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.guest import btf, odpnl
+from harness.guest import btf
+from harness.guest import odpnl_messages as odpnl
 
 HEADER = (Path(__file__).parents[4] / "kmod/uapi/mlx5_odp_test.h").read_text()
 
@@ -49,7 +50,7 @@ def test_refusal_has_the_modules_words():
         struct.pack("=IHHII", 36 + len(tail), 2, 0x300, 1, 0) + struct.pack("=i", -errno.ENODEV) + bytes(16)
     )
     with pytest.raises(odpnl.Refused) as caught:
-        odpnl._raise(data + tail)
+        odpnl.raise_refusal(data + tail)
     assert (caught.value.errno, caught.value.words) == (errno.ENODEV, "no mlx5 card of that name")
     assert caught.value.attribute == "offset 20"
 

@@ -48,7 +48,7 @@ def test_what_fails_before_any_case_is_a_record_and_happens_once(session, monkey
         record, logs = session.run(_planned())
         assert (record.verdict, [reason.kind for reason in record.reasons]) == (verdict, [kind])
         assert error.headline in record.reasons[0].text
-    assert tried == [("7.3", "soft-roce", "exact")]
+    assert tried == [("7.3", "soft-roce", "exact", None)]
     if kind == "console":
         assert logs.console.splitlines() == list(PANIC)
         assert [symptom.kind for symptom in record.symptoms] == ["panic"]

@@ -1,0 +1,64 @@
+"""A module of ours on this machine's own kernel: built against its headers, put in, taken out."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from pathlib import Path
+
+from harness.errors import SetupError, Unsupported
+from harness.host import CommandError, LocalHost, require
+from harness.kernel.build import messages_of, sources_of
+
+MODULES = Path("/lib/modules")
+LOADED = Path("/sys/module")
+
+
+def build_here(folder: Path, into: Path, host: LocalHost) -> Path:
+    """Build the modules of a folder for the running kernel, by make and its headers; the .ko in the folder `into`.
+
+    Unsupported without headers; SetupError with the compiler's messages.
+    """
+    release = platform.release()
+    headers = MODULES / release / "build"
+    if not headers.is_dir():
+        raise Unsupported(f"no headers of the running kernel {release}", [str(headers)], "--file MODULE.ko")
+    for name, content in sources_of(folder).items():
+        (into / name).parent.mkdir(parents=True, exist_ok=True)
+        (into / name).write_bytes(content)
+    try:
+        host.run([require("make"), "-C", str(headers), f"M={into}", "modules"], timeout_s=600)
+    except CommandError as error:
+        said = error.finished.output
+        messages = messages_of(said, folder) or said.splitlines()[-20:]
+        raise SetupError(f"{folder.name} does not build for {release}", messages) from error
+    return next(into.glob("*.ko"))
+
+
+def load(file: Path, host: LocalHost) -> None:
+    """Put a module in; SetupError when it is there already, when we may not, or with the kernel's words."""
+    name = file.stem
+    if (LOADED / name).exists():
+        raise SetupError(f"{name} is loaded already", hint="odp-harness kmod unload")
+    _as_root("loading")
+    try:
+        host.run([require("insmod"), str(file)])
+    except CommandError as error:
+        raise SetupError(
+            f"{name} does not load into {platform.release()}", error.evidence[1:], "dmesg says why"
+        ) from error
+
+
+def unload(name: str, host: LocalHost) -> None:
+    """Take a module out; SetupError when it is not there, when we may not, or when somebody uses it."""
+    if not (LOADED / name).exists():
+        raise SetupError(f"{name} is not loaded", hint="odp-harness kmod load")
+    _as_root("unloading")
+    host.run([require("rmmod"), name])
+
+
+def _as_root(what: str) -> None:
+    if os.geteuid() != 0:
+        words = "sudo" if shutil.which("sudo") else "root"
+        raise SetupError(f"{what} a kernel module needs root", hint=f"the same with {words}")

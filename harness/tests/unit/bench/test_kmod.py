@@ -1,0 +1,58 @@
+"""The bench of the kernel module: its figures from what three machines told."""
+
+from dataclasses import replace
+
+import pytest
+
+from harness.bench import kmod
+from harness.errors import SetupError
+from harness.values.answer import Answer
+from harness.values.module import ModuleReport
+from harness.values.record import Record
+
+REPORTS = {
+    "seed-handler": ModuleReport(answer_ns=tuple(range(1000, 101_000, 1000))),
+    "seed-events": ModuleReport({"events": 10_005, "lost_memory": 0}, heard=10_001, span_ns=2_000_000_000),
+    "seed-observe": ModuleReport({"observed": 50, "probe_ns": 150_049}),
+}
+
+
+class Session:
+    """Answers each case with the report of its plan."""
+
+    def __init__(self):
+        self.cases = []
+
+    def say(self, line):
+        pass
+
+    def run(self, planned):
+        self.cases.append(planned)
+        answer = Answer(planned.case.id, "done", module=REPORTS[planned.plan.name])
+        record = Record(
+            planned.plan.name, planned.case, "pass", answer=answer, environment={"kernel": "7.3.4"}
+        )
+        return record, None
+
+
+def test_figures_are_those_of_three_machines():
+    """Mutation: count what was lost as heard; divide by the rounds; take times of the wrong machine."""
+    session = Session()
+    found = kmod.measure(session, "newest", "connectx-5", 30)
+    assert (found.handler_p50_us, found.handler_p99_us, found.answers) == (50.0, 99.0, 100)
+    assert (found.events_per_s, found.lost, found.observe_instructions_per_fault) == (5000, 4, 3000)
+    handled, streamed, observed = session.cases
+    assert handled.case.workload.rounds == 30 and handled.clock == streamed.clock == "real"
+    assert [rule.events for rule in streamed.case.rules if rule.kind == "drawn-events"] == [kmod.BURST]
+    assert streamed.case.module.policies[0].action == "resume"
+    assert observed.clock == "exact" and not observed.case.trace
+    assert set(found.plain()) >= {"handler_p50_us", "handler_p99_us", "events_per_s", "lost"}
+
+
+def test_a_case_that_does_not_run_is_the_error(monkeypatch):
+    """Mutation: divide by nothing."""
+    session = Session()
+    good = session.run
+    monkeypatch.setattr(session, "run", lambda planned: (replace(good(planned)[0], answer=None), None))
+    with pytest.raises(SetupError, match="did not run"):
+        kmod.measure(session, "newest", "connectx-5")

@@ -1,0 +1,105 @@
+"""What the kernel module must survive: on a kernel that checks its slabs and panics at a WARN; one machine for all."""
+
+import json
+
+import pytest
+
+from harness.kernel.packages import SERIES
+from harness.tests.vm.conftest import FULL
+from harness.tests.vm.kmod_machine import ABSENT, Bench, plug, told
+
+SIZES = (
+    {"messages": 20_000, "loads": 200, "rounds": 200}
+    if FULL
+    else {"messages": 2000, "loads": 10, "rounds": 10}
+)
+MARK = "kmod-test: "
+
+
+class Hands:
+    """Plugs and unplugs cards when the guest asks for it on its console."""
+
+    def __init__(self, machine, cards):
+        self.machine, self.cards, self.done = machine, cards, 0
+
+    def tick(self):
+        for card in self.cards:
+            card.check()
+        text = (self.machine.folder / "console").read_text(errors="replace")
+        asked = [line.partition(MARK)[2].split() for line in text.splitlines() if MARK in line]
+        for action, number in asked[self.done :]:
+            self.done += 1
+            card = self.cards[int(number) - 1]
+            if action == "plug":
+                plug(self.machine, card, second=number == "2")
+            else:
+                self.machine.qmp.command("device_del", id="card2")
+
+
+@pytest.fixture(scope="module", params=[name for name in SERIES if name != "newest"] if FULL else ["newest"])
+def survived(request, session):
+    """What each step of kmod_stress.py told, and with "cards" what the cards saw."""
+    bench = Bench(session, request.param)
+    with bench.hardened("kmod_stress", json.dumps(SIZES), rules=[ABSENT]) as (cards, machine):
+        hands = Hands(machine, cards)
+        reply = machine.wait(1500 if FULL else 600, hands.tick)
+        found = told(machine, reply)
+        return {**found, "cards": [card.report() for card in cards]}
+
+
+def step(survived, name):
+    assert not isinstance(survived[name], dict) or "error" not in survived[name], survived[name]
+    return survived[name]
+
+
+def test_without_a_card_and_without_mlx5_ib(survived):
+    """Mutation: look for cards by the RDMA device (devices.c)."""
+    found = step(survived, "without_device")
+    assert found["none"] == [] and found["owned"] is None
+    assert {"rc", "ud", "xrc"} <= set(found["caps"])
+    assert "mlx5_ib has no page-fault handler" in found["observed"][1]
+
+
+def test_two_cards_are_two(survived):
+    """Mutation: keep policies in a global list (policies.c)."""
+    found = step(survived, "two_cards")
+    assert found["ended"]["resume"] == ["done", ""]
+    assert found["ended"]["fail"][0] == "failed"
+    assert found["events"] == {"resume": 2, "fail": 1}
+
+
+def test_hostile_messages(survived):
+    """Mutation: read an attribute that a message lacks (requests.c): an oops; or print what is refused: a flood."""
+    found = step(survived, "hostile")
+    assert found["turns"] > 1 and found["said"] == []
+
+
+def test_many_threads(survived):
+    """Mutation: take the policies' lock nowhere (policies.c): list corruption that slub_debug sees."""
+    found = step(survived, "crowd")
+    assert found["problems"] == [] and found["ended"] == [["done", ""]] * 2
+    assert found["events"] == found["handled"] == [SIZES["rounds"]] * 2
+
+
+def test_loads_and_unloads_with_an_event_in_flight(survived):
+    """Mutation: do not flush the workqueue at the end (events.c): code that is gone runs."""
+    assert len(step(survived, "loads")) == 2
+
+
+@pytest.mark.parametrize("name", ["unbind", "reset", "unplug"])
+def test_a_card_goes_with_an_event_in_flight(survived, name):
+    """Mutation: do not let go at BUS_NOTIFY_DEL_DEVICE, or let what waits keep its time (devices.c)."""
+    found = step(survived, name)
+    if name == "unbind":
+        assert len(found["back"]) == 2 and found["left"] == [c for c in found["back"] if c != found["name"]]
+    elif name == "reset":
+        assert found == {"mode": "off", "stats": {}}
+    else:
+        assert found["left"] == 1
+
+
+def test_nothing_holds_the_drivers_and_cards_saw_only_what_was_done(survived):
+    """Mutation: leave the event queue behind at unload (own.c): a finding at teardown."""
+    assert step(survived, "drivers_go") == ""
+    for card in survived["cards"]:
+        assert {finding.kind for finding in card.findings} <= {"bad-resume"}, card.findings

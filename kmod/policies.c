@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Policies: what is done with which faults of a card. */
+#include <linux/netlink.h>
+#include <linux/slab.h>
+
+#include "odp_test.h"
+
+#define POLICIES_MOST	4096
+
+static bool selects(const struct odp_policy *policy, const struct odp_event *event)
+{
+	bool flags_2015 = event->dev->flags_2015;
+
+	switch (policy->selector) {
+	case ODP_TEST_SELECT_QPN:
+		return flags_2015 && event->queue == policy->value;
+	case ODP_TEST_SELECT_QUEUE:
+		return !flags_2015 && event->sub_type == ODP_SUB_WQE &&
+		       event->queue == policy->value;
+	case ODP_TEST_SELECT_TOKEN:
+		return !flags_2015 && event->sub_type == ODP_SUB_RDMA &&
+		       event->token == policy->value;
+	case ODP_TEST_SELECT_KEY:
+		return event->sub_type == ODP_SUB_MEMORY &&
+		       event->key == policy->value;
+	default:
+		return false;
+	}
+}
+
+/* The action for an event and its delay: a policy for it, else the one for any. */
+u8 odp_action_for(struct odp_device *dev, const struct odp_event *event,
+		  u32 *delay_us)
+{
+	struct odp_policy *policy, *found = NULL;
+	u8 action = ODP_TEST_ACTION_NONE;
+
+	mutex_lock(&dev->policy_lock);
+	list_for_each_entry(policy, &dev->policies, entry) {
+		if (selects(policy, event)) {
+			found = policy;
+			break;
+		}
+		if (policy->selector == ODP_TEST_SELECT_ANY)
+			found = policy;
+	}
+	if (found) {
+		action = found->action;
+		*delay_us = found->delay_us;
+	}
+	mutex_unlock(&dev->policy_lock);
+	return action;
+}
+
+static struct odp_policy *policy_find(struct odp_device *dev, u8 selector,
+				      u64 value)
+{
+	struct odp_policy *policy;
+
+	list_for_each_entry(policy, &dev->policies, entry)
+		if (policy->selector == selector && policy->value == value)
+			return policy;
+	return NULL;
+}
+
+static const char *refusal(const struct odp_device *dev, u8 selector)
+{
+	if (selector == ODP_TEST_SELECT_QPN && !dev->flags_2015)
+		return "this card's events carry no QPN: select the work queue (WQE events), the token (RDMA events) or the key (memory events)";
+	if (selector > ODP_TEST_SELECT_QPN && dev->flags_2015)
+		return "this card's events carry a QPN and flags only: select the QPN";
+	return NULL;
+}
+
+int odp_policy_set(struct odp_device *dev, u8 selector, u64 value, u8 action,
+		   u32 delay_us, struct netlink_ext_ack *extack)
+{
+	const char *why = refusal(dev, selector);
+	struct odp_policy *policy;
+	int err = 0;
+
+	if (why) {
+		extack->_msg = why;
+		return -EOPNOTSUPP;
+	}
+	mutex_lock(&dev->policy_lock);
+	policy = policy_find(dev, selector, value);
+	if (!policy && dev->n_policies >= POLICIES_MOST) {
+		NL_SET_ERR_MSG(extack, "too many policies");
+		err = -ENOSPC;
+	} else if (!policy) {
+		policy = kzalloc(sizeof(*policy), GFP_KERNEL);
+		if (policy) {
+			policy->selector = selector;
+			policy->value = value;
+			list_add_tail(&policy->entry, &dev->policies);
+			dev->n_policies++;
+		} else {
+			err = -ENOMEM;
+		}
+	}
+	if (!err) {
+		policy->action = action;
+		policy->delay_us = delay_us;
+	}
+	mutex_unlock(&dev->policy_lock);
+	return err;
+}
+
+int odp_policy_del(struct odp_device *dev, u8 selector, u64 value)
+{
+	struct odp_policy *policy;
+
+	mutex_lock(&dev->policy_lock);
+	policy = policy_find(dev, selector, value);
+	if (policy) {
+		list_del(&policy->entry);
+		dev->n_policies--;
+	}
+	mutex_unlock(&dev->policy_lock);
+	kfree(policy);
+	return policy ? 0 : -ENOENT;
+}
+
+/* Without the lock when the last reference goes. */
+void odp_policies_clear(struct odp_device *dev)
+{
+	struct odp_policy *policy, *next;
+
+	list_for_each_entry_safe(policy, next, &dev->policies, entry) {
+		list_del(&policy->entry);
+		kfree(policy);
+	}
+	dev->n_policies = 0;
+}

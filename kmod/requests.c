@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: GPL-2.0
+/* What each command of the family does. */
+#include <net/genetlink.h>
+
+#include "netlink.h"
+
+/* The card that a request names, with a reference. */
+static struct odp_device *named(struct genl_info *info)
+{
+	struct odp_device *dev;
+
+	if (GENL_REQ_ATTR_CHECK(info, ODP_TEST_A_DEVICE))
+		return ERR_PTR(-EINVAL);
+	dev = odp_device_get(nla_data(info->attrs[ODP_TEST_A_DEVICE]));
+	if (!dev) {
+		NL_SET_ERR_MSG_ATTR(info->extack, info->attrs[ODP_TEST_A_DEVICE],
+				    "no mlx5 card of that name");
+		return ERR_PTR(-ENODEV);
+	}
+	return dev;
+}
+
+/* A reply with room for a page of attributes, its header made. */
+static struct sk_buff *reply_new(struct genl_info *info, void **header)
+{
+	struct sk_buff *skb = genlmsg_new(NLMSG_GOODSIZE, GFP_KERNEL);
+
+	if (!skb)
+		return NULL;
+	*header = genlmsg_put_reply(skb, info, &odp_family, 0, info->genlhdr->cmd);
+	if (!*header) {
+		nlmsg_free(skb);
+		return NULL;
+	}
+	return skb;
+}
+
+static int reply_send(struct sk_buff *skb, void *header, int err,
+		      struct genl_info *info)
+{
+	if (err) {
+		nlmsg_free(skb);
+		return err;
+	}
+	genlmsg_end(skb, header);
+	return genlmsg_reply(skb, info);
+}
+
+int odp_get_card(struct sk_buff *request, struct genl_info *info)
+{
+	struct odp_device *dev = named(info);
+	struct sk_buff *skb;
+	void *header;
+	int err;
+
+	if (IS_ERR(dev))
+		return PTR_ERR(dev);
+	skb = reply_new(info, &header);
+	err = skb ? reply_send(skb, header, odp_put_card(skb, dev), info) : -ENOMEM;
+	odp_device_put(dev);
+	return err;
+}
+
+/* Of how many were told already; cards that come and go meanwhile may be missed. */
+int odp_dump_devices(struct sk_buff *skb, struct netlink_callback *cb)
+{
+	struct odp_device *dev;
+	long index = 0;
+	void *header;
+	int err = 0;
+
+	mutex_lock(&odp_devices_lock);
+	list_for_each_entry(dev, &odp_devices, entry) {
+		if (index++ < cb->args[0])
+			continue;
+		header = genlmsg_put(skb, NETLINK_CB(cb->skb).portid,
+				     cb->nlh->nlmsg_seq, &odp_family, NLM_F_MULTI,
+				     ODP_TEST_CMD_GET_DEVICE);
+		err = header ? odp_put_card(skb, dev) : -EMSGSIZE;
+		if (err) {
+			genlmsg_cancel(skb, header);
+			break;
+		}
+		genlmsg_end(skb, header);
+		cb->args[0] = index;
+	}
+	mutex_unlock(&odp_devices_lock);
+	return skb->len ? skb->len : err;
+}
+
+int odp_get_caps(struct sk_buff *request, struct genl_info *info)
+{
+	struct odp_device *dev = named(info);
+	struct sk_buff *skb;
+	void *header;
+	int err;
+
+	if (IS_ERR(dev))
+		return PTR_ERR(dev);
+	skb = reply_new(info, &header);
+	err = skb ? reply_send(skb, header, odp_put_pages(skb, dev), info) : -ENOMEM;
+	odp_device_put(dev);
+	return err;
+}
+
+int odp_do_mode(struct sk_buff *request, struct genl_info *info)
+{
+	struct odp_device *dev;
+	u32 size = 0;
+	u8 mode;
+	int err;
+
+	if (GENL_REQ_ATTR_CHECK(info, ODP_TEST_A_MODE))
+		return -EINVAL;
+	mode = nla_get_u8(info->attrs[ODP_TEST_A_MODE]);
+	if (mode == ODP_TEST_MODE_OBSERVE) {
+		if (GENL_REQ_ATTR_CHECK(info, ODP_TEST_A_PAGEFAULT_SIZE))
+			return -EINVAL;
+		size = nla_get_u32(info->attrs[ODP_TEST_A_PAGEFAULT_SIZE]);
+	}
+	dev = named(info);
+	if (IS_ERR(dev))
+		return PTR_ERR(dev);
+	err = odp_set_mode(dev, mode, size, info->extack);
+	if (err)
+		NL_SET_BAD_ATTR(info->extack, info->attrs[ODP_TEST_A_MODE]);
+	odp_device_put(dev);
+	return err;
+}
+
+int odp_do_policy(struct sk_buff *request, struct genl_info *info)
+{
+	struct nlattr **attrs = info->attrs;
+	struct odp_device *dev;
+	u8 selector, action;
+	u32 delay_us = 0;
+	u64 value = 0;
+	int err;
+
+	if (GENL_REQ_ATTR_CHECK(info, ODP_TEST_A_SELECTOR) ||
+	    GENL_REQ_ATTR_CHECK(info, ODP_TEST_A_ACTION))
+		return -EINVAL;
+	selector = nla_get_u8(attrs[ODP_TEST_A_SELECTOR]);
+	action = nla_get_u8(attrs[ODP_TEST_A_ACTION]);
+	if (selector != ODP_TEST_SELECT_ANY && GENL_REQ_ATTR_CHECK(info, ODP_TEST_A_VALUE))
+		return -EINVAL;
+	if (selector == ODP_TEST_SELECT_ANY && attrs[ODP_TEST_A_VALUE]) {
+		NL_SET_ERR_MSG_ATTR(info->extack, attrs[ODP_TEST_A_VALUE],
+				    "the selector for any fault has no value");
+		return -EINVAL;
+	}
+	if (action == ODP_TEST_ACTION_DELAY && GENL_REQ_ATTR_CHECK(info, ODP_TEST_A_DELAY_US))
+		return -EINVAL;
+	dev = named(info);
+	if (IS_ERR(dev))
+		return PTR_ERR(dev);
+	if (attrs[ODP_TEST_A_VALUE])
+		value = nla_get_u64(attrs[ODP_TEST_A_VALUE]);
+	if (attrs[ODP_TEST_A_DELAY_US])
+		delay_us = nla_get_u32(attrs[ODP_TEST_A_DELAY_US]);
+	err = odp_policy_set(dev, selector, value, action, delay_us, info->extack);
+	if (err == -EOPNOTSUPP)
+		NL_SET_BAD_ATTR(info->extack, attrs[ODP_TEST_A_SELECTOR]);
+	odp_device_put(dev);
+	return err;
+}
+
+int odp_do_forget(struct sk_buff *request, struct genl_info *info)
+{
+	struct nlattr **attrs = info->attrs;
+	struct odp_device *dev = named(info);
+	int err = 0;
+
+	if (IS_ERR(dev))
+		return PTR_ERR(dev);
+	if (attrs[ODP_TEST_A_SELECTOR]) {
+		err = odp_policy_del(dev, nla_get_u8(attrs[ODP_TEST_A_SELECTOR]),
+				     attrs[ODP_TEST_A_VALUE] ?
+				     nla_get_u64(attrs[ODP_TEST_A_VALUE]) : 0);
+		if (err)
+			NL_SET_ERR_MSG_ATTR(info->extack, attrs[ODP_TEST_A_SELECTOR],
+					    "no such policy");
+	} else {
+		mutex_lock(&dev->policy_lock);
+		odp_policies_clear(dev);
+		mutex_unlock(&dev->policy_lock);
+	}
+	odp_device_put(dev);
+	return err;
+}
+
+/* What the form has, no more and no less. */
+static int resume_of(struct genl_info *info, struct odp_resume *resume)
+{
+	static const struct {
+		bool token, type, queue;
+	} forms[] = {
+		[ODP_TEST_FORM_2015] = { false, true, true },
+		[ODP_TEST_FORM_TRANSPORT] = { true, true, true },
+		[ODP_TEST_FORM_MEMORY] = { true, false, false },
+	};
+	struct nlattr **attrs = info->attrs;
+	bool wanted[] = { false, false, false };
+	static const int fields[] = { ODP_TEST_A_TOKEN, ODP_TEST_A_TYPE, ODP_TEST_A_QUEUE };
+	unsigned int i;
+
+	if (GENL_REQ_ATTR_CHECK(info, ODP_TEST_A_FORM))
+		return -EINVAL;
+	resume->form = nla_get_u8(attrs[ODP_TEST_A_FORM]);
+	wanted[0] = forms[resume->form].token;
+	wanted[1] = forms[resume->form].type;
+	wanted[2] = forms[resume->form].queue;
+	for (i = 0; i < ARRAY_SIZE(fields); i++) {
+		if (wanted[i] && GENL_REQ_ATTR_CHECK(info, fields[i]))
+			return -EINVAL;
+		if (!wanted[i] && attrs[fields[i]]) {
+			NL_SET_ERR_MSG_ATTR(info->extack, attrs[fields[i]],
+					    "this form has no such field");
+			return -EINVAL;
+		}
+	}
+	if (wanted[0])
+		resume->token = nla_get_u64(attrs[ODP_TEST_A_TOKEN]);
+	if (wanted[1])
+		resume->type = nla_get_u8(attrs[ODP_TEST_A_TYPE]);
+	if (wanted[2])
+		resume->queue = nla_get_u32(attrs[ODP_TEST_A_QUEUE]);
+	resume->error = nla_get_flag(attrs[ODP_TEST_A_ERROR]);
+	if (resume->form == ODP_TEST_FORM_TRANSPORT && resume->token >= BIT(24)) {
+		NL_SET_ERR_MSG_ATTR(info->extack, attrs[ODP_TEST_A_TOKEN],
+				    "tokens of the transport form have 24 bits");
+		return -ERANGE;
+	}
+	return 0;
+}
+
+/* The device's refusal is an answer, no error; without a device's answer it is one. */
+int odp_do_resume(struct sk_buff *request, struct genl_info *info)
+{
+	struct odp_resume resume = {};
+	struct odp_device *dev;
+	struct sk_buff *skb;
+	void *header;
+	int err;
+
+	err = resume_of(info, &resume);
+	if (err)
+		return err;
+	dev = named(info);
+	if (IS_ERR(dev))
+		return PTR_ERR(dev);
+	skb = reply_new(info, &header);
+	if (!skb) {
+		odp_device_put(dev);
+		return -ENOMEM;
+	}
+	odp_resume(dev, &resume);
+	odp_device_put(dev);
+	err = resume.ret == -EREMOTEIO ? 0 : resume.ret;
+	return reply_send(skb, header, err ? err : odp_put_resumed(skb, &resume), info);
+}
