@@ -23,6 +23,10 @@ MADV_PAGEOUT = 21
 # Ref: Linux 7.3 arch/x86/entry/syscalls/syscall_64.tbl; include/uapi/linux/mempolicy.h
 _SYS_MOVE_PAGES = 279
 _MPOL_MF_MOVE = 2
+# Ref: Linux 7.3 include/uapi/linux/bpf.h: enum bpf_cmd, union bpf_attr
+_SYS_BPF = 321
+_BPF_ENABLE_STATS = 32
+_BPF_ATTR_BYTES = 64
 
 _libc: Any = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
@@ -80,3 +84,12 @@ def swapon(path: str) -> None:
 def _error(what: str) -> OSError:
     number = ctypes.get_errno()
     return OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def enable_bpf_statistics() -> int:
+    """Have the kernel time all BPF programs until the file descriptor that this returns is closed."""
+    attributes = ctypes.create_string_buffer(_BPF_ATTR_BYTES)
+    fd = _libc.syscall(_SYS_BPF, _BPF_ENABLE_STATS, attributes, _BPF_ATTR_BYTES)
+    if fd < 0:
+        raise _error("bpf(BPF_ENABLE_STATS)")
+    return int(fd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import os
@@ -20,7 +21,9 @@ DRIVER = "mlx5_core"
 PROVIDER = "libmlx5.so.1"
 # The last one first: mlx5_ib uses mlx5_core.
 UNLOAD = ("mlx5_ib", "mlx5_core")
+REBIND_S = 10.0
 _INFINIBAND = Path("/sys/class/infiniband")
+_AUXILIARY = Path("/sys/bus/auxiliary")
 
 
 def find(nldev: NlDev) -> Optional[Device]:
@@ -35,10 +38,10 @@ def find(nldev: NlDev) -> Optional[Device]:
 def wait(nldev: NlDev, timeout_s: float = 60.0) -> Device:
     """Wait until the card's device is there, its port active, and its driver has made all it makes for itself."""
     deadline = time.monotonic() + timeout_s
+    again = time.monotonic() + REBIND_S
     while True:
         device = find(nldev)
-        if device is not None:
-            nldev.wait_active(device)
+        if device is not None and _active(nldev, device):
             # The character device comes a little later than the device itself.
             if list((_INFINIBAND / device.name / "device/infiniband_verbs").glob("uverbs*")):
                 _probed(_INFINIBAND / device.name / "device/power/control")
@@ -46,7 +49,31 @@ def wait(nldev: NlDev, timeout_s: float = 60.0) -> Device:
         if time.monotonic() > deadline:
             cards = len(list(Path("/sys/bus/pci/drivers/mlx5_core").glob("0*")))
             raise Unsupported(f"no mlx5 RDMA device after {timeout_s:g} s ({cards} cards bound to {DRIVER})")
+        if time.monotonic() > again:
+            again += REBIND_S
+            _bind_again()
         time.sleep(0.01)
+
+
+def _active(nldev: NlDev, device: Device) -> bool:
+    """Wait for its port; a device may also go again: see _bind_again."""
+    try:
+        nldev.wait_active(device)
+    except OSError:
+        return False
+    return True
+
+
+def _bind_again() -> None:
+    """Let mlx5_ib try once more with a card that it gave up.
+
+    Linux 6.1 gives a card 100 ms to complete some work requests of a self-test, which a busy host may take.
+    Ref: Linux 6.1 drivers/infiniband/hw/mlx5/mem.c, mlx5_ib_test_wc
+    """
+    for card in _AUXILIARY.glob("devices/mlx5_core.rdma.*"):
+        if not (card / "driver").exists():
+            with contextlib.suppress(OSError):
+                (_AUXILIARY / "drivers/mlx5_ib.rdma/bind").write_text(card.name)
 
 
 def warm(device: Device, on_demand: bool = True) -> None:

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 
-from harness.guest import btf, stages
+from harness.guest import btf, libc, stages
 from harness.guest.stages import EXIT, INTERRUPT, SPAN, Driver, Place, Stage
 from harness.values.answer import FaultRecord, Trace
 from harness.values.histogram import FINE_BITS, Histogram, of_fine
@@ -29,7 +29,6 @@ _NO_MINIMUM = (1 << 64) - 1
 _SETTLE_TRIES = 200
 _SETTLE_S = 0.005
 _BTF = Path("/sys/kernel/btf")
-_STATISTICS = Path("/proc/sys/kernel/bpf_stats_enabled")
 
 
 class _Stage(ctypes.Structure):
@@ -109,15 +108,16 @@ class Tracer:
         self._records: List[_Record] = []
         self._bpf["records"].open_ring_buffer(self._take)
         self._programs = _program_fds(self._bpf)
-        self._statistics = _STATISTICS.read_text()
-        _STATISTICS.write_text("1")
+        self._statistics = libc.enable_bpf_statistics()
         self._before = _Statistics()
+        self._since_ns = 0
 
     def start(self, local: Tuple[int, int], remote: Tuple[int, int]) -> None:
         """Forget everything counted and count from now on; the ranges are (start, end) of the regions."""
         self._bpf.ring_buffer_consume()
         self._records.clear()
         self._before = _statistics(self._programs)
+        self._since_ns = time.monotonic_ns()
         state = _State(armed=1)
         for side, (start, end) in enumerate((local, remote)):
             state.start[side], state.end[side] = start, end
@@ -133,25 +133,30 @@ class Tracer:
         """
         state = self._settled()
         self._write(_State())
-        return self._trace(state, began_ns)
+        return self._trace(state, began_ns, state.entered - state.left)
 
     def look(self, began_ns: int) -> Trace:
         """What was seen so far; counting goes on. Records that were told of once are not told of again."""
-        trace = self._trace(self._read(), began_ns)
+        trace = self._trace(self._read(), began_ns, 0)
         self._records.clear()
         return trace
 
-    def _trace(self, state: _State, began_ns: int) -> Trace:
+    def _trace(self, state: _State, began_ns: int, unended: int) -> Trace:
         self._bpf.ring_buffer_consume()
         now = _statistics(self._programs)
-        missed = now.missed - self._before.missed + state.entered - state.left
+        missed = now.missed - self._before.missed + unended
         trace = read_trace(state, self._records, self.driver, self.missing, began_ns, missed)
-        return replace(trace, hits=now.hits - self._before.hits, cost_ns=now.ns - self._before.ns)
+        return replace(
+            trace,
+            hits=now.hits - self._before.hits,
+            cost_ns=now.ns - self._before.ns,
+            watched_ns=time.monotonic_ns() - self._since_ns,
+        )
 
     def close(self) -> None:
         """Detach and unload."""
         self._bpf.cleanup()
-        _STATISTICS.write_text(self._statistics)
+        os.close(self._statistics)
 
     def _take(self, context: Any, data: Any, size: int) -> None:
         self._records.append(_Record.from_buffer_copy(ctypes.string_at(data, ctypes.sizeof(_Record))))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from harness.results.wording import duration
 from harness.values.answer import Trace
 from harness.values.histogram import Histogram, of_values
 
@@ -82,11 +83,11 @@ def sparkline(histogram: Histogram, width: int = SPARKLINE) -> str:
 
 def cost(trace: Trace) -> str:
     """What the probes' own programs took, in a line; nothing if nobody measured."""
-    if not trace.hits:
+    if not trace.hits or not trace.watched_ns:
         return ""
-    whole = next((h.total for h in trace.histograms if h.name == trace.whole), 0)
-    part = f", {100 * trace.cost_ns / whole:.1f} % of the faults' time" if whole else ""
-    return f"the probes' programs ran {trace.hits} times for {trace.cost_ns} ns{part}"
+    part = 100 * trace.cost_ns / trace.watched_ns
+    took = f"{duration(trace.cost_ns)} of the {duration(trace.watched_ns)} watched"
+    return f"the probes' programs ran {trace.hits} times and took {took}, {part:.1f} %"
 
 
 def _row(histogram: Histogram, share: float | None) -> Row:

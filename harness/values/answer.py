@@ -69,7 +69,7 @@ class Trace:
     `lost` counts records that the stream dropped, `missed` probe hits that the kernel did not run; the
     histograms and counts are complete when `missed` is 0 even if records were lost. `whole` names the stage that
     is the whole of a fault: each of its calls has a record, or is in `lost`. The probes' programs ran `hits`
-    times, for `cost_ns` in all.
+    times, for `cost_ns` in all, within `watched_ns`.
     """
 
     counts: Dict[str, int] = field(default_factory=dict)
@@ -80,6 +80,7 @@ class Trace:
     whole: str = ""
     hits: int = 0
     cost_ns: int = 0
+    watched_ns: int = 0
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,9 @@ from harness.kernel.source import source
 from harness.plan.plan import load
 from harness.plan.session import Session
 from harness.tests.vm.conftest import FULL, harness
+from harness.values import codec
+from harness.values.answer import Reply
+from harness.values.case import Order, Watch
 from harness.values.histogram import percentile
 
 RXE, MLX5 = PARTS[0], PARTS[1]
@@ -175,6 +178,39 @@ def test_faults_of_somebody_elses_program(tmp_path):
     assert all(fault["pid"] > 1 and fault["token"] for fault in trace["faults"] if fault["pages"] > 0)
     drawn = json.loads((tmp_path / "x.perfetto.json").read_text())["traceEvents"]
     assert sum(event["name"] == "works" for event in drawn) == len(trace["faults"])
+
+
+OBSTACLES = """\
+cd /tmp && export PYTHONPATH=/opt/odp && echo '{order}' >order
+ask() {{ "$@" python3 -m harness.guest --order order | tail -1; }}
+programs() {{ ls -l /proc/[0-9]*/fd | grep -c anon_inode:bpf-prog; }}
+before=$(programs)
+ask setpriv --reuid 65534
+ask env
+[ "$(programs)" = "$before" ] && [ ! -s /sys/kernel/tracing/kprobe_events ] && echo nothing left
+mkdir empty && mount --bind empty /lib/modules/$(uname -r)
+ask env
+umount /lib/modules/$(uname -r)
+mount -t securityfs none /sys/kernel/security
+echo confidentiality >/sys/kernel/security/lockdown
+ask env
+"""
+
+
+@pytest.mark.skipif(not FULL, reason="compiles the probes once more in the guest: ODP_FULL=1")
+def test_what_is_in_the_way_is_said_and_a_second_tracer_is_not():
+    """Mutations: leave out a check of watch.obstacle; leave a probe attached at the end."""
+    order = codec.dumps(Order(5, "trace", watch=Watch(1.0)))
+    done = harness("trace", "--vm", "soft-roce", "--", "sh", "-c", OBSTACLES.format(order=order))
+    assert "nothing left" in done.stdout, done.stdout + done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith('{"answer"')]
+    told = [codec.loads(Reply, line) for line in lines]
+    assert told[1].ok and told[1].facts["faults"].startswith("ib_umem_odp_map_dma_and_lock")
+    problems = [reply.problem for reply in (told[0], *told[2:])]
+    for problem, said in zip(
+        problems, ("needs root", "apt-get install linux-headers-", "locked down"), strict=True
+    ):
+        assert said in problem
 
 
 def test_nothing_to_trace_is_said(tmp_path):

@@ -25,7 +25,7 @@ def two():
     faults = (fault(0, queues=10, faults=40, hmm=30, resumes=20), fault(60, 8, faults=50, hmm=10))
     names = {"works": (100, 100), "faults": (40, 50), "hmm": (30, 10), "resumes": (20,), "queues": (10,)}
     histograms = tuple(of_values(name, "ns", values) for name, values in names.items())
-    return Trace({"works": 2}, (*histograms, Histogram("zaps", "ns")), faults, 0, 0, "works", 10, 20)
+    return Trace({"works": 2}, (*histograms, Histogram("zaps", "ns")), faults, 0, 0, "works", 10, 20, 400)
 
 
 @given(st.integers(0, 1 << 39))
@@ -83,7 +83,7 @@ def test_a_sparkline_is_as_tall_as_its_counts():
 
 
 def test_what_watching_cost_is_said():
-    assert cost(two()) == "the probes' programs ran 10 times for 20 ns, 10.0 % of the faults' time"
+    assert cost(two()) == "the probes' programs ran 10 times and took 20 ns of the 400 ns watched, 5.0 %"
     assert cost(Trace()) == ""
 
 
