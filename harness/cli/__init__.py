@@ -28,6 +28,7 @@ from harness.cli import (
     report,
     run,
     shell,
+    trace,
     upstream,
 )
 from harness.cli.screen import common_options, err
@@ -44,6 +45,7 @@ VERBS = (
     doctor,
     cache,
     shell,
+    trace,
     caps,
     card,
     upstream,

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from harness.bench import boot, card, exact, faults, kmod, repeats
+from harness.bench import boot, card, exact, faults, kmod, repeats, trace
 from harness.cli.screen import JSON, open_session, out
 from harness.device.catalogue import find
 from harness.errors import UsageError
@@ -23,7 +23,7 @@ TEXT = "Measure one claim of speed, as ratios of one run."
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    parser.add_argument("name", choices=("boot", "card", "exact", "faults", "kmod"))
+    parser.add_argument("name", choices=("boot", "card", "exact", "faults", "kmod", "trace"))
     parser.add_argument("--json", action="store_true", help=JSON)
     parser.add_argument(
         "--rounds",
@@ -53,6 +53,8 @@ def act(arguments: argparse.Namespace) -> int:
             result = kmod.measure(
                 session, arguments.kernel, arguments.device or CARD, arguments.rounds or 200
             )
+        elif arguments.name == "trace":
+            result = trace.measure(session, arguments.kernel)
         else:
             path = arguments.plan or find_folder("testplans", None) / "odp-write.toml"
             device = arguments.device or "soft-roce"

@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 
 from harness.cli.screen import out
+from harness.results.exports import EXPORTS, export_of
 from harness.results.live import open_view
-from harness.results.record import exit_status, read_run
+from harness.results.record import exit_status, read_run, write_atomically
 from harness.results.reports import write_reports
 
 TEXT = "Make the reports of a run again."
@@ -16,11 +17,19 @@ TEXT = "Make the reports of a run again."
 def options(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     parser.add_argument("directory", type=Path)
+    ends = ", ".join(EXPORTS)
+    parser.add_argument(
+        "--export", type=Path, action="append", default=[], metavar="FILE", help=f"traced faults, too: {ends}"
+    )
 
 
 def act(arguments: argparse.Namespace) -> int:
     """Write them beside the records; the exit status is that of the run."""
+    exports = [(path, export_of(path)) for path in arguments.export]
     reports = write_reports(arguments.directory)
     run = read_run(arguments.directory)
+    traces = {record.case.id: record.answer.trace for record in run.records if record.answer is not None}
+    for path, export in exports:
+        write_atomically(path, export(traces))
     open_view(out).summary(run, reports["report.html"])
     return exit_status(run.records)

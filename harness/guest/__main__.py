@@ -25,7 +25,7 @@ from harness.guest import orders
 from harness.guest.prepare import Prepared
 from harness.values import codec
 from harness.values.answer import Reply
-from harness.values.case import Order
+from harness.values.case import Order, Watch
 
 SHELL_TTY = "/dev/ttyS1"
 SHELL = ("/bin/bash", "-i")
@@ -45,6 +45,7 @@ class Agent:
             "exec": self.execute,
             "shell": self.shell,
             "upstream": self.upstream,
+            "trace": self.trace,
         }
 
     def do(self, order: Order) -> Reply:
@@ -67,7 +68,7 @@ class Agent:
         """Bring the device up, attach the probes, rehearse."""
         if self._prepared is not None:
             self._prepared.close()
-        self._prepared = Prepared(order.device)
+        self._prepared = Prepared(order.device, probes=order.probes)
         return Reply(order.number, True, facts=self._prepared.facts)
 
     def case(self, order: Order) -> Reply:
@@ -110,6 +111,25 @@ class Agent:
             order.upstream, device, lambda test: self._say(Reply(order.number, True, test=test))
         )
         return Reply(order.number, True, facts=facts)
+
+    def trace(self, order: Order) -> Reply:
+        """Watch page faults while a command runs, and tell of them. Without a prepared device: this machine's own."""
+        from harness.guest import watch
+
+        tracer, environment = None, dict(order.environment)
+        if self._prepared is not None:
+            tracer = self._prepared.tracer
+            environment["RDMA_DEVICE"] = self._prepared.capabilities()["device"]
+            # Programs that meet over TCP first expect it.
+            subprocess.run(("ip", "link", "set", "lo", "up"), check=True)
+        seen = watch.run(
+            order.watch or Watch(),
+            tracer,
+            order.argv,
+            environment,
+            lambda trace: self._say(Reply(order.number, True, trace=trace)),
+        )
+        return Reply(order.number, True, exit_status=seen.exit_status, output=seen.output, facts=seen.facts)
 
     def shell(self, order: Order) -> Reply:
         """A shell on the second serial line until it exits."""
@@ -178,7 +198,7 @@ def once(source: str) -> int:
     except ValueError as error:
         print(codec.dumps(Reply(-1, False, f"bad order: {error}")))
         return 2
-    reply = Agent(lambda news: print(codec.dumps(news))).do(order)
+    reply = Agent(lambda news: print(codec.dumps(news), flush=True)).do(order)
     print(codec.dumps(reply))
     return 0 if reply.ok else 1
 

@@ -33,6 +33,7 @@ class StageLaw(NamedTuple):
 
 STAGE_LAWS: Dict[str, StageLaw] = {
     "events": StageLaw(lambda m: m.faults, "the card raises one event a fault"),
+    "queues": StageLaw(lambda m: m.faults, "each event is queued once"),
     "works": StageLaw(lambda m: m.faults, "each event is worked on once"),
     "resumes": StageLaw(lambda m: m.faults, "each work resumes once"),
     "translations": StageLaw(lambda m: m.faults + m.snapshots, "each fault and each registration maps once"),

@@ -4,7 +4,8 @@
  * the stage that is the whole fault streams a record with the time that each inner stage took.
  *
  * Which stages there are, and which functions they are attached to, is data: stages.py, which also puts their
- * enum and STAGE_WHOLE before this text. A stage is one line at the end of this file.
+ * enum and STAGE_WHOLE before this text. A stage is one line: at the end of this file those of every driver, in
+ * probes_DRIVER.c its own, which follow this text.
  *
  * Kprobes and not fentry: fentry programs can be preempted, and the kernel skips a program that another
  * thread of the same CPU is inside of (seen: 2 of 2000 faults lost on one CPU). Kprobes run with preemption
@@ -17,8 +18,11 @@
 #include <uapi/linux/ptrace.h>
 /* The kernel's own: Linux 6.1 has one member more before the addresses. */
 #include <linux/mmu_notifier.h>
+#include <linux/sched.h>
 
-#define BUCKETS 40
+/* 16 buckets for each power of two: values are known to 6 %. */
+#define FINE_BITS 4
+#define BUCKETS (37 << FINE_BITS)
 #define SIDE_OTHER 2
 #define SIDES 3
 
@@ -51,14 +55,20 @@ struct call {
 	u64 stage;
 };
 
+/* A whole fault; inner stages begin `at` after its start, 0 ns long if there was none. */
 struct record {
 	u64 start_ns;
 	u64 duration_ns;
 	u64 address;
 	u64 length;
+	u64 token;
+	u64 queued_ns;
 	s32 pages;
 	u32 cpu;
-	u64 inner_ns[STAGES];
+	u32 pid;
+	u32 sub_type;
+	u64 inner_at[INNER];
+	u64 inner_ns[INNER];
 };
 
 /* Memory that a call is about. */
@@ -67,7 +77,10 @@ struct extent {
 	u64 length;
 };
 
-enum { SLOT_lookup, SLOT_invalidate, SLOT_translate, SLOT_work, SLOT_resume, SLOTS = 8 };
+enum {
+	SLOT_lookup, SLOT_invalidate, SLOT_translate, SLOT_work, SLOT_resume, SLOT_key, SLOT_hmm, SLOT_umr,
+	SLOT_prefetch, SLOT_prefetch_work, SLOT_deregister, SLOT_task, SLOT_copy, SLOT_check, SLOTS = 16
+};
 
 /* Where the pages come from: the return value; the call's AMOUNT, if the return value is no error, or in any case;
  * its extent.
@@ -77,7 +90,11 @@ enum { RETURNED, STATUS, GIVEN, EXTENT };
 BPF_ARRAY(state, struct state, 1);
 BPF_HASH(calls, u64, struct call, 1024);
 BPF_HASH(open, u64, struct record, 1024);
-BPF_RINGBUF_OUTPUT(records, 128);
+/* Works on their way, by address: when they were queued. */
+BPF_HASH(queued, u64, u64, 4096);
+/* When this CPU's interrupt came. */
+BPF_PERCPU_ARRAY(interrupts, u64, 1);
+BPF_RINGBUF_OUTPUT(records, 256);
 
 static __always_inline u32 side_of(struct state *s, u64 first, u64 end)
 {
@@ -88,9 +105,19 @@ static __always_inline u32 side_of(struct state *s, u64 first, u64 end)
 	return SIDE_OTHER;
 }
 
+static __always_inline u64 bucket_of(u64 ns)
+{
+	u64 power;
+
+	if (ns < 1 << FINE_BITS)
+		return ns;
+	power = bpf_log2l(ns) - 1 - FINE_BITS;
+	return ((power + 1) << FINE_BITS) + ((ns >> power) & ((1 << FINE_BITS) - 1));
+}
+
 static __always_inline void add(struct stage *stage, u32 side, u64 ns, s64 pages)
 {
-	u64 bucket = ns ? bpf_log2l(ns) - 1 : 0;
+	u64 bucket = bucket_of(ns);
 
 	if (bucket >= BUCKETS)
 		bucket = BUCKETS - 1;
@@ -109,7 +136,57 @@ static __always_inline void add(struct stage *stage, u32 side, u64 ns, s64 pages
 		stage->maximum_ns = ns;
 }
 
-static __always_inline void enter(u32 slot, u32 stage, struct extent extent, s64 amount)
+/* A work starts: how long it waited, 0 if nobody saw it queued. */
+static __always_inline u64 started(struct pt_regs *ctx)
+{
+	u64 work = PT_REGS_PARM1(ctx), ns = 0;
+#ifdef STAGE_QUEUED
+	u32 zero = 0;
+	struct state *s = state.lookup(&zero);
+	u64 *since = queued.lookup(&work);
+
+	if (!s || !s->armed || !since)
+		return 0;
+	ns = bpf_ktime_get_ns() - *since;
+	queued.delete(&work);
+	add(&s->stages[STAGE_QUEUED], SIDE_OTHER, ns, 0);
+	__sync_fetch_and_add(&s->left, 1);
+#endif
+	return ns;
+}
+
+static __always_inline void identify(struct record *record, u64 work)
+{
+#ifdef TOKEN_AT
+	TOKEN_TYPE token = 0;
+	u8 sub_type = 0;
+
+	bpf_probe_read_kernel(&token, sizeof(token), (void *)work + TOKEN_AT);
+	bpf_probe_read_kernel(&sub_type, sizeof(sub_type), (void *)work + SUB_TYPE_AT);
+	record->token = token;
+	record->sub_type = sub_type;
+#endif
+}
+
+/* Second in struct ib_umem, with which struct ib_umem_odp begins. Their header does not compile for BPF.
+ * Ref: Linux 6.1 and 7.3 include/rdma/ib_umem.h
+ */
+#define OWNING_MM_AT 8
+
+/* The process whose memory it is: not the one that runs. */
+static __always_inline u32 owner(void *umem_odp)
+{
+	struct mm_struct *mm = NULL;
+	struct task_struct *task = NULL;
+	u32 pid = 0;
+
+	bpf_probe_read_kernel(&mm, sizeof(mm), umem_odp + OWNING_MM_AT);
+	bpf_probe_read_kernel(&task, sizeof(task), &mm->owner);
+	bpf_probe_read_kernel(&pid, sizeof(pid), &task->tgid);
+	return pid;
+}
+
+static __always_inline void enter(struct pt_regs *ctx, u64 waited, u32 slot, u32 stage, struct extent extent, s64 amount)
 {
 	u32 zero = 0;
 	struct state *s = state.lookup(&zero);
@@ -129,9 +206,24 @@ static __always_inline void enter(u32 slot, u32 stage, struct extent extent, s64
 		struct record record = {};
 
 		record.start_ns = call.start_ns;
+		record.queued_ns = waited;
+		identify(&record, PT_REGS_PARM1(ctx));
 		open.update(&thread, &record);
 	}
+	if (stage == STAGE_FAULTS) {
+		struct record *record = open.lookup(&thread);
+
+		if (record)
+			record->pid = owner((void *)PT_REGS_PARM1(ctx));
+	}
 	calls.update(&key, &call);
+}
+
+static __always_inline int inside(u32 slot)
+{
+	u64 key = bpf_get_current_pid_tgid() * SLOTS + slot;
+
+	return calls.lookup(&key) != NULL;
 }
 
 /* The fault that this thread is in, if it is in one, learns of a stage's end. */
@@ -147,8 +239,14 @@ static __always_inline void note(struct state *s, u64 thread, struct call *call,
 		record->pages = pages;
 	}
 	if (call->stage != STAGE_WHOLE) {
-		if (call->stage < STAGES)
-			record->inner_ns[call->stage] += ns;
+		if (call->stage < INNER) {
+			/* The verifier follows a mask, not a comparison of what was read before. */
+			u64 stage = call->stage & (INNER - 1);
+
+			if (!record->inner_ns[stage])
+				record->inner_at[stage] = call->start_ns - record->start_ns;
+			record->inner_ns[stage] += ns;
+		}
 		return;
 	}
 	record->duration_ns = ns;
@@ -186,12 +284,20 @@ static __always_inline void leave(u32 slot, u32 source, s32 returned)
 
 /*
  * A call and its return. STAGE may depend on the arguments; EXTENT_ is the memory it is about; AMOUNT is a number
- * of pages known at the call, negative where the call itself tells of a failure.
+ * of pages known at the call, negative where the call itself tells of a failure. WHEN says which calls are meant.
  */
-#define SPAN(name, STAGE, EXTENT_, AMOUNT, SOURCE)					\
+#ifdef EMPTY
+#define SPAN_WHEN(WHEN, WAITED, name, arguments...)					\
+int enter_##name(struct pt_regs *ctx) { return 0; }					\
+int leave_##name(struct pt_regs *ctx) { return 0; }
+#else
+#define SPAN_WHEN(WHEN, WAITED, name, STAGE, EXTENT_, AMOUNT, SOURCE)			\
 int enter_##name(struct pt_regs *ctx)							\
 {											\
-	enter(SLOT_##name, STAGE, EXTENT_, AMOUNT);					\
+	u64 waited = WAITED;								\
+											\
+	if (WHEN)									\
+		enter(ctx, waited, SLOT_##name, STAGE, EXTENT_, AMOUNT);		\
 	return 0;									\
 }											\
 int leave_##name(struct pt_regs *ctx)							\
@@ -199,6 +305,10 @@ int leave_##name(struct pt_regs *ctx)							\
 	leave(SLOT_##name, SOURCE, PT_REGS_RC(ctx));					\
 	return 0;									\
 }
+#endif
+#define SPAN(arguments...) SPAN_WHEN(1, 0, arguments)
+#define SPAN_OF_WORK(arguments...) SPAN_WHEN(1, started(ctx), arguments)
+#define NOWHERE extent(0, 0)
 
 static __always_inline struct extent extent(u64 address, u64 length)
 {
@@ -215,33 +325,35 @@ static __always_inline struct extent told(void *where)
 	return extent(range.start, range.end - range.start);
 }
 
-/* Ref: Linux 7.3 drivers/infiniband/hw/mlx5/mlx5_ib.h, MLX5_IB_UPD_XLT_ZAP */
-#define ZAP 1
-
+/* Of every driver. */
 SPAN(lookup, (u8)PT_REGS_PARM5(ctx) ? STAGE_FAULTS : STAGE_SNAPSHOTS,
      extent(PT_REGS_PARM2(ctx), PT_REGS_PARM3(ctx)), 0, RETURNED)
+SPAN_WHEN(inside(SLOT_lookup), 0, hmm, STAGE_HMM, NOWHERE, 0, STATUS)
 SPAN(invalidate, STAGE_INVALIDATIONS, told((void *)PT_REGS_PARM2(ctx)), 0, EXTENT)
-SPAN(translate, PT_REGS_PARM5(ctx) & ZAP ? STAGE_ZAPS : STAGE_TRANSLATIONS, extent(0, 0),
-     (s32)PT_REGS_PARM3(ctx), STATUS)
-SPAN(work, STAGE_WORKS, extent(0, 0), 0, GIVEN)
-SPAN(resume, STAGE_RESUMES, extent(0, 0), (s32)PT_REGS_PARM3(ctx) ? -1 : 0, GIVEN)
+SPAN(prefetch, STAGE_PREFETCHES, NOWHERE, 0, STATUS)
+SPAN(prefetch_work, STAGE_PREFETCH_WORKS, NOWHERE, 0, GIVEN)
+SPAN(deregister, STAGE_DEREGISTRATIONS, NOWHERE, 0, STATUS)
 
-#ifdef EVENT_SYMBOL
-/* Ref: Linux 7.3 include/linux/mlx5/device.h, struct mlx5_eqe: its second byte is the type; enum mlx5_event */
-#define PAGE_FAULT 0xc
-#define EXIT(module, symbol, arguments...) MODULE_KRETFUNC_PROBE(module, symbol, arguments)
-
-EXIT(EVENT_MODULE, EVENT_SYMBOL, void *eq, void *consumer, void *ret)
+#ifdef STAGE_QUEUED
+/* Ref: Linux 7.3 include/trace/events/workqueue.h: (req_cpu, pwq, work); the same in 6.1 */
+RAW_TRACEPOINT_PROBE(workqueue_queue_work)
 {
+	struct work_struct *work = (struct work_struct *)ctx->args[2];
+	u64 key = (u64)work, now, *since, function = 0;
 	u32 zero = 0;
 	struct state *s = state.lookup(&zero);
-	u8 type = 0;
 
-	if (!s || !s->armed || !ret)
+	if (!s || !s->armed)
 		return 0;
-	bpf_probe_read_kernel(&type, sizeof(type), ret + 1);
-	if (type == PAGE_FAULT)
-		__sync_fetch_and_add(&s->stages[STAGE_EVENTS].calls[SIDE_OTHER], 1);
+	bpf_probe_read_kernel(&function, sizeof(function), &work->func);
+	if (function != QUEUED_FUNCTION)
+		return 0;
+	now = bpf_ktime_get_ns();
+	__sync_fetch_and_add(&s->entered, 1);
+	queued.update(&key, &now);
+	since = interrupts.lookup(&zero);
+	if (since && *since)
+		add(&s->stages[STAGE_DISPATCHES], SIDE_OTHER, now - *since, 0);
 	return 0;
 }
 #endif

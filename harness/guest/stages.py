@@ -6,17 +6,19 @@ symbol there is missing, which the answer says. A new stage is one entry here an
 
 from __future__ import annotations
 
-from typing import Dict, NamedTuple, Optional, Tuple
+from typing import Dict, NamedTuple, Optional, Set, Tuple
 
-SPAN, EXIT = "span", "exit"
+SPAN, EXIT, QUEUE, INTERRUPT = "span", "exit", "queue", "interrupt"
 
 
 class Stage(NamedTuple):
     """A stage: its name in counts and histograms, the probe of probes.c, and that probe's symbols, best first.
 
     `shape` says how the probe is attached: SPAN to a call and its return; EXIT to the return only, by
-    trampoline, which counts inside of an interrupt what a kprobe would miss there. `key` says in words by
-    what its calls are joined to others. A stage that is `sided` knows an address, and so a region.
+    trampoline, which counts inside of an interrupt what a kprobe would miss there; QUEUE from the moment that
+    a work of this function is queued to its start; INTERRUPT from the call, inside of an interrupt, to the
+    queueing of each work that it queues. `key` says in words by what its calls are joined to others. A stage
+    that is `sided` knows an address, and so a region.
     """
 
     name: str
@@ -26,50 +28,88 @@ class Stage(NamedTuple):
     sided: bool = False
     shape: str = SPAN
 
+    @property
+    def timed(self) -> bool:
+        """Whether it has a duration, and so a histogram."""
+        return self.shape != EXIT
+
 
 class Place(NamedTuple):
-    """Where a symbol is in the running kernel."""
+    """Where a symbol is in the running kernel; one of the kernel itself has no module."""
 
     symbol: str
     module: str
+    address: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.symbol} [{self.module}]" if self.module else self.symbol
 
 
 # The module that holds this differs: ib_uverbs in 6.x, ib_core in 7.x.
 _LOOKUP = ("ib_umem_odp_map_dma_and_lock",)
+# What it calls to have the CPU's page tables filled. Ref: Linux 7.3 drivers/infiniband/core/umem_odp.c
+_HMM = ("hmm_range_fault_unlocked_timeout", "hmm_range_fault")
 _BY_ADDRESS = "thread, and address range"
 _BY_THREAD = "thread, within the work"
+_BY_WORK = "work, from queueing to start"
 
-# In the order in which probes.c knows them.
+# In the order in which probes.c knows them; the first ones are told of in a fault's record.
+_INNER = ("faults", "keys", "hmm", "translations", "umrs", "resumes", "zaps", "invalidations")
 _ALL = (
+    *_INNER,
     "works",
-    "faults",
     "snapshots",
-    "invalidations",
-    "translations",
-    "zaps",
-    "resumes",
     "events",
+    "dispatches",
+    "queues",
+    "prefetches",
+    "prefetch_works",
+    "deregistrations",
+    "task_queues",
+    "tasks",
+    "copies",
+    "checks",
 )
 
-# Soft-RoCE faults in line: the lookup of pages is the fault.
-# Ref: Linux 7.3 drivers/infiniband/sw/rxe/rxe_odp.c
+# Soft-RoCE faults in line: a task copies, a copy checks its pages, the lookup of pages is the fault.
+# Ref: Linux 7.3 drivers/infiniband/sw/rxe/rxe_odp.c, rxe_task.c
 _RXE = (
+    Stage("task_queues", "task", ("do_work",), _BY_WORK, shape=QUEUE),
+    Stage("tasks", "task", ("do_work",), "thread"),
+    Stage("copies", "copy", ("rxe_odp_mr_copy",), "thread, within the task"),
+    Stage("checks", "check", ("rxe_odp_map_range_and_lock",), "thread, within the copy"),
     Stage("faults", "lookup", _LOOKUP, _BY_ADDRESS, True),
     Stage("snapshots", "lookup", _LOOKUP, _BY_ADDRESS, True),
+    Stage("hmm", "hmm", _HMM, "thread, within the lookup"),
     Stage("invalidations", "invalidate", ("rxe_ib_invalidate_range",), _BY_ADDRESS, True),
+    Stage("prefetches", "prefetch", ("rxe_ib_advise_mr",), "thread"),
+    Stage("prefetch_works", "prefetch_work", ("rxe_ib_prefetch_mr_work",), "thread"),
+    Stage("deregistrations", "deregister", ("rxe_dereg_mr",), "thread"),
 )
 
 # A card raises an event, a work resolves it. Ref: Linux 7.3 drivers/infiniband/hw/mlx5/odp.c, umr.c
 _MLX5 = (
+    Stage("events", "event", ("mlx5_eq_get_eqe",), "order", shape=EXIT),
+    Stage("dispatches", "interrupt", ("mlx5_ib_eq_pf_int",), "CPU, within the interrupt", shape=INTERRUPT),
+    Stage("queues", "work", ("mlx5_ib_eqe_pf_action",), _BY_WORK, shape=QUEUE),
     Stage("works", "work", ("mlx5_ib_eqe_pf_action",), "thread"),
+    Stage("keys", "key", ("find_odp_mkey",), _BY_THREAD),
     Stage("faults", "lookup", _LOOKUP, _BY_ADDRESS, True),
     Stage("snapshots", "lookup", _LOOKUP, _BY_ADDRESS, True),
-    Stage("invalidations", "invalidate", ("mlx5_ib_invalidate_range",), _BY_ADDRESS, True),
+    Stage("hmm", "hmm", _HMM, "thread, within the lookup"),
     Stage("translations", "translate", ("mlx5r_umr_update_xlt",), _BY_THREAD),
-    Stage("zaps", "translate", ("mlx5r_umr_update_xlt",), "thread, within the invalidation"),
+    Stage("umrs", "umr", ("mlx5r_umr_post_send_wait",), "thread, within the translation"),
     Stage("resumes", "resume", ("mlx5_ib_page_fault_resume",), _BY_THREAD),
-    Stage("events", "event", ("mlx5_eq_get_eqe",), "order", shape=EXIT),
+    Stage("invalidations", "invalidate", ("mlx5_ib_invalidate_range",), _BY_ADDRESS, True),
+    Stage("zaps", "translate", ("mlx5r_umr_update_xlt",), "thread, within the invalidation"),
+    Stage("prefetches", "prefetch", ("mlx5_ib_advise_mr_prefetch",), "thread"),
+    Stage("prefetch_works", "prefetch_work", ("mlx5_ib_prefetch_mr_work",), "thread"),
+    Stage("deregistrations", "deregister", ("mlx5_ib_dereg_mr",), "thread"),
 )
+
+# Where the token and sub-type of a fault are, in bytes from its work, by the size of `struct mlx5_pagefault`.
+# Ref: Linux 6.1 and 7.3 drivers/infiniband/hw/mlx5/odp.c
+TOKENS = {80: (-44, "u32", -40), 96: (-56, "u64", -48)}
 
 
 class Driver(NamedTuple):
@@ -78,10 +118,11 @@ class Driver(NamedTuple):
     name: str
     stages: Tuple[Stage, ...]
     whole: str
+    module: str
 
 
-RXE = Driver("rxe", _RXE, "faults")
-MLX5 = Driver("mlx5", _MLX5, "works")
+RXE = Driver("rxe", _RXE, "faults", "rdma_rxe")
+MLX5 = Driver("mlx5", _MLX5, "works", "mlx5_ib")
 DRIVERS: Dict[str, Driver] = {driver.name: driver for driver in (RXE, MLX5)}
 
 
@@ -95,17 +136,38 @@ def names() -> Tuple[str, ...]:
     return _ALL
 
 
-def declarations(driver: Driver, found: Dict[str, Place]) -> str:
-    """What probes.c needs to know of the table: the stages' numbers, the one that is the whole fault, trampolines."""
+def inner() -> Tuple[str, ...]:
+    """The names of the stages that a fault's record tells of, by number."""
+    return _INNER
+
+
+def declarations(driver: Driver, found: Dict[str, Place], pagefault_bytes: int = 0) -> str:
+    """What probes.c needs to know: the stages' numbers, the whole fault, trampolines, and where a token is.
+
+    `pagefault_bytes` is the size of the driver's `struct mlx5_pagefault` here; one that is not known has no token.
+    """
     lines = [
-        f"enum {{ {', '.join(f'STAGE_{name.upper()}' for name in _ALL)}, STAGES }};",
+        f"enum {{ {', '.join(f'STAGE_{name.upper()}' for name in _ALL)}, STAGES, INNER = {len(_INNER)} }};",
         f"#define STAGE_WHOLE STAGE_{driver.whole.upper()}",
     ]
     for stage in driver.stages:
-        if stage.shape == EXIT and stage.name in found:
-            place = found[stage.name]
-            lines.append(f"#define {stage.probe.upper()}_MODULE {place.module}")
-            lines.append(f"#define {stage.probe.upper()}_SYMBOL {place.symbol}")
+        if stage.shape == SPAN or stage.name not in found:
+            continue
+        place, probe = found[stage.name], stage.probe.upper()
+        if stage.shape == QUEUE:
+            lines += [
+                f"#define QUEUED_FUNCTION {place.address:#x}ULL",
+                f"#define STAGE_QUEUED STAGE_{stage.name.upper()}",
+            ]
+        else:
+            lines += [f"#define {probe}_MODULE {place.module}", f"#define {probe}_SYMBOL {place.symbol}"]
+    if pagefault_bytes in TOKENS:
+        token, kind, sub_type = TOKENS[pagefault_bytes]
+        lines += [
+            f"#define TOKEN_AT {token}",
+            f"#define TOKEN_TYPE {kind}",
+            f"#define SUB_TYPE_AT {sub_type}",
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -113,18 +175,22 @@ def places(driver: Driver, kallsyms: str) -> Dict[str, Place]:
     """Where each stage's symbol is, from the text of /proc/kallsyms; stages without one are left out.
 
     Of a stage's symbols the first that exists counts, under its own name or with the suffix that a compiler
-    gives to a function it changed (`.constprop.0`, `.isra.0`).
+    gives to a function it changed (`.constprop.0`, `.isra.0`). One that several modules have is none.
     """
     wanted = {symbol for stage in driver.stages for symbol in stage.symbols}
     found: Dict[str, Place] = {}
+    modules: Dict[str, Set[str]] = {}
     for line in kallsyms.splitlines():
         parts = line.split()
-        if len(parts) != 4 or parts[2].partition(".")[0] not in wanted or parts[2].endswith(".cold"):
+        if len(parts) not in (3, 4) or parts[2].partition(".")[0] not in wanted or parts[2].endswith(".cold"):
             continue
         bare = parts[2].partition(".")[0]
+        module = parts[3].strip("[]") if len(parts) == 4 else ""
+        modules.setdefault(bare, set()).add(module)
         if parts[2] == bare or bare not in found:
-            found[bare] = Place(parts[2], parts[3].strip("[]"))
-    chosen = {stage.name: _first(stage, found) for stage in driver.stages}
+            found[bare] = Place(parts[2], module, int(parts[0], 16))
+    unique = {bare: place for bare, place in found.items() if len(modules[bare]) == 1}
+    chosen = {stage.name: _first(stage, unique) for stage in driver.stages}
     return {name: place for name, place in chosen.items() if place is not None}
 
 

@@ -8,24 +8,28 @@ A stage whose symbol this kernel does not have is in `missing` and never in a tr
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 
-from harness.guest import stages
-from harness.guest.stages import EXIT, SPAN, Driver, Place, Stage
+from harness.guest import btf, stages
+from harness.guest.stages import EXIT, INTERRUPT, SPAN, Driver, Place, Stage
 from harness.values.answer import FaultRecord, Trace
-from harness.values.histogram import Histogram
+from harness.values.histogram import FINE_BITS, Histogram, of_fine
 
 SIDES = ("local", "remote", "other")
 _OTHER = SIDES.index("other")
-_BUCKETS = 40
+_BUCKETS = 37 << FINE_BITS
 _NO_MINIMUM = (1 << 64) - 1
 _SETTLE_TRIES = 200
 _SETTLE_S = 0.005
 _BTF = Path("/sys/kernel/btf")
+_STATISTICS = Path("/proc/sys/kernel/bpf_stats_enabled")
 
 
 class _Stage(ctypes.Structure):
@@ -58,27 +62,40 @@ class _Record(ctypes.Structure):
         ("duration_ns", ctypes.c_uint64),
         ("address", ctypes.c_uint64),
         ("length", ctypes.c_uint64),
+        ("token", ctypes.c_uint64),
+        ("queued_ns", ctypes.c_uint64),
         ("pages", ctypes.c_int32),
         ("cpu", ctypes.c_uint32),
-        ("inner_ns", ctypes.c_uint64 * len(stages.names())),
+        ("pid", ctypes.c_uint32),
+        ("sub_type", ctypes.c_uint32),
+        ("inner_at", ctypes.c_uint64 * len(stages.inner())),
+        ("inner_ns", ctypes.c_uint64 * len(stages.inner())),
     ]
 
 
 class Tracer:
-    """A driver's probes, compiled and attached. Raises RuntimeError with what bcc said when they cannot be."""
+    """A driver's probes, compiled and attached. Raises RuntimeError with what bcc said when they cannot be.
 
-    def __init__(self, driver: Driver) -> None:
+    `empty` ones return at once: what they cost is what probes cost whatever they do.
+    """
+
+    def __init__(self, driver: Driver, empty: bool = False) -> None:
         from bcc import BPF
 
         self.driver = driver
         found = stages.places(driver, Path("/proc/kallsyms").read_text())
         found = {s.name: found[s.name] for s in driver.stages if s.name in found and _can(s, found[s.name])}
         self.missing = tuple(s.name for s in driver.stages if s.name not in found)
-        self.sources = {name: f"{place.symbol} [{place.module}]" for name, place in found.items()}
-        text = stages.declarations(driver, found) + (Path(__file__).parent / "probes.c").read_text()
+        self.sources = {name: str(place) for name, place in found.items()}
+        here = Path(__file__).parent
+        parts = ("probes.c", f"probes_{driver.name}.c")
+        text = "#define EMPTY\n" if empty else ""
+        text += stages.declarations(driver, found, _pagefault_bytes())
+        text += "".join((here / name).read_text() for name in parts)
         try:
             # Trampolines attach by themselves: bcc knows them by their names.
-            self._bpf: Any = BPF(text=text.encode())
+            with _complaints() as said:
+                self._bpf: Any = BPF(text=text.encode())
             spans = {
                 (found[s.name].symbol, s.probe) for s in driver.stages if s.name in found and s.shape == SPAN
             }
@@ -86,18 +103,21 @@ class Tracer:
                 self._bpf.attach_kprobe(event=symbol, fn_name=f"enter_{probe}")
                 self._bpf.attach_kretprobe(event=symbol, fn_name=f"leave_{probe}")
         except Exception as error:  # bcc raises bare Exception
-            raise RuntimeError(f"the probes do not compile or attach: {error}") from error
+            why = "; ".join([str(error), *said])
+            raise RuntimeError(f"the probes do not compile or attach: {why}") from error
         self._table = self._bpf["state"]
         self._records: List[_Record] = []
         self._bpf["records"].open_ring_buffer(self._take)
         self._programs = _program_fds(self._bpf)
-        self._missed_before = 0
+        self._statistics = _STATISTICS.read_text()
+        _STATISTICS.write_text("1")
+        self._before = _Statistics()
 
     def start(self, local: Tuple[int, int], remote: Tuple[int, int]) -> None:
         """Forget everything counted and count from now on; the ranges are (start, end) of the regions."""
         self._bpf.ring_buffer_consume()
         self._records.clear()
-        self._missed_before = self._missed()
+        self._before = _statistics(self._programs)
         state = _State(armed=1)
         for side, (start, end) in enumerate((local, remote)):
             state.start[side], state.end[side] = start, end
@@ -113,13 +133,25 @@ class Tracer:
         """
         state = self._settled()
         self._write(_State())
+        return self._trace(state, began_ns)
+
+    def look(self, began_ns: int) -> Trace:
+        """What was seen so far; counting goes on. Records that were told of once are not told of again."""
+        trace = self._trace(self._read(), began_ns)
+        self._records.clear()
+        return trace
+
+    def _trace(self, state: _State, began_ns: int) -> Trace:
         self._bpf.ring_buffer_consume()
-        missed = self._missed() - self._missed_before + state.entered - state.left
-        return read_trace(state, self._records, self.driver, self.missing, began_ns, missed)
+        now = _statistics(self._programs)
+        missed = now.missed - self._before.missed + state.entered - state.left
+        trace = read_trace(state, self._records, self.driver, self.missing, began_ns, missed)
+        return replace(trace, hits=now.hits - self._before.hits, cost_ns=now.ns - self._before.ns)
 
     def close(self) -> None:
         """Detach and unload."""
         self._bpf.cleanup()
+        _STATISTICS.write_text(self._statistics)
 
     def _take(self, context: Any, data: Any, size: int) -> None:
         self._records.append(_Record.from_buffer_copy(ctypes.string_at(data, ctypes.sizeof(_Record))))
@@ -140,9 +172,6 @@ class Tracer:
         leaf = self._table.Leaf.from_buffer_copy(bytes(state))
         self._table[ctypes.c_int(0)] = leaf
 
-    def _missed(self) -> int:
-        return sum(_misses(fd) for fd in self._programs)
-
 
 def read_trace(
     state: Any, records: List[Any], driver: Driver, missing: Tuple[str, ...], began_ns: int, missed: int
@@ -154,27 +183,37 @@ def read_trace(
     for stage in there:
         seen = state.stages[stages.number(stage.name)]
         counts.update(_counts(stage, seen))
-        if stage.shape == SPAN:
+        if stage.timed:
             histograms.append(_histogram(stage.name, seen))
-    inner = {s.name: stages.number(s.name) for s in there if s.name != driver.whole and s.shape == SPAN}
-    faults = tuple(
-        FaultRecord(
-            r.start_ns - began_ns,
-            r.duration_ns,
-            r.address,
-            r.length,
-            r.pages,
-            r.cpu,
-            {name: r.inner_ns[at] for name, at in inner.items() if r.inner_ns[at]},
-        )
-        for r in records
+    numbers = {name: at for at, name in enumerate(stages.inner()) if name != driver.whole}
+    inner = {s.name: numbers[s.name] for s in there if s.name in numbers}
+    faults = tuple(_record(r, inner, began_ns) for r in records)
+    return Trace(counts, tuple(histograms), faults, state.lost, missed, driver.whole)
+
+
+def _record(record: Any, inner: Dict[str, int], began_ns: int) -> FaultRecord:
+    spent = {name: record.inner_ns[at] for name, at in inner.items() if record.inner_ns[at]}
+    begun = {name: record.inner_at[inner[name]] for name in spent}
+    if record.queued_ns:
+        spent["queues"], begun["queues"] = record.queued_ns, -record.queued_ns
+    return FaultRecord(
+        record.start_ns - began_ns,
+        record.duration_ns,
+        record.address,
+        record.length,
+        record.pages,
+        record.cpu,
+        spent,
+        begun,
+        record.pid,
+        record.token,
+        record.sub_type,
     )
-    return Trace(counts, tuple(histograms), faults, state.lost, missed)
 
 
 def _counts(stage: Stage, seen: Any) -> Dict[str, int]:
     """Calls and pages, by side where the stage knows one; how many failed, for what can."""
-    if stage.shape == EXIT:
+    if stage.shape != SPAN:
         return {stage.name: seen.calls[_OTHER]}
     if not stage.sided:
         return {
@@ -192,34 +231,67 @@ def _counts(stage: Stage, seen: Any) -> Dict[str, int]:
 
 def _can(stage: Stage, place: Place) -> bool:
     """A trampoline needs the module's types."""
-    return stage.shape != EXIT or (_BTF / place.module).exists()
+    return stage.shape not in (EXIT, INTERRUPT) or (_BTF / place.module).exists()
+
+
+def _pagefault_bytes() -> int:
+    """0 where a fault has no token, or nobody knows where."""
+    try:
+        return btf.size_of("mlx5_ib", "mlx5_pagefault")
+    except LookupError:
+        return 0
 
 
 def _histogram(name: str, seen: Any) -> Histogram:
-    counts = list(seen.buckets)
-    while counts and not counts[-1]:
-        counts.pop()
-    minimum = seen.minimum_ns if counts else 0
-    return Histogram(name, "ns", tuple(counts), seen.total_ns, minimum, seen.maximum_ns)
+    fine = tuple((bucket, number) for bucket, number in enumerate(seen.buckets) if number)
+    return of_fine(name, "ns", fine, seen.total_ns, seen.minimum_ns if fine else 0, seen.maximum_ns)
+
+
+class _Statistics(NamedTuple):
+    """Of all programs: hits that the kernel did not run since one was running on that CPU, runs, and their time."""
+
+    missed: int = 0
+    hits: int = 0
+    ns: int = 0
 
 
 def _program_fds(bpf: Any) -> Tuple[int, ...]:
     return tuple(function.fd for function in bpf.funcs.values())
 
 
-def _misses(fd: int) -> int:
-    """How often the kernel did not run a program because it was running already on that CPU."""
+@contextlib.contextmanager
+def _complaints() -> Iterator[List[str]]:
+    """The compiler's errors, which bcc writes to this process's standard error; those of a failure only."""
+    said: List[str] = []
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield said
+        except Exception:
+            file.seek(0)
+            lines = file.read().decode(errors="replace").splitlines()
+            said += [line for line in lines if "error: " in line][:3]
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _statistics(fds: Tuple[int, ...]) -> _Statistics:
+    """Ref: Linux 7.3 kernel/bpf/syscall.c, bpf_prog_show_fdinfo"""
+    sums = dict.fromkeys(("recursion_misses", "run_cnt", "run_time_ns"), 0)
+    for fd in fds:
+        for line in _fdinfo(fd).splitlines():
+            key, _, value = line.partition(":")
+            if key in sums:
+                sums[key] += int(value)
+    return _Statistics(*sums.values())
+
+
+def _fdinfo(fd: int) -> str:
     raw = os.open(f"/proc/self/fdinfo/{fd}", os.O_RDONLY)
     try:
-        text = os.read(raw, 4096).decode()
+        return os.read(raw, 4096).decode()
     finally:
         os.close(raw)
-    return int(_field(text, "recursion_misses") or 0)
-
-
-def _field(text: str, name: str) -> Optional[str]:
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        if key == name:
-            return value.strip()
-    return None

@@ -15,7 +15,7 @@ from harness.host import LocalHost
 from harness.machine.console import Console, symptom_error
 from harness.machine.qemu import Qemu, Shape, Wiring, command_line
 from harness.machine.qmp import Qmp
-from harness.values.answer import Reply
+from harness.values.answer import Reply, Trace
 from harness.values.case import Order
 from harness.values.upstream import UpstreamTest
 
@@ -201,6 +201,10 @@ class Machine:
         """What was told of upstream's tests before the reply, so far."""
         return [reply.test for reply in self._heard if reply.test is not None]
 
+    def traced(self) -> list[Trace]:
+        """What was told of page faults before the reply, so far."""
+        return [reply.trace for reply in self._heard if reply.trace is not None]
+
     def _reply(self) -> Reply | None:
         """The reply to the order, if it is there."""
         data = self._replies.read()
@@ -208,7 +212,7 @@ class Machine:
             whole, newline, self._said = (self._said + data).rpartition(b"\n")
             text = (whole + newline).decode("utf-8", "replace")
             self._heard += [r for r in agent.decode_replies(text) if r.number == self.order.number]
-        return next((reply for reply in self._heard[-1:] if reply.test is None), None)
+        return next((reply for reply in self._heard[-1:] if reply.last), None)
 
     def _dead(self) -> HarnessError:
         self.process.wait()

@@ -1,6 +1,6 @@
 """What a card says it told the driver, against what the driver was seen to do: nothing may be lost on the way.
 
-    card: faults raised -> events -> trace: events read -> works started -> resumes -> card: faults resumed
+    card: faults raised -> events -> trace: events read -> works queued -> started -> resumes -> card: faults resumed
 
 Ref: Linux 7.3 drivers/infiniband/hw/mlx5/odp.c, mlx5_ib_eq_pf_process, mlx5_ib_eqe_pf_action
 """
@@ -14,6 +14,10 @@ from harness.values.record import Reason, Witness
 
 ANSWERED = ("resumed", "failed", "invented_resumed", "invented_failed", "resumes_lost", "resumes_refused")
 """The card's accounts of PAGE_FAULT_RESUME commands; the one of commands that named no open fault is apart."""
+
+
+STAGES = (("events", "events read"), ("queues", "works queued"), ("works", "works started"))
+"""What the driver does once for each event."""
 
 
 def check(witness: Witness, trace: Trace, scheme: str) -> Iterator[Reason]:
@@ -45,7 +49,7 @@ def _trace(card: dict[str, int], trace: Trace) -> Iterator[str]:
     """Card and trace count the same; what is not traced here is not compared."""
     seen = trace.counts
     told = card.get("events", card["raised"])
-    for stage, what in (("events", "events read"), ("works", "works started")):
+    for stage, what in STAGES:
         if seen.get(stage, told) != told:
             yield f"{what}: {seen[stage]}, the card told of {told}"
     if "resumes" not in seen:
@@ -77,6 +81,6 @@ def ledger(card: dict[str, int], trace: Trace) -> str:
     )
     of_card = ", ".join(f"{name} {card[name]}" for name in kept if name in card)
     of_trace = ", ".join(
-        f"{n} {trace.counts[n]}" for n in ("events", "works", "resumes") if n in trace.counts
+        f"{n} {trace.counts[n]}" for n in ("events", "queues", "works", "resumes") if n in trace.counts
     )
     return f"ledger: card {of_card} | trace {of_trace or 'nothing'}"

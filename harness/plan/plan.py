@@ -22,7 +22,9 @@ FULL = "ODP_FULL"
 
 @dataclass(frozen=True)
 class Expect:
-    """What a case must show; `latency` bounds are {"fault_p99_ns": most}.
+    """What a case must show; `latency` bounds are {"fault_p99_ns": most}, of an operation, a whole fault or a stage.
+
+    One that says `_exact_ns` or `_real_ns` binds in that clock only.
 
     `workload` says how its work requests end; those that are to fail do so with a text that has `problem` in it.
     `found` are kinds of findings, `log` texts on the console, that must be seen and are then no failures. `card`

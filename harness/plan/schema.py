@@ -108,7 +108,7 @@ SCHEMA.update({f"full.{key}": SCHEMA[key] for key in ("workload.rounds", "worklo
 _CARD = re.compile(r"expect\.(card|card_most|module)\.[a-z][a-z_]*(\.[A-Za-z0-9_ ]+)*$")
 """A counter of the card or of the kernel module, by its dotted name."""
 
-_LATENCY = re.compile(r"expect\.latency\.(operation|[a-z_]+)_(p50|p90|p99|max)_ns$")
+_LATENCY = re.compile(r"expect\.latency\.([a-z_]+)_(p50|p90|p99|max)(_exact|_real)?_ns$")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from harness.plan import conservation, module
 from harness.plan.plan import Expect, Known, Planned
 from harness.values.answer import Answer, Trace
-from harness.values.histogram import percentile
+from harness.values.histogram import Histogram, bounds, percentile
 from harness.values.record import Reason, Witness
 from harness.values.symptom import Symptom
 
@@ -41,6 +41,7 @@ def judge(planned: Planned, seen: Seen) -> tuple[str, tuple[Reason, ...]]:
     reasons = (*seen.failures, *_console(expect, seen.symptoms, seen.failures))
     if seen.answer is not None:
         reasons += tuple(_reasons(expect, seen.answer))
+        reasons += tuple(_latency(expect, seen.answer, planned.clock))
     if expect.findings:
         reasons += tuple(_findings(expect, seen.witness))
     if expect.conservation:
@@ -83,6 +84,7 @@ def _reasons(expect: Expect, answer: Answer) -> Iterator[Reason]:
     yield from _end(expect, answer)
     if answer.trace.missed:
         yield Reason("law", f"{answer.trace.missed} probe hits were missed: the counts are no witness")
+    yield from _unrecorded(answer.trace)
     if expect.laws and answer.status == "done":
         for law in answer.laws:
             if not law.holds:
@@ -101,7 +103,6 @@ def _reasons(expect: Expect, answer: Answer) -> Iterator[Reason]:
     if expect.leaks:
         for leak in answer.leaks:
             yield Reason("leak", f"{leak.resource}: {leak.before} before, {leak.after} after")
-    yield from _latency(expect, answer)
 
 
 def _end(expect: Expect, answer: Answer) -> Iterator[Reason]:
@@ -155,14 +156,38 @@ def _module(planned: Planned, seen: Seen) -> Iterator[Reason]:
         yield Reason("law", f"module: {problem}")
 
 
-def _latency(expect: Expect, answer: Answer) -> Iterator[Reason]:
+def _unrecorded(trace: Trace) -> Iterator[Reason]:
+    """Each fault has a record, or is counted as one whose record was lost."""
+    whole = trace.counts.get(trace.whole, 0)
+    if trace.whole and len(trace.faults) + trace.lost != whole:
+        kept = f"{len(trace.faults)} have a record, {trace.lost} are known to have lost theirs"
+        yield Reason("law", f"records: {whole} {trace.whole}, of which {kept}")
+
+
+def _latency(expect: Expect, answer: Answer, clock: str) -> Iterator[Reason]:
     for key, bound in expect.latency.items():
-        stage, share, _ = key.rsplit("_", 2)
-        if stage == "operation":
-            values = answer.operations_ns
-        else:
-            values = tuple(fault.duration_ns for fault in answer.trace.faults)
+        name = key.removesuffix("_ns").removesuffix("_exact").removesuffix("_real")
+        if key not in (f"{name}_ns", f"{name}_{clock}_ns"):
+            continue
+        stage, _, share = name.rpartition("_")
+        values = _durations(stage, answer)
         if not values:
             yield Reason("latency", f"{key}: nothing was measured")
         elif percentile(values, SHARES[share]) > bound:
             yield Reason("latency", f"{key}: {percentile(values, SHARES[share])} ns, at most {bound}")
+
+
+def _durations(stage: str, answer: Answer) -> tuple[int, ...]:
+    """In ns: of operations, of whole faults, of a stage in each fault; of other stages all calls, to 6 %."""
+    faults = answer.trace.faults
+    if stage == "operation":
+        return answer.operations_ns
+    if stage in ("fault", answer.trace.whole):
+        return tuple(fault.duration_ns for fault in faults)
+    inner = tuple(fault.inner_ns[stage] for fault in faults if stage in fault.inner_ns)
+    if inner:
+        return inner
+    calls = next((h for h in answer.trace.histograms if h.name == stage), Histogram(stage, "ns"))
+    return tuple(
+        min(calls.maximum, bounds(bucket)[1] - 1) for bucket, number in calls.fine for _ in range(number)
+    )

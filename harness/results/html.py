@@ -12,7 +12,8 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.results.pictures import latency_picture, quantile
+from harness.results.latency import cost, rows, telling
+from harness.results.pictures import SERIES, latency_picture
 from harness.results.record import Run, count, exit_status
 from harness.results.wording import (
     FINDINGS_LISTED,
@@ -80,9 +81,7 @@ def _environment() -> Environment:
             clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
         ),
     )
-    environment.filters.update(
-        duration=duration, one_line=one_line, why=why, href=_href, quantile=quantile, count=_grouped
-    )
+    environment.filters.update(duration=duration, one_line=one_line, why=why, href=_href, count=_grouped)
     environment.globals.update(symbols=SYMBOLS, plurals=VERDICT_PLURALS, verdicts=VERDICT_ORDER)
     return environment
 
@@ -100,6 +99,8 @@ def _cards(records: Sequence[Record], common: dict[str, str]) -> list[dict[str, 
             "counters": _counters(record.witness.counters),
             "findings": record.witness.findings[:FINDINGS_LISTED],
             "typical": _typical(record.answer),
+            "rows": rows(record.answer.trace) if record.answer else (),
+            "cost": cost(record.answer.trace) if record.answer else "",
             "operations": _operations(record.answer),
             "pictures": _pictures(record.answer, number) if number in pictured else [],
             "unpictured": number not in pictured and _has_histogram(record),
@@ -120,9 +121,9 @@ def _has_histogram(record: Record) -> bool:
 
 
 def _pictures(answer: Answer | None, number: int) -> list[Markup]:
-    """A picture per unit."""
+    """A picture per unit, of the stages that tell most."""
     units: dict[str, list[Histogram]] = {}
-    for histogram in answer.trace.histograms if answer else ():
+    for histogram in telling(answer.trace, SERIES) if answer else ():
         units.setdefault(histogram.unit, []).append(histogram)
     drawn = [latency_picture(group, 100 * number + index) for index, group in enumerate(units.values())]
     # matplotlib has escaped the names in it
@@ -186,8 +187,8 @@ def _counters(counters: Mapping[str, int]) -> dict[str, list[tuple[str, int]]]:
 
 
 def _typical(answer: Answer | None) -> str:
-    """The mean of the first histogram, for the row of the case."""
-    first = next((h for h in answer.trace.histograms if h.samples), None) if answer else None
+    """The mean of the whole fault, for the row of the case."""
+    first = next(iter(telling(answer.trace, 1)), None) if answer else None
     if first is None:
         return ""
     return duration(first.mean) if first.unit == "ns" else f"{first.mean:.1f} {first.unit}"

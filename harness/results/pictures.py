@@ -49,16 +49,6 @@ def latency_picture(histograms: Sequence[Histogram], number: int = 0) -> str:
     return _with_own_ids(_draw(shown), number)
 
 
-def quantile(histogram: Histogram, share: float) -> int:
-    """What at least `share` of the samples do not exceed: the top of a bucket, at most the maximum."""
-    wanted, seen = share * histogram.samples, 0
-    for power, number in enumerate(histogram.counts):
-        seen += number
-        if number and seen >= wanted:
-            return min(histogram.maximum, (2 << power) - 1)
-    return histogram.maximum
-
-
 @lru_cache(maxsize=256)
 def _draw(histograms: tuple[Histogram, ...]) -> str:
     with matplotlib.rc_context(_SETTINGS):

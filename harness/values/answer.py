@@ -44,7 +44,9 @@ class DataCheck:
 class FaultRecord:
     """One page fault as traced: its start in ns since the case began, its duration, its address range.
 
-    `pages` is negative for a failed fault (-errno). `inner_ns` says how long each stage within it took.
+    `pages` is negative for a failed fault (-errno). `inner_ns` says how long each stage within it took, and
+    `inner_at_ns` when its first call began, from the fault's start; a stage that came before it (`queues`) has a
+    negative one. `pid` is the process whose memory it is; `token` and `sub_type` are a card's.
     """
 
     start_ns: int
@@ -54,6 +56,10 @@ class FaultRecord:
     pages: int
     cpu: int
     inner_ns: Dict[str, int] = field(default_factory=dict)
+    inner_at_ns: Dict[str, int] = field(default_factory=dict)
+    pid: int = 0
+    token: int = 0
+    sub_type: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,9 @@ class Trace:
     """What the probes saw: totals per event name, histograms per stage, and one record a fault.
 
     `lost` counts records that the stream dropped, `missed` probe hits that the kernel did not run; the
-    histograms and counts are complete when `missed` is 0 even if records were lost.
+    histograms and counts are complete when `missed` is 0 even if records were lost. `whole` names the stage that
+    is the whole of a fault: each of its calls has a record, or is in `lost`. The probes' programs ran `hits`
+    times, for `cost_ns` in all.
     """
 
     counts: Dict[str, int] = field(default_factory=dict)
@@ -69,6 +77,9 @@ class Trace:
     faults: Tuple[FaultRecord, ...] = ()
     lost: int = 0
     missed: int = 0
+    whole: str = ""
+    hits: int = 0
+    cost_ns: int = 0
 
 
 @dataclass(frozen=True)
@@ -109,7 +120,8 @@ class Answer:
 class Reply:
     """The agent's one answer to an order: the same number, ok or the problem, and what the verb yields.
 
-    One with a `test` is no answer: it tells of one of upstream's tests while the order is carried out.
+    One with a `test` or a `trace` is no answer: it tells of one of upstream's tests, or of what was traced so
+    far (its records are those since the one before), while the order is carried out.
     """
 
     VERSION = 1
@@ -122,3 +134,9 @@ class Reply:
     output: str = ""
     facts: Dict[str, str] = field(default_factory=dict)
     test: Optional[UpstreamTest] = None
+    trace: Optional[Trace] = None
+
+    @property
+    def last(self) -> bool:
+        """Whether this ends the order."""
+        return self.test is None and self.trace is None

@@ -86,14 +86,32 @@ class Case:
     module: Optional[ModuleUse] = None
 
 
+PROBES = ("all", "empty", "none")
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How to trace a machine beside what it does: for `seconds` (0: until the command ends, or for ever).
+
+    What was seen so far is told every `interval_s`. `driver` is a name of guest/stages.py, or nothing: the one
+    that is loaded.
+    """
+
+    seconds: float = 0.0
+    interval_s: float = 1.0
+    driver: str = ""
+
+
 @dataclass(frozen=True)
 class Order:
     """What is offered to the agent: a number, a verb, and what the verb needs.
 
     Verbs: `wait` (nothing yet), `prepare` (bring up `device`, compile and attach the probes, rehearse),
     `case`, `capabilities` (what the device can do on demand, as facts), `exec` (run `argv`), `shell` (a shell
-    on the machine's second serial line), `upstream` (upstream's own tests). An agent answers each number once,
-    in a `Reply`; of upstream's tests it tells before.
+    on the machine's second serial line), `upstream` (upstream's own tests), `trace` (watch page faults while
+    `argv` runs). An agent answers each number once, in a `Reply`; of upstream's tests, and of what was traced so
+    far, it tells before. `probes`, of a `prepare`, is one of PROBES: what watching costs is measured against a
+    machine without them, and against one whose programs do nothing.
     """
 
     VERSION = 1
@@ -104,4 +122,6 @@ class Order:
     case: Optional[Case] = None
     argv: Tuple[str, ...] = ()
     upstream: Optional[Selection] = None
+    watch: Optional[Watch] = None
     environment: Dict[str, str] = field(default_factory=dict)
+    probes: str = "all"

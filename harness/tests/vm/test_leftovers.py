@@ -13,51 +13,51 @@ from harness.tests.vm.conftest import CHECKOUT, FULL, processes, start_harness
 PLANS = CHECKOUT / "testplans"
 
 
-def _start(session, tmp_path, name, jobs):
-    argv = ("run", "-j", jobs, "--cache", session.store.root, "--results", tmp_path / name)
-    argv += (PLANS / "odp-write.toml",)
+@pytest.fixture
+def root(session, prepared, borrowed_cache):
+    """A cache that nobody else uses at the same time: what is left there is ours."""
+    made = (folder.name for folder in session.store.root.iterdir() if folder.is_dir())
+    return borrowed_cache(*(name for name in made if name not in ("runs", "venv")))
+
+
+def _start(root, tmp_path, name, jobs):
+    argv = ("run", "-j", jobs, "--cache", root, "--results", tmp_path / name, PLANS / "odp-write.toml")
     return start_harness(tmp_path / f"{name}.log", *argv)
 
 
-def _ours(session):
-    """Processes of other runs on this cache: their command lines name a folder below runs/."""
-    own = str(session.ledger.folder)
-    return [line for line in processes(str(session.store.root / "runs")) if own not in line]
+def _left(root):
+    """Folders of runs on this cache, and processes: their command lines name a folder below runs/."""
+    return [*map(str, (root / "runs").glob("*")), *processes(str(root / "runs"))]
 
 
-def _left(session):
-    folders = [f for f in (session.store.root / "runs").iterdir() if f != session.ledger.folder]
-    return [*map(str, folders), *_ours(session)]
-
-
-def _wait_until_clean(session, sweep=lambda runs: None):
+def _wait_until_clean(root, sweep=lambda runs: None):
     deadline = time.monotonic() + 10
     while True:
-        sweep(session.store.root / "runs")
-        left = _left(session)
+        sweep(root / "runs")
+        left = _left(root)
         if not left:
             return
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
 
 
-def test_sigkill_at_random_instants(session, prepared, tmp_path):
+def test_sigkill_at_random_instants(root, tmp_path):
     """Mutation: start QEMU without its parent-death signal and without a ledger entry."""
     chance = random.Random(20260101)
     for number in range(20 if FULL else 5):
-        run = _start(session, tmp_path, f"kill{number}", jobs=1 + number % 2)
+        run = _start(root, tmp_path, f"kill{number}", jobs=1 + number % 2)
         time.sleep(chance.uniform(0.1, 8))
         os.kill(run.pid, signal.SIGKILL)
         run.wait()
-        _wait_until_clean(session, reap)
+        _wait_until_clean(root, reap)
 
 
 @pytest.mark.parametrize(
     ("number", "jobs"), [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGINT, 2), (signal.SIGTERM, 2)]
 )
-def test_interrupt_cleans_up_keeps_records_and_says_so(session, prepared, tmp_path, number, jobs):
+def test_interrupt_cleans_up_keeps_records_and_says_so(root, tmp_path, number, jobs):
     """Mutation: let the default handler end the process."""
-    run = _start(session, tmp_path, "interrupted", jobs)
+    run = _start(root, tmp_path, "interrupted", jobs)
     log = tmp_path / "interrupted.log"
     records = tmp_path / "interrupted" / "records"
     deadline = time.monotonic() + 200
@@ -69,6 +69,6 @@ def test_interrupt_cleans_up_keeps_records_and_says_so(session, prepared, tmp_pa
     assert "Traceback" not in log.read_text()
     assert list(records.glob("*.json"))
     if jobs == 1:
-        assert _left(session) == []
+        assert _left(root) == []
     else:
-        _wait_until_clean(session)  # without reaping: the workers do it themselves
+        _wait_until_clean(root)  # without reaping: the workers do it themselves

@@ -18,7 +18,7 @@ EDITS = {
     "harmless": (FAULT, "/* a comment */\n" + FAULT),
     "slow": (LOCK, '\tfor (int n = 0; n < 400; n++)\n\t\tasm volatile("nop");\n' + LOCK),
     "leak": (COPY, COPY.replace("\t\tkunmap", "\t\tget_page(page);\n\t\tkunmap")),
-    "corrupt": (COPY, COPY.replace("bytes);\n", "bytes);\n\t\tdest[bytes / 2] ^= 1;\n", 1)),
+    "corrupt": (COPY, COPY.replace("bytes);\n", "bytes);\n\t\tdest[bytes / 2] += 1;\n", 1)),
 }
 
 

@@ -26,7 +26,7 @@ def seen():
     counts = {f"{name}_{side}": 1 for name in SIDED for side in laws.SIDES}
     counts |= {f"{name}_other": 0 for name in SIDED}
     counts |= {f"{name}_failed": 0 for name in SOURCES}
-    return counts | {"events": 2, "works": 2, "resumes": 2, "translations": 4, "zaps": 2}
+    return counts | {"events": 2, "queues": 2, "works": 2, "resumes": 2, "translations": 4, "zaps": 2}
 
 
 COUNTERS = {
@@ -52,7 +52,7 @@ def test_all_laws_hold():
     "name",
     [
         *(f"{stage}_{side}" for stage in sorted(SIDED) for side in laws.SIDES),
-        *("events", "works", "resumes", "translations", "zaps"),
+        *("events", "queues", "works", "resumes", "translations", "zaps"),
         *(f"{stage}_failed" for stage in ("faults", "resumes", "translations", "zaps")),
     ],
 )

@@ -12,6 +12,7 @@ from harness.guest.memory import Memory, pattern
 from harness.values import codec
 from harness.values.answer import Answer, Leak, Reply, Trace
 from harness.values.case import LOSSES, MAPPINGS, Region
+from harness.values.histogram import FINE_BITS
 
 
 def test_registering_is_forty_eight_bytes():
@@ -38,9 +39,9 @@ def test_both_sides_have_the_same_structures(name, layout):
     assert body is not None
     members = re.findall(r"(\w+)(?:\[\w+\])?;", body.group(1))
     assert members == [field[0] for field in layout._fields_]
-    buckets = re.search(r"#define BUCKETS (\d+)", source)
+    buckets = re.search(r"#define FINE_BITS (\d+)\n#define BUCKETS \((\d+) << FINE_BITS\)", source)
     assert buckets is not None
-    assert int(buckets.group(1)) == trace._BUCKETS
+    assert int(buckets.group(1)) == FINE_BITS and int(buckets.group(2)) << FINE_BITS == trace._BUCKETS
 
 
 def test_a_trace_is_read_from_the_kernels_counters():
@@ -49,17 +50,18 @@ def test_a_trace_is_read_from_the_kernels_counters():
     faults = state.stages[stages.number("faults")]
     faults.calls[1], faults.pages[1], faults.failed = 3, 4, 1
     faults.total_ns, faults.minimum_ns, faults.maximum_ns = 30, 8, 12
-    faults.buckets[3] = 3
-    record = trace._Record(1100, 8, 0x1000, 4096, -14, 0)
+    faults.buckets[8], faults.buckets[12] = 1, 2
+    record = trace._Record(1100, 8, 0x1000, 4096, pages=-14)
     seen = trace.read_trace(state, [record], stages.RXE, ("invalidations",), 1000, 5)
     assert (seen.lost, seen.missed) == (2, 5)
     assert seen.counts["faults"] == seen.counts["faults_remote"] == 3
     assert seen.counts["faults_remote_pages"] == 4
     assert seen.counts["faults_failed"] == 1
     assert "invalidations_local" not in seen.counts
-    assert [h.name for h in seen.histograms] == ["faults", "snapshots"]
-    assert seen.histograms[0].counts == (0, 0, 0, 3)
-    assert seen.histograms[1].minimum == 0
+    assert [h.name for h in seen.histograms if h.samples] == ["faults"]
+    by_name = {h.name: h for h in seen.histograms}
+    assert by_name["faults"].counts == (0, 0, 0, 3) and by_name["faults"].fine == ((8, 1), (12, 2))
+    assert by_name["snapshots"].minimum == 0 and "invalidations" not in by_name
     assert (seen.faults[0].start_ns, seen.faults[0].pages) == (100, -14)
     reply = Reply(1, True, answer=Answer("c", "done", trace=seen))
     assert codec.loads(Reply, codec.dumps(reply)) == reply
@@ -70,12 +72,14 @@ def test_a_cards_fault_says_what_it_spent_its_time_on():
     state = trace._State()
     for name, calls in (("events", 4), ("works", 3), ("resumes", 2)):
         state.stages[stages.number(name)].calls[2] = calls
-    record = trace._Record(1100, 90, 0x1000, 4096, 1, 0)
-    for name, spent in (("works", 90), ("faults", 20), ("resumes", 50)):
-        record.inner_ns[stages.number(name)] = spent
+    record = trace._Record(1100, 90, 0x1000, 4096, 77, 30, pages=1)
+    for name, at, spent in (("faults", 10, 20), ("resumes", 40, 50)):
+        record.inner_at[stages.number(name)], record.inner_ns[stages.number(name)] = at, spent
     seen = trace.read_trace(state, [record], stages.MLX5, (), 1000, 0)
     assert [seen.counts[name] for name in ("events", "works", "resumes")] == [4, 3, 2]
-    assert seen.faults[0].inner_ns == {"faults": 20, "resumes": 50}
+    assert seen.faults[0].inner_ns == {"faults": 20, "resumes": 50, "queues": 30}
+    assert seen.faults[0].inner_at_ns == {"faults": 10, "resumes": 40, "queues": -30}
+    assert (seen.whole, seen.faults[0].token) == ("works", 77)
     assert "events" not in [h.name for h in seen.histograms]
 
 

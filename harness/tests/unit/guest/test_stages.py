@@ -22,28 +22,38 @@ ffffffffc0000006 T mlx5_eq_get_eqe\t[mlx5_core]
 def test_symbols_are_found_bare_first_then_with_a_suffix():
     """Mutation: take any symbol that begins with the name; prefer the suffix; take what the compiler split off."""
     found = stages.places(stages.MLX5, KALLSYMS)
-    assert found["works"] == stages.Place("mlx5_ib_eqe_pf_action.constprop.0", "mlx5_ib")
-    assert found["translations"] == found["zaps"] == stages.Place("mlx5r_umr_update_xlt", "mlx5_ib")
-    assert found["faults"] == stages.Place("ib_umem_odp_map_dma_and_lock", "ib_core")
+    assert found["works"] == stages.Place("mlx5_ib_eqe_pf_action.constprop.0", "mlx5_ib", 0xFFFFFFFFC0000001)
+    assert (
+        found["translations"]
+        == found["zaps"]
+        == stages.Place("mlx5r_umr_update_xlt", "mlx5_ib", 0xFFFFFFFFC0000003)
+    )
+    assert found["faults"] == stages.Place("ib_umem_odp_map_dma_and_lock", "ib_core", 0xFFFFFFFFC0000004)
     assert "invalidations" not in found and "resumes" not in found
 
 
 def test_the_first_candidate_that_exists_counts():
     """Mutation: sort the candidates."""
     stage = stages.Stage("x", "x", ("newer", "mlx5_eq_get_eqe", "schedule"), "")
-    driver = stages.Driver("d", (stage,), "x")
+    driver = stages.Driver("d", (stage,), "x", "m")
     assert stages.places(driver, KALLSYMS)["x"].symbol == "mlx5_eq_get_eqe"
 
 
 @pytest.mark.parametrize("driver", stages.DRIVERS.values(), ids=lambda driver: driver.name)
 def test_every_stage_has_its_probe_in_the_program(driver):
     """Mutation: a stage whose line in probes.c is missing, or under another name."""
-    source = (Path(stages.__file__).parent / "probes.c").read_text()
-    spans = set(re.findall(r"^SPAN\((\w+),", source, re.MULTILINE))
-    used = set(re.findall(r"STAGE_([A-Z]+)", source)) - {"WHOLE"}
+    names = ("probes.c", f"probes_{driver.name}.c")
+    source = "".join((Path(stages.__file__).parent / name).read_text() for name in names)
+    spans = set(re.findall(r"^SPAN(?:_OF_WORK)?\((\w+), ", source, re.MULTILINE))
+    spans |= set(re.findall(r"^SPAN_WHEN\(.*?, 0, (\w+),", source, re.MULTILINE))
+    used = set(re.findall(r"STAGE_([A-Z_]+)", source))
     slots = set(re.findall(r"SLOT_(\w+),", source))
     for stage in driver.stages:
-        assert stage.name in stages.names() and stage.name.upper() in used, stage.name
+        assert stage.name in stages.names()
+        if stage.shape == stages.QUEUE:
+            assert f"SPAN_OF_WORK({stage.probe}, " in source
+            continue
+        assert stage.name.upper() in used, stage.name
         if stage.shape == stages.SPAN:
             assert stage.probe in spans and stage.probe in slots, stage.probe
         else:
@@ -58,3 +68,19 @@ def test_trampolines_are_declared_only_where_their_symbol_is():
     assert "#define STAGE_WHOLE STAGE_WORKS" in text
     assert "#define EVENT_MODULE mlx5_core\n#define EVENT_SYMBOL mlx5_eq_get_eqe\n" in text
     assert "EVENT_SYMBOL" not in stages.declarations(stages.MLX5, {})
+
+
+def test_a_queue_is_known_by_its_functions_address_and_a_token_by_its_structures_size():
+    """Mutation: take the offsets of 6.1 for any size."""
+    found = stages.places(stages.MLX5, KALLSYMS)
+    text = stages.declarations(stages.MLX5, found, 96)
+    assert "#define QUEUED_FUNCTION 0xffffffffc0000001ULL\n#define STAGE_QUEUED STAGE_QUEUES\n" in text
+    assert "#define TOKEN_AT -56\n#define TOKEN_TYPE u64\n#define SUB_TYPE_AT -48\n" in text
+    assert "TOKEN_AT" not in stages.declarations(stages.MLX5, found, 88)
+
+
+def test_a_symbol_of_two_modules_is_none():
+    """Mutation: take the last one: another driver's `do_work` would be counted."""
+    twice = "ffffffffc0000001 t do_work\t[rdma_rxe]\nffffffffc0000002 t do_work\t[other]\n"
+    assert "tasks" not in stages.places(stages.RXE, twice)
+    assert stages.places(stages.RXE, twice.splitlines()[0])["tasks"].module == "rdma_rxe"

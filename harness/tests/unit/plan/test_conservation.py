@@ -30,6 +30,7 @@ def test_what_agrees_is_no_reason():
         ({"resumed": 3}, {"resumes": 4}, "5 page faults raised, 4 accounted for"),
         ({}, {"events": 4}, "events read: 4, the card told of 5"),
         ({}, {"works": 4}, "works started: 4, the card told of 5"),
+        ({}, {"queues": 6}, "works queued: 6, the card told of 5"),
         ({}, {"resumes": 4}, "resumes: 4 by the driver, 5 at the card"),
         ({"events": 6}, {}, "events read: 5, the card told of 6"),
         ({"resumed": 3, "dropped": 1}, {"works": 3, "resumes": 4}, "works without a resume: -1"),

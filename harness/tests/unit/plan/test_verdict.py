@@ -6,6 +6,7 @@ from harness.plan.plan import Expect, Known, Plan, Planned
 from harness.plan.verdict import Seen, judge
 from harness.values.answer import Answer, DataCheck, FaultRecord, Law, Leak, Trace
 from harness.values.case import Case, Region, Workload
+from harness.values.histogram import of_values
 from harness.values.record import Finding, Reason, Witness
 from harness.values.rule import Outcome
 from harness.values.symptom import Symptom
@@ -120,6 +121,30 @@ def test_latency_bounds_use_exact_percentiles():
     assert _kinds(answer, Expect(latency={"fault_max_ns": 30, "operation_p50_ns": 5})) == ("pass", [])
     assert _kinds(answer, Expect(latency={"fault_max_ns": 29})) == ("fail", ["latency"])
     assert _kinds(GOOD, Expect(latency={"fault_p50_ns": 1})) == ("fail", ["latency"])
+
+
+def test_bounds_of_stages_and_of_one_clock():
+    """Mutation: bind an exact bound in real time; take the whole fault for any stage; forget calls outside faults."""
+    faults = tuple(FaultRecord(0, 100, 0, 0, 1, 0, {"hmm": n}) for n in (10, 20))
+    trace = Trace({"works": 2}, (of_values("zaps", "ns", (7, 15)),), faults, whole="works")
+    answer = _with(trace=trace)
+    for latency, verdict in (
+        ({"hmm_max_ns": 20, "zaps_p50_ns": 7, "works_p99_ns": 100}, "pass"),
+        ({"hmm_p50_ns": 9}, "fail"),
+        ({"zaps_max_ns": 14}, "fail"),
+        ({"hmm_max_exact_ns": 19}, "fail"),
+        ({"hmm_max_real_ns": 19}, "pass"),
+        ({"resumes_max_ns": 1}, "fail"),
+    ):
+        assert _kinds(answer, Expect(latency=latency))[0] == verdict, latency
+
+
+def test_a_fault_without_a_record_is_told_of():
+    """Mutation: drop a record silently; count lost ones twice."""
+    one = FaultRecord(0, 1, 0, 0, 1, 0)
+    for lost, verdict in ((1, "pass"), (0, "fail"), (2, "fail")):
+        seen = Trace({"works": 2}, (), (one,), lost, whole="works")
+        assert _kinds(_with(trace=seen))[0] == verdict
 
 
 def test_known_must_fail_as_known_and_only_on_its_series():

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from harness.results import html
-from harness.results.pictures import SERIES, latency_picture, quantile
+from harness.results.pictures import SERIES, latency_picture
 from harness.results.wording import common_environment, one_line
 from harness.tests.unit.results.sample import ENVIRONMENT, HOSTILE, histogram, hostile, mixed, record, stored
 from harness.values.histogram import Histogram
@@ -191,8 +191,8 @@ def test_extreme_histograms_are_drawn():
 def test_quantile():
     """Mutation: return the bottom of the bucket."""
     shape = Histogram("x", "ns", (0, 0, 90, 0, 0, 9, 1), 0, 4, 70)
-    assert [quantile(shape, share) for share in (0.5, 0.9, 0.99, 1.0)] == [7, 7, 63, 70]
-    assert quantile(Histogram("x", "ns"), 0.5) == 0
+    assert [shape.quantile(share) for share in (0.5, 0.9, 0.99, 1.0)] == [7, 7, 63, 70]
+    assert Histogram("x", "ns").quantile(0.5) == 0
 
 
 def test_common_environment_survives_a_record_without_one():

@@ -1,0 +1,140 @@
+"""Where inside a page fault the time goes, live."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from harness.cli.screen import JSON, err, open_session, out
+from harness.device.catalogue import find
+from harness.errors import UsageError
+from harness.plan.tracing import here, in_machine
+from harness.results.exports import EXPORTS, export_of
+from harness.results.latency import cost, of_faults, rows, seen_together
+from harness.results.record import write_atomically
+from harness.results.wording import duration, one_line
+from harness.values import codec
+from harness.values.answer import Reply, Trace
+from harness.values.case import Watch
+
+TEXT = (
+    "Trace page faults, stage by stage: on this machine (as root) until Ctrl-C, or with --vm in a machine of ours "
+    "while COMMAND runs there."
+)
+DRIVERS = {"mlx5": "mlx5", "rxe": "rxe", "rdma_rxe": "rxe", "soft": "rxe"}
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    parser.add_argument(
+        "--vm", metavar="MODEL", help="in a machine with this device, as connectx-5 or soft-roce"
+    )
+    parser.add_argument("--kernel", default="newest", metavar="SERIES", help="of that machine")
+    parser.add_argument(
+        "--device", default="", help="here: mlx5 or rxe, or a device's name, if both drivers are loaded"
+    )
+    parser.add_argument("--pid", type=int, default=0, help="only faults on this process's memory")
+    parser.add_argument("--min-us", type=float, default=0, metavar="N", help="only faults that took so long")
+    parser.add_argument("--for", dest="seconds", type=float, default=0, metavar="SECONDS", help="then end")
+    parser.add_argument(
+        "--interval", type=float, default=1.0, metavar="SECONDS", help="of the live table (1)"
+    )
+    ends = ", ".join(EXPORTS)
+    parser.add_argument(
+        "--export",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help=f"the faults; by its end: {ends}",
+    )
+    parser.add_argument("--json", action="store_true", help=JSON)
+    parser.add_argument("command", nargs="*", metavar="COMMAND", help="what to run meanwhile (after --)")
+
+
+def act(arguments: argparse.Namespace) -> int:
+    """The exit status of the command; the summary is printed in any case."""
+    exports = [(path, export_of(path)) for path in arguments.export]
+    watch = Watch(arguments.seconds, arguments.interval, _driver(arguments.device))
+    if arguments.vm and not (arguments.command or arguments.seconds):
+        raise UsageError(
+            "a machine of ours does nothing by itself", hint="odp-harness trace --vm MODEL -- COMMAND"
+        )
+    seen = Trace()
+
+    with open_session(arguments) as session, Live(console=err, auto_refresh=False, transient=True) as live:
+
+        def tell(news: Trace) -> None:
+            nonlocal seen
+            seen = seen_together(seen, news)
+            if err.is_terminal:
+                live.update(_picture(_chosen(seen, arguments)), refresh=True)
+
+        command = tuple(arguments.command)
+        try:
+            if arguments.vm:
+                find(arguments.vm)
+                reply = in_machine(session, arguments.kernel, watch, arguments.vm, command, tell)
+            else:
+                reply = here(session.host, watch, command, tell)
+        finally:
+            # Also of what Ctrl-C ended.
+            chosen = _chosen(seen, arguments)
+            for path, export in exports:
+                write_atomically(path, export({path.name.partition(".")[0]: chosen}))
+    _tell(arguments, reply, chosen)
+    return reply.exit_status
+
+
+def _tell(arguments: argparse.Namespace, reply: Reply, trace: Trace) -> None:
+    if arguments.json:
+        plain = {"trace": codec.to_plain(trace), "probes": reply.facts, "exit_status": reply.exit_status}
+        sys.stdout.write(json.dumps({**plain, "stages": [vars(row) for row in rows(trace)]}) + "\n")
+        return
+    if reply.output:
+        out.print(Text(reply.output.rstrip()))
+        out.print()
+    out.print(_picture(trace))
+    absent = [name for name, symbol in reply.facts.items() if symbol == "missing"]
+    if absent:
+        out.print(f"without a probe on this kernel: {', '.join(absent)}")
+    for path in arguments.export:
+        out.print(f"wrote {path}", markup=False)
+
+
+def _chosen(trace: Trace, arguments: argparse.Namespace) -> Trace:
+    return of_faults(trace, arguments.pid, int(1000 * arguments.min_us))
+
+
+def _picture(trace: Trace) -> RenderableType:
+    table = Table(box=None, pad_edge=False)
+    for name in ("stage", "calls", "50 %", "90 %", "99 %", "most", "share", "shape"):
+        table.add_column(name, justify="left" if name in ("stage", "shape") else "right", no_wrap=True)
+    for row in rows(trace):
+        figures = (row.p50_ns, row.p90_ns, row.p99_ns, row.maximum_ns)
+        share = "" if row.share is None else f"{100 * row.share:.0f} %"
+        stage = Text(one_line(row.stage), style="bold" if row.stage == trace.whole else "")
+        table.add_row(stage, str(row.samples), *(duration(ns) for ns in figures), share, row.sparkline)
+    lines = [f"{trace.counts.get(trace.whole, 0)} faults ({trace.whole or 'none seen'})"]
+    if trace.lost:
+        lines.append(f"{trace.lost} without a record: the histograms have them, shares and exports do not")
+    if trace.missed:
+        lines.append(f"{trace.missed} probe hits were missed: these figures are no witness")
+    paid = cost(trace)
+    return Group(table, Text("; ".join(lines + ([paid] if paid else []))))
+
+
+def _driver(device: str) -> str:
+    if not device:
+        return ""
+    for start, driver in DRIVERS.items():
+        if device.startswith(start):
+            return driver
+    raise UsageError(f"no driver known for {device}", hint=f"a name that begins with {', '.join(DRIVERS)}")

@@ -1,0 +1,113 @@
+"""Page faults traced beside somebody's work: on this machine, or in a machine of ours around a command."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from harness import agent
+from harness.device.catalogue import DEVICES
+from harness.errors import SetupError
+from harness.host import LocalHost
+from harness.plan.session import CASE, Session
+from harness.values import codec
+from harness.values.answer import Reply, Trace
+from harness.values.case import Order, Watch
+
+POLL_S = 0.05
+Tell = Callable[[Trace], None]
+
+
+def here(host: LocalHost, watch: Watch, argv: tuple[str, ...], tell: Tell) -> Reply:
+    """Trace this machine with its own Python and bcc. SetupError says what is missing for that.
+
+    Ctrl-C ends the tracing, not the caller: the last of `tell` is the summary.
+    """
+    order = Order(CASE, "trace", argv=argv, watch=watch)
+    with host.ledger.scratch_folder("trace") as folder:
+        (folder / "order").write_text(codec.dumps(order))
+        for name, content in agent.bundle().items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+        said, errors = folder / "said", folder / "errors"
+        with said.open("wb") as out, errors.open("wb") as complaints:
+            child = host.start(
+                ["python3", "-m", "harness.guest", "--order", str(folder / "order")],
+                stdout=out,
+                stderr=complaints,
+                env={
+                    "PYTHONPATH": str(folder),
+                    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+                    "PYTHONDONTWRITEBYTECODE": "1",
+                },
+            )
+        try:
+            reply = _followed(child, said, tell)
+        finally:
+            host.stop(child)
+        if reply is None:
+            raise SetupError(
+                "the tracer ended without a word", errors.read_text("utf-8", "replace").splitlines()[-10:]
+            )
+    if not reply.ok:
+        problem = reply.problem.removeprefix("Unsupported: ")
+        shown = reply.output.splitlines()[-10:] if problem == reply.problem else []
+        raise SetupError(f"cannot trace here: {problem}", shown)
+    return reply
+
+
+def in_machine(
+    session: Session, series: str, watch: Watch, device: str, argv: tuple[str, ...], tell: Tell
+) -> Reply:
+    """Trace a machine of ours with a device, while a command runs in it; $RDMA_DEVICE names the device there."""
+    kernel, snapshot = session.prepared(series, device, "real")
+    model = DEVICES[device]
+    order = Order(CASE, "trace", device, argv=argv, watch=watch)
+    told = 0
+    with (
+        session.ledger.scratch_folder("trace") as folder,
+        model.around(session.host, kernel, folder) as presence,
+        session.studio.restore(snapshot, order, folder, plugged=model.plugged) as machine,
+    ):
+
+        def tick() -> None:
+            nonlocal told
+            presence.check()
+            news = machine.traced()
+            for trace in news[told:]:
+                tell(trace)
+            told = len(news)
+
+        presence.plug(machine)
+        reply = machine.wait(math.inf, tick)
+        presence.settle()
+    if not reply.ok:
+        raise SetupError(f"cannot trace in the machine: {reply.problem}", reply.output.splitlines()[-10:])
+    return reply
+
+
+def _followed(child: subprocess.Popen[bytes], said: Path, tell: Tell) -> Reply | None:
+    """Read what the tracer says until its reply; an interrupt is passed on to it, once."""
+    with said.open("rb") as lines:
+        rest, ended, interrupted = b"", False, False
+        while True:
+            try:
+                ended = child.poll() is not None
+                data = rest + lines.read()
+                whole, newline, rest = data.rpartition(b"\n")
+                for reply in agent.decode_replies((whole + newline).decode("utf-8", "replace")):
+                    if reply.trace is not None:
+                        tell(reply.trace)
+                    if reply.last:
+                        return reply
+                if ended:
+                    return None
+                time.sleep(POLL_S)
+            except KeyboardInterrupt:
+                if interrupted:
+                    raise
+                interrupted = True
+                child.terminate()

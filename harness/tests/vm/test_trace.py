@@ -1,0 +1,183 @@
+"""Known delays, put where a stage is: that stage moves by them, and no other does."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.campaign.runs import copied, modules
+from harness.kernel.parts import PARTS
+from harness.kernel.source import source
+from harness.plan.plan import load
+from harness.plan.session import Session
+from harness.tests.vm.conftest import FULL, harness
+from harness.values.histogram import percentile
+
+RXE, MLX5 = PARTS[0], PARTS[1]
+DELAY_MS = 300
+# What a busy host does to a stage by itself stays below this in the median.
+BAND_NS = DELAY_MS * 1_000_000 // 2
+
+PLAN = """\
+title = "writes to pages that are gone"
+[matrix]
+kernel = ["7.3"]
+device = ["DEVICE"]
+[workload]
+operation = "write"
+rounds = 7
+pages = 4
+mtu = 4096
+[faults]
+how = "dontneed"
+side = "remote"
+"""
+RULES = {
+    "resumes": '[[rules]]\nkind = "delay-command"\nopcode = "PAGE_FAULT_RESUME"\ndelay_ms = 300\ncount = 0\n',
+    "umrs": '[[rules]]\nkind = "delay-umr"\numr = "map"\ndelay_ms = 300\ncount = 0\n',
+}
+# What a delay of a stage moves besides: what it lies in.
+AROUND = {"resumes": {"works"}, "umrs": {"works", "translations"}}
+
+
+def planned(tmp_path, device, more=""):
+    path = tmp_path / f"plan-{len(list(tmp_path.iterdir()))}.toml"
+    path.write_text(PLAN.replace("DEVICE", device) + more)
+    return next(load(path).cases(("7.3",), devices=(device,)))
+
+
+def answered(session, case):
+    record, _ = session.run(case)
+    assert record.verdict == "pass", record.reasons
+    return record.answer
+
+
+def medians(answer):
+    """The median of each stage: over the faults, or of all calls."""
+    found = {h.name: h.quantile(0.5) for h in answer.trace.histograms if h.samples}
+    for stage in {name for fault in answer.trace.faults for name in fault.inner_ns}:
+        found[stage] = percentile(tuple(f.inner_ns.get(stage, 0) for f in answer.trace.faults), 0.5)
+    return found
+
+
+@pytest.mark.parametrize("stage", ["resumes", "umrs"])
+def test_a_delay_by_the_card_is_in_its_stage(session, tmp_path, stage):
+    """Mutations: swap the probes of `umr` and `resume` in stages.py; end a stage at its call."""
+    plain = medians(answered(session, planned(tmp_path, "connectx-5")))
+    late = medians(answered(session, planned(tmp_path, "connectx-5", RULES[stage])))
+    for name in sorted({"works", "queues", "keys", "faults", "hmm", "translations", "umrs", "resumes"}):
+        moved = late[name] - plain[name]
+        if name == stage or name in AROUND[stage]:
+            assert moved > DELAY_MS * 1_000_000 - BAND_NS, (name, moved)
+        else:
+            assert abs(moved) < BAND_NS, (name, moved)
+
+
+def patched(session, part, edits, folder):
+    """A parcel with the part's modules built from edited source: {file: [(old, new), ...]}."""
+    kernel = session.kernel("7.3")
+    copied(source(kernel, session.archive), [part], folder / "tree")
+    for name, changes in edits.items():
+        path = folder / "tree" / part.folder / name
+        text = path.read_text()
+        for old, new in changes:
+            assert text.count(old) == 1, (name, old)
+            text = text.replace(old, new)
+        path.write_text(text)
+    built, _ = modules(session, kernel, folder / "tree", [part])
+    for place, path in built.items():
+        (folder / "parcel" / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "parcel" / place).write_bytes(path.read_bytes())
+    return folder / "parcel"
+
+
+def with_parcel(session, parcel):
+    return Session(replace(session.options, parcel=parcel), print)
+
+
+FILE = "rxe_odp.c"
+CHECK = "static int rxe_odp_map_range_and_lock(struct rxe_mr *mr, u64 iova, int length, u32 flags)\n{\n"
+LOCK = "\tmutex_lock(&umem_odp->umem_mutex);\n\n\tneed_fault = rxe_check_pagefault(umem_odp, iova, length, write);\n"
+
+
+def spinning(turns):
+    """rdma_rxe with `turns` instructions before it looks for absent pages."""
+    spin = f'static noinline void odp_spin(void)\n{{\n\tasm volatile(".rept {turns}; nop; .endr");\n}}\n\n'
+    return {FILE: [(CHECK, spin + CHECK), (LOCK, "\todp_spin();\n" + LOCK)]}
+
+
+@pytest.mark.skipif(not FULL, reason="builds rdma_rxe twice: ODP_FULL=1")
+def test_instructions_added_are_counted_exactly(session, tmp_path):
+    """5000 instructions are 5000 ns in the stage they are in and in the one around it, and not elsewhere.
+
+    The compiler may move an instruction or two of the caller; which way a page's table goes is the kernel's.
+
+    Mutations: swap the probes of `check` and `lookup`; take the time of the first call of a copy only.
+    """
+    seen = {}
+    for turns in (1000, 6000):
+        folder = tmp_path / str(turns)
+        with with_parcel(session, patched(session, RXE, spinning(turns), folder)) as changed:
+            answer = answered(changed, planned(tmp_path, "soft-roce"))
+        seen[turns] = {h.name: h.minimum for h in answer.trace.histograms if h.samples}
+    moved = {name: seen[6000][name] - seen[1000][name] for name in ("checks", "copies", "faults", "hmm")}
+    assert moved["checks"] == 5000
+    assert abs(moved["copies"] - 5000) <= 8, moved
+    assert abs(moved["faults"]) < 1000 and abs(moved["hmm"]) < 1000, moved
+
+
+KEY = "\txa_lock(&dev->odp_mkeys);\n\tmmkey = xa_load(&dev->odp_mkeys, mlx5_base_mkey(key));\n"
+QUEUE = "\t\tqueue_work(eq->wq, &pfault->work);\n"
+
+
+@pytest.mark.skipif(not FULL, reason="builds mlx5_ib: ODP_FULL=1")
+def test_a_slow_driver_is_slow_where_it_is(session, tmp_path):
+    """300 ms in the lookup of a key and 300 ms in the interrupt's walk of the queue.
+
+    Mutations: end `dispatches` when the work starts; begin `queues` there; join a work by thread only.
+    """
+    slow = "\tmdelay(300);\n"
+    edits = {"odp.c": [(KEY, slow + KEY), (QUEUE, slow + QUEUE)]}
+    plain = medians(answered(session, planned(tmp_path, "connectx-5")))
+    with with_parcel(session, patched(session, MLX5, edits, tmp_path / "slow")) as changed:
+        late = medians(answered(changed, planned(tmp_path, "connectx-5")))
+    for name in ("dispatches", "queues", "keys", "faults", "hmm", "umrs", "resumes"):
+        moved = late[name] - plain[name]
+        if name in ("keys", "dispatches"):
+            assert moved > DELAY_MS * 1_000_000 - BAND_NS, (name, moved)
+        else:
+            assert abs(moved) < BAND_NS, (name, moved)
+
+
+def test_a_command_is_traced_in_a_machine_of_ours(tmp_path):
+    """Mutations: tell news of the first interval only; lose the command's status."""
+    exports = [tmp_path / f"seen{end}" for end in (".csv", ".folded", ".perfetto.json")]
+    options = [option for path in exports for option in ("--export", path)]
+    command = "echo on $RDMA_DEVICE; sleep 2; exit 7"
+    done = harness("trace", "--vm", "soft-roce", *options, "--", "sh", "-c", command)
+    assert done.returncode == 7, done.stderr
+    assert "on soft-roce" in done.stdout and "0 faults" in done.stdout
+    assert all(path.exists() for path in exports)
+
+
+@pytest.mark.skipif(not FULL, reason="some 20 seconds of traffic: ODP_FULL=1")
+def test_faults_of_somebody_elses_program(tmp_path):
+    """README's example. Mutations: count only faults of the regions of a case; forget that pages are the process's."""
+    script = (Path(__file__).parents[1] / "data" / "reclaimed-bw.sh").read_text()
+    argv = ["trace", "--vm", "connectx-5", "--json", "--export", tmp_path / "x.perfetto.json"]
+    done = harness(*argv, "--", "sh", "-c", script)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    trace = told["trace"]
+    assert trace["counts"]["works"] == trace["counts"]["queues"] == trace["counts"]["resumes"] > 0
+    assert len(trace["faults"]) + trace["lost"] == trace["counts"]["works"] and not trace["missed"]
+    assert all(fault["pid"] > 1 and fault["token"] for fault in trace["faults"] if fault["pages"] > 0)
+    drawn = json.loads((tmp_path / "x.perfetto.json").read_text())["traceEvents"]
+    assert sum(event["name"] == "works" for event in drawn) == len(trace["faults"])
+
+
+def test_nothing_to_trace_is_said(tmp_path):
+    """Mutation: trace a machine for ever that does nothing."""
+    assert harness("trace", "--vm", "soft-roce").returncode == 2
+    assert harness("trace", "--export", tmp_path / "x.pdf").returncode == 2
