@@ -49,12 +49,12 @@ def act(arguments: argparse.Namespace) -> int:
             result = faults.measure(
                 session, arguments.kernel, arguments.device or CARD, arguments.rounds or 400
             )
+        elif arguments.name == "trace":
+            result = trace.measure(session, arguments.kernel)
         elif arguments.name == "kmod":
             result = kmod.measure(
                 session, arguments.kernel, arguments.device or CARD, arguments.rounds or 200
             )
-        elif arguments.name == "trace":
-            result = trace.measure(session, arguments.kernel)
         else:
             path = arguments.plan or find_folder("testplans", None) / "odp-write.toml"
             device = arguments.device or "soft-roce"
