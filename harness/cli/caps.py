@@ -34,7 +34,7 @@ def act(arguments: argparse.Namespace) -> int:
     columns = {"verbs": found.verbs}
     for name, rows in found.firmware.items():
         columns[f"firmware, {name} scheme" + "*" * (name == found.scheme)] = rows
-    for name, rows in found.module.items():
+    for name, rows in sorted(found.module.items(), reverse=True):
         which, _, scheme = name.partition(".")
         if which == "cur":
             mark = "" if rows == found.module.get(f"max.{scheme}") else " !"
@@ -43,7 +43,9 @@ def act(arguments: argparse.Namespace) -> int:
     notes = ["* what the driver chose"] * bool(found.firmware) + [f"no module: {found.no_module}"] * bool(
         found.no_module
     )
-    table = Table("", *columns, title=title, caption="; ".join(notes) or None)
+    table = Table("", title=title, caption="; ".join(notes) or None)
+    for name in columns:
+        table.add_column(name, overflow="fold")
     for row in found.verbs:
         table.add_row(row, *(" ".join(rows.get(row, ())) or "-" for rows in columns.values()))
     out.print(table)

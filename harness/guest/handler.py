@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
@@ -17,6 +18,9 @@ UNKNOWN = {"2015": ("queue", 1 << 22), "transport": ("token", 1 << 22), "memory"
 """By form the field that names a fault, and what is changed for it to name one that nobody has."""
 
 TYPE_BITS = (1, 2, 4)
+SWITCH_S = 0.0002
+"""How long the thread that does the case's work, and polls for its end, may keep the handler from running."""
+
 TIMES_MOST = 1000
 _PAGE_SHIFT = 12
 _IN_PAGES = ("demand", "pre", "post")
@@ -45,6 +49,7 @@ class Handler(threading.Thread):
 
     def run(self) -> None:
         """Until it is over and nothing more comes."""
+        sys.setswitchinterval(SWITCH_S)
         while not self._over.is_set():
             for fault in self._listener:
                 self._hear(fault)

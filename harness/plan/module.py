@@ -111,6 +111,10 @@ def check(
     card = {k.removeprefix("faults."): n for k, n in witness.counters.items() if k.startswith("faults.")}
     if not report.refused:
         yield from _accounts(use, report, card, expected)
+    if any(outcome.kind == "drawn-events" for outcome in witness.rules) and report.drawn != card.get(
+        "invented", 0
+    ):
+        yield f"events with random fields: {report.drawn} right, the card sent {card.get('invented', 0)}"
     counters = {**report.stats, **report.answers, "heard": report.heard, "drawn": report.drawn}
     for name, wanted in expected.items():
         counted = counters.get(name, 0)
@@ -140,8 +144,6 @@ def _accounts(
     for name, told in pairs.get(use.mode, ()):
         if name not in expected and stats.get(name, 0) != told:
             yield f"{name}: {stats.get(name, 0)}, the card says {told}"
-    if "drawn" not in expected and report.drawn != card.get("invented", 0) and use.mode == "own":
-        yield f"events with random fields: {report.drawn} right, the card sent {card.get('invented', 0)}"
     for name in LOSSES:
         if name not in expected and stats.get(name, 0):
             yield f"{name}: {stats[name]}"

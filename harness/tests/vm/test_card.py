@@ -73,13 +73,17 @@ def test_drivers_probe_and_unload(session, model):
 
 
 def test_verbs_report_what_the_firmware_states(session):
-    """Mutation: leave `read` out of the card's transport capabilities, or the scheme out of the counters."""
+    """So does the kernel module. Mutation: leave `read` out of the card's transport capabilities, or the scheme out of
+    the counters, or ask the page of another scheme (kmod/caps.c)."""
     found = ask(session, "newest", "connectx-7")
     assert found.scheme == "memory"
     for transport in ("rc", "ud"):
         # verbs and firmware have two words of their own
         stated = {w.replace("receive", "recv") for w in found.firmware["memory"][transport]}
         assert set(found.verbs[transport]) == stated
+    stated = {row: set(words) for row, words in found.firmware["memory"].items() if row != "general"}
+    for page in ("max", "cur"):
+        assert {row: set(words) for row, words in found.module[f"{page}.memory"].items()} == stated
 
 
 def test_killed_card_is_named_as_first_to_die(session, prepared, folder):

@@ -14,6 +14,8 @@ SIZES = (
     else {"messages": 2000, "loads": 10, "rounds": 10}
 )
 MARK = "kmod-test: "
+# The first test waits for the machine.
+pytestmark = pytest.mark.timeout(2400 if FULL else 900)
 
 
 class Hands:

@@ -11,6 +11,7 @@ from harness.values import codec
 from harness.values.case import Case
 from harness.values.module import ModulePolicy, ModuleReport, ModuleUse
 from harness.values.record import Witness
+from harness.values.rule import Outcome
 
 PLAN = """\
 title = "t"
@@ -89,6 +90,7 @@ CAPS = {
         ("transport.ud", "send"),
     )
 } | {"verbs": "explicit", "verbs.rc": "send recv", "verbs.ud": "send"}
+RULES = (Outcome("absent-page", 3, 3), Outcome("drawn-events", 3, 3))
 OWN = ModuleReport({"events": 5, "resumes": 4, "resumes_refused": 1}, CAPS, {"status.5": 1}, 5, 2)
 COUNTERS = {"faults.events": 5, "faults.resumed": 2, "faults.invented": 2}
 COUNTERS |= {"faults.invented_resumed": 2, "faults.unknown_resumes": 1}
@@ -96,12 +98,14 @@ COUNTERS |= {"faults.invented_resumed": 2, "faults.unknown_resumes": 1}
 
 def _check(report=OWN, counters=COUNTERS, mode="own", expected=(), refused="", firmware=WORDS, paging=True):
     use = ModuleUse(mode, paging=paging)
-    return list(module.check(use, dict(expected), refused, report, Witness(counters=counters), firmware))
+    return list(
+        module.check(use, dict(expected), refused, report, Witness(counters=counters, rules=RULES), firmware)
+    )
 
 
 def test_accounts_that_agree_are_no_problem():
     assert _check() == []
-    observed = replace(OWN, stats={"observed": 5, "observed_resumes": 5}, drawn=0)
+    observed = replace(OWN, stats={"observed": 5, "observed_resumes": 5})
     assert _check(observed, mode="observe") == []
 
 
@@ -143,7 +147,7 @@ def test_what_a_plan_expects_takes_the_place_of_the_law():
 
 def test_a_refusal_is_expected_or_a_problem():
     """Mutation: compare counters of a mode that was not had; let verbs without paging differ."""
-    refused = replace(OWN, refused="built without on-demand paging", stats={}, drawn=0)
+    refused = replace(OWN, refused="built without on-demand paging", stats={})
     assert _check(refused, refused="without on-demand", mode="observe") == []
     assert len(_check(refused, mode="observe")) == 1 and len(_check(refused=("own",)[0])) == 1
     without = replace(refused, caps={**CAPS, "verbs.rc": "", "verbs.ud": ""})
