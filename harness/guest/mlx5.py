@@ -41,11 +41,9 @@ def wait(nldev: NlDev, timeout_s: float = 60.0) -> Device:
     again = time.monotonic() + REBIND_S
     while True:
         device = find(nldev)
-        if device is not None and _active(nldev, device):
-            # The character device comes a little later than the device itself.
-            if list((_INFINIBAND / device.name / "device/infiniband_verbs").glob("uverbs*")):
-                _probed(_INFINIBAND / device.name / "device/power/control")
-                return device
+        if device is not None and _active(nldev, device) and _has_verbs(device):
+            _probed(_INFINIBAND / device.name / "device/power/control")
+            return device
         if time.monotonic() > deadline:
             cards = len(list(Path("/sys/bus/pci/drivers/mlx5_core").glob("0*")))
             raise Unsupported(f"no mlx5 RDMA device after {timeout_s:g} s ({cards} cards bound to {DRIVER})")
@@ -59,9 +57,16 @@ def _active(nldev: NlDev, device: Device) -> bool:
     """Wait for its port; a device may also go again: see _bind_again."""
     try:
         nldev.wait_active(device)
+    except TimeoutError:
+        raise
     except OSError:
         return False
     return True
+
+
+def _has_verbs(device: Device) -> bool:
+    """Whether its character device is there, which comes a little later than the device itself."""
+    return any((_INFINIBAND / device.name / "device/infiniband_verbs").glob("uverbs*"))
 
 
 def _bind_again() -> None:
