@@ -1,4 +1,4 @@
-"""Patches of rdma_rxe that do nothing, cost instructions, leak or corrupt: each gets its own verdict."""
+"""Patches of rdma_rxe that do nothing, cost instructions or corrupt: each gets its own verdict."""
 
 import difflib
 import json
@@ -17,7 +17,6 @@ COPY = "\t\tmemcpy(dest, src, bytes);\n\t\tkunmap_local(user_va);\n"
 EDITS = {
     "harmless": (FAULT, "/* a comment */\n" + FAULT),
     "slow": (LOCK, '\tfor (int n = 0; n < 400; n++)\n\t\tasm volatile("nop");\n' + LOCK),
-    "leak": (COPY, COPY.replace("\t\tkunmap", "\t\tget_page(page);\n\t\tkunmap")),
     "corrupt": (COPY, COPY.replace("bytes);\n", "bytes);\n\t\tdest[bytes / 2] += 1;\n", 1)),
 }
 
@@ -36,7 +35,6 @@ def patch(session, name):
     [
         ("harmless", 0, "same"),
         ("slow", 1, "instructions"),
-        ("leak", 1, "leak"),
         ("corrupt", 1, "data"),
     ],
 )
