@@ -5,9 +5,10 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
+from harness.bench.figures import Figures
 from harness.device.soft_roce import SoftRoce
 from harness.errors import SetupError
 from harness.kernel.packages import Kernel
@@ -22,7 +23,7 @@ DEADLINE_S = 240.0
 
 
 @dataclass(frozen=True)
-class BootTimes:
+class BootTimes(Figures):
     """Medians over `rounds` rounds, in wall seconds from starting the process to the finished command.
 
     `ratio_prepared_to_vng` is how many prepared machines answer while virtme-ng answers once.
@@ -37,7 +38,7 @@ class BootTimes:
 
     def plain(self) -> dict[str, object]:
         """For --json."""
-        return {**asdict(self), "ratio_prepared_to_vng": round(self.vng_s / self.prepared_s, 1)}
+        return {**super().plain(), "ratio_prepared_to_vng": round(self.vng_s / self.prepared_s, 1)}
 
 
 def measure(session: Session, series: str = "newest", rounds: int = 7) -> BootTimes:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.bench.figures import Figures
 from harness.connectx.client import Client
 from harness.connectx.firmware import Card
 from harness.connectx.interrupts import EventInterrupts
@@ -140,7 +141,7 @@ def _serve(connection: socket.socket, layouts: Layouts, model: str) -> None:
 
 
 @dataclass(frozen=True)
-class CardTimes:
+class CardTimes(Figures):
     """Medians of `restores` restores and 5 loads; `commands` as `summary`, `accesses` as `access_times` give them.
 
     `restore_to_verbs_s` is from the start of the restore until the agent has opened the verbs device and asked
@@ -161,9 +162,10 @@ class CardTimes:
 
     def plain(self) -> dict[str, object]:
         """For --json: the figures of commands and accesses at the top."""
-        whole = dataclasses.asdict(self)
-        commands, accesses = whole.pop("commands"), whole.pop("accesses")
-        return {**whole, **accesses, **commands}
+        rest = {
+            name: value for name, value in super().plain().items() if name not in ("commands", "accesses")
+        }
+        return {**rest, **self.accesses, **self.commands}
 
 
 def measure(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
+from harness.bench.figures import Figures
 from harness.errors import SetupError
 from harness.plan.plan import Planned
 from harness.plan.session import Session
 
 
 @dataclass(frozen=True)
-class Spread:
+class Spread(Figures):
     """Difference between the slowest and the fastest of `runs` runs.
 
     In exact time in guest nanoseconds, over the whole answer's elapsed time; in real time in percent of the
@@ -24,10 +25,6 @@ class Spread:
     exact_spread_ns: int
     equal_answers: int
     real_spread_percent: float
-
-    def plain(self) -> dict[str, object]:
-        """For --json."""
-        return asdict(self)
 
 
 def measure(session: Session, planned: Planned, runs: int = 10) -> Spread:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
+from harness.bench.figures import Figures
 from harness.connectx import firmware
 from harness.connectx.log import entries
 from harness.connectx.memory import Memory
@@ -58,7 +59,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class FaultTimes:
+class FaultTimes(Figures):
     """The figures of both devices, by device and size."""
 
     kernel: str
@@ -70,7 +71,7 @@ class FaultTimes:
         """For --json: those of the card at the smallest size at the top."""
         first = self.costs[self.device][0]
         names = ("faults_per_s", "wqe_per_s", "model_us_per_wqe", "model_us_per_fault")
-        return {**{name: getattr(first, name) for name in names}, **asdict(self)}
+        return {**{name: getattr(first, name) for name in names}, **super().plain()}
 
 
 @dataclass(frozen=True)

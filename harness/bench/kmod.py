@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from harness.bench.figures import Figures
 from harness.errors import SetupError
 from harness.plan.checkout import find_folder
 from harness.plan.plan import Planned, load
@@ -20,7 +21,7 @@ OBSERVED_ROUNDS = 50
 
 
 @dataclass(frozen=True)
-class KmodTimes:
+class KmodTimes(Figures):
     """Times of a handler in Python are from the interrupt to the end of its resume command, real time.
 
     `events_per_s` is how many a card that sends them in bursts of BURST brings to Python, each decoded, compared and
@@ -38,10 +39,6 @@ class KmodTimes:
     lost: int
     observe_faults: int
     observe_instructions_per_fault: int
-
-    def plain(self) -> dict[str, object]:
-        """For --json."""
-        return asdict(self)
 
 
 def measure(session: Session, series: str, model: str, rounds: int = 200) -> KmodTimes:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
+from harness.bench.figures import Figures
 from harness.errors import SetupError
 from harness.plan.plan import Planned
 from harness.plan.session import Session
@@ -33,7 +34,7 @@ class Band:
 
 
 @dataclass(frozen=True)
-class Repeats:
+class Repeats(Figures):
     """The bands of a case that was restored `restores` times, each time with a new card."""
 
     case: str
@@ -44,7 +45,7 @@ class Repeats:
     def plain(self) -> dict[str, object]:
         """For --json: also each figure's spread by name."""
         spreads = {f"{band.stage}_{band.figure}_spread_percent": band.spread_percent for band in self.bands}
-        return {**spreads, **asdict(self)}
+        return {**spreads, **super().plain()}
 
 
 def measure(session: Session, planned: Planned, restores: int = 20) -> Repeats:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
+from harness.bench.figures import Figures
 from harness.errors import SetupError
 from harness.machine.snapshot import Snapshot
 from harness.plan.session import CASE, PREPARE, Session
 from harness.values.answer import Answer
-from harness.values.case import Case, Loss, Order, Region, Workload
+from harness.values.case import PROBES, Case, Loss, Order, Region, Workload
 
 DEVICE = "soft-roce"
 PAGE = 4096
@@ -23,7 +24,7 @@ READIES = 5
 
 
 @dataclass(frozen=True)
-class TraceCost:
+class TraceCost(Figures):
     """`faults` of one run, how many are not in its histograms, how many have no record of their own.
 
     `instructions_per_fault` without any probe; `..._added` by the probes of all stages, and by the same probes with
@@ -41,10 +42,6 @@ class TraceCost:
     cost_ratio_to_empty: float
     ready_s: float
 
-    def plain(self) -> dict[str, object]:
-        """For --json."""
-        return asdict(self)
-
 
 def measure(session: Session, series: str) -> TraceCost:
     """One long run in real time, three short ones in exact time, some restores."""
@@ -55,7 +52,7 @@ def measure(session: Session, series: str) -> TraceCost:
     seen = {histogram.name: histogram.samples for histogram in many.trace.histograms}
     expected = MANY[0] * MANY[1]
     spent = {}
-    for probes in ("none", "empty", "all"):
+    for probes in PROBES:
         session.say(f"probes: {probes}")
         shape = session.studio.shape("exact", "tcg")
         prepared = session.studio.prepared(kernel, shape, Order(PREPARE, "prepare", DEVICE, probes=probes))
