@@ -22,6 +22,7 @@ from harness.machine.console import scan
 from harness.machine.image import ImageSpec
 from harness.machine.qemu import Qemu, find_qemu, probe_accelerator
 from harness.machine.snapshot import Snapshot, Studio
+from harness.machine.vm import Machine
 from harness.plan import module
 from harness.plan.checkout import files_below, find_folder, version
 from harness.plan.difference import first_difference
@@ -216,14 +217,21 @@ class Session:
                 logs.card = _content(folder / device.log) if device.log else b""
         return run
 
-    def lend(self, kernel: Kernel, snapshot: Snapshot, order: Order, terminal: bool) -> Reply:
-        """A machine with its device for as long as the order takes, perhaps on this terminal."""
+    def lend(
+        self,
+        kernel: Kernel,
+        snapshot: Snapshot,
+        order: Order,
+        terminal: bool = False,
+        look: Callable[[Machine], None] = lambda machine: None,
+    ) -> Reply:
+        """A machine with its device for as long as the order takes, perhaps on this terminal; `look` as in offer."""
         device = DEVICES[order.device]
         with (
             self.ledger.scratch_folder(order.verb) as folder,
             device.around(self.host, kernel, folder) as presence,
         ):
-            return self.offer(snapshot, order, folder, presence, math.inf, terminal)
+            return self.offer(snapshot, order, folder, presence, math.inf, terminal, look)
 
     def offer(
         self,
@@ -233,13 +241,22 @@ class Session:
         presence: Presence,
         deadline_s: float,
         terminal: bool = False,
+        look: Callable[[Machine], None] = lambda machine: None,
     ) -> Reply:
-        """Restore a machine, put the device in, wait for the reply. A device that died first is the error."""
+        """Restore a machine, put the device in, wait for the reply. A device that died first is the error.
+
+        `look` is called with the machine all the time that it is waited for, and once at the reply.
+        """
         plugged = DEVICES[order.device].plugged
         try:
             with self.studio.restore(snapshot, order, folder, plugged=plugged, terminal=terminal) as machine:
+
+                def tick() -> None:
+                    presence.check()
+                    look(machine)
+
                 presence.plug(machine)
-                reply = machine.wait(deadline_s, presence.check)
+                reply = machine.wait(deadline_s, tick)
                 presence.settle()
                 return reply
         except SetupError:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from harness import agent
-from harness.device.catalogue import DEVICES
 from harness.errors import SetupError
 from harness.host import LocalHost
+from harness.machine.vm import Machine
 from harness.plan.session import CASE, Session
 from harness.values import codec
 from harness.values.answer import Reply, Trace
@@ -64,26 +63,17 @@ def in_machine(
 ) -> Reply:
     """Trace a machine of ours with a device, while a command runs in it; $RDMA_DEVICE names the device there."""
     kernel, snapshot = session.prepared(series, device, "real")
-    model = DEVICES[device]
     order = Order(CASE, "trace", device, argv=argv, watch=watch)
     told = 0
-    with (
-        session.ledger.scratch_folder("trace") as folder,
-        model.around(session.host, kernel, folder) as presence,
-        session.studio.restore(snapshot, order, folder, plugged=model.plugged) as machine,
-    ):
 
-        def tick() -> None:
-            nonlocal told
-            presence.check()
-            news = machine.traced()
-            for trace in news[told:]:
-                tell(trace)
-            told = len(news)
+    def look(machine: Machine) -> None:
+        nonlocal told
+        news = machine.traced()[told:]
+        for trace in news:
+            tell(trace)
+        told += len(news)
 
-        presence.plug(machine)
-        reply = machine.wait(math.inf, tick)
-        presence.settle()
+    reply = session.lend(kernel, snapshot, order, look=look)
     if not reply.ok:
         raise SetupError(f"cannot trace in the machine: {reply.problem}", reply.output.splitlines()[-10:])
     return reply
