@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from harness.plan import conservation, module
 from harness.plan.plan import Expect, Known, Planned
 from harness.values.answer import Answer, Trace
-from harness.values.histogram import Histogram, bounds, percentile
+from harness.values.histogram import percentile
 from harness.values.record import Reason, Witness
 from harness.values.symptom import Symptom
 
@@ -170,24 +170,23 @@ def _latency(expect: Expect, answer: Answer, clock: str) -> Iterator[Reason]:
         if key not in (f"{name}_ns", f"{name}_{clock}_ns"):
             continue
         stage, _, share = name.rpartition("_")
-        values = _durations(stage, answer)
-        if not values:
+        seen = _quantile(stage, SHARES[share], answer)
+        if seen is None:
             yield Reason("latency", f"{key}: nothing was measured")
-        elif percentile(values, SHARES[share]) > bound:
-            yield Reason("latency", f"{key}: {percentile(values, SHARES[share])} ns, at most {bound}")
+        elif seen > bound:
+            yield Reason("latency", f"{key}: {seen} ns, at most {bound}")
 
 
-def _durations(stage: str, answer: Answer) -> tuple[int, ...]:
-    """In ns: of operations, of whole faults, of a stage in each fault; of other stages all calls, to 6 %."""
+def _quantile(stage: str, share: float, answer: Answer) -> int | None:
+    """In ns: of operations, of whole faults, of a stage in each fault; of other stages' calls, to 6 %."""
     faults = answer.trace.faults
     if stage == "operation":
-        return answer.operations_ns
-    if stage in ("fault", answer.trace.whole):
-        return tuple(fault.duration_ns for fault in faults)
-    inner = tuple(fault.inner_ns[stage] for fault in faults if stage in fault.inner_ns)
-    if inner:
-        return inner
-    calls = next((h for h in answer.trace.histograms if h.name == stage), Histogram(stage, "ns"))
-    return tuple(
-        min(calls.maximum, bounds(bucket)[1] - 1) for bucket, number in calls.fine for _ in range(number)
-    )
+        values = answer.operations_ns
+    elif stage in ("fault", answer.trace.whole):
+        values = tuple(fault.duration_ns for fault in faults)
+    else:
+        values = tuple(fault.inner_ns[stage] for fault in faults if stage in fault.inner_ns)
+    if values:
+        return percentile(values, share)
+    calls = next((h for h in answer.trace.histograms if h.name == stage and h.samples), None)
+    return calls.quantile(share) if calls is not None else None

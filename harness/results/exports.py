@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,12 @@ Traces = Mapping[str, Trace]
 _WITHIN = {"hmm": "faults", "umrs": "translations"}
 _BEFORE = "queues"
 _FIXED = ("case", "start_ns", "duration_ns", "address", "length", "pages", "cpu", "pid", "sub_type", "token")
-_LANES = 64
 
 
 def as_csv(traces: Traces) -> str:
     """A line a fault: what it was, and the ns that each stage in it took (empty: it had none)."""
-    names = [
-        name for name in stages_of(list(traces.values())) if name not in {t.whole for t in traces.values()}
-    ]
+    wholes = {trace.whole for trace in traces.values()}
+    names = [name for name in stages_of(list(traces.values())) if name not in wholes]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*_FIXED, *(f"{name}_ns" for name in names)])
@@ -59,8 +58,9 @@ def as_timeline(traces: Traces) -> str:
     events: list[dict[str, Any]] = []
     for process, (case, trace) in enumerate(traces.items(), 1):
         events.append(_named("process_name", process, 0, case))
-        for number, stage in enumerate(stages_of([trace])):
-            events += _track(process, number * _LANES, stage, trace)
+        numbers = itertools.count(1)
+        for stage in stages_of([trace]):
+            events += _tracks(process, numbers, stage, trace)
     return json.dumps({"displayTimeUnit": "ns", "traceEvents": events}, separators=(",", ":")) + "\n"
 
 
@@ -80,8 +80,9 @@ def export_of(path: Path) -> Callable[[Traces], str]:
     raise UsageError(f"{path.name}: in which format?", hint=f"a name that ends with {', '.join(EXPORTS)}")
 
 
-def _track(process: int, first: int, stage: str, trace: Trace) -> Iterable[dict[str, Any]]:
-    """The calls of one stage; a lane holds what does not overlap."""
+def _tracks(process: int, numbers: Iterator[int], stage: str, trace: Trace) -> Iterable[dict[str, Any]]:
+    """The calls of one stage, on tracks of the next numbers: what does not overlap shares one."""
+    tracks: list[int] = []
     free: list[int] = []
     for fault in sorted(trace.faults, key=lambda fault: _begin(stage, fault)):
         length = fault.duration_ns if stage == trace.whole else fault.inner_ns.get(stage)
@@ -91,14 +92,15 @@ def _track(process: int, first: int, stage: str, trace: Trace) -> Iterable[dict[
         lane = next((at for at, until in enumerate(free) if until <= begin), len(free))
         if lane == len(free):
             free.append(0)
-            yield _named("thread_name", process, first + lane, stage if not lane else f"{stage} ({lane + 1})")
+            tracks.append(next(numbers))
+            yield _named("thread_name", process, tracks[lane], stage if not lane else f"{stage} ({lane + 1})")
         free[lane] = begin + length
         yield {
             "ph": "X",
             "name": stage,
             "cat": "odp",
             "pid": process,
-            "tid": first + min(lane, _LANES - 1),
+            "tid": tracks[lane],
             "ts": begin / 1000,
             "dur": length / 1000,
             "args": _arguments(fault) if stage == trace.whole else {},

@@ -62,7 +62,7 @@ def telling(trace: Trace, most: int) -> tuple[Histogram, ...]:
     """Of the stages those that tell most, at most so many: the whole fault, then by the time they took in all."""
     seen = [histogram for histogram in trace.histograms if histogram.samples]
     chosen = sorted(seen, key=lambda h: (h.name != trace.whole, -h.total))[:most]
-    return tuple(histogram for histogram in seen if histogram in chosen) if most > 1 else tuple(chosen)
+    return tuple(histogram for histogram in seen if histogram in chosen)
 
 
 def seen_together(before: Trace, news: Trace) -> Trace:
