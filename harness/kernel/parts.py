@@ -21,11 +21,10 @@ class Part:
 
 _CARDS = ("connectx-5", "connectx-7")
 
-PARTS: tuple[Part, ...] = (
-    Part("drivers/infiniband/sw/rxe", ("rdma_rxe",), ("soft-roce",), "rxe_odp.c"),
-    Part("drivers/infiniband/hw/mlx5", ("mlx5_ib",), _CARDS, "odp.c"),
-    Part("drivers/infiniband/core", ("ib_core", "ib_uverbs"), ("soft-roce", *_CARDS), "umem_odp.c"),
-)
+RXE = Part("drivers/infiniband/sw/rxe", ("rdma_rxe",), ("soft-roce",), "rxe_odp.c")
+MLX5 = Part("drivers/infiniband/hw/mlx5", ("mlx5_ib",), _CARDS, "odp.c")
+CORE = Part("drivers/infiniband/core", ("ib_core", "ib_uverbs"), ("soft-roce", *_CARDS), "umem_odp.c")
+PARTS: tuple[Part, ...] = (RXE, MLX5, CORE)
 
 HEADERS = "include/"
 """Changes below it reach every part."""

@@ -12,10 +12,10 @@ from pathlib import Path
 from harness.debian import Archive
 from harness.kernel.build import INCLUDE, build
 from harness.kernel.packages import Kernel
+from harness.kernel.parts import MLX5
 from harness.kernel.source import source
 
 OPTION = "CONFIG_INFINIBAND_ON_DEMAND_PAGING"
-FOLDER, MODULE = "drivers/infiniband/hw/mlx5", "mlx5_ib"
 HEADER = "without.h"
 
 
@@ -26,5 +26,6 @@ def without_paging(kernel: Kernel, archive: Archive) -> tuple[str, Path]:
         # On the command line a macro cannot be taken back: kconfig.h is read behind it.
         (include / HEADER).write_text(f"#undef {OPTION}\n")
         flags = (f"{OPTION}=n", f"KCFLAGS=-include /build/{INCLUDE}/{HEADER}")
-        built = build(tree / FOLDER, kernel, archive, flags, include)
-    return MODULE, built.modules[MODULE]
+        built = build(tree / MLX5.folder, kernel, archive, flags, include)
+    (module,) = MLX5.modules
+    return module, built.modules[module]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.campaign.runs import copied, modules
-from harness.kernel.parts import PARTS
+from harness.kernel.parts import MLX5, RXE
 from harness.kernel.source import source
 from harness.plan.plan import load
 from harness.plan.session import Session
@@ -17,7 +17,6 @@ from harness.values.answer import Reply
 from harness.values.case import Order, Watch
 from harness.values.histogram import percentile
 
-RXE, MLX5 = PARTS[0], PARTS[1]
 DELAY_MS = 300
 # What a busy host does to a stage by itself stays below this in the median.
 BAND_NS = DELAY_MS * 1_000_000 // 2
