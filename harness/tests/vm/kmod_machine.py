@@ -8,15 +8,17 @@ from pathlib import Path
 from harness.connectx import options
 from harness.device.catalogue import DEVICES
 from harness.kernel.build import build
+from harness.kernel.packages import SERIES
 from harness.machine import parcel
 from harness.machine.console import scan
 from harness.machine.qemu import kernel_command_line
 from harness.machine.vm import Machine
-from harness.tests.vm.conftest import CHECKOUT
+from harness.tests.vm.conftest import CHECKOUT, FULL
 from harness.values.case import Order
 from harness.values.rule import Rule
 
 HERE = Path(__file__).parent
+KERNELS = [name for name in SERIES if name != "newest"] if FULL else ["newest"]
 SCRIPTS = ("kmod_guest.py", "kmod_tour.py", "kmod_stress.py")
 START = """
 import importlib, sys
@@ -107,3 +109,9 @@ def told(machine, reply):
     symptoms = scan(machine.console.since())
     assert not symptoms, symptoms
     return json.loads(reply.output.splitlines()[-1])
+
+
+def step(found, name):
+    """What one step of the guest's told; one that raised fails here."""
+    assert "error" not in found[name], found[name]
+    return found[name]

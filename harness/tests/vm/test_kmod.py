@@ -4,12 +4,9 @@ import shutil
 
 import pytest
 
-from harness.kernel.packages import SERIES
 from harness.kernel.toolchain import toolchain
-from harness.tests.vm.conftest import CHECKOUT, FULL
-from harness.tests.vm.kmod_machine import ABSENT, Bench, told
-
-KERNELS = [name for name in SERIES if name != "newest"] if FULL else ["newest"]
+from harness.tests.vm.conftest import CHECKOUT
+from harness.tests.vm.kmod_machine import ABSENT, KERNELS, Bench, step, told
 
 
 @pytest.mark.parametrize("series", KERNELS)
@@ -31,11 +28,6 @@ def tour(request, session):
         witness = card.report()
         found = told(machine, reply)
     return {**found, "card": witness}
-
-
-def step(tour, name):
-    assert "error" not in tour[name], tour[name]
-    return tour[name]
 
 
 def test_the_devices_own_answer_comes_back_and_nonsense_is_refused_with_words(tour):

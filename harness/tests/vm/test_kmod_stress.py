@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from harness.kernel.packages import SERIES
 from harness.tests.vm.conftest import FULL
-from harness.tests.vm.kmod_machine import ABSENT, Bench, plug, told
+from harness.tests.vm.kmod_machine import ABSENT, KERNELS, Bench, plug, step, told
 
 SIZES = (
     {"messages": 20_000, "loads": 200, "rounds": 200}
@@ -38,7 +37,7 @@ class Hands:
                 self.machine.qmp.command("device_del", id="card2")
 
 
-@pytest.fixture(scope="module", params=[name for name in SERIES if name != "newest"] if FULL else ["newest"])
+@pytest.fixture(scope="module", params=KERNELS)
 def survived(request, session):
     """What each step of kmod_stress.py told, and with "cards" what the cards saw."""
     bench = Bench(session, request.param)
@@ -47,11 +46,6 @@ def survived(request, session):
         reply = machine.wait(1500 if FULL else 600, hands.tick)
         found = told(machine, reply)
         return {**found, "cards": [card.report() for card in cards]}
-
-
-def step(survived, name):
-    assert not isinstance(survived[name], dict) or "error" not in survived[name], survived[name]
-    return survived[name]
 
 
 def test_without_a_card_and_without_mlx5_ib(survived):
