@@ -86,8 +86,7 @@ class Prepared:
         if self._probes == "none":
             return
         self.tracer = Tracer(driver, empty=self._probes == "empty")
-        self.facts.update({f"probe {name}": symbol for name, symbol in self.tracer.sources.items()})
-        self.facts.update({f"probe {name}": "missing" for name in self.tracer.missing})
+        self.facts.update({f"probe {name}": place for name, place in self.tracer.places.items()})
 
     def run(self, case: Case) -> Answer:
         """Run a case on the device, whatever the machine calls it."""

@@ -86,6 +86,8 @@ class Tracer:
         found = {s.name: found[s.name] for s in driver.stages if s.name in found and _can(s, found[s.name])}
         self.missing = tuple(s.name for s in driver.stages if s.name not in found)
         self.sources = {name: str(place) for name, place in found.items()}
+        # Of every stage, for people.
+        self.places = {s.name: self.sources.get(s.name, "missing") for s in driver.stages}
         here = Path(__file__).parent
         parts = ("probes.c", f"probes_{driver.name}.c")
         text = "#define EMPTY\n" if empty else ""

@@ -87,12 +87,11 @@ def run(
             raise Unsupported(problem)
         tracer = mine = Tracer(driver_of(watch.driver))
     try:
-        facts = {name: tracer.sources.get(name, "missing") for name in (s.name for s in tracer.driver.stages)}
         status, output = _watched(watch, tracer, argv, environment, tell)
     finally:
         if mine is not None:
             mine.close()
-    return Watched(status, output, facts)
+    return Watched(status, output, tracer.places)
 
 
 def _watched(
