@@ -15,6 +15,7 @@ from rich.text import Text
 from harness.cli.screen import JSON, err, open_session, out
 from harness.device.catalogue import find
 from harness.errors import UsageError
+from harness.plan.session import CASE
 from harness.plan.tracing import here, in_machine
 from harness.results.exports import EXPORTS, export_of
 from harness.results.latency import cost, of_faults, rows, seen_together
@@ -60,7 +61,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """The exit status of the command; the summary is printed in any case."""
+    """The exit status of the command; what was seen is summed up and exported however it ended."""
     exports = [(path, export_of(path)) for path in arguments.export]
     watch = Watch(arguments.seconds, arguments.interval, _driver(arguments.device))
     if arguments.vm and not (arguments.command or arguments.seconds):
@@ -68,28 +69,32 @@ def act(arguments: argparse.Namespace) -> int:
             "a machine of ours does nothing by itself", hint="odp-harness trace --vm MODEL -- COMMAND"
         )
     seen = Trace()
+    reply = Reply(CASE, True)
+    command = tuple(arguments.command)
 
-    with open_session(arguments) as session, Live(console=err, auto_refresh=False, transient=True) as live:
+    def tell(news: Trace) -> None:
+        nonlocal seen
+        seen = seen_together(seen, news)
+        if err.is_terminal:
+            live.update(_picture(_chosen(seen, arguments)), refresh=True)
 
-        def tell(news: Trace) -> None:
-            nonlocal seen
-            seen = seen_together(seen, news)
-            if err.is_terminal:
-                live.update(_picture(_chosen(seen, arguments)), refresh=True)
-
-        command = tuple(arguments.command)
-        try:
+    try:
+        with (
+            open_session(arguments) as session,
+            Live(console=err, auto_refresh=False, transient=True) as live,
+        ):
             if arguments.vm:
                 find(arguments.vm)
                 reply = in_machine(session, arguments.kernel, watch, arguments.vm, command, tell)
             else:
                 reply = here(session.host, watch, command, tell)
-        finally:
-            # Also of what Ctrl-C ended.
+    finally:
+        # Also of what Ctrl-C or a machine's death ended.
+        if seen.whole:
             chosen = _chosen(seen, arguments)
             for path, export in exports:
                 write_atomically(path, export({path.name.partition(".")[0]: chosen}))
-    _tell(arguments, reply, chosen)
+            _tell(arguments, reply, chosen)
     return reply.exit_status
 
 
