@@ -132,7 +132,7 @@ class Card:
         return bytes(self._registers[offset : offset + size])
 
     def bar_write(self, bar: int, offset: int, data: bytes) -> None:
-        """A register or a doorbell; everything that follows from it happens before this returns."""
+        """A register or a doorbell; what follows from it happens before this returns, long queues a turn at a time."""
         if bar != 0:
             return
         try:
@@ -163,7 +163,7 @@ class Card:
         try:
             self.hca.timers.run()
             self.hca.requester.run()
-            return self.hca.timers.next_s()
+            return 0.0 if self.hca.requester.waiting else self.hca.timers.next_s()
         except DmaError as problem:
             self.hca.judge.find("bad-address", f"{problem.address:#x}", f"{problem.size} bytes: {problem}")
         except Exception:  # as above

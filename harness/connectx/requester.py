@@ -25,8 +25,12 @@ if TYPE_CHECKING:
     from harness.connectx.queues import CompletionQueue
 
 
+TURN_WQES, TURN_BYTES = 64, 1 << 20
+"""What a queue may do before others, commands and doorbells have their turn: a guest may post as fast as we work."""
+
+
 class Requester:
-    """The send queues of a card, run one after the other until none can go on."""
+    """The send queues of a card, run in turns until none can go on."""
 
     def __init__(self, hca: Hca) -> None:
         self._hca = hca
@@ -81,19 +85,28 @@ class Requester:
             self.runner.failed(operation, failed)
         self.wake(qp)
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a queue has had its turn and is not through: `run` again soon."""
+        return bool(self._ready)
+
     def run(self) -> None:
-        """Execute until nothing more can be done now."""
+        """Execute until nothing more can be done now, or each queue that could go on has had its turn."""
+        later = []
         while self._ready:
             qp = self._ready.popleft()
             if not qp.send_blocks or qp.dead or qp.state not in (RTS, SQER, ERR):
                 continue
             try:
-                self._drain(qp)
+                if self._turn(qp):
+                    later.append(qp)
             except DmaError as problem:
                 self._catastrophe(qp, "bad-address", str(problem))
             except Exception:  # a defect of the model breaks one QP, not the card
                 self._hca.log({"what": "error", "why": f"qp {qp.number:#x}", "trace": traceback.format_exc()})
                 self._catastrophe(qp, "model-error", traceback.format_exc(limit=-1))
+        for qp in later:
+            self.wake(qp)
 
     def _catastrophe(self, qp: QueuePair, kind: str, why: str) -> None:
         """The QP cannot go on: its rings, record or queue are not where they should be."""
@@ -112,17 +125,24 @@ class Requester:
 
     # -- one queue
 
-    def _drain(self, qp: QueuePair) -> None:
-        while True:
-            if qp.busy is not None:
-                if qp.state in (SQER, ERR):
-                    self._hca.faults.drop(qp.busy)
-                    self._hca.timers.cancel(qp)
-                    self._finish(qp.busy, cqe.FLUSH)
-                elif qp.busy.fault is not None or not self.runner.advance(qp.busy):
-                    return
-            elif not self._fetch(qp):
-                return
+    def _turn(self, qp: QueuePair) -> bool:
+        """Run it for a turn; whether it is not through."""
+        wqes = moved = 0
+        while wqes < TURN_WQES and moved < TURN_BYTES:
+            operation = qp.busy
+            if operation is None:
+                if not self._fetch(qp):
+                    return False
+                wqes += 1
+            elif qp.state in (SQER, ERR):
+                self._hca.faults.drop(operation)
+                self._hca.timers.cancel(qp)
+                self._finish(operation, cqe.FLUSH)
+            elif operation.fault is not None or not self.runner.advance(operation):
+                return False
+            else:
+                moved += operation.length
+        return True
 
     def _fetch(self, qp: QueuePair) -> bool:
         """Take the next WQE; False when there is none."""

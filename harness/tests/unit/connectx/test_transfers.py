@@ -4,6 +4,7 @@ import struct
 
 import pytest
 
+from harness.connectx import requester
 from harness.tests.unit.connectx.pair import PATTERN, VA
 from harness.wire import cqe, wqe
 
@@ -76,3 +77,16 @@ def test_a_blueflame_write_rings_once(pair):
         data = struct.pack(">II", wqe.NOP, pair.a.number << 8 | 1) if not part else b"\xff" * 8
         pair.uar_write(0xA00 + part, data)
     assert pair.done(0)[1] == 0 and pair.card.findings() == []
+
+
+def test_a_long_queue_has_turns(pair, monkeypatch):
+    """A guest that posts as fast as the card works may not shut out others. Mutation: run a queue until it is empty."""
+    monkeypatch.setattr(requester, "TURN_WQES", 4)
+    for number in range(14):
+        pair.a.post(wqe.NOP, ring=number == 13)
+    assert pair.statuses(0) == [0] * 4
+    pair.b.post(wqe.NOP)
+    assert pair.statuses(0) == [0] * 4 and pair.statuses(1) == [0]
+    assert pair.card.tick() == 0.0
+    assert pair.card.tick() != 0.0
+    assert pair.statuses(0) == [0] * 6 and pair.card.findings() == []

@@ -1,0 +1,82 @@
+"""Tracers that cheat: each edit of the shipped probes or stages is caught, and by what is said here.
+
+Each edit has a bundle of its own, so a boot and a preparation of its own: minutes.
+"""
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from harness import agent
+from harness.plan.session import Options, Session
+from harness.tests.vm.conftest import FULL
+from harness.tests.vm.test_mutations import planned
+from harness.tests.vm.test_trace import check_delay
+
+pytestmark = pytest.mark.skipif(not FULL, reason="a boot and a preparation for each edit: ODP_FULL=1")
+
+true_bundle = agent.bundle
+
+
+@dataclass(frozen=True)
+class Edit:
+    """`old`, there exactly once in a shipped file, becomes `new`."""
+
+    file: str
+    old: str
+    new: str
+
+
+@contextmanager
+def cheating(session, *edits):
+    """A session whose machines are made of the bundle with these edits."""
+    files = true_bundle()
+    for edit in edits:
+        path = f"harness/guest/{edit.file}"
+        text = files[path].decode()
+        assert text.count(edit.old) == 1, f"{edit.old!r} is not once in {path}"
+        files[path] = text.replace(edit.old, edit.new).encode()
+    with pytest.MonkeyPatch.context() as patch, Session(Options(cache=session.store.root), print) as own:
+        patch.setattr(agent, "bundle", lambda: files)
+        yield own
+
+
+TENTH = Edit(
+    "probes.c",
+    "\tif (records.ringbuf_output(",
+    "\tu64 *calls = s->stages[STAGE_WHOLE].calls;\n"
+    "\tif ((calls[0] + calls[1] + calls[2]) % 10 == 0)\n"
+    "\t\t;\n"
+    "\telse if (records.ringbuf_output(",
+)
+BY_THREAD = (
+    Edit("probes.c", "thread * SLOTS + slot;\n\tstruct call call", "thread;\n\tstruct call call"),
+    Edit("probes.c", "thread * SLOTS + slot;\n\tstruct call *call", "thread;\n\tstruct call *call"),
+)
+
+
+@pytest.mark.parametrize(
+    ("edits", "device", "law"),
+    [((TENTH,), "soft-roce", "records: "), (BY_THREAD, "connectx-5", "works: expected ")],
+    ids=["every tenth record dropped in silence", "joined by thread only"],
+)
+def test_a_law_catches_it(session, edits, device, law):
+    """The mutation is the edit itself."""
+    with cheating(session, *edits) as cheated:
+        record, logs = cheated.run(planned("cheat", device=device))
+    assert record.verdict == "fail", logs.console[-2000:]
+    assert any(law in reason.text for reason in record.reasons), record.reasons
+
+
+SWAPPED = (
+    Edit("stages.py", '("mlx5r_umr_post_send_wait",)', '("SWAPPED",)'),
+    Edit("stages.py", '("mlx5_ib_page_fault_resume",)', '("mlx5r_umr_post_send_wait",)'),
+    Edit("stages.py", '("SWAPPED",)', '("mlx5_ib_page_fault_resume",)'),
+)
+
+
+def test_a_known_delay_catches_two_stages_swapped(session, tmp_path):
+    """The numbers of calls may agree, the time does not. Mutation: the edits themselves."""
+    with cheating(session, *SWAPPED) as cheated, pytest.raises(AssertionError):
+        check_delay(cheated, tmp_path, "resumes")
