@@ -134,9 +134,11 @@ def test_live_picture_lists_what_runs():
 
 
 CHILD = """
-import sys, time
+import signal, sys, time
 from rich.console import Console
 from harness.results.live import LiveView, open_view
+# Whoever started the tests in the background made them deaf to it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 console = Console()
 view = open_view(console)
 assert type(view) is LiveView, type(view)
