@@ -30,7 +30,10 @@ ENVIRONMENT = ("kernel", "qemu", "image", "clock", "accelerator", "device")
 
 @dataclass(frozen=True)
 class Figure:
-    """One latency of one case: medians over the runs, in ns (`exact`: instructions), and the band that is noise."""
+    """One latency of one case: medians over the runs, in ns (`exact`: instructions), and the band that is noise.
+
+    `stage` is `operation` or `fault`, or a stage with what of it: `checks mean`, `checks least`.
+    """
 
     case: str
     stage: str
@@ -48,21 +51,29 @@ class Figure:
 
 @dataclass(frozen=True)
 class Change:
-    """One difference that a verdict rests on: WORSE, BETTER or CANNOT_TELL, about which case, and the evidence."""
+    """One difference that a verdict rests on: WORSE, BETTER or CANNOT_TELL, about which case, and the evidence.
+
+    `outcome` says that it is one of how a case ends, not of a figure.
+    """
 
     verdict: str
     case: str
     text: str
+    outcome: bool = False
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The verdict over all cases, what it rests on, every figure, and what differs in the environments."""
+    """The verdict over all cases, what it rests on, every figure, and what differs in the environments.
+
+    `failing` are the cases that fail on both sides alike.
+    """
 
     verdict: str
     changes: tuple[Change, ...]
-    figures: tuple[Figure, ...]
-    environment: tuple[str, ...]
+    figures: tuple[Figure, ...] = ()
+    environment: tuple[str, ...] = ()
+    failing: tuple[str, ...] = ()
 
 
 def compare(
@@ -75,10 +86,13 @@ def compare(
     one, other = _by_case(base), _by_case(patched)
     changes: list[Change] = []
     figures: list[Figure] = []
+    failing: list[str] = []
     for case in sorted({*one, *other}):
         before, after = one.get(case, []), other.get(case, [])
         outcomes = _outcomes(case, before, after)
         changes += outcomes
+        if not outcomes and min(_severity(before), _severity(after)):
+            failing.append(case)
         if outcomes or not before or not all(_sound(record) for record in (*before, *after)):
             continue
         for figure, samples in _figures(case, before, after, bands or {}):
@@ -86,7 +100,11 @@ def compare(
             changes += _latency(figure, *samples)
     ran = set(one) & set(other) and any(record.verdict in RAN for record in (*base, *patched))
     return Comparison(
-        _overall(changes, bool(ran)), tuple(changes), tuple(figures), _environments(base, patched)
+        _overall(changes, bool(ran)),
+        tuple(changes),
+        tuple(figures),
+        _environments(base, patched),
+        tuple(failing),
     )
 
 
@@ -101,28 +119,45 @@ def _sound(record: Record) -> bool:
     return record.verdict in ("pass", "known") and record.answer is not None
 
 
+def _severity(records: Sequence[Record]) -> int:
+    """How badly the worst of these runs ends: 0 well (or better than is known of it), 1 as known, 2 failed."""
+    return max((_ends(record) for record in records), default=0)
+
+
+def _ends(record: Record) -> int:
+    if record.verdict == "fail":
+        # A case that its plan knows to fail, and that does not, fails so that somebody notices.
+        return 0 if record.reasons and record.reasons[0].kind == "known" else 2
+    return 1 if record.verdict == "known" else 0
+
+
 def _outcomes(case: str, before: Sequence[Record], after: Sequence[Record]) -> list[Change]:
     """What differs before any figure: new failures, old ones that are gone, cases that ran on one side only."""
     if not before or not after:
-        return [Change(CANNOT_TELL, case, "ran on one side only")]
-    failed = ([r for r in before if r.verdict == "fail"], [r for r in after if r.verdict == "fail"])
+        return [Change(CANNOT_TELL, case, "ran on one side only", True)]
+    old, new = _severity(before), _severity(after)
     not_run = next((r for r in (*before, *after) if r.verdict == "error"), None)
-    if failed[1] and not failed[0]:
-        reasons = "; ".join(f"{reason.kind}: {reason.text}" for reason in failed[1][0].reasons)
-        return [Change(WORSE, case, f"fails in {len(failed[1])} of {len(after)} runs: {reasons}")]
-    if failed[0] and not failed[1] and not not_run:
-        reasons = "; ".join(f"{reason.kind}: {reason.text}" for reason in failed[0][0].reasons)
-        return [Change(BETTER, case, f"no longer fails: {reasons}")]
+    if new > old:
+        failed = [record for record in after if _ends(record) == new]
+        text = f"fails in {len(failed)} of {len(after)} runs: {_reasons(failed[0])}"
+        return [Change(WORSE, case, text, True)]
+    if old and not new and not not_run:
+        failed = [record for record in before if _ends(record) == old]
+        return [Change(BETTER, case, f"no longer fails: {_reasons(failed[0])}", True)]
     if not_run is not None:
-        return [Change(CANNOT_TELL, case, "; ".join(reason.text for reason in not_run.reasons))]
+        return [Change(CANNOT_TELL, case, "; ".join(reason.text for reason in not_run.reasons), True)]
     return []
+
+
+def _reasons(record: Record) -> str:
+    return "; ".join(f"{reason.kind}: {reason.text}" for reason in record.reasons)
 
 
 def _figures(
     case: str, before: Sequence[Record], after: Sequence[Record], bands: Mapping[str, float]
 ) -> Iterable[tuple[Figure, tuple[list[float], list[float]]]]:
     exact = all(record.environment.get("clock") == "exact" for record in (*before, *after))
-    mine, theirs = _samples(before), _samples(after)
+    mine, theirs = _samples(before, exact), _samples(after, exact)
     for stage in sorted(set(mine) & set(theirs)):
         samples = (mine[stage], theirs[stage])
         counts = (len(samples[0]), len(samples[1]))
@@ -130,16 +165,26 @@ def _figures(
         yield Figure(case, stage, exact, base, patched, counts, float(bands.get(stage, 0))), samples
 
 
-def _samples(records: Sequence[Record]) -> dict[str, list[float]]:
-    """Per stage the median of each run: whole operations, whole faults, and the stages within them."""
+def _samples(records: Sequence[Record], exact: bool) -> dict[str, list[float]]:
+    """Per figure one value of each run: medians of whole operations and whole faults; of each stage its mean.
+
+    In exact time also the least of each stage: the shortest way through it, which nothing but its code moves. A run
+    whose probes missed calls says nothing of stages.
+    """
     found: dict[str, list[float]] = defaultdict(list)
     for record in records:
         assert record.answer is not None
+        trace = record.answer.trace
         values: dict[str, list[int]] = {"operation": list(record.answer.operations_ns)}
-        values["fault"] = [fault.duration_ns for fault in record.answer.trace.faults]
+        values["fault"] = [fault.duration_ns for fault in trace.faults]
         for stage, durations in values.items():
             if durations:
                 found[stage].append(float(percentile(tuple(durations), 0.5)))
+        for histogram in trace.histograms if not trace.missed else ():
+            if histogram.samples:
+                found[f"{histogram.name} mean"].append(histogram.mean)
+                if exact:
+                    found[f"{histogram.name} least"].append(float(histogram.minimum))
     return found
 
 

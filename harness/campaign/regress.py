@@ -10,50 +10,61 @@ from dataclasses import dataclass
 
 from harness.campaign import null
 from harness.campaign.compare import CANNOT_TELL, Change, Comparison, compare
-from harness.campaign.runs import Question, answers, copied, modules
-from harness.kernel import patches
-from harness.kernel.parts import touched
+from harness.campaign.runs import Question, answers, modules
+from harness.campaign.subject import Subject
 from harness.kernel.source import source
 from harness.plan.session import Session
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """The answer: which modules were rebuilt, what GNU patch and the compiler said, and the comparison."""
+    """The answer: which modules were rebuilt, what GNU patch and the compiler said, and the comparison.
+
+    `identity` is git's patch-id, or the commit of a tree.
+    """
 
     kernel: str
     compiler: str
     patches: tuple[str, ...]
+    identity: str
     modules: tuple[str, ...]
     notes: tuple[str, ...]
     comparison: Comparison
 
 
-def judge(session: Session, question: Question) -> Judgement:
+def judge(session: Session, question: Question, subject: Subject) -> Judgement:
     """Answer a question. Errors of the patch (does not apply, does not build) are raised, with the place."""
-    series = patches.read(question.patch)
     kernel = session.kernel(question.kernel)
     stock = source(kernel, session.archive)
-    names = tuple(patch.name for patch in series)
-    parts, outside = touched(file for patch in series for file in patch.files)
+    identity = subject.identity(session.host)
+    parts, outside = subject.reach(stock)
     notes = [f"not tested: {path}" for path in outside]
     if not parts:
-        nothing = Change(CANNOT_TELL, question.patch.name, "the patch touches nothing that is tested here")
-        found = Comparison(CANNOT_TELL, (nothing,), (), ())
-        return Judgement(kernel.release, "", names, (), tuple(notes), found)
+        nothing = Change(CANNOT_TELL, question.name, "it touches nothing that is tested here")
+        found = Comparison(CANNOT_TELL, (nothing,))
+        return Judgement(kernel.release, "", subject.names, identity, (), tuple(notes), found)
+    names = tuple(module for part in parts for module in part.modules)
     with session.ledger.scratch_folder("patched") as tree:
-        copied(stock, parts, tree)
-        applied = patches.apply(series, tree, session.host)
-        notes += applied.notes
-        session.say(
-            f"building {', '.join(m for part in parts for m in part.modules)} with and without the patch"
-        )
+        notes += subject.lay(stock, parts, tree, session.host)
+        session.say(f"building {', '.join(names)} with and without it")
         base, compiler = modules(session, kernel, stock, parts)
         patched, _ = modules(session, kernel, tree, parts)
-        before = answers(session, question, kernel, base, parts, "base")
-        after = answers(session, question, kernel, patched, parts, "patched")
-        found = compare(before, after)
-        if any(figure.exact and figure.change for figure in found.figures):
-            found = compare(before, after, null.bands(session, question, kernel, stock, parts, before))
-    names_built = tuple(module for part in parts for module in part.modules)
-    return Judgement(kernel.release, compiler, names, names_built, tuple(notes), found)
+    before = answers(session, question, kernel, base, parts, "base")
+    after = answers(session, question, kernel, patched, parts, "patched")
+    found = compare(before, after)
+    if any(figure.exact and figure.change for figure in found.figures):
+        found = compare(before, after, null.bands(session, question, kernel, stock, parts, before))
+    return Judgement(kernel.release, compiler, subject.names, identity, names, tuple(notes), found)
+
+
+def is_fix(found: Comparison) -> tuple[bool, str]:
+    """Whether something that failed no longer does, nothing still fails, and nothing got worse; and why not."""
+    worse = [change for change in found.changes if change.verdict != "better"]
+    if worse:
+        return False, f"{worse[0].case}: {worse[0].text}"
+    if found.failing:
+        return False, f"{found.failing[0]} fails with the fix, too"
+    mended = [change for change in found.changes if change.outcome]
+    if not mended:
+        return False, "nothing fails without the fix: the plan does not show what it mends"
+    return True, f"{mended[0].case}: {mended[0].text}"

@@ -29,12 +29,13 @@ POLL_S = 0.5
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked: a patch, the kernel it is for, the plans, how many seeds, and at most so many cases of a plan.
+    """What is asked: of what (a name), for which kernel, by which plans, with how many seeds, at most so many cases of
+    a plan.
 
     `results` is a folder for everything that comes of it.
     """
 
-    patch: Path
+    name: str
     kernel: str
     plans: Sequence[Path]
     results: Path

@@ -6,24 +6,35 @@ import argparse
 import dataclasses
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
-from harness.campaign.regress import judge
+from harness.campaign import mail
+from harness.campaign.compare import BETTER, CANNOT_TELL, SAME, WORSE
+from harness.campaign.regress import Judgement, is_fix, judge
 from harness.campaign.runs import Question
+from harness.campaign.subject import Patched, Subject, Tree
 from harness.cli.compare import STATUS, show
-from harness.cli.screen import JSON, open_session, out
-from harness.errors import UsageError
+from harness.cli.screen import JSON, err, open_session, out
+from harness.errors import HarnessError, UsageError
+from harness.kernel import patches
 from harness.plan import plugin
 from harness.plan.checkout import find_folder
+from harness.plan.session import Session
 
 TEXT = "Is this kernel patch worse? Builds the modules that it touches with and without it, and runs plans on both."
+# For `git bisect run`: 125 says that a commit cannot be judged, anything from 128 on ends the search.
+BISECT = {SAME: 0, BETTER: 0, WORSE: 1, CANNOT_TELL: 125}
+BISECT_USAGE, BISECT_SKIP = 128, 125
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """The patch, and how much is run."""
-    given = "a diff, a message, an mbox of a series, a folder of patches or a quilt series"
-    parser.add_argument("--patch", type=Path, required=True, help=given)
+    """The patch, how much is run, and how it is said."""
+    given = "a diff, a message, an mbox of a series, a folder of patches, a quilt series, or A..B of --tree"
+    parser.add_argument("--patch", metavar="P", help=given)
+    tree = "a kernel tree: what it has of our modules is judged against the distribution's source"
+    parser.add_argument("--tree", type=Path, metavar="DIR", help=tree)
     parser.add_argument(
         "--kernel", default="newest", metavar="SERIES", help="the kernel that the patch is for"
     )
@@ -38,38 +49,89 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--results", type=Path, metavar="DIR", help="default: odp-results/TIME")
     parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1, help="cases at the same time")
-    parser.add_argument("--json", action="store_true", help=JSON)
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help=JSON)
+    how.add_argument("--mail", action="store_true", help="plain text for a reply on a mailing list")
+    how.add_argument(
+        "--bisect",
+        action="store_true",
+        help="exit status for `git bisect run`: 0 good, 1 bad, 125 cannot tell, 128 usage",
+    )
+    fix = "it is a fix: PLAN must fail without it and pass with it"
+    parser.add_argument("--expect-fix", type=Path, metavar="PLAN", help=fix)
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """Exit status 0 same or better, 1 worse, 3 cannot tell."""
+    """Exit status 0 same or better, 1 worse, 3 cannot tell; with --expect-fix 0 if it is one, else 1."""
+    if not arguments.bisect:
+        return _act(arguments)
+    try:
+        return _act(arguments)
+    except UsageError as error:
+        err.print(f"error: {error.render()}", markup=False)
+        return BISECT_USAGE if not arguments.tree else BISECT_SKIP
+    except HarnessError as error:
+        err.print(f"error: {error.render()}", markup=False)
+        return BISECT_SKIP
+
+
+def _act(arguments: argparse.Namespace) -> int:
+    question = _question(arguments)
+    with open_session(arguments) as session:
+        found = judge(session, question, _subject(arguments, session))
+    verdict = found.comparison.verdict
+    if arguments.mail:
+        command = ["odp-harness", *map(shlex.quote, sys.argv[1:])]
+        sys.stdout.write(mail.text(found, [word for word in command if word != "--mail"], question.seeds))
+    elif arguments.json:
+        sys.stdout.write(json.dumps(dataclasses.asdict(found)) + "\n")
+    else:
+        _print(found, question)
+    if arguments.expect_fix:
+        fixed, why = is_fix(found.comparison)
+        err.print(f"{'a fix' if fixed else 'not shown to be a fix'}: {why}", markup=False)
+        return 0 if fixed else 1
+    if arguments.bisect:
+        return BISECT[CANNOT_TELL if verdict == SAME and found.comparison.failing else verdict]
+    return STATUS.get(verdict, 0)
+
+
+def _question(arguments: argparse.Namespace) -> Question:
     results = arguments.results or plugin.default_results()
     if results.exists() and any(results.iterdir()):
         raise UsageError(f"{results} is not empty", hint="another --results")
     plans = arguments.plans or sorted(find_folder("testplans", None).glob("odp-*.toml"))
-    question = Question(
-        arguments.patch,
-        arguments.kernel,
-        plans,
-        results,
-        arguments.seeds,
-        0 if arguments.all else 1,
-        arguments.jobs,
-        arguments.k,
-    )
-    with open_session(arguments) as session:
-        found = judge(session, question)
-    if arguments.json:
-        sys.stdout.write(json.dumps(dataclasses.asdict(found)) + "\n")
-    else:
-        for name in found.patches:
-            out.print(f"patch: {name}", markup=False)
-        out.print(
-            f"kernel {found.kernel}, rebuilt: {', '.join(found.modules) or 'nothing'} ({found.compiler})",
-            markup=False,
-        )
-        for note in found.notes:
-            out.print(note, markup=False)
-        show(found.comparison)
-        out.print(f"records: {results}", markup=False)
-    return STATUS.get(found.comparison.verdict, 0)
+    if arguments.expect_fix:
+        plans = [arguments.expect_fix]
+    for plan in plans:
+        if not plan.exists():
+            raise UsageError(f"{plan} does not exist", hint="a file or folder of plans")
+    name = str(arguments.patch or arguments.tree or "")
+    cut = 0 if arguments.all or arguments.expect_fix else 1
+    return Question(name, arguments.kernel, plans, results, arguments.seeds, cut, arguments.jobs, arguments.k)
+
+
+def _subject(arguments: argparse.Namespace, session: Session) -> Subject:
+    patch, tree = arguments.patch, arguments.tree
+    if patch and ".." in patch and not Path(patch).exists():
+        return Patched(patches.read_range(tree or Path(), patch, session.host))
+    if patch:
+        if tree:
+            raise UsageError("--tree goes with a range of commits, or alone", hint="--patch A..B --tree DIR")
+        return Patched(patches.read(Path(patch)))
+    if tree:
+        return Tree(tree)
+    raise UsageError("what is to be judged?", hint="--patch P, or --tree DIR")
+
+
+def _print(found: Judgement, question: Question) -> None:
+    for name in found.patches:
+        out.print(f"patch: {name}", markup=False)
+    rebuilt = ", ".join(found.modules) or "nothing"
+    out.print(f"kernel {found.kernel}, rebuilt: {rebuilt} ({found.compiler})", markup=False)
+    for note in found.notes:
+        out.print(note, markup=False)
+    for case in found.comparison.failing:
+        out.print(f"fails with and without it: {case}", markup=False)
+    show(found.comparison)
+    out.print(f"records: {question.results}", markup=False)

@@ -11,6 +11,7 @@ import email
 import email.policy
 import mailbox
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from unidiff.errors import UnidiffParseError
 from unidiff.patch import PatchSet
 
 from harness.errors import UsageError
-from harness.host import LocalHost
+from harness.host import LocalHost, require
 
 _DIFF = re.compile(r"^(diff --git |--- \S)", re.M)
 _NUMBERED = re.compile(r"\[.*?\b(\d+)/\d+\]")
@@ -65,6 +66,28 @@ def read(path: Path) -> tuple[Patch, ...]:
             f"{path} holds no patch", hint="a unified diff, as `git format-patch` or `b4 am` write it"
         )
     return found
+
+
+def read_range(tree: Path, commits: str, host: LocalHost) -> tuple[Patch, ...]:
+    """The patches of a range `A..B` of commits in a git tree; UsageError with git's words."""
+    command = [require("git"), "-C", str(tree), "format-patch", "--stdout", "--no-signature", commits]
+    done = host.run(command, check=False)
+    if done.status:
+        raise UsageError(f"{tree} has no commits {commits}", done.output.splitlines()[-3:])
+    with host.ledger.scratch_file("range") as path:
+        path.write_text(done.output, encoding="utf-8", errors="surrogateescape")
+        found = tuple(_read_file(path))
+    if not found:
+        raise UsageError(f"{commits} in {tree}: no commit that changes anything")
+    return found
+
+
+def patch_id(patches: Sequence[Patch], host: LocalHost) -> str:
+    """What git calls a change whatever its line numbers and commit: 40 hex digits, or nothing for an empty one."""
+    with host.ledger.scratch_file("patch-id") as path:
+        path.write_text("".join(patch.diff for patch in patches), encoding="utf-8", errors="surrogateescape")
+        done = host.run(["sh", "-c", f"{require('git')} patch-id --stable <{shlex.quote(str(path))}"])
+    return done.output.split(" ")[0].strip()
 
 
 def _read_file(path: Path) -> Iterable[Patch]:
