@@ -42,11 +42,8 @@ class Figure:
     patched: float
     runs: tuple[int, int]
     band: float
-
-    @property
-    def change(self) -> float:
-        """Patched minus base."""
-        return self.patched - self.base
+    change: float
+    """Patched minus base; in exact time the median over the pairs of runs with the same seed."""
 
 
 @dataclass(frozen=True)
@@ -159,32 +156,41 @@ def _figures(
     exact = all(record.environment.get("clock") == "exact" for record in (*before, *after))
     mine, theirs = _samples(before, exact), _samples(after, exact)
     for stage in sorted(set(mine) & set(theirs)):
-        samples = (mine[stage], theirs[stage])
+        pair = (mine[stage], theirs[stage])
+        samples = (list(pair[0].values()), list(pair[1].values()))
         counts = (len(samples[0]), len(samples[1]))
         base, patched = (float(median(values)) for values in samples)
-        yield Figure(case, stage, exact, base, patched, counts, float(bands.get(stage, 0))), samples
+        change = _paired(*pair) if exact else patched - base
+        yield Figure(case, stage, exact, base, patched, counts, float(bands.get(stage, 0)), change), samples
 
 
-def _samples(records: Sequence[Record], exact: bool) -> dict[str, list[float]]:
-    """Per figure one value of each run: medians of whole operations and whole faults; of each stage its mean.
+def _paired(before: Mapping[str, float], after: Mapping[str, float]) -> float:
+    """The median difference of runs of one seed; where no seed is on both sides, of the medians."""
+    both = [after[run] - value for run, value in before.items() if run in after]
+    return float(median(both)) if both else float(median(after.values()) - median(before.values()))
+
+
+def _samples(records: Sequence[Record], exact: bool) -> dict[str, dict[str, float]]:
+    """Per figure the value of each run: medians of whole operations and whole faults; of each stage its mean.
 
     In exact time also the least of each stage: the shortest way through it, which nothing but its code moves. A run
     whose probes missed calls says nothing of stages.
     """
-    found: dict[str, list[float]] = defaultdict(list)
-    for record in records:
+    found: dict[str, dict[str, float]] = defaultdict(dict)
+    for number, record in enumerate(records):
         assert record.answer is not None
+        run = record.case.id if SEED.search(record.case.id) else f"run {number}"
         trace = record.answer.trace
         values: dict[str, list[int]] = {"operation": list(record.answer.operations_ns)}
         values["fault"] = [fault.duration_ns for fault in trace.faults]
         for stage, durations in values.items():
             if durations:
-                found[stage].append(float(percentile(tuple(durations), 0.5)))
+                found[stage][run] = float(percentile(tuple(durations), 0.5))
         for histogram in trace.histograms if not trace.missed else ():
             if histogram.samples:
-                found[f"{histogram.name} mean"].append(histogram.mean)
+                found[f"{histogram.name} mean"][run] = histogram.mean
                 if exact:
-                    found[f"{histogram.name} least"].append(float(histogram.minimum))
+                    found[f"{histogram.name} least"][run] = float(histogram.minimum)
     return found
 
 

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.campaign.compare import compare
@@ -34,36 +35,63 @@ def _before_the_fault_path(folder: Path, part: Part, inserted: str) -> None:
     file.write_text(text[:end] + inserted + text[end:])
 
 
-def comment(folder: Path, part: Part) -> None:
+def comment(folder: Path, part: Part, size: int) -> None:
     """Lines that are not code, before the fault path: only line numbers move."""
-    _before_the_fault_path(folder, part, "\n/* nothing\n * at\n * all\n */\n")
+    _before_the_fault_path(folder, part, "\n/* nothing" + "\n * at all" * size + "\n */\n")
 
 
-def dead_function(folder: Path, part: Part) -> None:
+def dead_function(folder: Path, part: Part, size: int) -> None:
     """A function that nobody calls, before the fault path."""
-    code = "\nstatic noinline __used int odp_harness_dead(int n)\n{\n\treturn n * 3 + n % 7;\n}\n"
+    terms = " ^ ".join(f"n % {3 + 2 * number}" for number in range(size))
+    code = f"\nstatic noinline __used int odp_harness_dead(int n)\n{{\n\treturn {terms};\n}}\n"
     _before_the_fault_path(folder, part, code)
 
 
-def padding(folder: Path, part: Part) -> None:
+def padding(folder: Path, part: Part, size: int) -> None:
     """Bytes before the fault path that nothing jumps to."""
-    code = '\nasm(".pushsection .text; .skip 176, 0xcc; .popsection");\n'
+    code = f'\nasm(".pushsection .text; .skip {16 * size}, 0xcc; .popsection");\n'
     _before_the_fault_path(folder, part, code)
 
 
-def link_order(folder: Path, part: Part) -> None:
-    """The module's objects linked in the reverse order."""
+def link_order(folder: Path, part: Part, size: int) -> None:
+    """The module's objects linked in another order: backwards, and begun so many further on."""
     makefile = folder / "Makefile"
     text = makefile.read_text()
     found = _OBJECTS.search(text)
     if found is None:
         raise SetupError(f"no list of objects in {part.folder}/Makefile")
     objects = [word for word in found["list"].replace("\\\n", " ").split() if word.endswith(".o")]
-    line = f"{found['name']} := {' '.join(reversed(objects))}"
+    turned = objects[::-1]
+    first = (size - 1) % len(turned)
+    line = f"{found['name']} := {' '.join(turned[first:] + turned[:first])}"
     makefile.write_text(text[: found.start()] + line + text[found.end() :])
 
 
-VARIANTS: tuple[Callable[[Path, Part], None], ...] = (comment, dead_function, padding, link_order)
+KINDS: tuple[Callable[[Path, Part, int], None], ...] = (comment, dead_function, padding, link_order)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A change that changes nothing: a kind and a size (from 1)."""
+
+    kind: Callable[[Path, Part, int], None]
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.kind.__name__} {self.size}"
+
+    def apply(self, folder: Path, part: Part) -> None:
+        """Make it in the part's folder."""
+        self.kind(folder, part, self.size)
+
+
+def variants(number: int) -> tuple[Variant, ...]:
+    """So many different ones, the kinds in turn."""
+    return tuple(Variant(KINDS[n % len(KINDS)], 1 + n // len(KINDS)) for n in range(number))
+
+
+BAND = tuple(Variant(kind, size) for kind, size in zip(KINDS, (3, 2, 11, 1), strict=True))
+"""Those of which the band is made; `variants` is what it is tried on."""
 
 
 def bands(
@@ -78,15 +106,16 @@ def bands(
     few = dataclasses.replace(question, seeds=min(SEEDS, question.seeds), results=question.results / "null")
     found: dict[str, float] = {}
     for part in parts:
-        for vary in VARIANTS:
-            name = f"{vary.__name__} of {part.modules[0]}"
+        for variant in BAND:
+            name = f"{variant} of {part.modules[0]}"
             session.say(f"null band: {name}")
             with session.ledger.scratch_folder("null") as tree:
                 copied(stock, parts, tree)
-                vary(tree / part.folder, part)
+                variant.apply(tree / part.folder, part)
                 files, _ = modules(session, kernel, tree, parts)
                 records = answers(session, few, kernel, files, parts, name)
-            for figure in compare(base, records).figures:
+            ran = {record.case.id for record in records}
+            for figure in compare([record for record in base if record.case.id in ran], records).figures:
                 if figure.exact:
                     found[figure.stage] = max(found.get(figure.stage, 0.0), abs(figure.change))
     few.results.mkdir(parents=True, exist_ok=True)

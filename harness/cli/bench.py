@@ -10,11 +10,13 @@ from pathlib import Path
 
 from rich.table import Table
 
-from harness.bench import boot, card, exact, faults, kmod, repeats, trace
+from harness.bench import boot, card, exact, faults, kmod, regress, repeats, trace
 from harness.bench.figures import Figures
+from harness.campaign.runs import Question
 from harness.cli.screen import JSON, open_session, out
 from harness.device.catalogue import find
 from harness.errors import UsageError
+from harness.kernel.parts import MLX5, RXE
 from harness.plan.checkout import find_folder
 from harness.plan.plan import load
 from harness.plan.session import Session
@@ -30,10 +32,10 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rounds",
         type=int,
-        help="how often (boot: 7, card: 5, exact: 10, with a card 20, faults: 400, kmod: 200)",
+        help="how often (boot: 7, card: 5, exact: 10, with a card 20, faults: 400, kmod: 200, regress: 50)",
     )
     parser.add_argument("--kernel", default="newest", metavar="SERIES")
-    model = "for card, faults, kmod and exact: the model (exact: soft-roce)"
+    model = "for card, faults, kmod, exact and regress: the model (the last two: soft-roce)"
     parser.add_argument("--device", help=model)
     plan = "for exact: the plan whose first case is run (default: odp-write)"
     parser.add_argument("--plan", type=Path, help=plan)
@@ -66,6 +68,16 @@ def _exact(session: Session, arguments: argparse.Namespace) -> Figures:
     return exact.measure(session, planned, arguments.rounds or 10)
 
 
+def _regress(session: Session, arguments: argparse.Namespace) -> Figures:
+    """`--rounds` changes that change nothing, each judged over 4 seeds of a write and a read that fault."""
+    part = RXE if find(arguments.device or "soft-roce").name == RXE.devices[0] else MLX5
+    folder = find_folder("testplans", None)
+    plans = [folder / "odp-write.toml", folder / "odp-read.toml"]
+    with session.ledger.scratch_folder("bench") as results:
+        asked = Question("null", arguments.kernel, plans, results, seeds=4)
+        return regress.measure(session, asked, part, arguments.rounds or 50)
+
+
 BENCHES: dict[str, Callable[[Session, argparse.Namespace], Figures]] = {
     "boot": lambda session, given: boot.measure(session, given.kernel, given.rounds or 7),
     "card": lambda session, given: card.measure(
@@ -78,5 +90,6 @@ BENCHES: dict[str, Callable[[Session, argparse.Namespace], Figures]] = {
     "kmod": lambda session, given: kmod.measure(
         session, given.kernel, given.device or CARD, given.rounds or 200
     ),
+    "regress": _regress,
     "trace": lambda session, given: trace.measure(session, given.kernel),
 }

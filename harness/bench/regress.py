@@ -1,0 +1,76 @@
+"""What a verdict on a patch costs against the compiler alone, and how often a change of nothing is called one."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+from harness.bench.figures import Figures
+from harness.campaign import null
+from harness.campaign.compare import SAME, compare
+from harness.campaign.runs import Question, answers, copied, modules
+from harness.kernel.parts import Part
+from harness.kernel.source import source
+from harness.plan.session import Session
+
+
+@dataclass(frozen=True)
+class Regress(Figures):
+    """One part of the kernel, `seeds` runs of each case.
+
+    `make_s` is what the compiler needs for both sides, clean; `verdict_s` is patch to verdict, compiler included,
+    with the base's answers and the null band known already. `false_alarms` are verdicts other than "same" on
+    `null_changes` different changes that change nothing. `null_band_instructions` are the bands by stage.
+    """
+
+    kernel: str
+    module: str
+    cases: int
+    seeds: int
+    make_s: float
+    verdict_s: float
+    ratio_to_make: float
+    null_changes: int
+    false_alarms: int
+    alarms: tuple[str, ...]
+    null_band_instructions: dict[str, float]
+
+
+def measure(session: Session, question: Question, part: Part, changes: int) -> Regress:
+    """Judge `changes` changes that change nothing, each built and prepared anew. `question.results` is filled."""
+    kernel = session.kernel(question.kernel)
+    stock = source(kernel, session.archive)
+    base, _ = modules(session, kernel, stock, [part])
+    before = answers(session, question, kernel, base, [part], "base")
+    bands = null.bands(session, question, kernel, stock, [part], before)
+    alarms: list[str] = []
+    verdicts_s, makes_s = [], []
+    cases = 0
+    for variant in null.variants(changes):
+        began = time.monotonic()
+        with session.ledger.scratch_folder("null") as tree:
+            copied(stock, [part], tree)
+            variant.apply(tree / part.folder, part)
+            files, _ = modules(session, kernel, tree, [part])
+        makes_s.append(time.monotonic() - began)
+        asked = replace(question, results=question.results / str(variant).replace(" ", "-"))
+        found = compare(before, answers(session, asked, kernel, files, [part], str(variant)), bands)
+        verdicts_s.append(time.monotonic() - began)
+        cases = len({figure.case for figure in found.figures})
+        if found.verdict != SAME:
+            alarms.append(f"{variant}: {found.verdict}: {found.changes[0].text}")
+        session.say(f"{len(verdicts_s)} of {changes}: {variant}: {found.verdict}")
+    make_s, verdict_s = sorted(makes_s)[len(makes_s) // 2], sorted(verdicts_s)[len(verdicts_s) // 2]
+    return Regress(
+        kernel.release,
+        part.modules[0],
+        cases,
+        question.seeds,
+        round(2 * make_s, 1),
+        round(verdict_s, 1),
+        round(verdict_s / (2 * make_s), 2),
+        changes,
+        len(alarms),
+        tuple(alarms),
+        bands,
+    )

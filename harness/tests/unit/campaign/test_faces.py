@@ -1,0 +1,167 @@
+"""What a judgement looks like: as a mail, for git bisect, for a fix; and what is judged."""
+
+import argparse
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.campaign import mail
+from harness.campaign.compare import BETTER, SAME, WORSE, Change, Comparison, Figure, compare
+from harness.campaign.regress import Judgement, is_fix
+from harness.campaign.subject import Patched, Tree
+from harness.cli import regress
+from harness.errors import SetupError, UsageError
+from harness.host import LocalHost
+from harness.kernel import patches
+from harness.kernel.parts import RXE
+from harness.ledger import Ledger
+from harness.tests.unit.results.sample import record
+from harness.values.record import Reason
+
+SLOWER = Change(
+    WORSE, "odp-write/7.3/soft-roce/remote", "checks least: +20 instructions (100 to 120); nothing moves it"
+)
+FIGURE = Figure("odp-write/7.3/soft-roce/remote", "checks least", True, 100, 120, (4, 4), 0, 20)
+FOUND = Judgement(
+    "7.3.4+deb13-amd64",
+    "gcc-14 14.2.0-19",
+    ("[PATCH rdma-next v3 2/2] RDMA/rxe: a subject that is far longer than a line of a mail may be",),
+    "0123456789012345678901234567890123456789",
+    ("rdma_rxe",),
+    ("not tested: Documentation/infiniband/a_very_long_name_of_a_file_that_is_not_tested.rst",),
+    Comparison(WORSE, (SLOWER,), (FIGURE,), (), ("odp-iova/7.3/soft-roce/zero",)),
+)
+
+
+@pytest.fixture
+def host(tmp_path):
+    with Ledger(tmp_path / "runs") as ledger:
+        yield LocalHost(ledger)
+
+
+def test_a_mail_has_short_lines_and_says_all():
+    """Mutation: print the table; leave out how to reproduce."""
+    command = [
+        "odp-harness",
+        "regress",
+        "--patch",
+        "/home/somebody/a/rather/long/way/to/the/v3.mbox",
+        "--seeds",
+        "16",
+    ]
+    text = mail.text(FOUND, command, 16)
+    assert max(map(len, text.splitlines())) < 72
+    flat = " ".join(text.split())
+    for said in (
+        "worse",
+        "+20 instructions",
+        "0123456789012345",
+        "gcc-14",
+        "Fails with and without",
+        "v3.mbox",
+    ):
+        assert said in flat
+    assert "counted by QEMU" in flat and "To reproduce:" in text
+    same = replace(FOUND, comparison=Comparison(SAME, ()))
+    assert "No new failure" in mail.text(same, command, 16)
+
+
+@pytest.mark.parametrize(
+    ("comparison", "fixed"),
+    [
+        (Comparison(BETTER, (Change(BETTER, "a", "no longer fails: data", True),)), True),
+        (Comparison(BETTER, (Change(BETTER, "a", "fault: -20 instructions"),)), False),
+        (Comparison(BETTER, (Change(BETTER, "a", "no longer fails", True),), failing=("b",)), False),
+        (Comparison(WORSE, (Change(BETTER, "a", "gone", True), Change(WORSE, "b", "slow"))), False),
+        (Comparison(SAME, ()), False),
+    ],
+)
+def test_a_fix_mends_something_and_leaves_nothing(comparison, fixed):
+    """Mutation: take a faster fault for a fix; forget what still fails."""
+    assert is_fix(comparison)[0] == fixed
+
+
+def known(verdict, *reasons):
+    return replace(record(1, "pass"), verdict=verdict, reasons=tuple(Reason(*reason) for reason in reasons))
+
+
+def test_a_known_defect_that_is_mended_is_better():
+    """Mutation: take the case that no longer fails as known for a failure."""
+    before = known("known", ("data", "9 bytes"), ("known", "KNOWN.md"))
+    mended = known("fail", ("known", "did not fail (data) as known: is it mended in this kernel?"))
+    found = compare([before], [mended])
+    assert found.verdict == BETTER and found.changes[0].outcome and "9 bytes" in found.changes[0].text
+    assert compare([before], [before]).failing == (before.case.id,)
+    assert compare([before], [known("fail", ("leak", "QP"))]).verdict == WORSE
+    assert compare([mended], [before]).verdict == WORSE
+
+
+def asked(**options):
+    given = {"bisect": True, "tree": None, "patch": None}
+    return argparse.Namespace(**{**given, **options})
+
+
+@pytest.mark.parametrize(
+    ("raised", "options", "status"),
+    [
+        (SetupError("does not build"), {"tree": Path()}, 125),
+        (UsageError("no kernel tree"), {"tree": Path()}, 125),
+        (UsageError("no such plan"), {}, 128),
+    ],
+)
+def test_what_cannot_be_judged_is_skipped_by_bisect(monkeypatch, raised, options, status):
+    """Mutation: exit 1 for what does not build: bisect would blame it."""
+
+    def fail(arguments):
+        raise raised
+
+    monkeypatch.setattr(regress, "_act", fail)
+    assert regress.act(asked(**options)) == status
+    assert set(regress.BISECT.values()) == {0, 1, 125}
+
+
+def test_a_tree_reaches_the_parts_that_differ(tmp_path, host):
+    """Mutation: take every part; forget the headers that ours include."""
+    for root in ("tree", "stock"):
+        folder = tmp_path / root / RXE.folder
+        folder.mkdir(parents=True)
+        (folder / "Makefile").write_text("obj-m := rdma_rxe.o\n")
+        (folder / "rxe_odp.c").write_text("one\n")
+        (tmp_path / root / "include" / "rdma").mkdir(parents=True)
+    tree, stock = Tree(tmp_path / "tree"), tmp_path / "stock"
+    assert tree.reach(stock) == ((), ())
+    (tmp_path / "tree" / RXE.folder / "rxe_odp.c").write_text("two\n")
+    assert tree.reach(stock) == ((RXE,), ())
+    into = tmp_path / "into"
+    tree.lay(stock, (RXE,), into, host)
+    assert (into / RXE.folder / "rxe_odp.c").read_text() == "two\n"
+    with pytest.raises(UsageError, match="is no kernel tree"):
+        Tree(stock / "include").reach(stock)
+
+
+def test_a_range_of_commits_is_a_series_with_an_identity(tmp_path, host):
+    """Mutation: take the newest commit first; make the identity of line numbers."""
+    tree = tmp_path / "tree"
+    file = tree / RXE.folder / "rxe_odp.c"
+    file.parent.mkdir(parents=True)
+
+    def git(*argv):
+        identity = ("-c", "user.name=t", "-c", "user.email=t@t")
+        subprocess.run(("git", "-C", tree, *identity, *argv), check=True, capture_output=True)
+
+    git("init", "-q")
+    for number, word in enumerate(("base", "one", "two")):
+        file.write_text(f"{word}\n" * 3)
+        git("add", "-A")
+        git("commit", "-qm", f"rxe: commit {number}")
+    series = patches.read_range(tree, "HEAD~2..HEAD", host)
+    assert [patch.name.split("] ")[1] for patch in series] == ["rxe: commit 1", "rxe: commit 2"]
+    subject = Patched(series)
+    assert subject.reach(tmp_path)[0] == (RXE,)
+    assert len(subject.identity(host)) == 40
+    with pytest.raises(UsageError, match="has no commits nowhere"):
+        patches.read_range(tree, "nowhere..HEAD", host)
+    with pytest.raises(UsageError, match="no commit that changes anything"):
+        patches.read_range(tree, "HEAD..HEAD", host)
