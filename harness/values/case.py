@@ -10,8 +10,13 @@ from harness.values.rule import Rule
 from harness.values.upstream import Selection
 
 TRANSFERS = ("send", "write", "read", "compare_swap", "fetch_add")
-# Besides transfers: the driver reloaded, objects made and destroyed, a random mixture of transfers.
-OPERATIONS = (*TRANSFERS, "reload", "objects", "soak")
+# Besides transfers: the driver reloaded, objects made and destroyed, a random mixture of transfers; prefetch advice,
+# registrations changed in place (each also where pages are pinned, or where that changes), processes killed.
+OPERATIONS = (
+    *TRANSFERS,
+    *("reload", "objects", "soak"),
+    *("advise", "advise_pinned", "rereg", "rereg_toggle", "killed"),
+)
 MAPPINGS = ("anonymous", "shared", "file")
 IOVAS = ("address", "shifted", "zero")
 LOSSES = ("none", "untouched", "peeked", "dontneed", "remap", "fork", "pageout", "holes")
