@@ -11,11 +11,12 @@ from harness.values.upstream import Selection
 
 TRANSFERS = ("send", "write", "read", "compare_swap", "fetch_add")
 # Besides transfers: the driver reloaded, objects made and destroyed, a random mixture of transfers; prefetch advice,
-# registrations changed in place (each also where pages are pinned, or where that changes), processes killed.
+# registrations changed in place (each also where pages are pinned, or where that changes), a region that is the
+# whole address space, processes killed.
 OPERATIONS = (
     *TRANSFERS,
     *("reload", "objects", "soak"),
-    *("advise", "advise_pinned", "rereg", "rereg_toggle", "killed"),
+    *("advise", "advise_pinned", "rereg", "rereg_toggle", "implicit", "killed"),
 )
 MAPPINGS = ("anonymous", "shared", "file")
 IOVAS = ("address", "shifted", "zero")
