@@ -90,7 +90,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    """A .toml file is a plan if it lies in testplans/ or was named; below it are bugs of the past (campaign/entry.py)."""
+    """A .toml file is a plan if it lies in testplans/ or was named. Folders below hold other things."""
     if file_path.suffix != ".toml":
         return None
     named = any(Path(arg.split("::")[0]).resolve() == file_path for arg in parent.config.args)

@@ -53,7 +53,7 @@ def test_our_entries_are_sound(path):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("fix =", "fixed =", r"bug.toml:2: .*fixed: unknown key"),
+        ("fix =", "fixed =", r"bug.toml:2: fixed: unknown key"),
         ('title = "t"\n', "", r"title: missing"),
         ('["odp-x"]', '["odp-y"]', r"bug.toml:5: plans: no plan 'odp-y'"),
         ("new =", "now =", r"edit.now: unknown key"),
