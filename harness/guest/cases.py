@@ -134,19 +134,13 @@ class Rounds:
         region = memory.region
         if self._remote is not None and memory is self.memories[1]:
             return self._remote.register(memory)
-        access = registrations.ACCESS_ALL | (registrations.ACCESS_ON_DEMAND if region.odp else 0)
-        iova = registrations.iova_of(region.iova, memory.start)
+        fd, pd = self.connection.context.cmd_fd, self.connection.pd.handle
         try:
-            return registrations.register(
-                self.connection.context.cmd_fd,
-                self.connection.pd.handle,
-                memory.start,
-                region.length,
-                iova,
-                access,
+            return registrations.register_region(
+                fd, pd, region, memory.start, registrations.ACCESS_ALL, region.odp
             )
         except OSError as error:
-            raise WorkFailed(f"registering {region.length} bytes at iova {iova:#x}: {error}") from error
+            raise WorkFailed(f"registering {region.length} bytes, iova {region.iova}: {error}") from error
 
     def _deregister(self, index: int) -> None:
         registration = self.sides[index].registration

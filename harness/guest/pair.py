@@ -9,7 +9,7 @@ from harness.guest import libc
 from harness.guest import registration as registrations
 from harness.guest.memory import Memory
 from harness.guest.problems import Unsupported, WorkFailed
-from harness.guest.registration import ACCESS_ALL, ACCESS_ON_DEMAND
+from harness.guest.registration import ACCESS_ALL
 from harness.values.case import Case
 
 LOCAL, REMOTE = 0, 1
@@ -44,13 +44,9 @@ class Pair:
 
     def register(self, memory: Memory, odp: bool, access: int = ACCESS_ALL) -> registrations.Registration:
         """Register a memory as its region says, with on-demand paging or without."""
-        return registrations.register(
-            self.connection.context.cmd_fd,
-            self.connection.pd.handle,
-            memory.start,
-            memory.region.length,
-            registrations.iova_of(memory.region.iova, memory.start),
-            access | (ACCESS_ON_DEMAND if odp else 0),
+        connection = self.connection
+        return registrations.register_region(
+            connection.context.cmd_fd, connection.pd.handle, memory.region, memory.start, access, odp
         )
 
     def deregister(self, registration: registrations.Registration) -> None:

@@ -11,7 +11,6 @@ from typing import Any, Callable, Dict, List
 
 from harness.guest import leaks, mlx5
 from harness.guest.advice import advise, advise_pinned
-from harness.guest.implicit import implicit
 from harness.guest.killed import killed
 from harness.guest.nldev import Device, NlDev
 from harness.guest.problems import Unsupported, WorkFailed
@@ -86,7 +85,6 @@ TASKS: Dict[str, Task] = {
     "advise_pinned": _on_named(advise_pinned),
     "rereg": _on_named(rereg),
     "rereg_toggle": _on_named(rereg_toggle),
-    "implicit": _on_named(implicit),
     "killed": _on_named(killed),
 }
 # Whose first round is counted: of all others a device may keep something that their first round needs. mlx5_ib from
