@@ -15,8 +15,10 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 #include <infiniband/verbs.h>
 #include <rdma/ib_user_ioctl_cmds.h>
+#include <rdma/ib_user_verbs.h>
 #include <rdma/rdma_user_ioctl.h>
 
 #define PAGE 4096
@@ -176,18 +178,34 @@ static int iova(struct rig *rig)
 	return arrived(rig, write_all(rig, address, mr->rkey));
 }
 
-/* rxe-rereg-toggle, mlx5-rereg-toggle: a pinned region that is to be one on demand loses its pages. */
+/* rxe-rereg-toggle, mlx5-rereg-toggle: a pinned region that is to be one on demand loses its pages. The kernel is asked
+ * directly: libibverbs may not pass it on for every device.
+ */
 static int rereg_toggle(struct rig *rig)
 {
 	struct ibv_mr *mr = need(ibv_reg_mr(rig->pd, rig->memory[1], PAGES * PAGE, ALL), "ibv_reg_mr");
+	struct ib_uverbs_rereg_mr_resp answer = { };
+	struct {
+		struct ib_uverbs_cmd_hdr header;
+		struct ib_uverbs_rereg_mr body;
+	} request = {
+		.header = {
+			.command = IB_USER_VERBS_CMD_REREG_MR, .in_words = sizeof(request) / 4,
+			.out_words = sizeof(answer) / 4,
+		},
+		.body = {
+			.response = (uintptr_t)&answer, .mr_handle = mr->handle, .flags = IBV_REREG_MR_CHANGE_ACCESS,
+			.access_flags = ALL | IBV_ACCESS_ON_DEMAND,
+		},
+	};
 
-	if (ibv_rereg_mr(mr, IBV_REREG_MR_CHANGE_ACCESS, rig->pd, NULL, 0, ALL | IBV_ACCESS_ON_DEMAND)) {
+	if (write(rig->context->cmd_fd, &request, sizeof(request)) != sizeof(request)) {
 		printf("refused, as it may be\n");
 		return BEHAVES;
 	}
 	if (madvise(rig->memory[1], PAGES * PAGE, MADV_DONTNEED))
 		give_up("madvise");
-	return arrived(rig, write_all(rig, (uintptr_t)rig->memory[1], mr->rkey));
+	return arrived(rig, write_all(rig, (uintptr_t)rig->memory[1], answer.rkey));
 }
 
 /* rxe-advise-pinned: prefetch of a pinned region. libibverbs may not pass it on for every device: asked directly. */
