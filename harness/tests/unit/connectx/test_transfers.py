@@ -76,3 +76,16 @@ def test_a_blueflame_write_rings_once(pair):
         data = struct.pack(">II", wqe.NOP, pair.a.number << 8 | 1) if not part else b"\xff" * 8
         pair.uar_write(0xA00 + part, data)
     assert pair.done(0)[1] == 0 and pair.card.findings() == []
+
+
+def test_what_is_behind_a_failure_may_be_flushed_later(pair):
+    """Mutation: flush at once; never; forget the time at a reset."""
+    pair.a.post(wqe.ATOMIC_CS, b"")
+    (failed,) = pair.statuses(0)
+    assert failed
+    qp = pair.card.hca.judge.table("qp")[pair.a.number]
+    qp.flush_due_s = pair.now + 0.1
+    pair.a.post(wqe.NOP)
+    assert pair.statuses(0) == []
+    pair.tick(0.2)
+    assert pair.statuses(0) == [cqe.FLUSH]
