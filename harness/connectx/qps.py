@@ -131,6 +131,7 @@ class QueuePair(Thing):
     busy: Any = None
     established: bool = False
     dead: bool = False
+    flush_due_s: float = 0.0
 
     def refresh(self) -> None:
         """Take what is needed often out of the context."""
@@ -203,6 +204,7 @@ class QueuePairs:
         if state == RST:
             qp.sent = qp.received = 0
             qp.established = qp.dead = False
+            qp.flush_due_s = 0.0
             self._hca.requester.forget(qp)
         elif state == ERR:
             self._hca.requester.stop(qp)

@@ -159,6 +159,10 @@ class Requester:
         blocks = (len(work) + wqe.BLOCK - 1) // wqe.BLOCK
         operation = Operation(qp, control, qp.sent, blocks)
         if qp.state in (SQER, ERR):
+            wait_s = qp.flush_due_s - self._hca.clock()
+            if wait_s > 0:
+                self._hca.timers.after(wait_s, qp, lambda: self.wake(qp))
+                return False
             self._finish(operation, cqe.FLUSH)
             return True
         try:

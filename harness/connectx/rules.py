@@ -219,6 +219,7 @@ class Rules:
     def _fail_umr(self, armed: Armed, qp: QueuePair, what: str) -> None:
         syndrome = armed.rule.syndrome or cqe.LOCAL_QP_OPERATION
         armed.acted(f"{what}: not done, syndrome {syndrome:#x}")
+        qp.flush_due_s = self._hca.clock() + armed.rule.delay_ms / 1000
         raise Refused(syndrome, "a rule")
 
     def command(self, name: str, request: bytes | bytearray) -> Deed | None:

@@ -15,6 +15,7 @@ from harness.guest.libc import MADV_DONTFORK, PAGE_BYTES
 from harness.guest.memory import Memory
 from harness.guest.model import RXE, PageModel, Rules
 from harness.guest.nldev import Device, NlDev
+from harness.guest.pages import Frames
 from harness.guest.problems import Unsupported, WorkFailed
 from harness.guest.workloads import PATTERNS, Side
 from harness.values.answer import Answer, DataCheck, Law, Leak, Trace
@@ -59,6 +60,7 @@ class Rounds:
             self.memories.append(memory)
             self.models.append(PageModel(region, rules))
         self.lost = [faults.loses(self.workload, side) for side in laws.SIDES]
+        self.frames = Frames()
         self.operations_ns: List[int] = []
         self.checked = 0
         self.wrong = 0
@@ -134,19 +136,13 @@ class Rounds:
         region = memory.region
         if self._remote is not None and memory is self.memories[1]:
             return self._remote.register(memory)
-        access = registrations.ACCESS_ALL | (registrations.ACCESS_ON_DEMAND if region.odp else 0)
-        iova = registrations.iova_of(region.iova, memory.start)
+        fd, pd = self.connection.context.cmd_fd, self.connection.pd.handle
         try:
-            return registrations.register(
-                self.connection.context.cmd_fd,
-                self.connection.pd.handle,
-                memory.start,
-                region.length,
-                iova,
-                access,
+            return registrations.register_region(
+                fd, pd, region, memory.start, registrations.ACCESS_ALL, region.odp
             )
         except OSError as error:
-            raise WorkFailed(f"registering {region.length} bytes at iova {iova:#x}: {error}") from error
+            raise WorkFailed(f"registering {region.length} bytes, iova {region.iova}: {error}") from error
 
     def _deregister(self, index: int) -> None:
         registration = self.sides[index].registration
@@ -170,6 +166,7 @@ class Rounds:
 
     def _check(self, turn: int) -> None:
         for name, memory, model in zip(laws.SIDES, self.memories, self.models):
+            self.frames.note(memory.pages_start, memory.pages)
             self.checked += memory.size
             model.read_all()
             wrong, first = memory.difference()
@@ -248,7 +245,7 @@ def _measured(case: Case, tracer: Optional[Any], nldev: NlDev, connected: Option
     finally:
         not_closed = _close(stack)
     problem = problem or not_closed
-    left = leaks.settle(nldev, device, before)
+    left = leaks.settle(nldev, device, before) + rounds.frames.left()
     return _answer(case, rounds, trace, tracer, left, problem, time.monotonic_ns() - began)
 
 

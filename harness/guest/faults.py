@@ -138,6 +138,8 @@ def refusal(workload: Workload) -> Optional[str]:
 def _refuse_region(workload: Workload, side: str, region: Region) -> Optional[str]:
     if region.length < 1 or not 0 <= region.offset < libc.PAGE_BYTES:
         return f"{side}: length {region.length}, offset {region.offset} within a page of {libc.PAGE_BYTES}"
+    if region.iova == "implicit":
+        return f"{side}: there is no law of the faults of an implicit region: only a soak uses one"
     if workload.operation in ("compare_swap", "fetch_add") and (region.offset % 8 or region.length < 8):
         return f"{side}: an atomic needs 8 bytes at a multiple of 8, not {region.length} at {region.offset}"
     return None

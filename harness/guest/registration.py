@@ -12,6 +12,8 @@ import os
 import struct
 from typing import NamedTuple
 
+from harness.values.case import Region
+
 # Ref: Linux 7.3 include/uapi/rdma/ib_user_verbs.h: IB_USER_VERBS_CMD_*, struct ib_uverbs_cmd_hdr,
 # ib_uverbs_reg_mr, ib_uverbs_reg_mr_resp, ib_uverbs_dereg_mr; lengths in the header are 32-bit words.
 CMD_REG_MR = 9
@@ -27,6 +29,8 @@ ACCESS_REMOTE_READ = 1 << 2
 ACCESS_REMOTE_ATOMIC = 1 << 3
 ACCESS_ON_DEMAND = 1 << 6
 ACCESS_ALL = ACCESS_LOCAL_WRITE | ACCESS_REMOTE_WRITE | ACCESS_REMOTE_READ | ACCESS_REMOTE_ATOMIC
+# Ref: Linux 7.3 drivers/infiniband/hw/mlx5/mr.c, create_user_odp_mr: such a length at 0 is the whole address space.
+_EVERYTHING = (1 << 64) - 1
 
 
 class Registration(NamedTuple):
@@ -51,7 +55,7 @@ def dereg_mr_command(handle: int) -> bytes:
 
 
 def iova_of(kind: str, start: int) -> int:
-    """The device address for a region at `start`; `kind` is one of values.case.IOVAS."""
+    """The device address for a region at `start`; `kind` is one of values.case.IOVAS but `implicit`."""
     if kind == "zero":
         # The kernel wants the same offset in the page.
         return start % 4096
@@ -64,6 +68,17 @@ def register(command_fd: int, pd: int, start: int, length: int, iova: int, acces
     os.write(command_fd, reg_mr_command(ctypes.addressof(answer), start, length, iova, pd, access))
     handle, lkey, rkey = _REG_MR_RESPONSE.unpack(answer.raw)
     return Registration(handle, lkey, rkey, iova)
+
+
+def register_region(
+    command_fd: int, pd: int, region: Region, start: int, access: int, odp: bool
+) -> Registration:
+    """Register a region that begins at `start` as it says, on demand or not; OSError if refused."""
+    if odp:
+        access |= ACCESS_ON_DEMAND
+    if region.iova == "implicit":
+        return register(command_fd, pd, 0, _EVERYTHING, 0, access)._replace(address=start)
+    return register(command_fd, pd, start, region.length, iova_of(region.iova, start), access)
 
 
 def deregister(command_fd: int, registration: Registration) -> None:

@@ -48,11 +48,14 @@ class Lane:
         stack.callback(self._deregister_all)
 
     def _register(self, memory: Memory) -> registrations.Registration:
-        access = registrations.ACCESS_ALL | registrations.ACCESS_ON_DEMAND
-        connection, length = self.connection, memory.region.length
-        start = memory.start
-        return registrations.register(
-            connection.context.cmd_fd, connection.pd.handle, start, length, start, access
+        connection = self.connection
+        return registrations.register_region(
+            connection.context.cmd_fd,
+            connection.pd.handle,
+            memory.region,
+            memory.start,
+            registrations.ACCESS_ALL,
+            True,
         )
 
     def register_anew(self, end: int) -> None:

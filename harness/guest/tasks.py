@@ -1,5 +1,5 @@
 """Work that is no single transfer: the driver taken out and put back, objects made and destroyed again and again,
-a long mixture of transfers."""
+a long mixture of transfers, advice, changed registrations, killed processes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from dataclasses import replace
 from typing import Any, Callable, Dict, List
 
 from harness.guest import leaks, mlx5
+from harness.guest.advice import advise, advise_pinned
+from harness.guest.killed import killed
 from harness.guest.nldev import Device, NlDev
 from harness.guest.problems import Unsupported, WorkFailed
+from harness.guest.rereg import rereg, rereg_toggle
 from harness.guest.soak import soak
 from harness.values.answer import Answer
 from harness.values.case import Case
@@ -66,14 +69,28 @@ def _more_objects(connection: Any, case: Case, stack: ExitStack) -> None:
     stack.callback(AH(connection.pd, attr=AHAttr(dlid=port.lid, port_num=1, is_global=0)).close)
 
 
-# Whose first round is not counted: mlx5_ib from Linux 6.12 on makes a CQ and an SRQ of its own, which stay,
-# when a user's first SRQ needs them. Ref: Linux 6.12 drivers/infiniband/hw/mlx5/main.c, mlx5_ib_dev_res_srq_init
-WARMED = ("objects", "soak")
-TASKS: Dict[str, Callable[[Case, NlDev, Device], List[int]]] = {
-    "reload": reload,
-    "objects": objects,
-    "soak": lambda case, nldev, device: soak(replace(case, device=device.name)),
+Task = Callable[[Case, NlDev, Device], List[int]]
+
+
+def _on_named(run: Callable[[Case], List[int]]) -> Task:
+    return lambda case, nldev, device: run(replace(case, device=device.name))
+
+
+# Work for a card's driver only.
+OF_CARDS: Dict[str, Task] = {"reload": reload, "objects": objects}
+TASKS: Dict[str, Task] = {
+    **OF_CARDS,
+    "soak": _on_named(soak),
+    "advise": _on_named(advise),
+    "advise_pinned": _on_named(advise_pinned),
+    "rereg": _on_named(rereg),
+    "rereg_toggle": _on_named(rereg_toggle),
+    "killed": _on_named(killed),
 }
+# Whose first round is counted: of all others a device may keep something that their first round needs. mlx5_ib from
+# Linux 6.12 on makes a CQ and an SRQ of its own. Ref: Linux 6.12 drivers/infiniband/hw/mlx5/main.c,
+# mlx5_ib_dev_res_srq_init
+COLD = ("reload",)
 
 
 def _one_round(case: Case) -> Case:
@@ -87,7 +104,7 @@ def run_task(case: Case, nldev: NlDev, device: Device) -> Answer:
     before: Dict[str, int] = {}
     began = time.monotonic_ns()
     try:
-        if case.workload.operation in WARMED:
+        if case.workload.operation not in COLD:
             TASKS[case.workload.operation](_one_round(case), nldev, device)
         before = leaks.count(nldev, device)
         began = time.monotonic_ns()

@@ -20,12 +20,14 @@ from harness.kernel.packages import Kernel
 from harness.kernel.toolchain import Toolchain, toolchain
 from harness.store import digest
 
-RECIPE = 3
+RECIPE = 4
 SUFFIXES = (".c", ".h")
 NAMES = ("Kbuild", "Makefile")
 # Sparse, and for kernel-doc, which W=1 runs, the whole of Perl.
 CHECKERS = ("sparse", "perl")
-INCLUDE = "odp-include"
+# Two folders deep: a tracepoint's header may be named from include/trace/ as ../../PLACE IN THE TREE/x_trace.h, which
+# the compiler also tries from here. Ref: Linux 7.3 drivers/infiniband/core/cm_trace.h, TRACE_INCLUDE_PATH
+INCLUDE = "odp/include"
 
 _MESSAGE = re.compile(r"^(?:/build/)?(?P<file>[\w./+-]+):(?P<line>\d+):(?:\d+:)? (?P<text>.*)$")
 
@@ -63,12 +65,16 @@ def build(
     """Build the modules of a folder; SetupError with the compiler's messages, file and line, if it fails.
 
     `flags` go to make: `W=1` for more warnings, `C=2` for sparse, `KCFLAGS=...`. Headers below `include` come
-    before the kernel's own. Modules are without debug information, with all their symbols: probes need those.
+    before the kernel's own; a folder of the same tree is built as if it lay there. Modules are without debug
+    information, with all their symbols: probes need those.
     """
     sources = sources_of(folder)
     if include is not None:
         headers = sorted(path for path in include.rglob("*.h") if path.is_file())
         sources |= {f"{INCLUDE}/{path.relative_to(include)}": path.read_bytes() for path in headers}
+        if folder.is_relative_to(include.parent):
+            place = folder.relative_to(include.parent)
+            sources |= {f"{place}/{path.name}": path.read_bytes() for path in folder.glob("*_trace.h")}
         flags = (*flags, f"NOSTDINC_FLAGS=-nostdinc -I/build/{INCLUDE} -I/build/{INCLUDE}/uapi")
     checked = any(flag.startswith(("C=", "W=")) for flag in flags)
     tools = toolchain(kernel, archive, CHECKERS if checked else ())

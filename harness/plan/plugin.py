@@ -90,11 +90,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    """A .toml file is a plan if it lies in testplans/ or was named."""
+    """A .toml file is a plan if it lies in testplans/ or was named. Folders below hold other things."""
     if file_path.suffix != ".toml":
         return None
     named = any(Path(arg.split("::")[0]).resolve() == file_path for arg in parent.config.args)
-    if named or "testplans" in file_path.parts[-3:-1]:
+    if named or file_path.parent.name == "testplans":
         return PlanFile.from_parent(parent, path=file_path)
     return None
 

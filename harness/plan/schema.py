@@ -198,11 +198,12 @@ def check(source: Source, key: str, value: Any, nth: int = 0) -> None:
 
 
 def check_entry(source: Source, table: str, keys: Mapping[str, Key], entry: Mapping[str, Any]) -> None:
-    """Check a table that has keys of its own."""
+    """Check a table that has keys of its own; "" is the file's first one."""
     for name, value in entry.items():
+        key = f"{table}.{name}" if table else name
         if name not in keys:
-            raise source.error(f"{table}.{name}", "unknown key", keys)
-        _check_one(source, f"{table}.{name}", keys[name], value)
+            raise source.error(key, "unknown key", keys)
+        _check_one(source, key, keys[name], value)
 
 
 def check_axis(source: Source, key: str, target: str, values: Any) -> None:

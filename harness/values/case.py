@@ -10,10 +10,15 @@ from harness.values.rule import Rule
 from harness.values.upstream import Selection
 
 TRANSFERS = ("send", "write", "read", "compare_swap", "fetch_add")
-# Besides transfers: the driver reloaded, objects made and destroyed, a random mixture of transfers.
-OPERATIONS = (*TRANSFERS, "reload", "objects", "soak")
+# Besides transfers: the driver reloaded, objects made and destroyed, a random mixture of transfers; prefetch advice,
+# registrations changed in place (each also where pages are pinned, or where that changes), processes killed.
+OPERATIONS = (
+    *TRANSFERS,
+    *("reload", "objects", "soak"),
+    *("advise", "advise_pinned", "rereg", "rereg_toggle", "killed"),
+)
 MAPPINGS = ("anonymous", "shared", "file")
-IOVAS = ("address", "shifted", "zero")
+IOVAS = ("address", "shifted", "zero", "implicit")
 LOSSES = ("none", "untouched", "peeked", "dontneed", "remap", "fork", "pageout", "holes")
 SIDES = ("local", "remote", "both")
 
@@ -25,7 +30,7 @@ class Region:
     `length` bytes starting `offset` bytes into its first page (0 <= offset < 4096). `mapping` is the kind of
     memory behind it, one of MAPPINGS (`file`: a private mapping of a file in memory). `iova` says which
     address the region is registered at, one of IOVAS: the address of its first byte, that address plus 2**40
-    (same offset in the page), or zero-based.
+    (same offset in the page), or zero-based; `implicit` registers the whole address space, for soaks only.
     """
 
     length: int

@@ -110,7 +110,11 @@ KINDS: Dict[str, Kind] = {
     "fail-resume": Kind("resume", ("status", "syndrome"), "a resume is refused; the fault stays open"),
     "late-resume": Kind("resume", ("delay_ms",), "a resume is answered at once, what it held goes on later"),
     "delay-umr": Kind("umr", ("delay_ms",), "a UMR is done late; its queue waits"),
-    "fail-umr": Kind("umr", ("syndrome",), "a UMR is not done and completes with error"),
+    "fail-umr": Kind(
+        "umr",
+        ("syndrome", "delay_ms"),
+        "a UMR is not done and completes with error; what is behind it is flushed later",
+    ),
     "delay-command": Kind("command", ("delay_ms",), "a command is run and answered late"),
     "fail-command": Kind(
         "command", ("status", "syndrome"), "a command is not run and answered with a status"

@@ -1,0 +1,56 @@
+"""Bugs of the past against our plans."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+from harness.campaign import entry
+from harness.campaign.corpus import CANNOT_APPLY, CAUGHT, MISSED, run
+from harness.cli.screen import JSON, open_session, out
+from harness.errors import UsageError
+from harness.plan import plugin
+from harness.plan.checkout import find_folder
+
+TEXT = "Bring bugs of the past back, one by one, and say which of them our plans catch."
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Which bugs."""
+    where = "files of bugs (default: all of testplans/regressions)"
+    parser.add_argument("entries", type=Path, nargs="*", metavar="ENTRY", help=where)
+    parser.add_argument("--results", type=Path, metavar="DIR", help="default: odp-results/TIME")
+    parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1, help="cases at the same time")
+    parser.add_argument("--json", action="store_true", help=JSON)
+
+
+def act(arguments: argparse.Namespace) -> int:
+    """Exit status 0 when all were caught, 1 when one was missed, 3 when one could not be brought back."""
+    plans = find_folder("testplans", None)
+    files = arguments.entries or sorted((plans / "regressions").glob("*.toml"))
+    entries = [entry.load(path) for path in files]
+    results = arguments.results or plugin.default_results()
+    if results.exists() and any(results.iterdir()):
+        raise UsageError(f"{results} is not empty", hint="another --results")
+    found = []
+    with open_session(arguments) as session:
+        for outcome in run(session, entries, plans, results, arguments.jobs):
+            found.append(outcome)
+            if not arguments.json:
+                line = f"{outcome.outcome:12}  {outcome.entry}  {outcome.wall_s:.0f} s"
+                out.print(line, markup=False)
+                out.print(f"      {outcome.case or outcome.kernel}: {outcome.reason}", markup=False)
+    counts = Counter(outcome.outcome for outcome in found)
+    totals = {name: counts[name] for name in (CAUGHT, MISSED, CANNOT_APPLY)}
+    if arguments.json:
+        listed = [dataclasses.asdict(outcome) for outcome in found]
+        sys.stdout.write(json.dumps({**totals, "entries": listed}) + "\n")
+    else:
+        out.print(", ".join(f"{number} {name}" for name, number in totals.items()), markup=False)
+        out.print(f"records: {results}", markup=False)
+    return 1 if counts[MISSED] else 3 if counts[CANNOT_APPLY] or not found else 0

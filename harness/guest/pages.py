@@ -1,0 +1,69 @@
+"""The page frames that a case used: one that nobody maps any more, and that was not freed, is a leak.
+
+A reference to a page that somebody forgot shows nowhere else: it is no pin, no object, no count of a process.
+Ref: Linux 7.3 Documentation/admin-guide/mm/pagemap.rst; include/uapi/linux/kernel-page-flags.h
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from array import array
+from typing import Set, Tuple
+
+from harness.guest import libc
+from harness.guest.libc import PAGE_BYTES
+from harness.values.answer import Leak
+
+_PAGEMAP = "/proc/self/pagemap"
+_FLAGS = "/proc/kpageflags"
+_MAPPED = "/proc/kpagecount"
+_ENTRY = 8
+_PRESENT = 1 << 63
+_FRAME = (1 << 55) - 1
+_SWAPCACHE, _SWAPBACKED = 1 << 13, 1 << 14
+# Address spaces and sockets are freed a little later than the call that gave them back.
+_TRIES = 20
+_NAP_S = 0.01
+
+
+class Frames:
+    """The frames behind some memory, noted as often as they may have changed."""
+
+    def __init__(self) -> None:
+        self._seen: Set[int] = set()
+
+    def note(self, start: int, pages: int) -> None:
+        """Remember the frames of `pages` pages from the address `start` on."""
+        data = _read(_PAGEMAP, start // PAGE_BYTES, pages)
+        self._seen.update(entry & _FRAME for entry in array("Q", data) if entry & _PRESENT)
+
+    def left(self) -> Tuple[Leak, ...]:
+        """A leak of the frames that nobody maps and that are still memory of a process or of a shared mapping."""
+        kept = self._seen
+        for attempt in range(_TRIES):
+            # A page that a CPU holds for its lists is not free yet.
+            libc.drain_lru()
+            kept = {frame for frame in kept if _unfreed(frame)}
+            if not kept:
+                return ()
+            if attempt < _TRIES - 1:
+                time.sleep(_NAP_S)
+        return (Leak("pages that nobody maps and nobody freed", 0, len(kept)),)
+
+
+def _unfreed(frame: int) -> bool:
+    flags = _number(_FLAGS, frame)
+    return flags & (_SWAPBACKED | _SWAPCACHE) == _SWAPBACKED and not _number(_MAPPED, frame)
+
+
+def _number(path: str, index: int) -> int:
+    return int.from_bytes(_read(path, index, 1), "little")
+
+
+def _read(path: str, index: int, count: int) -> bytes:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return os.pread(fd, count * _ENTRY, index * _ENTRY)
+    finally:
+        os.close(fd)

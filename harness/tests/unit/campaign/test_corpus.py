@@ -1,0 +1,96 @@
+"""Bugs of the past: entries, their edits, and what the records with and without one say."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.campaign import entry
+from harness.campaign.corpus import CANNOT_APPLY, CAUGHT, MISSED, verdict
+from harness.errors import UsageError
+from harness.kernel.parts import touched
+from harness.tests.unit.results.sample import record
+from harness.values.record import Reason
+
+ENTRIES = Path(__file__).parents[4] / "testplans" / "regressions"
+
+GOOD = """\
+title = "t"
+fix = "0123456789ab"
+kernel = "7.3"
+device = "soft-roce"
+plans = ["odp-x"]
+
+[[edit]]
+file = "drivers/x.c"
+old = "one"
+new = "two"
+"""
+
+
+@pytest.fixture
+def written(tmp_path):
+    (tmp_path / "odp-x.toml").touch()
+    (tmp_path / "regressions").mkdir()
+
+    def write(text):
+        path = tmp_path / "regressions" / "bug.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("path", sorted(ENTRIES.glob("*.toml")), ids=lambda path: path.stem)
+def test_our_entries_are_sound(path):
+    """Mutation: misspell a key, a plan or a file of one."""
+    bug = entry.load(path)
+    parts, outside = touched(edit.file for edit in bug.edits)
+    assert parts and not outside and len(bug.fix) == 12
+    assert any(bug.device in part.devices for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("fix =", "fixed =", r"bug.toml:2: fixed: unknown key"),
+        ('title = "t"\n', "", r"title: missing"),
+        ('["odp-x"]', '["odp-y"]', r"bug.toml:5: plans: no plan 'odp-y'"),
+        ("new =", "now =", r"edit.now: unknown key"),
+        ('new = "two"\n', "", r"edit.new: missing"),
+        ('"soft-roce"', '"soft-rose"', r"device: 'soft-rose' is none of"),
+    ],
+)
+def test_a_broken_entry_is_one_clear_error(written, old, new, said):
+    """Mutation: leave a check out."""
+    entry.load(written(GOOD))
+    with pytest.raises(UsageError, match=said):
+        entry.load(written(GOOD.replace(old, new)))
+
+
+def test_an_edit_fits_once_or_not_at_all(written, tmp_path):
+    """Mutation: replace every place."""
+    bug = entry.load(written(GOOD))
+    file = tmp_path / "drivers" / "x.c"
+    with pytest.raises(UsageError, match="this kernel has no drivers/x.c"):
+        entry.apply(bug, tmp_path)
+    file.parent.mkdir()
+    for text, times in (("none", 0), ("one one", 2)):
+        file.write_text(text.replace("none", "zero"))
+        with pytest.raises(UsageError, match=f"has 'one' {times} times, not once"):
+            entry.apply(bug, tmp_path)
+    file.write_text("a one b")
+    entry.apply(bug, tmp_path)
+    assert file.read_text() == "a two b"
+
+
+def test_a_bug_is_caught_by_what_fails_only_with_it():
+    """Mutation: count a failure that is there without the bug; take an error for a miss."""
+    good, bad = record(1, "pass"), record(1, "fail")
+    bad = replace(bad, reasons=(Reason("data", "7 of 9 bytes are wrong"),))
+    before = {good.case.id: good}
+    assert verdict(before, [bad]) == (CAUGHT, bad.case.id, "data: 7 of 9 bytes are wrong")
+    assert verdict(before, [good])[0] == MISSED
+    assert verdict({bad.case.id: bad}, [bad])[0] == MISSED
+    assert verdict(before, [record(1, "error")])[0] == CANNOT_APPLY
+    assert verdict(before, []) == (CANNOT_APPLY, "", "no case was executed")

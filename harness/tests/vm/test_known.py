@@ -1,0 +1,83 @@
+"""KNOWN.md's reproducer: built by a plain C compiler, it shows each defect on a stock kernel, and nothing else.
+
+The compiler is the one that the kernel was built by; the program travels in the machine's parcel.
+"""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.kernel.toolchain import toolchain
+from harness.plan.session import Session
+from harness.tests.vm.conftest import FULL
+from harness.values.case import Order
+
+SOURCE = Path(__file__).parents[1] / "data" / "known" / "known.c"
+
+pytestmark = pytest.mark.skipif(not FULL, reason="fetches a compiler and the verbs' headers: ODP_FULL=1")
+
+
+@pytest.fixture(scope="module")
+def parcel(session, tmp_path_factory):
+    """A folder with the program, as a parcel is made of."""
+    kernel = session.kernel("7.3")
+    tools = toolchain(kernel, session.archive, ("libc6-dev", "linux-libc-dev", "libibverbs-dev"))
+    work = tmp_path_factory.mktemp("known")
+    shutil.copyfile(SOURCE, work / SOURCE.name)
+    flags = ("-O2", "-Wall", "-Wextra", "-Werror", "-o", "/build/known", f"/build/{SOURCE.name}", "-libverbs")
+    session.host.run(tools.command(kernel, work, (tools.compiler.split()[0], *flags)))
+    (work / SOURCE.name).unlink()
+    return work
+
+
+@pytest.fixture(scope="module")
+def tried(session, parcel):
+    """Runs a case of the program on a device; (exit status, output)."""
+    with Session(replace(session.options, parcel=parcel), print) as own:
+
+        def run(name, device):
+            kernel, snapshot = own.prepared("7.3", device, "real")
+            rdma = "soft-roce 1" if device == "soft-roce" else "mlx5_0"
+            state = f"/sys/class/infiniband/{rdma.split()[0]}/ports/1/state"
+            ready = f"until grep -qs ACTIVE {state} && [ -e /dev/infiniband/uverbs0 ]; do sleep 0.1; done"
+            start = f"cp /run/parcel/known /tmp; chmod +x /tmp/known; timeout 60 /tmp/known {name} {rdma}"
+            script = f"{ready}; {start}"
+            reply = own.lend(kernel, snapshot, Order(7, "exec", device, argv=("sh", "-c", script)))
+            return reply.exit_status, reply.output
+
+        yield run
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "said"),
+    [
+        ("rxe-odp-offset", "soft-roce", "success was reported, but byte 0 is"),
+        ("rxe-advise-pinned", "soft-roce", "was not refused"),
+        ("rereg-toggle", "soft-roce", "success was reported, but byte 0 is 0"),
+        ("rereg-toggle", "connectx-5", "success was reported, but byte 0 is 0"),
+    ],
+)
+def test_the_reproducer_shows_a_stock_kernels_defect(tried, name, device, said):
+    """Mutation: compare nothing; report success."""
+    status, output = tried(name, device)
+    assert status == 1 and said in output, output
+
+
+@pytest.mark.parametrize(
+    ("name", "device"),
+    [("rxe-odp-offset", "connectx-5"), ("rxe-odp-iova", "connectx-5"), ("rxe-advise-pinned", "connectx-5")],
+)
+def test_the_reproducer_is_silent_where_the_defect_is_not(tried, name, device):
+    """Mutation: connect or register wrongly, and call that a defect."""
+    assert tried(name, device) == (0, "")
+
+
+def test_the_wild_index_is_an_oops_or_an_error(tried):
+    """Mutation: register at the memory's own address."""
+    try:
+        status, output = tried("rxe-odp-iova", "soft-roce")
+    except Exception as error:  # the machine may be gone
+        status, output = 1, str(error)
+    assert status in (1, 124) and output
