@@ -79,7 +79,6 @@ def test_a_blueflame_write_rings_once(pair):
     assert pair.done(0)[1] == 0 and pair.card.findings() == []
 
 
-<<<<<<< HEAD
 def test_a_long_queue_has_turns(pair, monkeypatch):
     """A guest that posts as fast as the card works may not shut out others. Mutation: run a queue until it is empty."""
     monkeypatch.setattr(requester, "TURN_WQES", 4)
@@ -91,7 +90,8 @@ def test_a_long_queue_has_turns(pair, monkeypatch):
     assert pair.card.tick() == 0.0
     assert pair.card.tick() != 0.0
     assert pair.statuses(0) == [0] * 6 and pair.card.findings() == []
-=======
+
+
 def test_what_is_behind_a_failure_may_be_flushed_later(pair):
     """Mutation: flush at once; never; forget the time at a reset."""
     pair.a.post(wqe.ATOMIC_CS, b"")
@@ -103,4 +103,3 @@ def test_what_is_behind_a_failure_may_be_flushed_later(pair):
     assert pair.statuses(0) == []
     pair.tick(0.2)
     assert pair.statuses(0) == [cqe.FLUSH]
->>>>>>> space
