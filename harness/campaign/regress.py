@@ -6,14 +6,18 @@ by the same compiler from the same source, so that what differs is the patch.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from harness.campaign import null
+from harness.campaign import coverage, null
 from harness.campaign.compare import CANNOT_TELL, Change, Comparison, compare
+from harness.campaign.coverage import Coverage
 from harness.campaign.runs import Question, answers, modules
 from harness.campaign.subject import Subject
 from harness.kernel.source import source
 from harness.plan.session import Session
+
+_UNREACHED_MOST = 10
 
 
 @dataclass(frozen=True)
@@ -49,12 +53,24 @@ def judge(session: Session, question: Question, subject: Subject) -> Judgement:
         session.say(f"building {', '.join(names)} with and without it")
         base, compiler = modules(session, kernel, stock, parts)
         patched, _ = modules(session, kernel, tree, parts)
+        wanted = coverage.touched(stock, tree, parts)
+        reached = coverage.measure(session, question, kernel, tree, parts, "coverage") if wanted else None
+    notes += _unreached(reached, wanted)
     before = answers(session, question, kernel, base, parts, "base")
     after = answers(session, question, kernel, patched, parts, "patched")
     found = compare(before, after)
     if any(figure.exact and figure.change for figure in found.figures):
         found = compare(before, after, null.bands(session, question, kernel, stock, parts, before))
     return Judgement(kernel.release, compiler, subject.names, identity, names, tuple(notes), found)
+
+
+def _unreached(reached: Coverage | None, wanted: Mapping[str, set[int]]) -> Iterator[str]:
+    """What of the touched lines no case ran."""
+    missing = coverage.unreached(reached, wanted) if reached is not None else []
+    for file, first, last in missing[:_UNREACHED_MOST]:
+        yield f"not tested: no case ran {file}:{first}" + (f"-{last}" if last > first else "")
+    if len(missing) > _UNREACHED_MOST:
+        yield f"not tested: and {len(missing) - _UNREACHED_MOST} more places that no case ran"
 
 
 def is_fix(found: Comparison) -> tuple[bool, str]:

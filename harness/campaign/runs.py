@@ -55,16 +55,26 @@ def modules(
     session: Session, kernel: Kernel, tree: Path, parts: Sequence[Part]
 ) -> tuple[dict[str, Path], str]:
     """The parts' modules built from a tree, by their place in a parcel; and the compiler."""
+    found, compiler, _ = modules_with_lines(session, kernel, tree, parts, False)
+    return found, compiler
+
+
+def modules_with_lines(
+    session: Session, kernel: Kernel, tree: Path, parts: Sequence[Part], lines: bool = True
+) -> tuple[dict[str, Path], str, dict[str, Path]]:
+    """The same, and by module its line tables; the modules are the same to the last byte."""
     found: dict[str, Path] = {}
+    tables: dict[str, Path] = {}
     compiler = ""
     for part in parts:
-        built = build(tree / part.folder, kernel, session.archive, include=tree / HEADERS)
+        built = build(tree / part.folder, kernel, session.archive, include=tree / HEADERS, lines=lines)
         compiler = built.compiler
+        tables |= {name: table for name, table in built.lines.items() if name in part.modules}
         for name in part.modules:
             if name not in built.modules:
                 raise SetupError(f"{part.folder} has built no {name}", [", ".join(built.modules)])
             found[f"modules/{name}.ko"] = built.modules[name]
-    return found, compiler
+    return found, compiler, tables
 
 
 def answers(
@@ -76,6 +86,19 @@ def answers(
     name: str,
 ) -> tuple[Record, ...]:
     """Records of the question's cases with these modules; kept by content, since the same is asked again and again."""
+    return read_run(kept(session, question, kernel, files, parts, name)).records
+
+
+def kept(
+    session: Session,
+    question: Question,
+    kernel: Kernel,
+    files: Mapping[str, Path],
+    parts: Sequence[Part],
+    name: str,
+    blocks: tuple[str, ...] = (),
+) -> Path:
+    """The folder of those records, in the cache; with it is what each case ran of the modules `blocks`."""
     devices = sorted({device for part in parts for device in part.devices})
     plans = sorted(
         path for given in question.plans for path in (given.glob("*.toml") if given.is_dir() else [given])
@@ -88,20 +111,20 @@ def answers(
         *(part for item in sorted(agent.bundle().items()) for part in item),
         *(part for place, path in sorted(files.items()) for part in (place, path.read_bytes())),
         *(plan.read_bytes() for plan in plans),
-        [question.seeds, question.cut, question.expression, devices],
+        [question.seeds, question.cut, question.expression, devices, blocks],
     )
     known = session.store.has("answers", key)
     if known:
         session.say(f"{name}: known already")
 
     def make(into: Path) -> None:
-        _run(session, question, devices, files, name, into)
+        _run(session, question, devices, files, name, blocks, into)
 
     folder = session.store.built("answers", key, make)
-    kept = question.results / name
-    if not kept.exists():
-        shutil.copytree(folder, kept, ignore=shutil.ignore_patterns("parcel"))
-    return read_run(folder).records
+    copy = question.results / name
+    if not copy.exists():
+        shutil.copytree(folder, copy)
+    return folder
 
 
 def _run(
@@ -110,6 +133,7 @@ def _run(
     devices: Sequence[str],
     files: Mapping[str, Path],
     name: str,
+    blocks: tuple[str, ...],
     into: Path,
 ) -> None:
     with session.ledger.scratch_folder("parcel") as parcel:
@@ -126,8 +150,16 @@ def _run(
             "cut": question.cut,
             "parcel": parcel,
         }
+        flags = [f"--blocks={module}" for module in blocks]
         wanted = Wanted(
-            question.plans, into, [question.kernel], devices, values, (), question.expression, question.jobs
+            question.plans,
+            into,
+            [question.kernel],
+            devices,
+            values,
+            flags,
+            question.expression,
+            question.jobs,
         )
         log = into / "pytest.log"
         with log.open("wb") as output:

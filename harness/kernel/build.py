@@ -32,13 +32,31 @@ INCLUDE = "odp/include"
 _MESSAGE = re.compile(r"^(?:/build/)?(?P<file>[\w./+-]+):(?P<line>\d+):(?:\d+:)? (?P<text>.*)$")
 
 
+# A module's sections all begin at 0: linked apart, an address says in which it is. Names of other modules stay open.
+SECTIONS = {
+    ".text": 0x1000_0000,
+    ".text.unlikely": 0x2000_0000,
+    ".exit.text": 0x3000_0000,
+    ".init.text": 0x4000_0000,
+}
+_STARTS = " ".join(f"--section-start={name}={start:#x}" for name, start in SECTIONS.items())
+_LINES = (
+    f'ld --noinhibit-exec --unresolved-symbols=ignore-all -e 0 {_STARTS} -o "$1.elf" "$1" 2>/dev/null; '
+    'nm -S "$1.elf" >"${1%.ko}.lines" && objdump --dwarf=decodedline --wide "$1.elf" >>"${1%.ko}.lines" && rm "$1.elf"'
+)
+
+
 @dataclass(frozen=True)
 class Built:
-    """Modules (`.ko` files by name), what the compiler said of our files, and which compiler it was."""
+    """Modules (`.ko` files by name), what the compiler said of our files, and which compiler it was.
+
+    `lines` are by module objdump's decoded line tables, where they were asked for (kernel/lines.py reads them).
+    """
 
     modules: Mapping[str, Path]
     messages: tuple[str, ...]
     compiler: str
+    lines: Mapping[str, Path]
 
 
 def sources_of(folder: Path) -> dict[str, bytes]:
@@ -61,12 +79,13 @@ def build(
     archive: Archive,
     flags: tuple[str, ...] = (),
     include: Path | None = None,
+    lines: bool = False,
 ) -> Built:
     """Build the modules of a folder; SetupError with the compiler's messages, file and line, if it fails.
 
     `flags` go to make: `W=1` for more warnings, `C=2` for sparse, `KCFLAGS=...`. Headers below `include` come
     before the kernel's own; a folder of the same tree is built as if it lay there. Modules are without debug
-    information, with all their symbols: probes need those.
+    information, with all their symbols: probes need those. With `lines` it is told which line each instruction is of.
     """
     sources = sources_of(folder)
     if include is not None:
@@ -79,12 +98,13 @@ def build(
     checked = any(flag.startswith(("C=", "W=")) for flag in flags)
     tools = toolchain(kernel, archive, CHECKERS if checked else ())
     parts: list[object] = [part for name, content in sources.items() for part in (name, content)]
-    key = f"{folder.name}-{digest(RECIPE, kernel.folder.name, tools.key, list(flags), *parts)}"
+    key = f"{folder.name}-{digest(RECIPE, kernel.folder.name, tools.key, [*flags, lines], *parts)}"
     entry = archive.store.built(
-        "module", key, lambda into: _make(sources, folder, kernel, archive, tools, flags, into)
+        "module", key, lambda into: _make(sources, folder, kernel, archive, tools, flags, lines, into)
     )
     modules = {path.stem: path for path in sorted(entry.glob("*.ko"))}
-    return Built(modules, tuple(json.loads((entry / "messages.json").read_text())), tools.compiler)
+    tables = {path.stem: path for path in sorted(entry.glob("*.lines"))}
+    return Built(modules, tuple(json.loads((entry / "messages.json").read_text())), tools.compiler, tables)
 
 
 def _make(
@@ -94,6 +114,7 @@ def _make(
     archive: Archive,
     tools: Toolchain,
     flags: tuple[str, ...],
+    lines: bool,
     into: Path,
 ) -> None:
     with archive.host.ledger.scratch_folder("module") as work:
@@ -102,9 +123,15 @@ def _make(
             (work / name).write_bytes(content)
         headers = f"/usr/src/linux-headers-{kernel.release}"
         argv = ("make", f"-j{os.cpu_count() or 1}", "-C", headers, "M=/build", *flags, "modules")
-        strip = ("find", "/build", "-name", "*.ko", "-exec", "strip", "--strip-debug", "{}", "+")
+        every = ("find", "/build", "-name", "*.ko", "-exec")
+        strip = (*every, "strip", "--strip-debug", "{}", "+")
         try:
             done = archive.host.run(tools.command(kernel, work, argv), timeout_s=900)
+            if lines:
+                archive.host.run(
+                    tools.command(kernel, work, (*every, "sh", "-c", _LINES, "lines", "{}", ";")),
+                    timeout_s=900,
+                )
             archive.host.run(tools.command(kernel, work, strip))
         except CommandError as error:
             said = error.finished.output
@@ -114,8 +141,8 @@ def _make(
                 messages,
                 error.hint,
             ) from error
-        for module in work.rglob("*.ko"):
-            shutil.copyfile(module, into / module.name)
+        for made in (*work.rglob("*.ko"), *work.rglob("*.lines")):
+            shutil.copyfile(made, into / made.name)
         (into / "messages.json").write_text(json.dumps(messages_of(done.output, folder)))
     if not list(into.glob("*.ko")):
         raise SetupError(

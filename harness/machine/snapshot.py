@@ -138,7 +138,14 @@ class Studio:
 
     @contextlib.contextmanager
     def restore(
-        self, snapshot: Snapshot, order: Order, folder: Path, *, plugged: bool = False, terminal: bool = False
+        self,
+        snapshot: Snapshot,
+        order: Order,
+        folder: Path,
+        *,
+        plugged: bool = False,
+        terminal: bool = False,
+        extra: tuple[str, ...] = (),
     ) -> Iterator[Machine]:
         """A machine that goes on from a snapshot with a new order.
 
@@ -155,7 +162,14 @@ class Studio:
                 self._copy(snapshot.ram, ram)
             yield stack.enter_context(
                 self._restored(
-                    snapshot, order, folder, ram=ram, shared=plugged, paused=plugged, terminal=terminal
+                    snapshot,
+                    order,
+                    folder,
+                    ram=ram,
+                    shared=plugged,
+                    paused=plugged,
+                    terminal=terminal,
+                    extra=extra,
                 )
             )
 
@@ -180,6 +194,7 @@ class Studio:
         shared: bool,
         paused: bool = False,
         terminal: bool = False,
+        extra: tuple[str, ...] = (),
     ) -> Machine:
         return Machine(
             self.host,
@@ -193,6 +208,7 @@ class Studio:
             shared=shared,
             paused=paused,
             terminal=terminal,
+            extra=extra,
         )
 
     def _save(self, machine: Machine, into: Path, reply: Reply) -> None:

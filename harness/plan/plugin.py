@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -71,6 +72,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=None,
         metavar="DIR",
         help="give each machine the files of DIR; modules/NAME.ko replaces the kernel's own",
+    )
+    add(
+        "--blocks",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="keep which instructions of MODULE each case ran, beside its record",
     )
     add("--no-skip", action="store_true", help="a missing need is a failure, not a skip")
     add(
@@ -183,7 +191,13 @@ class PlanItem(pytest.Item):
 
 
 def keep(store: Store, record: Record, logs: Logs) -> Record:
-    """Write the logs of a case that did not simply pass beside the records, and name them in the record."""
+    """Write the logs of a case that did not simply pass beside the records, and name them in the record.
+
+    What ran of the modules under test is kept for each case, under the name of its record.
+    """
+    if logs.blocks:
+        path = store.log_path(record.case.id, "blocks", ".json")
+        path.write_text(json.dumps({"case": record.case.id, "ran": json.loads(logs.blocks)}))
     if record.verdict in ("pass", "skip"):
         return record
     if logs.console:
@@ -230,7 +244,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if workerinput is not None or not getattr(option, "numprocesses", None):
         say = config.stash.get(SAY, lambda line: None)
         options = Options(
-            option.cache, option.cache_limit, option.mirror, option.image, option.vm_images, option.parcel
+            option.cache,
+            option.cache_limit,
+            option.mirror,
+            option.image,
+            option.vm_images,
+            option.parcel,
+            tuple(option.blocks),
         )
         session = config.stash[SESSION] = Session(options, say)
         if "all" in option.kernel:

@@ -27,6 +27,7 @@ from harness.plan import module
 from harness.plan.checkout import files_below, find_folder, version
 from harness.plan.difference import first_difference
 from harness.plan.plan import Planned
+from harness.plan.ran import Ran
 from harness.plan.verdict import Seen, judge
 from harness.store import Store, default_root
 from harness.values.answer import Answer, Reply
@@ -39,7 +40,10 @@ PREPARE, CASE = 1, 2
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What the user may choose for a session; None is the default. `parcel` is a folder of files for each machine."""
+    """What the user may choose for a session; None is the default. `parcel` is a folder of files for each machine.
+
+    `blocks` names modules of which it is kept which instructions ran (machine/blocks.py).
+    """
 
     cache: Path | None = None
     cache_limit_bytes: int | None = None
@@ -47,6 +51,7 @@ class Options:
     image: str = "trixie"
     images: Path | None = None
     parcel: Path | None = None
+    blocks: tuple[str, ...] = ()
 
 
 class Session:
@@ -66,6 +71,7 @@ class Session:
         self._failed: dict[tuple[str, str, str, ModuleUse | None], HarnessError] = {}
         self._studio: Studio | None = None
         self._qemu: Qemu | None = None
+        self._ran: Ran | None = None
 
     def __enter__(self) -> Session:
         return self
@@ -97,6 +103,12 @@ class Session:
             )
             self._studio = Studio(self.archive, self.qemu, spec, self.say)
         return self._studio
+
+    @property
+    def ran(self) -> Ran:
+        """Which instructions of the modules `options.blocks` machines run."""
+        self._ran = self._ran or Ran(self.studio, self.options.blocks)
+        return self._ran
 
     def kernel(self, series: str) -> Kernel:
         """A kernel by series or release, fetched at first use."""
@@ -215,6 +227,7 @@ class Session:
             finally:
                 logs.console = _content(folder / "console").decode(errors="replace")
                 logs.card = _content(folder / device.log) if device.log else b""
+                logs.blocks = self.ran.read(snapshot, folder)
         return run
 
     def lend(
@@ -249,7 +262,10 @@ class Session:
         """
         plugged = DEVICES[order.device].plugged
         try:
-            with self.studio.restore(snapshot, order, folder, plugged=plugged, terminal=terminal) as machine:
+            extra = self.ran.options(snapshot, folder)
+            with self.studio.restore(
+                snapshot, order, folder, plugged=plugged, terminal=terminal, extra=extra
+            ) as machine:
 
                 def tick() -> None:
                     presence.check()
@@ -284,10 +300,14 @@ class Session:
 
 @dataclasses.dataclass
 class Logs:
-    """What was said while a case ran: the machine's console, and a card's conversation (gzip; empty if none)."""
+    """What was said while a case ran: the machine's console, and a card's conversation (gzip; empty if none).
+
+    `blocks` is what ran of the modules that were asked for (plan/ran.py).
+    """
 
     console: str = ""
     card: bytes = b""
+    blocks: str = ""
 
 
 @dataclasses.dataclass

@@ -1,0 +1,134 @@
+"""Which lines of the modules under test the cases of some plans reach, case by case.
+
+The modules are the distribution's source (or a changed copy of it) built here, since a line table is needed; what ran
+is QEMU's own log (machine/blocks.py), so nothing about a case changes with it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness.campaign.runs import Question, kept, modules_with_lines
+from harness.kernel import lines
+from harness.kernel.lines import Lines
+from harness.kernel.packages import Kernel
+from harness.kernel.parts import Part
+from harness.plan.session import Session
+
+Reached = dict[str, set[int]]
+"""Lines by file."""
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """By module: its line tables, and what each case ran of it."""
+
+    tables: Mapping[str, Lines]
+    cases: Mapping[str, Mapping[str, Reached]]
+
+    def reached(self, module: str) -> Reached:
+        """What all cases together ran."""
+        found: Reached = {}
+        for case in self.cases.values():
+            for file, each in case.get(module, {}).items():
+                found.setdefault(file, set()).update(each)
+        return found
+
+    def files(self, module: str) -> list[tuple[str, int, int]]:
+        """The module's own files: name, lines that ran, lines that have code."""
+        reached = self.reached(module)
+        return [
+            (file, len(reached.get(file, set()) & code), len(code))
+            for file, code in sorted(self.tables[module].code.items())
+            if own(file)
+        ]
+
+    def functions(self, module: str) -> list[tuple[str, str, int, int]]:
+        """Its functions: file, name, lines that ran, lines that have code."""
+        reached = self.reached(module)
+        return [
+            (each.file, each.name, len(reached.get(each.file, set()) & each.lines), len(each.lines))
+            for each in sorted(self.tables[module].functions, key=lambda each: (each.file, min(each.lines)))
+            if own(each.file)
+        ]
+
+
+def own(file: str) -> bool:
+    """Whether it is a source file of a module, not a header."""
+    return file.endswith(".c")
+
+
+def measure(
+    session: Session, question: Question, kernel: Kernel, tree: Path, parts: Sequence[Part], name: str
+) -> Coverage:
+    """Run the question's cases once each with the modules of `tree`; the answers are kept by content."""
+    files, _, tables = modules_with_lines(session, kernel, tree, parts)
+    asked = replace(question, seeds=1)
+    folder = kept(session, asked, kernel, files, parts, name, tuple(sorted(tables)))
+    read = {module: lines.read(path) for module, path in tables.items()}
+    cases: dict[str, dict[str, Reached]] = {}
+    for path in sorted((folder / "logs").glob("*.blocks.json")):
+        told = json.loads(path.read_text())
+        cases[told["case"]] = {
+            module: read[module].ran(offsets) for module, offsets in told["ran"].items() if module in read
+        }
+    return Coverage(read, cases)
+
+
+def lcov(coverage: Coverage, parts: Sequence[Part]) -> str:
+    """For genhtml and editors. Ref: geninfo(1), tracefile format."""
+    out: list[str] = []
+    for part in parts:
+        for module in part.modules:
+            reached = coverage.reached(module)
+            for file, code in sorted(coverage.tables[module].code.items()):
+                if own(file):
+                    seen = reached.get(file, set())
+                    counts = [f"DA:{line},{int(line in seen)}" for line in sorted(code)]
+                    out += [f"TN:{module}", f"SF:{part.folder}/{file}", *counts, "end_of_record"]
+    return "\n".join(out) + "\n"
+
+
+def touched(stock: Path, tree: Path, parts: Sequence[Part]) -> dict[str, set[int]]:
+    """The lines of the parts' source files that are new or changed in `tree`, by file name."""
+    found: dict[str, set[int]] = {}
+    for part in parts:
+        for path in sorted((tree / part.folder).rglob("*.c")):
+            old = stock / part.folder / path.relative_to(tree / part.folder)
+            before = old.read_text(errors="replace").splitlines() if old.is_file() else []
+            after = path.read_text(errors="replace").splitlines()
+            if before == after:
+                continue
+            changes = difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
+            new = {
+                line + 1 for tag, _, _, first, end in changes if tag != "equal" for line in range(first, end)
+            }
+            found[path.name] = new
+    return found
+
+
+def unreached(coverage: Coverage, wanted: Mapping[str, set[int]]) -> list[tuple[str, int, int]]:
+    """Of these lines those that have code and that no case ran: file, first and last line of each run."""
+    missing: list[tuple[str, int, int]] = []
+    for file, each in sorted(wanted.items()):
+        code: set[int] = set()
+        ran: set[int] = set()
+        for module, table in coverage.tables.items():
+            code |= table.code.get(file, set())
+            ran |= coverage.reached(module).get(file, set())
+        missing += [(file, first, last) for first, last in _runs((each & code) - ran)]
+    return missing
+
+
+def _runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    found: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if found and number == found[-1][1] + 1:
+            found[-1] = (found[-1][0], number)
+        else:
+            found.append((number, number))
+    return found

@@ -1,0 +1,110 @@
+"""Which source line each instruction of a module is of, from the line tables that the build kept.
+
+Ref: DWARF 5, 6.2; binutils' objdump --dwarf=decodedline, nm -S
+"""
+
+from __future__ import annotations
+
+import bisect
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from harness.kernel.build import SECTIONS
+
+_HEADING = re.compile(r"^(?:CU: )?(?P<file>\S+):$")
+_ROW = re.compile(r"^(?P<name>\S+)\s+(?P<line>\d+|-)\s+0x(?P<address>[0-9a-f]+)\b")
+_SYMBOL = re.compile(r"^(?P<start>[0-9a-f]{16}) (?P<size>[0-9a-f]{16}) [tT] (?P<name>\S+)$")
+_SPAN = 0x1000_0000
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function: its name, the file it was compiled in, and its lines that have code, inlined ones left out."""
+
+    name: str
+    file: str
+    lines: frozenset[int]
+
+
+@dataclass
+class Lines:
+    """The line tables of one module.
+
+    `code` are the lines that have code, by file as the source tree names it (files of the module's folder by their
+    name only); `functions` are the module's own.
+    """
+
+    starts: list[int] = field(default_factory=list)
+    places: list[tuple[str, int]] = field(default_factory=list)
+    code: dict[str, set[int]] = field(default_factory=dict)
+    functions: list[Function] = field(default_factory=list)
+
+    def ran(self, offsets: Mapping[str, Iterable[int]]) -> dict[str, set[int]]:
+        """The lines of the instructions at these offsets, by section: {file: lines}."""
+        found: dict[str, set[int]] = {}
+        for section, each in offsets.items():
+            base = SECTIONS[section]
+            for offset in each:
+                at = bisect.bisect_right(self.starts, base + offset) - 1
+                # Rows of one address: all are of that instruction (inlined code, and its caller).
+                while at >= 0 and self.starts[at] <= base + offset:
+                    file, line = self.places[at]
+                    if line:
+                        found.setdefault(file, set()).add(line)
+                    at -= 1
+                    if at < 0 or self.starts[at] != self.starts[at + 1]:
+                        break
+        return found
+
+
+def read(path: Path) -> Lines:
+    """The tables that kernel/build.py wrote."""
+    rows: list[tuple[int, str, int]] = []
+    symbols: list[tuple[int, int, str]] = []
+    file = ""
+    for text in path.read_text(errors="replace").splitlines():
+        symbol = _SYMBOL.match(text)
+        if symbol:
+            symbols.append((int(symbol["start"], 16), int(symbol["size"], 16), symbol["name"]))
+            continue
+        heading = _HEADING.match(text)
+        if heading:
+            file = _named(heading["file"])
+            continue
+        row = _ROW.match(text)
+        if row and int(row["address"], 16) >= _SPAN:
+            line = 0 if row["line"] == "-" else int(row["line"])
+            # A table may come back to a file without a heading: its row then has the name alone.
+            if PurePosixPath(file).name != row["name"]:
+                file = row["name"]
+            rows.append((int(row["address"], 16), file, line))
+    rows.sort(key=lambda entry: entry[0])
+    made = Lines([row[0] for row in rows], [row[1:] for row in rows])
+    for name, line in made.places:
+        if line:
+            made.code.setdefault(name, set()).add(line)
+    made.functions = list(_functions(made, sorted(symbols)))
+    return made
+
+
+def _functions(lines: Lines, symbols: list[tuple[int, int, str]]) -> Iterable[Function]:
+    """Parts that the compiler split off (`.cold`, `.part.0`) belong to the function that they were of."""
+    found: dict[tuple[str, str], set[int]] = {}
+    for start, size, name in symbols:
+        first, end = (bisect.bisect_left(lines.starts, at) for at in (start, start + size))
+        own = [place for place in lines.places[first:end] if place[1]]
+        if size and own and not name.startswith(("__pfx_", "__cfi_")):
+            file = own[0][0]
+            whole = found.setdefault((name.partition(".")[0], file), set())
+            whole.update(line for where, line in own if where == file)
+    return [Function(name, file, frozenset(own)) for (name, file), own in found.items()]
+
+
+def _named(path: str) -> str:
+    """As the source tree names it: /build/ is the module's folder, headers are below include/."""
+    for mark in ("/include/", "/arch/"):
+        if mark in path:
+            return mark[1:] + path.rpartition(mark)[2]
+    return PurePosixPath(path).name

@@ -1,0 +1,44 @@
+"""Which instructions of the modules under test a case ran: asked of the machine, logged by QEMU, read afterwards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from harness.machine.blocks import ASK, Places
+from harness.machine.snapshot import Snapshot, Studio
+from harness.values.case import Order
+
+DEADLINE_S = 60.0
+LOG = "blocks"
+# Newer than the order that prepared a machine, and any.
+_NUMBER = 1 << 16
+
+
+class Ran:
+    """For some modules; nothing is logged when there are none."""
+
+    def __init__(self, studio: Studio, modules: tuple[str, ...]) -> None:
+        self._studio, self._modules = studio, modules
+        self._places: dict[str, Places] = {}
+
+    def places(self, snapshot: Snapshot) -> Places:
+        """Where the modules are in a machine that goes on from this snapshot."""
+        if not self._modules:
+            return Places((), ())
+        if snapshot.key not in self._places:
+            order = Order(_NUMBER, "exec", argv=(*ASK, *self._modules))
+            answer = self._studio.run(snapshot, order, DEADLINE_S).output
+            self._places[snapshot.key] = Places.read(answer, self._modules)
+        return self._places[snapshot.key]
+
+    def options(self, snapshot: Snapshot, folder: Path) -> tuple[str, ...]:
+        """QEMU's options for a machine of the snapshot in its folder."""
+        return self.places(snapshot).options(folder / LOG)
+
+    def read(self, snapshot: Snapshot, folder: Path) -> str:
+        """What ran there, as JSON: {module: {section: [offset]}}; nothing when nothing was to be logged."""
+        log = folder / LOG
+        if not log.is_file():
+            return ""
+        return json.dumps(self.places(snapshot).ran(log.read_text(errors="replace")))

@@ -1,0 +1,128 @@
+"""From QEMU's log to lines, in the forms that QEMU 11.1 and binutils 2.44 write."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from harness.campaign import coverage, pages
+from harness.campaign.coverage import Coverage
+from harness.kernel import lines
+from harness.kernel.parts import RXE
+from harness.machine.blocks import Places
+
+ASKED = """\
+rdma_rxe .text 0xffffffffc0470000
+rdma_rxe .exit.text 0xffffffffc0483d00
+ib_core .text 0xffffffffc0436000
+rdma_rxe 217088 0 - Live 0xffffffffc0470000 (O)
+ib_core 626688 4 ib_uverbs,ib_uverbs_support,rdma_rxe, Live 0xffffffffc0436000
+udp_tunnel 36864 1 rdma_rxe, Live 0xffffffffc0432000
+"""
+
+LOG = """\
+----------------
+IN:
+0xffffffffc0481a00:  f3 0f 1e fa              endbr64
+0xffffffffc0481a09:  0f 1f 44 00 00           nopl     (%rax, %rax)
+
+----------------
+IN: rxe_x
+0xffffffffc0481a1c:  e8 59 a0 fc ff           callq    0xffffffffc0442970
+0xffffffffc0436010:  c3                       retq
+0xffffffffc0481a00:  f3 0f 1e fa              endbr64
+"""
+
+TABLE = """\
+00000000100119f0 0000000000000010 t __pfx_rxe_ib_invalidate_range
+0000000010011a00 0000000000000030 t rxe_ib_invalidate_range
+0000000010011a30 0000000000000010 T rxe_other
+0000000010013b2b 0000000000000010 t rxe_other.cold
+
+rdma_rxe.ko.elf:     file format elf64-x86-64
+
+Contents of the .debug_line section:
+
+CU: /build/rxe_odp.c:
+File name                            Line number    Starting address    View    Stmt
+rxe_odp.c                                 16          0x10011a00               x
+rxe_odp.c                                 17          0x10011a09               x
+
+/usr/src/linux-headers-7.3.4+deb13-common/include/linux/mmu_notifier.h:
+mmu_notifier.h                           435          0x10011a09       3       x
+
+/build/rxe_odp.c:
+rxe_odp.c                                 24          0x10011a1c
+rxe_odp.c                                 25          0x10011a28               x
+rxe_odp.c                                 40          0x10011a30               x
+rxe_odp.c                                  -          0x10011a40
+rxe_odp.c                                 41          0x10013b2b               x
+rxe_odp.c                                  -          0x10013b3b
+"""
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "rdma_rxe.lines"
+    path.write_text(TABLE)
+    return lines.read(path)
+
+
+def test_a_log_is_offsets_by_module_and_section():
+    """Mutations: log all of the kernel; take an address for the section before it."""
+    places = Places.read(ASKED, ("rdma_rxe", "ib_core"))
+    assert places.ranges == ((0xFFFFFFFFC0470000, 217088), (0xFFFFFFFFC0436000, 626688))
+    assert places.options("/x")[:3] == ("-d", "in_asm", "-dfilter")
+    assert "0xffffffffc0470000+0x35000" in places.options("/x")[3]
+    ran = places.ran(LOG)
+    assert ran == {"rdma_rxe": {".text": [0x11A00, 0x11A09, 0x11A1C]}, "ib_core": {".text": [0x10]}}
+    assert Places((), ()).options("/x") == ()
+
+
+def test_an_instruction_is_of_all_the_lines_that_are_inlined_there(table):
+    """Mutations: one line an address; count the end of a table for a line; lose a file that comes back."""
+    assert table.code["rxe_odp.c"] == {16, 17, 24, 25, 40, 41}
+    assert table.code["include/linux/mmu_notifier.h"] == {435}
+    ran = table.ran({".text": [0x11A00, 0x11A09, 0x11A1E]})
+    assert ran == {"rxe_odp.c": {16, 17, 24}, "include/linux/mmu_notifier.h": {435}}
+    assert [(f.name, sorted(f.lines)) for f in table.functions] == [
+        ("rxe_ib_invalidate_range", [16, 17, 24, 25]),
+        ("rxe_other", [40, 41]),
+    ]
+
+
+@pytest.fixture
+def found(table):
+    cases = {"one": {"rdma_rxe": {"rxe_odp.c": {16, 17}}}, "two": {"rdma_rxe": {"rxe_odp.c": {24}}}}
+    return Coverage({"rdma_rxe": table}, cases)
+
+
+def test_cases_add_up(found):
+    """Mutation: keep the last case only; count lines of headers for the file's."""
+    assert found.files("rdma_rxe") == [("rxe_odp.c", 3, 6)]
+    assert found.functions("rdma_rxe")[0] == ("rxe_odp.c", "rxe_ib_invalidate_range", 3, 4)
+    text = coverage.lcov(found, [RXE])
+    assert f"SF:{RXE.folder}/rxe_odp.c\nDA:16,1\nDA:17,1\nDA:24,1\nDA:25,0" in text
+    assert text.endswith("end_of_record\n") and "mmu_notifier" not in text
+
+
+def test_touched_lines_that_no_case_runs_are_named(found, tmp_path):
+    """Mutations: name lines without code; name lines that ran; take a moved line for a new one."""
+    part = SimpleNamespace(folder="d")
+    before = [f"line {number}" for number in range(1, 50)]
+    after = [*before[:23], "new 24", "new 25", "new 26", *before[23:]]
+    for root, text in (("stock", before), ("tree", after)):
+        (tmp_path / root / "d").mkdir(parents=True)
+        (tmp_path / root / "d" / "rxe_odp.c").write_text("\n".join(text))
+    touched = coverage.touched(tmp_path / "stock", tmp_path / "tree", [part])
+    assert touched == {"rxe_odp.c": {24, 25, 26}}
+    assert coverage.unreached(found, touched) == [("rxe_odp.c", 25, 25)]
+    assert coverage.unreached(found, {"rxe_odp.c": {40, 41, 42}}) == [("rxe_odp.c", 40, 41)]
+
+
+def test_a_page_marks_lines_and_escapes_source(found, tmp_path):
+    """Mutation: no autoescape; count lines from 0."""
+    (tmp_path / "rxe_odp.c").write_text("\n".join(f"<{number}>" for number in range(1, 50)))
+    page = pages.coverage(found, "rdma_rxe", tmp_path, "7.3.4")
+    assert '<span class="ran"><b>   16</b> &lt;16&gt;</span>' in page
+    assert '<span class="not"><b>   25</b> &lt;25&gt;</span>' in page
+    assert "<16>" not in page and "prefers-color-scheme" in page

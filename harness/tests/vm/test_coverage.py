@@ -1,0 +1,44 @@
+"""What a case runs of a module, from a real machine and a real module."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.campaign.runs import modules_with_lines
+from harness.kernel import lines
+from harness.kernel.parts import RXE
+from harness.kernel.source import source
+from harness.plan.difference import first_difference
+from harness.plan.plan import load
+from harness.plan.session import Session
+from harness.tests.vm.conftest import FULL
+
+PLAN = Path(__file__).parents[3] / "testplans" / "odp-write.toml"
+
+pytestmark = pytest.mark.skipif(not FULL, reason="builds rdma_rxe: ODP_FULL=1")
+
+
+def test_coverage_changes_nothing_and_says_what_ran(session, tmp_path):
+    """Mutations: log what ran before the case; map offsets to another section; log inside of the guest."""
+    kernel = session.kernel("7.3")
+    files, _, tables = modules_with_lines(session, kernel, source(kernel, session.archive), [RXE])
+    for place, path in files.items():
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_bytes(path.read_bytes())
+    planned = next(load(PLAN).cases(("7.3",), devices=("soft-roce",)))
+    answers, ran = {}, {}
+    for blocks in ((), ("rdma_rxe",)):
+        with Session(replace(session.options, parcel=tmp_path, blocks=blocks), print) as own:
+            record, logs = own.run(planned)
+        assert record.verdict == "pass", record.reasons
+        answers[blocks] = record.answer
+        ran = json.loads(logs.blocks) if blocks else ran
+    assert not first_difference(*answers.values())
+    table = lines.read(tables["rdma_rxe"])
+    reached = table.ran(ran["rdma_rxe"])["rxe_odp.c"]
+    functions = {each.name: each.lines for each in table.functions}
+    assert len(reached & functions["rxe_odp_map_range_and_lock"]) > 10
+    assert reached & functions["rxe_ib_invalidate_range"]
+    assert not reached & functions["rxe_ib_advise_mr"]
