@@ -22,6 +22,9 @@ RUNS_LEAST = 8
 """Runs of a case on each side, below which a rank test in real time says nothing."""
 
 SIGNIFICANT = 0.01
+BANDS = 3
+"""How many times what changes that change nothing did is still nothing: they were few."""
+
 SEED = re.compile(r"/seed=\d+$")
 RAN = ("pass", "known", "fail")
 # What two runs must have in common for their figures to mean anything.
@@ -196,7 +199,7 @@ def _samples(records: Sequence[Record], exact: bool) -> dict[str, dict[str, floa
 
 def _latency(figure: Figure, before: list[float], after: list[float]) -> list[Change]:
     if figure.exact:
-        if abs(figure.change) <= figure.band:
+        if abs(figure.change) <= BANDS * figure.band:
             return []
         said = (
             f"{figure.stage}: {figure.change:+.0f} instructions ({figure.base:.0f} to {figure.patched:.0f})"

@@ -6,6 +6,7 @@ import pytest
 
 from harness.campaign.compare import BETTER, CANNOT_TELL, SAME, WORSE, compare
 from harness.tests.unit.results.sample import ENVIRONMENT, record
+from harness.values.histogram import Histogram
 from harness.values.record import Reason
 
 
@@ -35,7 +36,7 @@ def runs(count=3, added_ns=0, verdict="pass", clock="exact", spread_ns=0, **chan
 
 @pytest.mark.parametrize(
     ("added", "band", "verdict"),
-    [(0, 0, SAME), (20, 0, WORSE), (-20, 0, BETTER), (20, 20, SAME), (21, 20, WORSE)],
+    [(0, 0, SAME), (20, 0, WORSE), (-20, 0, BETTER), (60, 20, SAME), (61, 20, WORSE)],
 )
 def test_exact_latency_against_its_band(added, band, verdict):
     """Mutation: compare >= instead of > with the band; take the sign for nothing."""
@@ -77,3 +78,29 @@ def test_what_differs_in_the_environments_is_named():
     """Mutation: compare only the kernels."""
     other = [replace(r, environment={**r.environment, "qemu": "11.2.0"}) for r in runs()]
     assert compare(runs(), other).environment == ("qemu: 11.1.3 and 11.2.0",)
+
+
+def test_runs_of_one_seed_are_compared_with_each_other():
+    """A seed moves a figure by more than a patch does. Mutation: compare the medians of both sides."""
+    base, patched = runs(4, spread_ns=1000), runs(4, spread_ns=1000, added_ns=20)
+    found = compare(base, patched[2:])
+    figure = next(figure for figure in found.figures if figure.stage == "fault")
+    assert figure.change == 20 and figure.patched - figure.base > 500
+
+
+def test_the_shortest_way_through_a_stage_is_exact():
+    """Mutations: tell of stages whose probes missed calls; tell of the least in real time."""
+
+    def staged(least, clock="exact", missed=0):
+        made = []
+        for one in runs(2, clock=clock):
+            stage = Histogram("checks", "ns", (0, 0, 0, 2), least + 15, least, 15)
+            trace = replace(one.answer.trace, histograms=(stage,), missed=missed)
+            made.append(replace(one, answer=replace(one.answer, trace=trace)))
+        return made
+
+    found = compare(staged(9), staged(11))
+    moved = {figure.stage: figure.change for figure in found.figures}
+    assert moved["checks least"] == 2 and moved["checks mean"] == 1
+    assert "checks least" not in {f.stage for f in compare(staged(9, "real"), staged(11, "real")).figures}
+    assert not [f for f in compare(staged(9), staged(11, missed=1)).figures if f.stage.startswith("checks")]
