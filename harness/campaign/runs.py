@@ -23,7 +23,7 @@ from harness.results.record import read_run
 from harness.store import digest
 from harness.values.record import Record
 
-RECIPE = 1
+RECIPE = 2
 POLL_S = 0.5
 
 
@@ -150,7 +150,7 @@ def _run(
             "cut": question.cut,
             "parcel": parcel,
         }
-        flags = [f"--blocks={module}" for module in blocks]
+        flags = [*(f"--blocks={module}" for module in blocks), "--paced"]
         wanted = Wanted(
             question.plans,
             into,

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from harness.device.catalogue import DEVICES
 from harness.errors import HarnessError, Unsupported
 from harness.plan.checkout import version
 from harness.plan.plan import Plan, Planned, load
@@ -57,6 +58,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     add("--device", action="append", default=[], help="run on these devices only")
     add("--time", choices=("exact", "real"), default="", help="clock of the machines (default: the device's)")
+    add("--paced", action="store_true", help="machines with a card count instructions, and wait in real time")
     add(
         "--twice",
         action="store_true",
@@ -135,6 +137,8 @@ def chosen(plan: Plan, option: Any) -> Iterator[Planned]:
     if not devices:
         return
     cases = list(plan.cases(kernels, option.time, devices))
+    if option.paced:
+        cases = [replace(one, clock="paced") if DEVICES[one.case.device].plugged else one for one in cases]
     for kernel, device in itertools.product(kernels, devices):
         same = [planned for planned in cases if (planned.kernel, planned.case.device) == (kernel, device)]
         for planned in spread(same, option.cut):
