@@ -18,12 +18,13 @@ from harness.kernel.build import build
 from harness.kernel.packages import Kernel
 from harness.kernel.parts import HEADERS, Part
 from harness.plan.arguments import Wanted
+from harness.plan.replay import PARCEL
 from harness.plan.session import Session
 from harness.results.record import read_run
 from harness.store import digest
 from harness.values.record import Record
 
-RECIPE = 2
+RECIPE = 3
 POLL_S = 0.5
 
 
@@ -98,7 +99,9 @@ def kept(
     name: str,
     blocks: tuple[str, ...] = (),
 ) -> Path:
-    """The folder of those records, in the cache; with it is what each case ran of the modules `blocks`."""
+    """The folder of those records, in the cache, with the modules in its folder PARCEL; and with what each case ran of
+    the modules `blocks`.
+    """
     devices = sorted({device for part in parts for device in part.devices})
     plans = sorted(
         path for given in question.plans for path in (given.glob("*.toml") if given.is_dir() else [given])
@@ -136,44 +139,42 @@ def _run(
     blocks: tuple[str, ...],
     into: Path,
 ) -> None:
-    with session.ledger.scratch_folder("parcel") as parcel:
-        for place, path in files.items():
-            (parcel / place).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, parcel / place)
-        options = session.options
-        values: dict[str, object] = {
-            "cache": session.store.root,
-            "mirror": options.mirror,
-            "vm_images": options.images,
-            "image": options.image,
-            "seeds": question.seeds,
-            "cut": question.cut,
-            "parcel": parcel,
-        }
-        flags = [*(f"--blocks={module}" for module in blocks), "--paced"]
-        wanted = Wanted(
-            question.plans,
-            into,
-            [question.kernel],
-            devices,
-            values,
-            flags,
-            question.expression,
-            question.jobs,
-        )
-        log = into / "pytest.log"
-        with log.open("wb") as output:
-            argv = [sys.executable, "-m", "pytest", *wanted.arguments()]
-            child = session.host.start(argv, stdout=output, stderr=output)
-        try:
-            _follow(session, into, name, lambda: child.poll() is not None)
-        finally:
-            session.host.stop(child)
-        records = read_run(into).records if (into / "records").is_dir() else ()
-        if not records:
-            raise SetupError(
-                f"no case was executed with the {name} modules", log.read_text().splitlines()[-10:]
-            )
+    parcel = into / PARCEL
+    for place, path in files.items():
+        (parcel / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, parcel / place)
+    options = session.options
+    values: dict[str, object] = {
+        "cache": session.store.root,
+        "mirror": options.mirror,
+        "vm_images": options.images,
+        "image": options.image,
+        "seeds": question.seeds,
+        "cut": question.cut,
+        "parcel": parcel,
+    }
+    flags = [*(f"--blocks={module}" for module in blocks), "--paced"]
+    wanted = Wanted(
+        question.plans,
+        into,
+        [question.kernel],
+        devices,
+        values,
+        flags,
+        question.expression,
+        question.jobs,
+    )
+    log = into / "pytest.log"
+    with log.open("wb") as output:
+        argv = [sys.executable, "-m", "pytest", *wanted.arguments()]
+        child = session.host.start(argv, stdout=output, stderr=output)
+    try:
+        _follow(session, into, name, lambda: child.poll() is not None)
+    finally:
+        session.host.stop(child)
+    records = read_run(into).records if (into / "records").is_dir() else ()
+    if not records:
+        raise SetupError(f"no case was executed with the {name} modules", log.read_text().splitlines()[-10:])
 
 
 def _follow(session: Session, into: Path, name: str, ended: Callable[[], bool]) -> None:
