@@ -23,7 +23,7 @@ class Loss(NamedTuple):
     act: Callable[[Memory], None]
     law: Callable[[PageModel], None]
     text: str
-    mappings: Tuple[str, ...] = ("anonymous", "shared", "file")
+    mappings: Tuple[str, ...] = ("anonymous", "shared", "file", "thp", "hugetlb")
     fresh: bool = False
 
 
@@ -97,7 +97,8 @@ def fork_law(model: PageModel) -> None:
     model.fork()
 
 
-PRIVATE = ("anonymous", "file")
+PRIVATE = ("anonymous", "file", "thp")
+SMALL = ("anonymous", "shared", "file")
 
 LOSSES: Dict[str, Loss] = {
     "none": Loss(nothing, nothing_law, "no page is lost, so none faults"),
@@ -107,8 +108,10 @@ LOSSES: Dict[str, Loss] = {
     "remap": Loss(remap, remap_law, "munmap and mmap: one invalidation, every page absent"),
     # The fork itself happens once for both sides: done where the child is kept (cases.py).
     "fork": Loss(nothing, fork_law, "fork: one invalidation, every page absent, writes copy", PRIVATE),
-    "holes": Loss(punch, punch_law, "MADV_DONTNEED of every eighth page, then of the second half"),
-    "pageout": Loss(pageout, pageout_law, "MADV_PAGEOUT: one invalidation a page, every page absent"),
+    "holes": Loss(punch, punch_law, "MADV_DONTNEED of every eighth page, then of the second half", SMALL),
+    "pageout": Loss(
+        pageout, pageout_law, "MADV_PAGEOUT: one invalidation a page, every page absent", (*SMALL, "thp")
+    ),
 }
 
 

@@ -2,7 +2,8 @@
 
     | no access | guard page | the region's pages ... | guard page | no access |
 
-The region lies `offset` bytes into its first page. The bytes around it, to the ends of the guard pages, are
+The region lies `offset` bytes into its first page; of memory in huge pages there are whole ones, from a huge page's
+beginning on. The bytes around it, to the ends of the guard pages, are
 its neighbours: no transfer may change them. `expected` follows every fill, loss and transfer, so that a look
 at the memory at any time says which bytes are wrong.
 """
@@ -14,7 +15,7 @@ import os
 from array import array
 from typing import List, Optional, Tuple
 
-from harness.guest import libc
+from harness.guest import hugepages, libc
 from harness.guest.libc import PAGE_BYTES
 from harness.values.case import Region
 
@@ -23,7 +24,11 @@ _MAP_KINDS = {
     "anonymous": libc.MAP_PRIVATE | libc.MAP_ANONYMOUS,
     "shared": libc.MAP_SHARED | libc.MAP_ANONYMOUS,
     "file": libc.MAP_PRIVATE,
+    "thp": libc.MAP_PRIVATE | libc.MAP_ANONYMOUS,
+    "hugetlb": libc.MAP_PRIVATE | libc.MAP_ANONYMOUS | libc.MAP_HUGETLB,
 }
+HUGE = ("thp", "hugetlb")
+HUGE_BYTES = 2 << 20
 
 
 def page_count(region: Region) -> int:
@@ -47,7 +52,10 @@ class Memory:
 
     def __init__(self, region: Region, tag: int) -> None:
         self.region = region
+        self._huge = region.mapping in HUGE
         self.pages = page_count(region)
+        if self._huge:
+            self.pages = -(-self.pages * PAGE_BYTES // HUGE_BYTES) * HUGE_BYTES // PAGE_BYTES
         self.pages_bytes = self.pages * PAGE_BYTES
         self.size = self.pages_bytes + 2 * PAGE_BYTES
         self._tag = tag
@@ -55,14 +63,21 @@ class Memory:
         if region.mapping == "file":
             self._file = os.memfd_create("odp-region")
             os.write(self._file, pattern(_FILE_TAG, tag, self.size))
+        self._pool = hugepages.Reserved(self.pages_bytes if region.mapping == "hugetlb" else 0)
+        self._reserved_bytes = self.size + 2 * PAGE_BYTES + (HUGE_BYTES if self._huge else 0)
         self._reserved = libc.mmap(
-            0, self.size + 2 * PAGE_BYTES, libc.PROT_NONE, libc.MAP_PRIVATE | libc.MAP_ANONYMOUS
+            0, self._reserved_bytes, libc.PROT_NONE, libc.MAP_PRIVATE | libc.MAP_ANONYMOUS
         )
-        self.base = self._reserved + PAGE_BYTES
-        self.pages_start = self.base + PAGE_BYTES
+        self.pages_start = self._reserved + 2 * PAGE_BYTES
+        if self._huge:
+            self.pages_start = -(-self.pages_start // HUGE_BYTES) * HUGE_BYTES
+        self.base = self.pages_start - PAGE_BYTES
         self.start = self.pages_start + region.offset
         self.expected = bytearray(self.size)
         self._map(self.base, self.size, 0)
+        if self._huge:
+            libc.munmap(self.pages_start, self.pages_bytes)
+            self._map(self.pages_start, self.pages_bytes, 0)
         self.expected[:] = self._fresh(0, self.size)
 
     @property
@@ -117,17 +132,22 @@ class Memory:
 
     def close(self) -> None:
         """Give everything back."""
-        libc.munmap(self._reserved, self.size + 2 * PAGE_BYTES)
+        libc.munmap(self._reserved, self._reserved_bytes)
+        self._pool.close()
         if self._file is not None:
             os.close(self._file)
 
     def _map(self, address: int, length: int, offset: int) -> None:
-        flags = _MAP_KINDS[self.region.mapping]
+        whole = length == self.size
+        flags = _MAP_KINDS["anonymous" if whole and self._huge else self.region.mapping]
         # Over our own reservation at first; later a hole that nothing else may have taken meanwhile.
-        flags |= libc.MAP_FIXED if length == self.size else libc.MAP_FIXED_NOREPLACE
+        flags |= libc.MAP_FIXED if whole else libc.MAP_FIXED_NOREPLACE
         fd = -1 if self._file is None else self._file
         libc.mmap(address, length, libc.PROT_READ_WRITE, flags, fd, 0 if fd < 0 else offset)
-        libc.madvise(address, length, libc.MADV_NOHUGEPAGE)
+        if whole or not self._huge:
+            libc.madvise(address, length, libc.MADV_NOHUGEPAGE)
+        elif self.region.mapping == "thp":
+            libc.madvise(address, length, libc.MADV_HUGEPAGE)
 
     def _fresh(self, offset: int, length: int) -> bytes:
         if self._file is None:

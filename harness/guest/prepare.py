@@ -177,7 +177,7 @@ def rehearsals() -> Tuple[Workload, ...]:
     kinds += [Workload("write", 1, anonymous, anonymous, Loss(how, "both")) for how in LOSSES]
     kinds += [
         Workload("write", 1, Region(4096, mapping=mapping), Region(4096, mapping=mapping, odp=odp), Loss())
-        for mapping, odp in (("shared", True), ("file", False))
+        for mapping, odp in (("shared", True), ("file", False), ("thp", True), ("hugetlb", True))
     ]
     kinds += [Workload(name, 1, anonymous, anonymous) for name in REHEARSED]
     return tuple(kinds)

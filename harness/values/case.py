@@ -17,7 +17,7 @@ OPERATIONS = (
     *("reload", "objects", "soak"),
     *("advise", "advise_pinned", "rereg", "rereg_toggle", "killed"),
 )
-MAPPINGS = ("anonymous", "shared", "file")
+MAPPINGS = ("anonymous", "shared", "file", "thp", "hugetlb")
 IOVAS = ("address", "shifted", "zero", "implicit")
 LOSSES = ("none", "untouched", "peeked", "dontneed", "remap", "fork", "pageout", "holes")
 SIDES = ("local", "remote", "both")
@@ -28,7 +28,8 @@ class Region:
     """A memory region to register.
 
     `length` bytes starting `offset` bytes into its first page (0 <= offset < 4096). `mapping` is the kind of
-    memory behind it, one of MAPPINGS (`file`: a private mapping of a file in memory). `iova` says which
+    memory behind it, one of MAPPINGS (`file`: a private mapping of a file in memory; `thp` and `hugetlb`: anonymous
+    memory of whole pages of 2 MiB, the kernel's choice or from its pool). `iova` says which
     address the region is registered at, one of IOVAS: the address of its first byte, that address plus 2**40
     (same offset in the page), or zero-based; `implicit` registers the whole address space, for soaks only.
     """

@@ -9,6 +9,7 @@ import pytest
 
 from harness.guest import leaks, libc, prepare, registration, stages, trace
 from harness.guest.memory import Memory, pattern
+from harness.guest.problems import Unsupported
 from harness.values import codec
 from harness.values.answer import Answer, Leak, Reply, Trace
 from harness.values.case import LOSSES, MAPPINGS, Region
@@ -116,7 +117,12 @@ def test_memory_holds_what_it_is_expected_to(mapping, advice):
     """Real mappings of this host. Mutation: let Memory.expect_fresh do nothing."""
     from harness.guest import faults
 
-    memory = Memory(Region(5000, 100, mapping), 1)
+    if mapping not in faults.LOSSES[advice].mappings:
+        pytest.skip("no such loss of such memory")
+    try:
+        memory = Memory(Region(5000, 100, mapping), 1)
+    except Unsupported as error:
+        pytest.skip(str(error))
     try:
         assert memory.difference() == (0, "")
         memory.fill(1)
