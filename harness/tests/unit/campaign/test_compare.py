@@ -104,3 +104,22 @@ def test_the_shortest_way_through_a_stage_is_exact():
     assert moved["checks least"] == 2 and moved["checks mean"] == 1
     assert "checks least" not in {f.stage for f in compare(staged(9, "real"), staged(11, "real")).figures}
     assert not [f for f in compare(staged(9), staged(11, missed=1)).figures if f.stage.startswith("checks")]
+
+
+def test_a_machine_that_waits_in_real_time_tells_only_the_shortest_way():
+    """Mutation: judge its operations, which wait for a card."""
+    paced = {"clock": "paced"}
+    stage = Histogram("keys", "ns", (0, 0, 0, 2), 24, 9, 15)
+
+    def staged(added):
+        made = []
+        for one in runs(2, added_ns=9_000_000 if added else 0, **paced):
+            moved = replace(stage, minimum=stage.minimum + added)
+            made.append(
+                replace(one, answer=replace(one.answer, trace=replace(one.answer.trace, histograms=(moved,))))
+            )
+        return made
+
+    found = compare(staged(0), staged(3))
+    assert [(figure.stage, figure.change) for figure in found.figures] == [("keys least", 3)]
+    assert found.verdict == WORSE
