@@ -40,12 +40,21 @@ def runs(count=3, added_ns=0, verdict="pass", clock="exact", spread_ns=0, **chan
 )
 def test_exact_latency_against_its_band(added, band, verdict):
     """Mutation: compare >= instead of > with the band; take the sign for nothing."""
-    found = compare(runs(), runs(added_ns=added), {"fault": band})
+    found = compare(runs(8), runs(8, added_ns=added), {"fault": band})
     assert found.verdict == verdict
     figure = next(figure for figure in found.figures if figure.stage == "fault")
-    assert figure.change == added and figure.runs == (3, 3)
-    if verdict == WORSE:
-        assert f"+{added} instructions" in found.changes[0].text
+    assert figure.change == added and figure.runs == (8, 8)
+    if verdict != SAME:
+        assert f"{added:+d} instructions" in found.changes[0].text
+
+
+def test_what_depends_on_the_rest_of_the_machine_must_be_told_apart():
+    """Mutations: judge medians of a few runs; forget the rank test."""
+    assert compare(runs(4), runs(4, added_ns=90)).verdict == SAME
+    mixed = runs(8, spread_ns=50)
+    moved = [*runs(6, spread_ns=50, added_ns=30), *runs(8, spread_ns=50)[6:]]
+    assert compare(mixed, moved).verdict == SAME
+    assert compare(mixed, runs(8, spread_ns=50, added_ns=900)).verdict == WORSE
 
 
 def test_a_new_failure_outranks_a_faster_fault():
