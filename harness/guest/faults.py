@@ -57,6 +57,12 @@ def dontneed_law(model: PageModel) -> None:
     model.drop()
 
 
+def late(memory: Memory) -> None:
+    """MADV_DONTNEED of memory whose pages then come late, by userfaultfd(2)."""
+    memory.make_late()
+    dontneed(memory)
+
+
 def remap(memory: Memory) -> None:
     """munmap, then mmap at the same address: a fresh mapping under an old registration."""
     memory.remap()
@@ -105,6 +111,9 @@ LOSSES: Dict[str, Loss] = {
     "untouched": Loss(nothing, nothing_law, "a fresh mapping, registered untouched, has no page", fresh=True),
     "peeked": Loss(peek, peek_law, "a fresh mapping, only read before it is registered", fresh=True),
     "dontneed": Loss(dontneed, dontneed_law, "MADV_DONTNEED: one invalidation, every page absent"),
+    "late": Loss(
+        late, dontneed_law, "MADV_DONTNEED, and each page comes 100 ms after it is missed", ("anonymous",)
+    ),
     "remap": Loss(remap, remap_law, "munmap and mmap: one invalidation, every page absent"),
     # The fork itself happens once for both sides: done where the child is kept (cases.py).
     "fork": Loss(nothing, fork_law, "fork: one invalidation, every page absent, writes copy", PRIVATE),

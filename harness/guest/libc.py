@@ -25,6 +25,7 @@ MADV_PAGEOUT = 21
 # Ref: Linux 7.3 arch/x86/entry/syscalls/syscall_64.tbl; include/uapi/linux/mempolicy.h
 _SYS_MOVE_PAGES = 279
 _MPOL_MF_MOVE = 2
+_SYS_USERFAULTFD = 323
 # Ref: Linux 7.3 include/uapi/linux/bpf.h: enum bpf_cmd, union bpf_attr
 _SYS_BPF = 321
 _BPF_ENABLE_STATS = 32
@@ -75,6 +76,14 @@ def drain_lru() -> None:
     nowhere = ctypes.c_int(0)
     if _libc.syscall(_SYS_MOVE_PAGES, 0, 0, None, ctypes.byref(nowhere), None, _MPOL_MF_MOVE):
         raise _error("move_pages")
+
+
+def userfaultfd(flags: int) -> int:
+    """userfaultfd(2); returns the file descriptor."""
+    fd = _libc.syscall(_SYS_USERFAULTFD, flags)
+    if fd < 0:
+        raise _error("userfaultfd")
+    return int(fd)
 
 
 def swapon(path: str) -> None:

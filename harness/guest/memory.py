@@ -17,6 +17,7 @@ from typing import List, Optional, Tuple
 
 from harness.guest import hugepages, libc
 from harness.guest.libc import PAGE_BYTES
+from harness.guest.userfault import Late
 from harness.values.case import Region
 
 _FILE_TAG = 0xF11E
@@ -60,6 +61,7 @@ class Memory:
         self.size = self.pages_bytes + 2 * PAGE_BYTES
         self._tag = tag
         self._file: Optional[int] = None
+        self._late: Optional[Late] = None
         if region.mapping == "file":
             self._file = os.memfd_create("odp-region")
             os.write(self._file, pattern(_FILE_TAG, tag, self.size))
@@ -100,6 +102,11 @@ class Memory:
         """madvise the whole memory, guard pages included."""
         libc.madvise(self.base, self.size, advice)
 
+    def make_late(self) -> None:
+        """From now on pages of the region that are not there come late."""
+        if self._late is None:
+            self._late = Late(self.pages_start, self.pages_bytes)
+
     def peek(self) -> None:
         """Read a byte of each of the region's pages, by the CPU."""
         for at in range(self.pages_start, self.pages_start + self.pages_bytes, PAGE_BYTES):
@@ -132,6 +139,8 @@ class Memory:
 
     def close(self) -> None:
         """Give everything back."""
+        if self._late is not None:
+            self._late.close()
         libc.munmap(self._reserved, self._reserved_bytes)
         self._pool.close()
         if self._file is not None:

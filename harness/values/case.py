@@ -19,7 +19,7 @@ OPERATIONS = (
 )
 MAPPINGS = ("anonymous", "shared", "file", "thp", "hugetlb")
 IOVAS = ("address", "shifted", "zero", "implicit")
-LOSSES = ("none", "untouched", "peeked", "dontneed", "remap", "fork", "pageout", "holes")
+LOSSES = ("none", "untouched", "peeked", "dontneed", "late", "remap", "fork", "pageout", "holes")
 SIDES = ("local", "remote", "both")
 
 

@@ -14,7 +14,7 @@ from harness.plan.session import Session
 from harness.tests.vm.conftest import FULL, harness
 from harness.values import codec
 from harness.values.answer import Reply
-from harness.values.case import Order, Watch
+from harness.values.case import Loss, Order, Watch
 from harness.values.histogram import percentile
 
 DELAY_MS = 300
@@ -81,6 +81,21 @@ def test_a_delay_by_the_card_is_in_its_stage(session, tmp_path, stage):
     at its call.
     """
     check_delay(session, tmp_path, stage)
+
+
+def test_a_page_that_comes_late_is_late_in_the_cpus_own_fault(session, tmp_path):
+    """userfaultfd brings each of the four pages 100 ms late. Mutation: swap the probes of `hmm` and `umr`."""
+    plain = medians(answered(session, planned(tmp_path, "connectx-5")))
+    slow = planned(tmp_path, "connectx-5")
+    work = slow.case.workload
+    slow = replace(slow, case=replace(slow.case, workload=replace(work, loss=Loss("late", "remote"))))
+    late = medians(answered(session, slow))
+    for name in ("works", "queues", "keys", "faults", "hmm", "translations", "umrs", "resumes"):
+        moved = late[name] - plain[name]
+        if name in ("works", "faults", "hmm"):
+            assert moved > 4 * 100_000_000 - BAND_NS, (name, moved)
+        else:
+            assert abs(moved) < BAND_NS, (name, moved)
 
 
 def patched(session, part, edits, folder):

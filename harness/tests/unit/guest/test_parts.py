@@ -1,8 +1,10 @@
 """The smaller pure parts: uverbs commands, the trace's form, leaks, swap header, memory on this host."""
 
 import ctypes
+import os
 import re
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -162,3 +164,27 @@ def test_a_hole_that_is_taken_is_an_error():
 def test_draining_the_lists_needs_no_pages_and_no_rights():
     """Mutation: pass one page: its null list is an error."""
     libc.drain_lru()
+
+
+def test_a_late_page_comes_when_it_is_missed():
+    """Mutations: bring it at once; never; bring something else than zeros."""
+    from harness.guest import faults, userfault
+
+    memory = Memory(Region(2 * 4096), 1)
+    try:
+        memory.fill(1)
+        try:
+            faults.LOSSES["late"].act(memory)
+        except OSError as error:
+            pytest.skip(f"no userfaultfd here: {error}")
+        began = time.monotonic()
+        # A system call misses them: our own access would keep the thread that brings them from running.
+        read, write = os.pipe()
+        os.write(write, (ctypes.c_char * memory.pages_bytes).from_address(memory.pages_start))
+        assert time.monotonic() - began > 1.5 * userfault.DELAY_S
+        assert os.read(read, memory.pages_bytes) == bytes(memory.pages_bytes)
+        os.close(read)
+        os.close(write)
+        assert memory.difference() == (0, "")
+    finally:
+        memory.close()
