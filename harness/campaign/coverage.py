@@ -93,22 +93,44 @@ def lcov(coverage: Coverage, parts: Sequence[Part]) -> str:
     return "\n".join(out) + "\n"
 
 
-def touched(stock: Path, tree: Path, parts: Sequence[Part]) -> dict[str, set[int]]:
-    """The lines of the parts' source files that are new or changed in `tree`, by file name."""
-    found: dict[str, set[int]] = {}
+@dataclass(frozen=True)
+class Touched:
+    """What a change touches, by file name: `new` lines as they are with it, `old` ones as they were without it.
+
+    Where lines are only put in, the old ones are those beside them.
+    """
+
+    new: Mapping[str, set[int]]
+    old: Mapping[str, set[int]]
+
+
+def touched(stock: Path, tree: Path, parts: Sequence[Part]) -> Touched:
+    """What of the parts' source files differs in `tree`."""
+    new: dict[str, set[int]] = {}
+    old: dict[str, set[int]] = {}
     for part in parts:
         for path in sorted((tree / part.folder).rglob("*.c")):
-            old = stock / part.folder / path.relative_to(tree / part.folder)
-            before = old.read_text(errors="replace").splitlines() if old.is_file() else []
+            file = stock / part.folder / path.relative_to(tree / part.folder)
+            before = file.read_text(errors="replace").splitlines() if file.is_file() else []
             after = path.read_text(errors="replace").splitlines()
             if before == after:
                 continue
-            changes = difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
-            new = {
-                line + 1 for tag, _, _, first, end in changes if tag != "equal" for line in range(first, end)
-            }
-            found[path.name] = new
-    return found
+            blocks = difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
+            for _, was, was_end, now, now_end in (block for block in blocks if block[0] != "equal"):
+                new.setdefault(path.name, set()).update(range(now + 1, now_end + 1))
+                beside = (was, was_end) if was_end > was else (was - 1, was + 1)
+                old.setdefault(path.name, set()).update(range(beside[0] + 1, beside[1] + 1))
+    return Touched(new, old)
+
+
+def reaching(coverage: Coverage, wanted: Mapping[str, set[int]]) -> set[str]:
+    """The plans of which a case runs one of these lines."""
+    return {
+        case.split("/")[0]
+        for case, modules in coverage.cases.items()
+        for reached in modules.values()
+        if any(reached.get(file, set()) & lines_ for file, lines_ in wanted.items())
+    }
 
 
 def unreached(coverage: Coverage, wanted: Mapping[str, set[int]]) -> list[tuple[str, int, int]]:

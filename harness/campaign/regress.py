@@ -6,14 +6,17 @@ by the same compiler from the same source, so that what differs is the patch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from harness.campaign import coverage, null
 from harness.campaign.compare import CANNOT_TELL, Change, Comparison, compare
 from harness.campaign.coverage import Coverage
 from harness.campaign.runs import Question, answers, modules
 from harness.campaign.subject import Subject
+from harness.kernel.packages import Kernel
+from harness.kernel.parts import Part
 from harness.kernel.source import source
 from harness.plan.session import Session
 
@@ -53,15 +56,45 @@ def judge(session: Session, question: Question, subject: Subject) -> Judgement:
         session.say(f"building {', '.join(names)} with and without it")
         base, compiler = modules(session, kernel, stock, parts)
         patched, _ = modules(session, kernel, tree, parts)
-        wanted = coverage.touched(stock, tree, parts)
-        reached = coverage.measure(session, question, kernel, tree, parts, "coverage") if wanted else None
-    notes += _unreached(reached, wanted)
+        what = coverage.touched(stock, tree, parts)
+        question, chosen = _narrowed(session, question, kernel, stock, parts, what)
+        reached = coverage.measure(session, question, kernel, tree, parts, "coverage") if what.new else None
+    notes += [*chosen, *_unreached(reached, what.new)]
     before = answers(session, question, kernel, base, parts, "base")
     after = answers(session, question, kernel, patched, parts, "patched")
     found = compare(before, after)
     if any(figure.exact and figure.change for figure in found.figures):
         found = compare(before, after, null.bands(session, question, kernel, stock, parts, before))
     return Judgement(kernel.release, compiler, subject.names, identity, names, tuple(notes), found)
+
+
+def _narrowed(
+    session: Session,
+    question: Question,
+    kernel: Kernel,
+    stock: Path,
+    parts: Sequence[Part],
+    what: coverage.Touched,
+) -> tuple[Question, list[str]]:
+    """The question with the plans of which a case reaches what is touched; all of them where none does, or if asked.
+
+    What stock modules reach is kept by content, so it is asked once.
+    """
+    plans = [
+        path
+        for given in question.plans
+        for path in (sorted(given.glob("*.toml")) if given.is_dir() else [given])
+    ]
+    if not question.cut or len(plans) == 1 or not what.old:
+        return question, []
+    session.say("which plans reach what is touched")
+    stock_reached = coverage.measure(session, question, kernel, stock, parts, "reach")
+    names = coverage.reaching(stock_reached, what.old)
+    wanted = [path for path in plans if path.stem in names]
+    if not wanted or len(wanted) == len(plans):
+        return question, []
+    said = f"run: {len(wanted)} of {len(plans)} plans, those that reach what is touched (--all: every one)"
+    return replace(question, plans=wanted), [said]
 
 
 def _unreached(reached: Coverage | None, wanted: Mapping[str, set[int]]) -> Iterator[str]:

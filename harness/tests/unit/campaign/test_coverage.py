@@ -114,8 +114,12 @@ def test_touched_lines_that_no_case_runs_are_named(found, tmp_path):
         (tmp_path / root / "d").mkdir(parents=True)
         (tmp_path / root / "d" / "rxe_odp.c").write_text("\n".join(text))
     touched = coverage.touched(tmp_path / "stock", tmp_path / "tree", [part])
-    assert touched == {"rxe_odp.c": {24, 25, 26}}
-    assert coverage.unreached(found, touched) == [("rxe_odp.c", 25, 25)]
+    assert touched.new == {"rxe_odp.c": {24, 25, 26}}
+    assert coverage.unreached(found, touched.new) == [("rxe_odp.c", 25, 25)]
+    # Lines that are only put in are reached by who reaches those beside them.
+    assert touched.old == {"rxe_odp.c": {23, 24}}
+    assert coverage.reaching(found, touched.old) == {"two"}
+    assert coverage.reaching(found, {"rxe_odp.c": {49}}) == set()
     assert coverage.unreached(found, {"rxe_odp.c": {40, 41, 42}}) == [("rxe_odp.c", 40, 41)]
 
 
