@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness.errors import SetupError
-from harness.results import html, junit, ktap
+from harness.results import html, junit, kcidb, ktap
 from harness.results.record import Run, read_run, write_atomically
 
 REPORTS: dict[str, Callable[[Run], str]] = {
     "report.html": html.render,
     "junit.xml": junit.render,
     "results.ktap": ktap.render,
+    "kcidb.json": kcidb.render,
 }
 
 

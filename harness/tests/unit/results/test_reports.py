@@ -15,7 +15,7 @@ def test_reports_are_made_and_made_again(tmp_path):
     run = stored(tmp_path / "r", mixed())
     paths = write_reports(run.directory)
     first = {name: path.read_bytes() for name, path in paths.items()}
-    assert set(first) == {"report.html", "junit.xml", "results.ktap"}
+    assert set(first) == {"report.html", "junit.xml", "results.ktap", "kcidb.json"}
     pictures._draw.cache_clear()
     assert ElementTree.fromstring(first["junit.xml"]) is not None and first["results.ktap"].startswith(
         b"KTAP version 1\n"
