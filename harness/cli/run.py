@@ -35,6 +35,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--time", choices=("exact", "real"), help="clock of the machines (default: the device's)"
     )
+    paced = "machines with a card count instructions, and wait in real time"
+    parser.add_argument("--paced", action="store_true", help=paced)
     parser.add_argument(
         "--twice", action="store_true", help="run each exact case twice; the answers must be equal"
     )
@@ -92,14 +94,15 @@ def _pytest_arguments(arguments: argparse.Namespace, plans: list[Path], director
     limit = parse_size(arguments.cache_limit) if arguments.cache_limit else None
     names = ("cache", "mirror", "vm_images", "time", "image", "cut", "seeds", "parcel")
     values = {"cache_limit": limit, **{name: getattr(arguments, name) for name in names}}
-    flags = (("--twice", arguments.twice), ("--no-skip", arguments.no_skip), ("-x", arguments.x))
+    given = {"--paced": arguments.paced, "--twice": arguments.twice, "--no-skip": arguments.no_skip}
+    flags = {**given, "-x": arguments.x}
     return Wanted(
         plans,
         directory,
         arguments.kernel,
         arguments.device,
         values,
-        [flag for flag, on in flags if on],
+        [flag for flag, on in flags.items() if on],
         arguments.k or "",
         arguments.jobs,
     ).arguments()
