@@ -52,4 +52,5 @@ def _field(name: str, value: str) -> list[str]:
 def _change(change: Change) -> list[str]:
     place = change.case.split("/seed=")[0]
     said = textwrap.wrap(f"{change.text}", WIDTH - 2, initial_indent="  ", subsequent_indent="  ")
-    return [*textwrap.wrap(f"{change.verdict}: {place}", WIDTH, subsequent_indent="  "), *said]
+    head = textwrap.wrap(f"{change.verdict}: {place}", WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+    return [*head, *said]

@@ -81,8 +81,7 @@ def _act(arguments: argparse.Namespace) -> int:
         found = judge(session, question, _subject(arguments, session))
     verdict = found.comparison.verdict
     if arguments.mail:
-        command = ["odp-harness", *map(shlex.quote, sys.argv[1:])]
-        sys.stdout.write(mail.text(found, [word for word in command if word != "--mail"], question.seeds))
+        sys.stdout.write(mail.text(found, ["odp-harness", *_again(sys.argv[1:])], question.seeds))
     elif arguments.json:
         sys.stdout.write(json.dumps(dataclasses.asdict(found)) + "\n")
     else:
@@ -94,6 +93,18 @@ def _act(arguments: argparse.Namespace) -> int:
     if arguments.bisect:
         return BISECT[CANNOT_TELL if verdict == SAME and found.comparison.failing else verdict]
     return STATUS.get(verdict, 0)
+
+
+def _again(argv: list[str]) -> list[str]:
+    """The command line without what is ours alone: how it is told, and where results go."""
+    kept = iter(argv)
+    words = []
+    for word in kept:
+        if word == "--results":
+            next(kept, None)
+        elif word not in ("--mail", "--json") and not word.startswith("--results="):
+            words.append(shlex.quote(word))
+    return words
 
 
 def _question(arguments: argparse.Namespace) -> Question:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unidiff.errors import UnidiffParseError
-from unidiff.patch import PatchSet
+from unidiff.patch import PatchedFile, PatchSet
 
 from harness.errors import UsageError
 from harness.host import LocalHost, require
@@ -85,9 +85,16 @@ def read_range(tree: Path, commits: str, host: LocalHost) -> tuple[Patch, ...]:
 def patch_id(patches: Sequence[Patch], host: LocalHost) -> str:
     """What git calls a change whatever its line numbers and commit: 40 hex digits, or nothing for an empty one."""
     with host.ledger.scratch_file("patch-id") as path:
-        path.write_text("".join(patch.diff for patch in patches), encoding="utf-8", errors="surrogateescape")
+        text = "".join(_headed(file) for patch in patches for file in PatchSet(patch.diff))
+        path.write_text(text, encoding="utf-8", errors="surrogateescape")
         done = host.run(["sh", "-c", f"{require('git')} patch-id --stable <{shlex.quote(str(path))}"])
     return done.output.split(" ")[0].strip()
+
+
+def _headed(file: PatchedFile) -> str:
+    """A file's diff as git writes it: patch-id sees no other."""
+    text = str(file)
+    return text if text.startswith("diff ") else f"diff --git a/{file.path} b/{file.path}\n{text}"
 
 
 def _read_file(path: Path) -> Iterable[Patch]:

@@ -98,6 +98,23 @@ def test_a_known_defect_that_is_mended_is_better():
     assert compare([mended], [before]).verdict == WORSE
 
 
+def test_what_is_asked_again_is_without_our_own_folders():
+    """Mutation: leave the results of somebody else's machine in it."""
+    argv = ["regress", "--patch", "a b.diff", "--results", "/x", "--mail", "--results=/y", "--seeds", "4"]
+    assert regress._again(argv) == ["regress", "--patch", "'a b.diff'", "--seeds", "4"]
+
+
+def test_a_plain_diff_has_an_identity_too(host, tmp_path):
+    """Mutation: hand git a diff without its own headline."""
+    text = "--- a/f.c\n+++ b/f.c\n@@ -1,1 +1,1 @@\n-one\n+two\n"
+    plain, headed = tmp_path / "plain.diff", tmp_path / "headed.diff"
+    plain.write_text(text)
+    headed.write_text("diff --git a/f.c b/f.c\n" + text)
+    identities = {patches.patch_id(patches.read(path), host) for path in (plain, headed)}
+    (identity,) = identities
+    assert len(identity) == 40
+
+
 def asked(**options):
     given = {"bisect": True, "tree": None, "patch": None}
     return argparse.Namespace(**{**given, **options})
