@@ -137,7 +137,7 @@ def _ends(record: Record) -> int:
 def _outcomes(case: str, before: Sequence[Record], after: Sequence[Record]) -> list[Change]:
     """What differs before any figure: new failures, old ones that are gone, cases that ran on one side only."""
     if not before or not after:
-        return [Change(CANNOT_TELL, case, "ran on one side only", True)]
+        return [Change(CANNOT_TELL, case, "ran on one side only: the other ended before it", True)]
     old, new = _severity(before), _severity(after)
     not_run = next((r for r in (*before, *after) if r.verdict == "error"), None)
     if new > old:

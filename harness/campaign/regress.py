@@ -58,11 +58,13 @@ def judge(session: Session, question: Question, subject: Subject) -> Judgement:
         patched, _ = modules(session, kernel, tree, parts)
         what = coverage.touched(stock, tree, parts)
         question, chosen = _narrowed(session, question, kernel, stock, parts, what)
-        reached = coverage.measure(session, question, kernel, tree, parts, "coverage") if what.new else None
-    notes += [*chosen, *_unreached(reached, what.new)]
-    before = answers(session, question, kernel, base, parts, "base")
-    after = answers(session, question, kernel, patched, parts, "patched")
-    found = compare(before, after)
+        notes += chosen
+        before = answers(session, question, kernel, base, parts, "base")
+        after = answers(session, question, kernel, patched, parts, "patched")
+        found = compare(before, after)
+        if what.new and not any(change.outcome for change in found.changes):
+            reached = coverage.measure(session, question, kernel, tree, parts, "coverage")
+            notes += _unreached(reached, what.new)
     if any(figure.exact and figure.change for figure in found.figures):
         found = compare(before, after, null.bands(session, question, kernel, stock, parts, before))
     return Judgement(kernel.release, compiler, subject.names, identity, names, tuple(notes), found)
@@ -97,9 +99,9 @@ def _narrowed(
     return replace(question, plans=wanted), [said]
 
 
-def _unreached(reached: Coverage | None, wanted: Mapping[str, set[int]]) -> Iterator[str]:
+def _unreached(reached: Coverage, wanted: Mapping[str, set[int]]) -> Iterator[str]:
     """What of the touched lines no case ran."""
-    missing = coverage.unreached(reached, wanted) if reached is not None else []
+    missing = coverage.unreached(reached, wanted)
     for file, first, last in missing[:_UNREACHED_MOST]:
         yield f"not tested: no case ran {file}:{first}" + (f"-{last}" if last > first else "")
     if len(missing) > _UNREACHED_MOST:

@@ -24,8 +24,10 @@ from harness.results.record import read_run
 from harness.store import digest
 from harness.values.record import Record
 
-RECIPE = 3
+RECIPE = 4
 POLL_S = 0.5
+FAILURES_MOST = 4
+"""A run ends after so many failures: a machine that hangs costs its deadline each time, and the verdict is clear."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def _run(
         "cut": question.cut,
         "parcel": parcel,
     }
-    flags = [*(f"--blocks={module}" for module in blocks), "--paced"]
+    flags = [*(f"--blocks={module}" for module in blocks), "--paced", f"--maxfail={FAILURES_MOST}"]
     wanted = Wanted(
         question.plans,
         into,
