@@ -55,7 +55,7 @@ def patch(session, name):
         ("harmless", 0, "same"),
         ("slow", 1, "checks least: +2"),
         ("leak", 1, "nobody freed"),
-        ("locked", 1, "no answer to order"),
+        ("locked", 1, "hung_task"),
         ("hang", 1, "no answer to order"),
         ("corrupt", 1, "data"),
     ],
