@@ -7,7 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.plan.session import Options, Session
+from harness.plan.options import Options
+from harness.plan.session import Session
 from harness.store import parse_size
 
 JSON = "print one JSON object and nothing else on stdout"

@@ -17,8 +17,9 @@ import pytest
 from harness.device.catalogue import DEVICES
 from harness.errors import HarnessError, Unsupported
 from harness.plan.checkout import version
+from harness.plan.options import Logs, Options
 from harness.plan.plan import Plan, Planned, load
-from harness.plan.session import Logs, Options, Session
+from harness.plan.session import Session
 from harness.results.record import Store
 from harness.values.record import Record
 

@@ -26,6 +26,7 @@ from harness.machine.vm import Machine
 from harness.plan import module
 from harness.plan.checkout import files_below, find_folder, version
 from harness.plan.difference import first_difference
+from harness.plan.options import Logs, Options
 from harness.plan.plan import Planned
 from harness.plan.ran import Ran
 from harness.plan.verdict import Seen, judge
@@ -36,22 +37,6 @@ from harness.values.module import ModuleUse
 from harness.values.record import Reason, Record, Witness
 
 PREPARE, CASE = 1, 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What the user may choose for a session; None is the default. `parcel` is a folder of files for each machine.
-
-    `blocks` names modules of which it is kept which instructions ran (machine/blocks.py).
-    """
-
-    cache: Path | None = None
-    cache_limit_bytes: int | None = None
-    mirror: str | None = None
-    image: str = "trixie"
-    images: Path | None = None
-    parcel: Path | None = None
-    blocks: tuple[str, ...] = ()
 
 
 class Session:
@@ -296,18 +281,6 @@ class Session:
                 f"machine.{name}": v for name, v in snapshot.facts.items() if name not in ("kernel", "device")
             },
         }
-
-
-@dataclasses.dataclass
-class Logs:
-    """What was said while a case ran: the machine's console, and a card's conversation (gzip; empty if none).
-
-    `blocks` is what ran of the modules that were asked for (plan/ran.py).
-    """
-
-    console: str = ""
-    card: bytes = b""
-    blocks: str = ""
 
 
 @dataclasses.dataclass

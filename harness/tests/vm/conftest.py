@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.plan.session import Options, Session
+from harness.plan.options import Options
+from harness.plan.session import Session
 
 CHECKOUT = Path(__file__).parents[3]
 FULL = bool(os.environ.get("ODP_FULL"))

@@ -15,8 +15,9 @@ import pytest
 
 from harness import agent
 from harness.device.catalogue import DEVICES
+from harness.plan.options import Options
 from harness.plan.plan import Expect, Plan, Planned
-from harness.plan.session import Options, Session
+from harness.plan.session import Session
 from harness.results.record import exit_status, read_run
 from harness.tests.vm.conftest import CHECKOUT
 from harness.values.case import Case, Loss, Region, Workload

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from harness.ledger import reap
-from harness.plan.session import Options, Session
+from harness.plan.options import Options
+from harness.plan.session import Session
 from harness.results.record import read_run
 from harness.tests.vm.conftest import CHECKOUT, FULL, processes, start_harness
 

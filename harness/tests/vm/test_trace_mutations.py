@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import pytest
 
 from harness import agent
-from harness.plan.session import Options, Session
+from harness.plan.options import Options
+from harness.plan.session import Session
 from harness.tests.vm.conftest import FULL
 from harness.tests.vm.test_mutations import planned
 from harness.tests.vm.test_trace import check_delay

@@ -2,8 +2,8 @@
 
 import gzip
 
+from harness.plan.options import Logs
 from harness.plan.plugin import keep
-from harness.plan.session import Logs
 from harness.results.record import Store
 from harness.tests.unit.results.sample import record
 

@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 
 from harness.errors import Crash, Hang, SetupError
+from harness.plan.options import Options
 from harness.plan.plan import Expect, Plan, Planned
-from harness.plan.session import Options, Session
+from harness.plan.session import Session
 from harness.values.case import Case, Region, Workload
 
 PANIC = (

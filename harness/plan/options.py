@@ -1,0 +1,34 @@
+"""What a session is given, and what a case leaves besides its record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user may choose for a session; None is the default. `parcel` is a folder of files for each machine.
+
+    `blocks` names modules of which it is kept which instructions ran (machine/blocks.py).
+    """
+
+    cache: Path | None = None
+    cache_limit_bytes: int | None = None
+    mirror: str | None = None
+    image: str = "trixie"
+    images: Path | None = None
+    parcel: Path | None = None
+    blocks: tuple[str, ...] = ()
+
+
+@dataclass
+class Logs:
+    """What was said while a case ran: the machine's console, and a card's conversation (gzip; empty if none).
+
+    `blocks` is what ran of the modules that were asked for (plan/ran.py).
+    """
+
+    console: str = ""
+    card: bytes = b""
+    blocks: str = ""
