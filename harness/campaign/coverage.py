@@ -52,8 +52,10 @@ class Coverage:
         reached = self.reached(module)
         return [
             (each.file, each.name, len(reached.get(each.file, set()) & each.lines), len(each.lines))
-            for each in sorted(self.tables[module].functions, key=lambda each: (each.file, min(each.lines)))
-            if own(each.file)
+            for each in sorted(
+                self.tables[module].functions, key=lambda each: (each.file, min(each.lines, default=0))
+            )
+            if own(each.file) and each.lines
         ]
 
 
@@ -69,7 +71,8 @@ def measure(
     files, _, tables = modules_with_lines(session, kernel, tree, parts)
     asked = replace(question, seeds=1)
     folder = kept(session, asked, kernel, files, parts, name, tuple(sorted(tables)))
-    read = {module: lines.read(path) for module, path in tables.items()}
+    folders = {module: tree / part.folder for part in parts for module in part.modules}
+    read = {module: lines.read(path, folders[module]) for module, path in tables.items()}
     cases: dict[str, dict[str, Reached]] = {}
     for path in sorted((folder / "logs").glob("*.blocks.json")):
         told = json.loads(path.read_text())

@@ -21,7 +21,7 @@ _SPAN = 0x1000_0000
 
 @dataclass(frozen=True)
 class Function:
-    """A function: its name, the file it was compiled in, and its lines that have code, inlined ones left out."""
+    """A function: its name, its file, and its lines that have code; those of functions inlined into it are not its."""
 
     name: str
     file: str
@@ -59,8 +59,8 @@ class Lines:
         return found
 
 
-def read(path: Path) -> Lines:
-    """The tables that kernel/build.py wrote."""
+def read(path: Path, folder: Path) -> Lines:
+    """The tables that kernel/build.py wrote; `folder` is the module's source, which says where a function ends."""
     rows: list[tuple[int, str, int]] = []
     symbols: list[tuple[int, int, str]] = []
     file = ""
@@ -85,21 +85,34 @@ def read(path: Path) -> Lines:
     for name, line in made.places:
         if line:
             made.code.setdefault(name, set()).add(line)
-    made.functions = list(_functions(made, sorted(symbols)))
+    made.functions = list(_functions(made, sorted(symbols), folder))
     return made
 
 
-def _functions(lines: Lines, symbols: list[tuple[int, int, str]]) -> Iterable[Function]:
+def _functions(lines: Lines, symbols: list[tuple[int, int, str]], folder: Path) -> Iterable[Function]:
     """Parts that the compiler split off (`.cold`, `.part.0`) belong to the function that they were of."""
     found: dict[tuple[str, str], set[int]] = {}
+    begins: dict[tuple[str, str], int] = {}
     for start, size, name in symbols:
         first, end = (bisect.bisect_left(lines.starts, at) for at in (start, start + size))
         own = [place for place in lines.places[first:end] if place[1]]
         if size and own and not name.startswith(("__pfx_", "__cfi_")):
-            file = own[0][0]
-            whole = found.setdefault((name.partition(".")[0], file), set())
-            whole.update(line for where, line in own if where == file)
-    return [Function(name, file, frozenset(own)) for (name, file), own in found.items()]
+            known = (name.partition(".")[0], own[0][0])
+            if "." not in name:
+                begins[known] = own[0][1]
+            found.setdefault(known, set()).update(line for where, line in own if where == known[1])
+    ends = {file: _ends(folder / file) for _, file in begins}
+    for (name, file), start in begins.items():
+        end = next((line for line in ends[file] if line >= start), start)
+        yield Function(name, file, frozenset(line for line in found[name, file] if start <= line <= end))
+
+
+def _ends(file: Path) -> list[int]:
+    """The lines that end a function, as the kernel writes them."""
+    if not file.is_file():
+        return []
+    lines = file.read_text(errors="replace").splitlines()
+    return [number for number, line in enumerate(lines, 1) if line == "}"]
 
 
 def _named(path: str) -> str:

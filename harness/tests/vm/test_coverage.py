@@ -36,7 +36,7 @@ def test_coverage_changes_nothing_and_says_what_ran(session, tmp_path):
         answers[blocks] = record.answer
         ran = json.loads(logs.blocks) if blocks else ran
     assert not first_difference(*answers.values())
-    table = lines.read(tables["rdma_rxe"])
+    table = lines.read(tables["rdma_rxe"], source(kernel, session.archive) / RXE.folder)
     reached = table.ran(ran["rdma_rxe"])["rxe_odp.c"]
     functions = {each.name: each.lines for each in table.functions}
     assert len(reached & functions["rxe_odp_map_range_and_lock"]) > 10

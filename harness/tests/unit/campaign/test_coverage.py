@@ -53,6 +53,7 @@ mmu_notifier.h                           435          0x10011a09       3       x
 /build/rxe_odp.c:
 rxe_odp.c                                 24          0x10011a1c
 rxe_odp.c                                 25          0x10011a28               x
+rxe_odp.c                                  7          0x10011a2c               x
 rxe_odp.c                                 40          0x10011a30               x
 rxe_odp.c                                  -          0x10011a40
 rxe_odp.c                                 41          0x10013b2b               x
@@ -64,7 +65,10 @@ rxe_odp.c                                  -          0x10013b3b
 def table(tmp_path):
     path = tmp_path / "rdma_rxe.lines"
     path.write_text(TABLE)
-    return lines.read(path)
+    source = [f"line {number}" for number in range(1, 50)]
+    source[25] = source[42] = "}"
+    (tmp_path / "rxe_odp.c").write_text("\n".join(source))
+    return lines.read(path, tmp_path)
 
 
 def test_a_log_is_offsets_by_module_and_section():
@@ -80,10 +84,11 @@ def test_a_log_is_offsets_by_module_and_section():
 
 def test_an_instruction_is_of_all_the_lines_that_are_inlined_there(table):
     """Mutations: one line an address; count the end of a table for a line; lose a file that comes back."""
-    assert table.code["rxe_odp.c"] == {16, 17, 24, 25, 40, 41}
+    assert table.code["rxe_odp.c"] == {7, 16, 17, 24, 25, 40, 41}
     assert table.code["include/linux/mmu_notifier.h"] == {435}
     ran = table.ran({".text": [0x11A00, 0x11A09, 0x11A1E]})
     assert ran == {"rxe_odp.c": {16, 17, 24}, "include/linux/mmu_notifier.h": {435}}
+    # Line 7 is another function's, inlined there.
     assert [(f.name, sorted(f.lines)) for f in table.functions] == [
         ("rxe_ib_invalidate_range", [16, 17, 24, 25]),
         ("rxe_other", [40, 41]),
@@ -98,10 +103,10 @@ def found(table):
 
 def test_cases_add_up(found):
     """Mutation: keep the last case only; count lines of headers for the file's."""
-    assert found.files("rdma_rxe") == [("rxe_odp.c", 3, 6)]
+    assert found.files("rdma_rxe") == [("rxe_odp.c", 3, 7)]
     assert found.functions("rdma_rxe")[0] == ("rxe_odp.c", "rxe_ib_invalidate_range", 3, 4)
     text = coverage.lcov(found, [RXE])
-    assert f"SF:{RXE.folder}/rxe_odp.c\nDA:16,1\nDA:17,1\nDA:24,1\nDA:25,0" in text
+    assert f"SF:{RXE.folder}/rxe_odp.c\nDA:7,0\nDA:16,1\nDA:17,1\nDA:24,1\nDA:25,0" in text
     assert text.endswith("end_of_record\n") and "mmu_notifier" not in text
 
 
