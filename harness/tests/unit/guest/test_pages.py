@@ -24,8 +24,8 @@ def test_frames_in_use_and_frames_given_back_are_no_leak(memory, monkeypatch):
     ctypes.memset(memory, 1, 8 * PAGE_BYTES)
     frames = Frames()
     frames.note(memory, 8)
-    if not any(frames._seen):
-        pytest.skip("this kernel tells no frame numbers here")
+    if not any(frames._seen) or not os.access("/proc/kpageflags", os.R_OK):
+        pytest.skip("this kernel tells nothing of frames here")
     assert len(frames._seen) == 8
     assert frames.left() == ()
     libc.madvise(memory, 8 * PAGE_BYTES, libc.MADV_DONTNEED)
