@@ -116,7 +116,8 @@ def kept(
         *(part for item in sorted(agent.bundle().items()) for part in item),
         *(part for place, path in sorted(files.items()) for part in (place, path.read_bytes())),
         *(plan.read_bytes() for plan in plans),
-        [question.seeds, question.cut, question.expression, devices, blocks],
+        # Cases are named after the series that was asked for, whichever kernel it is now.
+        [question.kernel, question.seeds, question.cut, question.expression, devices, blocks],
     )
     known = session.store.has("answers", key)
     if known:
