@@ -18,6 +18,7 @@ from harness.kernel.build import build
 from harness.kernel.packages import Kernel
 from harness.kernel.parts import HEADERS, Part
 from harness.plan.arguments import Wanted
+from harness.plan.checkout import plan_files
 from harness.plan.replay import PARCEL
 from harness.plan.session import Session
 from harness.results.record import read_run
@@ -105,9 +106,7 @@ def kept(
     the modules `blocks`.
     """
     devices = sorted({device for part in parts for device in part.devices})
-    plans = sorted(
-        path for given in question.plans for path in (given.glob("*.toml") if given.is_dir() else [given])
-    )
+    plans = sorted(plan_files(question.plans))
     key = digest(
         RECIPE,
         kernel.folder.name,

@@ -12,9 +12,7 @@ from pathlib import Path
 
 from harness.campaign import entry
 from harness.campaign.corpus import CANNOT_APPLY, CAUGHT, MISSED, run
-from harness.cli.screen import JSON, open_session, out
-from harness.errors import UsageError
-from harness.plan import plugin
+from harness.cli.screen import JSON, new_results, open_session, out
 from harness.plan.checkout import find_folder
 
 TEXT = "Bring bugs of the past back, one by one, and say which of them our plans catch."
@@ -34,9 +32,7 @@ def act(arguments: argparse.Namespace) -> int:
     plans = find_folder("testplans", None)
     files = arguments.entries or sorted((plans / "regressions").glob("*.toml"))
     entries = [entry.load(path) for path in files]
-    results = arguments.results or plugin.default_results()
-    if results.exists() and any(results.iterdir()):
-        raise UsageError(f"{results} is not empty", hint="another --results")
+    results = new_results(arguments)
     found = []
     with open_session(arguments) as session:
         for outcome in run(session, entries, plans, results, arguments.jobs):

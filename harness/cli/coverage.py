@@ -13,11 +13,10 @@ from rich.table import Table
 from harness.campaign import coverage, pages
 from harness.campaign.coverage import Coverage
 from harness.campaign.runs import Question
-from harness.cli.screen import JSON, open_session, out
+from harness.cli.screen import JSON, new_results, open_session, out
 from harness.errors import UsageError
 from harness.kernel.parts import PARTS, Part
 from harness.kernel.source import source
-from harness.plan import plugin
 from harness.plan.checkout import find_folder
 
 TEXT = "Say which lines of the modules under test the cases of plans run; nothing about a case changes by it."
@@ -43,7 +42,7 @@ def act(arguments: argparse.Namespace) -> int:
     """Exit status 0; 3 when no case ran."""
     (part,) = (part for part in PARTS if arguments.module in part.modules)
     plans = arguments.plans or sorted(find_folder("testplans", None).glob("odp-*.toml"))
-    results = arguments.results or plugin.default_results()
+    results = new_results(arguments)
     question = Question(
         arguments.module,
         arguments.kernel,

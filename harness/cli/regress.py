@@ -16,11 +16,10 @@ from harness.campaign.regress import Judgement, is_fix, judge
 from harness.campaign.runs import Question
 from harness.campaign.subject import Patched, Subject, Tree
 from harness.cli.compare import STATUS, show
-from harness.cli.screen import JSON, err, open_session, out
+from harness.cli.screen import JSON, err, new_results, open_session, out
 from harness.errors import HarnessError, UsageError
 from harness.kernel import patches
-from harness.plan import plugin
-from harness.plan.checkout import find_folder
+from harness.plan.checkout import find_folder, plan_files
 from harness.plan.session import Session
 
 TEXT = "Is this kernel patch worse? Builds the modules that it touches with and without it, and runs plans on both."
@@ -64,19 +63,20 @@ def options(parser: argparse.ArgumentParser) -> None:
 def act(arguments: argparse.Namespace) -> int:
     """Exit status 0 same or better, 1 worse, 3 cannot tell; with --expect-fix 0 if it is one, else 1."""
     if not arguments.bisect:
-        return _act(arguments)
+        return _judged(arguments, _question(arguments))
     try:
-        return _act(arguments)
+        question = _question(arguments)
     except UsageError as error:
         err.print(f"error: {error.render()}", markup=False)
-        return BISECT_USAGE if not arguments.tree else BISECT_SKIP
+        return BISECT_USAGE
+    try:
+        return _judged(arguments, question)
     except HarnessError as error:
         err.print(f"error: {error.render()}", markup=False)
         return BISECT_SKIP
 
 
-def _act(arguments: argparse.Namespace) -> int:
-    question = _question(arguments)
+def _judged(arguments: argparse.Namespace, question: Question) -> int:
     with open_session(arguments) as session:
         found = judge(session, question, _subject(arguments, session))
     verdict = found.comparison.verdict
@@ -108,16 +108,14 @@ def _again(argv: list[str]) -> list[str]:
 
 
 def _question(arguments: argparse.Namespace) -> Question:
-    results = arguments.results or plugin.default_results()
-    if results.exists() and any(results.iterdir()):
-        raise UsageError(f"{results} is not empty", hint="another --results")
+    if not arguments.patch and not arguments.tree:
+        raise UsageError("what is to be judged?", hint="--patch P, or --tree DIR")
+    results = new_results(arguments)
     plans = arguments.plans or sorted(find_folder("testplans", None).glob("odp-*.toml"))
     if arguments.expect_fix:
         plans = [arguments.expect_fix]
-    for plan in plans:
-        if not plan.exists():
-            raise UsageError(f"{plan} does not exist", hint="a file or folder of plans")
-    name = str(arguments.patch or arguments.tree or "")
+    plans = plan_files(plans)
+    name = str(arguments.patch or arguments.tree)
     cut = 0 if arguments.all or arguments.expect_fix else 1
     return Question(name, arguments.kernel, plans, results, arguments.seeds, cut, arguments.jobs, arguments.k)
 
@@ -130,9 +128,7 @@ def _subject(arguments: argparse.Namespace, session: Session) -> Subject:
         if tree:
             raise UsageError("--tree goes with a range of commits, or alone", hint="--patch A..B --tree DIR")
         return Patched(patches.read(Path(patch)))
-    if tree:
-        return Tree(tree)
-    raise UsageError("what is to be judged?", hint="--patch P, or --tree DIR")
+    return Tree(tree)
 
 
 def _print(found: Judgement, question: Question) -> None:

@@ -12,7 +12,7 @@ from harness.cli.screen import out
 from harness.errors import EXIT_INTERRUPTED, SetupError, UsageError
 from harness.plan import plugin
 from harness.plan.arguments import Wanted
-from harness.plan.checkout import find_folder
+from harness.plan.checkout import find_folder, plan_files
 from harness.plan.plan import load
 from harness.plan.progress import Progress
 from harness.results.live import open_view
@@ -66,11 +66,8 @@ def options(parser: argparse.ArgumentParser) -> None:
 def act(arguments: argparse.Namespace) -> int:
     """Run the chosen cases, write records and reports; the exit status is the verdict."""
     plans = arguments.plans or [find_folder("testplans", None)]
-    for path in plans:
-        if not path.exists():
-            raise UsageError(f"{path} does not exist", hint="a plan file or a folder of them")
-        for file in sorted(path.glob("*.toml")) if path.is_dir() else [path]:
-            load(file)
+    for file in plan_files(plans):
+        load(file)
     directory = arguments.results or plugin.default_results()
     if arguments.list:
         return _list(arguments, plans)
@@ -109,10 +106,8 @@ def _pytest_arguments(arguments: argparse.Namespace, plans: list[Path], director
 
 
 def _list(arguments: argparse.Namespace, plans: list[Path]) -> int:
-    for path in plans:
-        for file in sorted(path.glob("*.toml")) if path.is_dir() else [path]:
-            plan = load(file)
-            out.print(f"{plan.path}: {plan.title}", markup=False)
-            for planned in plugin.chosen(plan, arguments):
-                out.print(f"  {planned.case.id}", markup=False)
+    for plan in map(load, plan_files(plans)):
+        out.print(f"{plan.path}: {plan.title}", markup=False)
+        for planned in plugin.chosen(plan, arguments):
+            out.print(f"  {planned.case.id}", markup=False)
     return 0

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from harness.errors import UsageError
+from harness.plan import plugin
 from harness.plan.options import Options
 from harness.plan.session import Session
 from harness.store import parse_size
@@ -24,6 +26,14 @@ def common_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mirror", metavar="URL", help="Debian archive (default: the host's own)")
     parser.add_argument("--vm-images", type=Path, metavar="DIR", help="default: vm-images/ of the checkout")
     parser.add_argument("--image", default="trixie", help="a file of vm-images/")
+
+
+def new_results(arguments: argparse.Namespace) -> Path:
+    """The folder of --results, or one of the time; UsageError when something is there."""
+    results: Path = arguments.results or plugin.default_results()
+    if results.exists() and any(results.iterdir()):
+        raise UsageError(f"{results} is not empty", hint="another --results")
+    return results
 
 
 def open_session(arguments: argparse.Namespace) -> Session:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import harness
@@ -14,6 +15,15 @@ def files_below(folder: Path | None) -> dict[str, Path]:
     if folder is None:
         return {}
     return {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def plan_files(given: Iterable[Path]) -> list[Path]:
+    """The plan files among files and folders, a folder's by their names; UsageError for one that does not exist."""
+    paths = list(given)
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"{path} does not exist", hint="a plan file or a folder of them")
+    return [file for path in paths for file in (sorted(path.glob("*.toml")) if path.is_dir() else [path])]
 
 
 def find_folder(name: str, given: Path | None) -> Path:

@@ -121,20 +121,24 @@ def asked(**options):
 
 
 @pytest.mark.parametrize(
-    ("raised", "options", "status"),
+    ("raised", "place", "options", "status"),
     [
-        (SetupError("does not build"), {"tree": Path()}, 125),
-        (UsageError("no kernel tree"), {"tree": Path()}, 125),
-        (UsageError("no such plan"), {}, 128),
+        (SetupError("does not build"), "_judged", {"tree": Path()}, 125),
+        (UsageError("no kernel tree"), "_judged", {"tree": Path()}, 125),
+        (UsageError("no such plan"), "_question", {}, 128),
+        (UsageError("no such plan"), "_question", {"tree": Path()}, 128),
     ],
 )
-def test_what_cannot_be_judged_is_skipped_by_bisect(monkeypatch, raised, options, status):
-    """Mutation: exit 1 for what does not build: bisect would blame it."""
+def test_what_cannot_be_judged_is_skipped_by_bisect(monkeypatch, raised, place, options, status):
+    """Mutations: exit 1 for what does not build: bisect would blame it; 125 for a plan that nobody has: bisect would
+    skip everything.
+    """
 
-    def fail(arguments):
+    def fail(*given):
         raise raised
 
-    monkeypatch.setattr(regress, "_act", fail)
+    monkeypatch.setattr(regress, "_question", lambda arguments: None)
+    monkeypatch.setattr(regress, place, fail)
     assert regress.act(asked(**options)) == status
     assert set(regress.BISECT.values()) == {0, 1, 125}
 
