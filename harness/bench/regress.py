@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from dataclasses import dataclass, replace
 
@@ -60,7 +61,7 @@ def measure(session: Session, question: Question, part: Part, changes: int) -> R
         if found.verdict != SAME:
             alarms.append(f"{variant}: {found.verdict}: {found.changes[0].text}")
         session.say(f"{len(verdicts_s)} of {changes}: {variant}: {found.verdict}")
-    make_s, verdict_s = sorted(makes_s)[len(makes_s) // 2], sorted(verdicts_s)[len(verdicts_s) // 2]
+    make_s, verdict_s = statistics.median(makes_s), statistics.median(verdicts_s)
     return Regress(
         kernel.release,
         part.modules[0],

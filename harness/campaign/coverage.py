@@ -138,14 +138,11 @@ def reaching(coverage: Coverage, wanted: Mapping[str, set[int]]) -> set[str]:
 
 def unreached(coverage: Coverage, wanted: Mapping[str, set[int]]) -> list[tuple[str, int, int]]:
     """Of these lines those that have code and that no case ran: file, first and last line of each run."""
+    modules = [(table.code, coverage.reached(module)) for module, table in coverage.tables.items()]
     missing: list[tuple[str, int, int]] = []
     for file, each in sorted(wanted.items()):
-        code: set[int] = set()
-        ran: set[int] = set()
-        for module, table in coverage.tables.items():
-            code |= table.code.get(file, set())
-            ran |= coverage.reached(module).get(file, set())
-        missing += [(file, first, last) for first, last in _runs((each & code) - ran)]
+        left = {line for code, ran in modules for line in each & code.get(file, set()) - ran.get(file, set())}
+        missing += [(file, first, last) for first, last in _runs(left)]
     return missing
 
 

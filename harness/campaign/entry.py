@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,9 +100,8 @@ def _edits(source: Source, entries: Any) -> tuple[Edit, ...]:
     return tuple(Edit(**entry) for entry in entries)
 
 
-def apply(entry: Entry, tree: Path) -> Mapping[str, str]:
-    """Make the edits in a tree; returns the changed files' texts. UsageError where one does not fit."""
-    changed: dict[str, str] = {}
+def apply(entry: Entry, tree: Path) -> None:
+    """Make the edits in a tree; UsageError where one does not fit."""
     for edit in entry.edits:
         path = tree / edit.file
         if not path.is_file():
@@ -113,6 +111,4 @@ def apply(entry: Entry, tree: Path) -> Mapping[str, str]:
         if found != 1:
             what = edit.old.strip().splitlines()[0]
             raise UsageError(f"{entry.name}: {edit.file} has {what!r} {found} times, not once")
-        changed[edit.file] = text.replace(edit.old, edit.new)
-        path.write_text(changed[edit.file])
-    return changed
+        path.write_text(text.replace(edit.old, edit.new))

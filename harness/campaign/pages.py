@@ -14,18 +14,22 @@ def coverage(found: Coverage, module: str, folder: Path, release: str) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
-    files = found.files(module)
-    sources = [_file(found, module, folder, name) for name, _, _ in files if (folder / name).is_file()]
+    files, reached = found.files(module), found.reached(module)
+    code = found.tables[module].code
+    sources = [
+        _file(folder / name, code[name], reached.get(name, set()))
+        for name, _, _ in files
+        if (folder / name).is_file()
+    ]
     return environment.get_template("coverage.html").render(
         module=module, release=release, cases=found.cases, files=files, sources=sources
     )
 
 
-def _file(found: Coverage, module: str, folder: Path, name: str) -> dict[str, object]:
-    code, ran = found.tables[module].code[name], found.reached(module).get(name, set())
+def _file(path: Path, code: set[int], ran: set[int]) -> dict[str, object]:
     marks = {line: "ran" if line in ran else "not" for line in code}
-    texts = (folder / name).read_text(errors="replace").splitlines()
+    texts = path.read_text(errors="replace").splitlines()
     return {
-        "name": name,
+        "name": path.name,
         "lines": [{"text": text, "mark": marks.get(number, "")} for number, text in enumerate(texts, 1)],
     }

@@ -13,11 +13,12 @@ from pathlib import Path
 from harness.campaign import coverage, null
 from harness.campaign.compare import CANNOT_TELL, Change, Comparison, compare
 from harness.campaign.coverage import Coverage
-from harness.campaign.runs import Question, answers, modules
+from harness.campaign.runs import Question, answers, modules_with_lines
 from harness.campaign.subject import Subject
 from harness.kernel.packages import Kernel
 from harness.kernel.parts import Part
 from harness.kernel.source import source
+from harness.plan.checkout import plan_files
 from harness.plan.session import Session
 
 _UNREACHED_MOST = 10
@@ -54,8 +55,9 @@ def judge(session: Session, question: Question, subject: Subject) -> Judgement:
     with session.ledger.scratch_folder("patched") as tree:
         notes += subject.lay(stock, parts, tree, session.host)
         session.say(f"building {', '.join(names)} with and without it")
-        base, compiler = modules(session, kernel, stock, parts)
-        patched, _ = modules(session, kernel, tree, parts)
+        # With their line tables, which coverage needs: each is compiled once.
+        base, compiler, _ = modules_with_lines(session, kernel, stock, parts)
+        patched, _, _ = modules_with_lines(session, kernel, tree, parts)
         what = coverage.touched(stock, tree, parts)
         question, chosen = _narrowed(session, question, kernel, stock, parts, what)
         notes += chosen
@@ -82,11 +84,7 @@ def _narrowed(
 
     What stock modules reach is kept by content, so it is asked once.
     """
-    plans = [
-        path
-        for given in question.plans
-        for path in (sorted(given.glob("*.toml")) if given.is_dir() else [given])
-    ]
+    plans = plan_files(question.plans)
     if not question.cut or len(plans) == 1 or not what.old:
         return question, []
     session.say("which plans reach what is touched")

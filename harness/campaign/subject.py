@@ -80,7 +80,7 @@ Subject = Patched | Tree
 
 
 def _headers() -> tuple[str, ...]:
-    return tuple(name for name in KEPT if name.startswith("include/rdma") or name.startswith("include/linux"))
+    return tuple(name for name in KEPT if name.startswith(("include/rdma", "include/linux")))
 
 
 def _modules_differ(tree: Path, stock: Path, part: Part) -> bool:

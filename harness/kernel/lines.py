@@ -6,6 +6,7 @@ Ref: DWARF 5, 6.2; binutils' objdump --dwarf=decodedline, nm -S
 from __future__ import annotations
 
 import bisect
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -37,7 +38,9 @@ class Lines:
     """
 
     starts: list[int] = field(default_factory=list)
-    places: list[tuple[str, int]] = field(default_factory=list)
+    """Where instructions of another line begin, in order; beside each are all its places: inlined code, its caller."""
+
+    places: list[list[tuple[str, int]]] = field(default_factory=list)
     code: dict[str, set[int]] = field(default_factory=dict)
     functions: list[Function] = field(default_factory=list)
 
@@ -45,17 +48,10 @@ class Lines:
         """The lines of the instructions at these offsets, by section: {file: lines}."""
         found: dict[str, set[int]] = {}
         for section, each in offsets.items():
-            base = SECTIONS[section]
             for offset in each:
-                at = bisect.bisect_right(self.starts, base + offset) - 1
-                # Rows of one address: all are of that instruction (inlined code, and its caller).
-                while at >= 0 and self.starts[at] <= base + offset:
-                    file, line = self.places[at]
-                    if line:
-                        found.setdefault(file, set()).add(line)
-                    at -= 1
-                    if at < 0 or self.starts[at] != self.starts[at + 1]:
-                        break
+                at = bisect.bisect_right(self.starts, SECTIONS[section] + offset) - 1
+                for file, line in self.places[at] if at >= 0 else ():
+                    found.setdefault(file, set()).add(line)
         return found
 
 
@@ -80,10 +76,12 @@ def read(path: Path, folder: Path) -> Lines:
             if PurePosixPath(file).name != row["name"]:
                 file = row["name"]
             rows.append((int(row["address"], 16), file, line))
-    rows.sort(key=lambda entry: entry[0])
-    made = Lines([row[0] for row in rows], [row[1:] for row in rows])
-    for name, line in made.places:
-        if line:
+    made = Lines()
+    for address, same in itertools.groupby(sorted(rows, key=lambda row: row[0]), key=lambda row: row[0]):
+        made.starts.append(address)
+        # A line 0 ends a table: what follows is nobody's.
+        made.places.append([(name, line) for _, name, line in same if line])
+        for name, line in made.places[-1]:
             made.code.setdefault(name, set()).add(line)
     made.functions = list(_functions(made, sorted(symbols), folder))
     return made
@@ -95,7 +93,7 @@ def _functions(lines: Lines, symbols: list[tuple[int, int, str]], folder: Path) 
     begins: dict[tuple[str, str], int] = {}
     for start, size, name in symbols:
         first, end = (bisect.bisect_left(lines.starts, at) for at in (start, start + size))
-        own = [place for place in lines.places[first:end] if place[1]]
+        own = [place for places in lines.places[first:end] for place in places]
         if size and own and not name.startswith(("__pfx_", "__cfi_")):
             known = (name.partition(".")[0], own[0][0])
             if "." not in name:

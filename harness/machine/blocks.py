@@ -25,6 +25,10 @@ ASK = (
 """Asks a guest where modules, named behind it, are; `Places.read` understands the answer."""
 
 
+Offsets = Mapping[str, Mapping[str, list[int]]]
+"""By module and section the offsets of instructions, in order."""
+
+
 @dataclass(frozen=True)
 class Places:
     """Where modules are in a machine: (module, section, first address), and the ranges (first, length) of all."""
@@ -50,8 +54,8 @@ class Places:
         wanted = ",".join(f"{start:#x}+{size:#x}" for start, size in self.ranges)
         return ("-d", "in_asm", "-dfilter", wanted, "-D", str(log))
 
-    def ran(self, log: str) -> Mapping[str, Mapping[str, list[int]]]:
-        """From the log: by module and section the offsets of the instructions that ran, in order."""
+    def ran(self, log: str) -> Offsets:
+        """From the log what ran."""
         ordered = sorted(self.sections, key=lambda entry: entry[2])
         found: dict[str, dict[str, list[int]]] = {}
         at = 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.machine.blocks import Offsets
+
 
 @dataclass(frozen=True)
 class Options:
@@ -31,4 +33,4 @@ class Logs:
 
     console: str = ""
     card: bytes = b""
-    blocks: str = ""
+    blocks: Offsets | None = None

@@ -200,9 +200,9 @@ def keep(store: Store, record: Record, logs: Logs) -> Record:
 
     What ran of the modules under test is kept for each case, under the name of its record.
     """
-    if logs.blocks:
+    if logs.blocks is not None:
         path = store.log_path(record.case.id, "blocks", ".json")
-        path.write_text(json.dumps({"case": record.case.id, "ran": json.loads(logs.blocks)}))
+        path.write_text(json.dumps({"case": record.case.id, "ran": logs.blocks}))
     if record.verdict in ("pass", "skip"):
         return record
     if logs.console:

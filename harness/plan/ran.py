@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from harness.machine.blocks import ASK, Places
+from harness.machine.blocks import ASK, Offsets, Places
 from harness.machine.snapshot import Snapshot, Studio
 from harness.values.case import Order
 
@@ -36,9 +35,9 @@ class Ran:
         """QEMU's options for a machine of the snapshot in its folder."""
         return self.places(snapshot).options(folder / LOG)
 
-    def read(self, snapshot: Snapshot, folder: Path) -> str:
-        """What ran there, as JSON: {module: {section: [offset]}}; nothing when nothing was to be logged."""
+    def read(self, snapshot: Snapshot, folder: Path) -> Offsets | None:
+        """What ran there; None when nothing was to be logged."""
         log = folder / LOG
         if not log.is_file():
-            return ""
-        return json.dumps(self.places(snapshot).ran(log.read_text(errors="replace")))
+            return None
+        return self.places(snapshot).ran(log.read_text(errors="replace"))

@@ -51,7 +51,7 @@ def planned(record: Record, plans: Path) -> Planned:
 def difference(session: Session, record: Record, case: Planned) -> str:
     """Run the case; how its end differs from the record's, or nothing.
 
-    Answers are compared where they are exact; reasons, and how many symptoms there are, always.
+    Verdicts and the kinds of their reasons are compared always, answers where they are exact.
     """
     again, _ = session.run(case)
     if again.verdict != record.verdict:
