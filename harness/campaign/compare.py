@@ -153,7 +153,7 @@ def _outcomes(case: str, before: Sequence[Record], after: Sequence[Record]) -> l
 
 
 def _reasons(record: Record) -> str:
-    return "; ".join(f"{reason.kind}: {reason.text}" for reason in record.reasons)
+    return "; ".join(map(str, record.reasons))
 
 
 def _figures(

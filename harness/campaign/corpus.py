@@ -81,7 +81,7 @@ def verdict(before: Mapping[str, Record], after: Sequence[Record]) -> tuple[str,
     for record in after:
         old = before.get(record.case.id)
         if record.verdict == "fail" and old is not None and old.verdict in ("pass", "known"):
-            reason = "; ".join(f"{reason.kind}: {reason.text}" for reason in record.reasons[:2])
+            reason = "; ".join(map(str, record.reasons[:2]))
             return CAUGHT, record.case.id, reason
     ran = [record for record in after if record.verdict in ("pass", "known", "fail")]
     if not ran:

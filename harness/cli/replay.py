@@ -29,7 +29,7 @@ def act(arguments: argparse.Namespace) -> int:
     found = stored(arguments.record)
     record = found.record
     case = planned(record, find_folder("testplans", None))
-    reasons = "; ".join(f"{reason.kind}: {reason.text}" for reason in record.reasons)
+    reasons = "; ".join(map(str, record.reasons))
     out.print(f"{record.verdict}  {record.case.id}  {reasons}".rstrip(), markup=False)
     with open_session(arguments) as opened:
         wanted = dataclasses.replace(opened.options, parcel=arguments.parcel or found.parcel)

@@ -62,7 +62,6 @@ def _live(case: Case, say: int) -> None:
             os.write(say, b".")
             while True:
                 pair.lose(REMOTE)
-                pair.post()
-                pair.connection.wait(1)
+                pair.transfer()
     finally:
         os._exit(1)

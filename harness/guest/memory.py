@@ -29,7 +29,6 @@ _MAP_KINDS = {
     "hugetlb": libc.MAP_PRIVATE | libc.MAP_ANONYMOUS | libc.MAP_HUGETLB,
 }
 HUGE = ("thp", "hugetlb")
-HUGE_BYTES = 2 << 20
 
 
 def page_count(region: Region) -> int:
@@ -56,7 +55,7 @@ class Memory:
         self._huge = region.mapping in HUGE
         self.pages = page_count(region)
         if self._huge:
-            self.pages = -(-self.pages * PAGE_BYTES // HUGE_BYTES) * HUGE_BYTES // PAGE_BYTES
+            self.pages = -(-self.pages * PAGE_BYTES // hugepages.BYTES) * hugepages.BYTES // PAGE_BYTES
         self.pages_bytes = self.pages * PAGE_BYTES
         self.size = self.pages_bytes + 2 * PAGE_BYTES
         self._tag = tag
@@ -66,13 +65,13 @@ class Memory:
             self._file = os.memfd_create("odp-region")
             os.write(self._file, pattern(_FILE_TAG, tag, self.size))
         self._pool = hugepages.Reserved(self.pages_bytes if region.mapping == "hugetlb" else 0)
-        self._reserved_bytes = self.size + 2 * PAGE_BYTES + (HUGE_BYTES if self._huge else 0)
+        self._reserved_bytes = self.size + 2 * PAGE_BYTES + (hugepages.BYTES if self._huge else 0)
         self._reserved = libc.mmap(
             0, self._reserved_bytes, libc.PROT_NONE, libc.MAP_PRIVATE | libc.MAP_ANONYMOUS
         )
         self.pages_start = self._reserved + 2 * PAGE_BYTES
         if self._huge:
-            self.pages_start = -(-self.pages_start // HUGE_BYTES) * HUGE_BYTES
+            self.pages_start = -(-self.pages_start // hugepages.BYTES) * hugepages.BYTES
         self.base = self.pages_start - PAGE_BYTES
         self.start = self.pages_start + region.offset
         self.expected = bytearray(self.size)

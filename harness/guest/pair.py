@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import Any, List
+from typing import Any, List, Optional, Sequence
 
-from harness.guest import libc
+from harness.guest import faults, workloads
 from harness.guest import registration as registrations
 from harness.guest.memory import Memory
-from harness.guest.problems import Unsupported, WorkFailed
+from harness.guest.problems import WorkFailed
 from harness.guest.registration import ACCESS_ALL
 from harness.values.case import Case
 
@@ -18,22 +18,18 @@ LOCAL, REMOTE = 0, 1
 class Pair:
     """A connection, its two memories and their registrations; `stack` gives all of it back.
 
-    Registrations may be replaced by whoever uses the pair: those that are there at the end are given back.
-    Unsupported where the device has no on-demand paging.
+    Registrations may be replaced by whoever uses the pair: those that are there at the end are given back. Of several
+    pairs each has a `number`; a `context` that is given is used and stays open.
     """
 
-    def __init__(self, case: Case, stack: ExitStack) -> None:
-        from harness.guest.connection import Connection, odp_problem
+    def __init__(self, case: Case, stack: ExitStack, context: Optional[Any] = None, number: int = 0) -> None:
+        from harness.guest.connection import Connection
 
-        problem = odp_problem(case.device, "write")
-        if problem:
-            raise Unsupported(problem)
-        self.workload = case.workload
-        self.connection = Connection(case.device, case.workload.mtu_bytes, case.timeout_s)
+        self.connection = Connection(case.device, case.workload.mtu_bytes, case.timeout_s, context)
         stack.callback(self.connection.close)
         self.memories: List[Memory] = []
-        for tag, region in enumerate((case.workload.local, case.workload.remote)):
-            memory = Memory(region, tag + 1)
+        for end, region in enumerate((case.workload.local, case.workload.remote)):
+            memory = Memory(region, 2 * number + end + 1)
             stack.callback(memory.close)
             memory.fill(0)
             self.memories.append(memory)
@@ -42,11 +38,11 @@ class Pair:
         for memory in self.memories:
             self.registrations.append(self.register(memory, memory.region.odp))
 
-    def register(self, memory: Memory, odp: bool, access: int = ACCESS_ALL) -> registrations.Registration:
+    def register(self, memory: Memory, odp: bool) -> registrations.Registration:
         """Register a memory as its region says, with on-demand paging or without."""
         connection = self.connection
         return registrations.register_region(
-            connection.context.cmd_fd, connection.pd.handle, memory.region, memory.start, access, odp
+            connection.context.cmd_fd, connection.pd.handle, memory.region, memory.start, ACCESS_ALL, odp
         )
 
     def deregister(self, registration: registrations.Registration) -> None:
@@ -64,10 +60,7 @@ class Pair:
 
     def lose(self, end: int) -> None:
         """Take all pages of one end away; their bytes go with them, unless the mapping is shared."""
-        memory = self.memories[end]
-        memory.advise(libc.MADV_DONTNEED)
-        if memory.region.mapping != "shared":
-            memory.expect_fresh()
+        faults.dontneed(self.memories[end])
 
     def write(self, turn: int, lost: bool = True) -> None:
         """Fill both memories, lose the remote one's pages if `lost`, write all of it there, and compare.
@@ -78,29 +71,20 @@ class Pair:
             memory.fill(turn)
         if lost:
             self.lose(REMOTE)
-        self.post()
-        self.connection.wait(1)
-        local, remote = self.memories
-        length = local.region.length
-        remote.expected[remote.first : remote.first + length] = local.expected[
-            local.first : local.first + length
-        ]
-        self.check()
+        self.transfer()
+        workloads.push_moves(*self.memories)
+        compare(self.memories)
 
-    def post(self) -> None:
-        """Post one RDMA write of the whole local region."""
-        import pyverbs.enums as e
-        from pyverbs.wr import SGE, SendWR
-
+    def transfer(self) -> None:
+        """One RDMA write of the whole local region."""
         here, there = self.registrations
-        element: Any = SGE(here.address, self.memories[LOCAL].region.length, here.lkey)
-        work = SendWR(opcode=e.IBV_WR_RDMA_WRITE, num_sge=1, sg=[element], send_flags=e.IBV_SEND_SIGNALED)
-        work.set_wr_rdma(there.rkey, there.address)
-        self.connection.requester.post_send(work)
+        length = self.memories[LOCAL].region.length
+        workloads.one_sided(self.connection, here, there, length, "RDMA_WRITE")()
 
-    def check(self) -> None:
-        """WorkFailed if a byte is not what it must be."""
-        for name, memory in zip(("local", "remote"), self.memories):
-            wrong, first = memory.difference()
-            if wrong:
-                raise WorkFailed(f"data: {name}: {wrong} bytes are wrong: {first}")
+
+def compare(memories: Sequence[Memory], where: str = "") -> None:
+    """WorkFailed if a byte of the local or the remote memory, or of its neighbours, is not what it must be."""
+    for name, memory in zip(("local", "remote"), memories):
+        wrong, first = memory.difference()
+        if wrong:
+            raise WorkFailed(f"data: {where}{name}: {wrong} bytes are wrong: {first}")

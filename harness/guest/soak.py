@@ -14,10 +14,8 @@ from dataclasses import replace
 from typing import Any, Callable, Dict, List, NamedTuple
 
 from harness.guest import libc
-from harness.guest import registration as registrations
 from harness.guest.libc import PAGE_BYTES
-from harness.guest.memory import Memory
-from harness.guest.problems import WorkFailed
+from harness.guest.pair import Pair, compare
 from harness.values.case import Case
 
 LANES = 4
@@ -28,53 +26,19 @@ REGISTERS_PERCENT = 2
 NAP_S = 0.004
 
 
-class Lane:
-    """One connection with a region at each end, in a protection domain of its own."""
+class Lane(Pair):
+    """A pair whose memory is shared, one of several on one context, in a protection domain of its own."""
 
     def __init__(self, case: Case, context: Any, number: int, stack: ExitStack) -> None:
-        from harness.guest.connection import Connection
-
+        work = case.workload
+        shared = [replace(region, mapping="shared") for region in (work.local, work.remote)]
+        case = replace(case, workload=replace(work, local=shared[0], remote=shared[1]))
+        super().__init__(case, stack, context, number)
         self.number = number
-        self.connection = Connection(case.device, case.workload.mtu_bytes, case.timeout_s, context)
-        stack.callback(self.connection.close)
-        self.memories: List[Memory] = []
-        self.registrations: List[registrations.Registration] = []
-        for end, region in enumerate((case.workload.local, case.workload.remote)):
-            memory = Memory(replace(region, mapping="shared"), 2 * number + end + 1)
-            stack.callback(memory.close)
-            memory.fill(0)
-            self.memories.append(memory)
-            self.registrations.append(self._register(memory))
-        stack.callback(self._deregister_all)
-
-    def _register(self, memory: Memory) -> registrations.Registration:
-        connection = self.connection
-        return registrations.register_region(
-            connection.context.cmd_fd,
-            connection.pd.handle,
-            memory.region,
-            memory.start,
-            registrations.ACCESS_ALL,
-            True,
-        )
-
-    def register_anew(self, end: int) -> None:
-        """Give one region back and register it again."""
-        registrations.deregister(self.connection.context.cmd_fd, self.registrations[end])
-        self.registrations[end] = self._register(self.memories[end])
-
-    def _deregister_all(self) -> None:
-        for registration in self.registrations:
-            registrations.deregister(self.connection.context.cmd_fd, registration)
 
     def check(self, turn: int) -> None:
         """Raise WorkFailed if a byte of either region or of its neighbours is not what it must be."""
-        for name, memory in zip(("local", "remote"), self.memories):
-            wrong, first = memory.difference()
-            if wrong:
-                raise WorkFailed(
-                    f"data: round {turn}, lane {self.number}, {name}: {wrong} bytes are wrong: {first}"
-                )
+        compare(self.memories, f"round {turn}, lane {self.number}, ")
 
 
 class Piece(NamedTuple):
@@ -203,7 +167,7 @@ def soak(case: Case) -> List[int]:
 def _round(lanes: List[Lane], turn: int, draw: random.Random) -> None:
     """One transfer on each lane, all at the same time."""
     if draw.randrange(100) < REGISTERS_PERCENT:
-        draw.choice(lanes).register_anew(draw.randrange(2))
+        draw.choice(lanes).register_anew(draw.randrange(2), odp=True)
     posts = []
     for lane in lanes:
         room = lane.memories[0].region.length

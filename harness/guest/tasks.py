@@ -72,20 +72,28 @@ def _more_objects(connection: Any, case: Case, stack: ExitStack) -> None:
 Task = Callable[[Case, NlDev, Device], List[int]]
 
 
-def _on_named(run: Callable[[Case], List[int]]) -> Task:
-    return lambda case, nldev, device: run(replace(case, device=device.name))
+def _on_demand(run: Callable[[Case], List[int]]) -> Task:
+    def task(case: Case, nldev: NlDev, device: Device) -> List[int]:
+        from harness.guest.connection import odp_problem
+
+        problem = odp_problem(device.name, "write")
+        if problem:
+            raise Unsupported(problem)
+        return run(replace(case, device=device.name))
+
+    return task
 
 
 # Work for a card's driver only.
 OF_CARDS: Dict[str, Task] = {"reload": reload, "objects": objects}
 TASKS: Dict[str, Task] = {
     **OF_CARDS,
-    "soak": _on_named(soak),
-    "advise": _on_named(advise),
-    "advise_pinned": _on_named(advise_pinned),
-    "rereg": _on_named(rereg),
-    "rereg_toggle": _on_named(rereg_toggle),
-    "killed": _on_named(killed),
+    "soak": _on_demand(soak),
+    "advise": _on_demand(advise),
+    "advise_pinned": _on_demand(advise_pinned),
+    "rereg": _on_demand(rereg),
+    "rereg_toggle": _on_demand(rereg_toggle),
+    "killed": _on_demand(killed),
 }
 # Whose first round is counted: of all others a device may keep something that their first round needs. mlx5_ib from
 # Linux 6.12 on makes a CQ and an SRQ of its own. Ref: Linux 6.12 drivers/infiniband/hw/mlx5/main.c,

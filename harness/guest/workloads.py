@@ -66,12 +66,12 @@ def send(connection: Any, local: Side, remote: Side) -> List[Callable[[], None]]
 
 def write(connection: Any, local: Side, remote: Side) -> List[Callable[[], None]]:
     """One RDMA write of the whole region."""
-    return [_one_sided(connection, local, remote, "RDMA_WRITE")]
+    return [_whole(connection, local, remote, "RDMA_WRITE")]
 
 
 def read(connection: Any, local: Side, remote: Side) -> List[Callable[[], None]]:
     """One RDMA read of the whole region."""
-    return [_one_sided(connection, local, remote, "RDMA_READ")]
+    return [_whole(connection, local, remote, "RDMA_READ")]
 
 
 def compare_swap(connection: Any, local: Side, remote: Side) -> List[Callable[[], None]]:
@@ -147,12 +147,19 @@ def _words(local: Memory, remote: Memory) -> Any:
         yield number, bytes(remote.expected[at : at + ATOMIC_BYTES]), local.first + here, at
 
 
-def _one_sided(connection: Any, local: Side, remote: Side, opcode: str) -> Callable[[], None]:
+def _whole(connection: Any, local: Side, remote: Side, opcode: str) -> Callable[[], None]:
+    return one_sided(connection, local.registration, remote.registration, local.memory.region.length, opcode)
+
+
+def one_sided(
+    connection: Any, here: Registration, there: Registration, length: int, opcode: str
+) -> Callable[[], None]:
+    """Posts an RDMA_WRITE or RDMA_READ of `length` bytes from the beginning of both regions on, and waits for it."""
     from pyverbs.wr import SGE, SendWR
 
-    element = SGE(local.registration.address, local.memory.region.length, local.registration.lkey)
+    element = SGE(here.address, length, here.lkey)
     work = SendWR(opcode=_opcode(opcode), num_sge=1, sg=[element], send_flags=_signaled())
-    work.set_wr_rdma(remote.registration.rkey, remote.registration.address)
+    work.set_wr_rdma(there.rkey, there.address)
 
     def run() -> None:
         connection.requester.post_send(work)

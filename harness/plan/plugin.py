@@ -41,7 +41,7 @@ class CaseFailed(Exception):
 
     def __str__(self) -> str:
         lines = [f"{self.record.verdict}: {self.record.case.id}"]
-        lines += [f"  {reason.kind}: {reason.text}" for reason in self.record.reasons]
+        lines += [f"  {reason}" for reason in self.record.reasons]
         lines += [f"  record: {self.path}"]
         return "\n".join(lines)
 

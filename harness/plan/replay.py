@@ -55,7 +55,7 @@ def difference(session: Session, record: Record, case: Planned) -> str:
     """
     again, _ = session.run(case)
     if again.verdict != record.verdict:
-        reasons = "; ".join(f"{reason.kind}: {reason.text}" for reason in again.reasons)
+        reasons = "; ".join(map(str, again.reasons))
         return f"verdict: {record.verdict}, now {again.verdict}: {reasons}".rstrip(": ")
     kinds = [sorted({reason.kind for reason in each.reasons}) for each in (record, again)]
     if kinds[0] != kinds[1]:

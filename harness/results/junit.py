@@ -53,7 +53,7 @@ def _case(record: Record, common: dict[str, str]) -> TestCase:
     if element:
         kind = _kind(record)
         result = element(why(record) or record.verdict, one_line(kind))
-        result.text = clean("\n".join(f"{reason.kind}: {reason.text}" for reason in record.reasons))
+        result.text = clean("\n".join(map(str, record.reasons)))
         case.result = [result]
     # a case has no properties in this format
     said = [f"{key}: {value}" for key, value in own_environment(record, common).items()]

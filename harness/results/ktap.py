@@ -64,7 +64,7 @@ def _case_diagnostics(record: Record, common: dict[str, str]) -> Iterator[str]:
     if record.verdict == "pass":
         return
     yield from _diagnostics(f"{key}: {value}" for key, value in own_environment(record, common).items())
-    yield from _diagnostics(f"{reason.kind}: {reason.text}" for reason in record.reasons)
+    yield from _diagnostics(map(str, record.reasons))
     for symptom in record.symptoms:
         yield from _diagnostics([f"console: {symptom.headline}", *symptom.excerpt])
     if record.log:

@@ -45,7 +45,7 @@ def why(record: Record) -> str:
     first = record.reasons[0]
     others = len(record.reasons) - 1
     tail = f" (and {others} more)" if others else ""
-    return one_line(f"{first.kind}: {first.text}") + tail
+    return one_line(str(first)) + tail
 
 
 def tally(counts: Mapping[str, int]) -> str:

@@ -23,6 +23,9 @@ class Reason:
     kind: str
     text: str
 
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.text}"
+
 
 @dataclass(frozen=True)
 class Finding:
