@@ -63,39 +63,31 @@ def medians(answer):
     return found
 
 
-def check_delay(session, tmp_path, stage):
-    """A delay of `stage` by the card moves that stage, what it lies in, and nothing else."""
-    plain = medians(answered(session, planned(tmp_path, "connectx-5")))
-    late = medians(answered(session, planned(tmp_path, "connectx-5", RULES[stage])))
-    for name in sorted({"works", "queues", "keys", "faults", "hmm", "translations", "umrs", "resumes"}):
+def assert_only(stages, by_ns, plain, late):
+    """These stages moved by that, all others did not."""
+    for name in ("works", "queues", "keys", "faults", "hmm", "translations", "umrs", "resumes"):
         moved = late[name] - plain[name]
-        if name == stage or name in AROUND[stage]:
-            assert moved > DELAY_MS * 1_000_000 - BAND_NS, (name, moved)
+        if name in stages:
+            assert moved > by_ns - BAND_NS, (name, moved)
         else:
             assert abs(moved) < BAND_NS, (name, moved)
 
 
 @pytest.mark.parametrize("stage", ["resumes", "umrs"])
 def test_a_delay_by_the_card_is_in_its_stage(session, tmp_path, stage):
-    """Mutations: swap the probes of `umr` and `resume` in stages.py (tried in test_trace_mutations); end a stage
-    at its call.
-    """
-    check_delay(session, tmp_path, stage)
+    """Mutations: swap the probes of `umr` and `resume` in stages.py; end a stage at its call."""
+    plain = medians(answered(session, planned(tmp_path, "connectx-5")))
+    late = medians(answered(session, planned(tmp_path, "connectx-5", RULES[stage])))
+    assert_only({stage, *AROUND[stage]}, DELAY_MS * 1_000_000, plain, late)
 
 
 def test_a_page_that_comes_late_is_late_in_the_cpus_own_fault(session, tmp_path):
     """userfaultfd brings each of the four pages 100 ms late. Mutation: swap the probes of `hmm` and `umr`."""
-    plain = medians(answered(session, planned(tmp_path, "connectx-5")))
-    slow = planned(tmp_path, "connectx-5")
-    work = slow.case.workload
-    slow = replace(slow, case=replace(slow.case, workload=replace(work, loss=Loss("late", "remote"))))
-    late = medians(answered(session, slow))
-    for name in ("works", "queues", "keys", "faults", "hmm", "translations", "umrs", "resumes"):
-        moved = late[name] - plain[name]
-        if name in ("works", "faults", "hmm"):
-            assert moved > 4 * 100_000_000 - BAND_NS, (name, moved)
-        else:
-            assert abs(moved) < BAND_NS, (name, moved)
+    case = planned(tmp_path, "connectx-5")
+    plain = medians(answered(session, case))
+    workload = replace(case.case.workload, loss=Loss("late", "remote"))
+    late = medians(answered(session, replace(case, case=replace(case.case, workload=workload))))
+    assert_only({"works", "faults", "hmm"}, 4 * 100_000_000, plain, late)
 
 
 def patched(session, part, edits, folder):
