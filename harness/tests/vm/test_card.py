@@ -31,6 +31,8 @@ for turn in 1 2; do
     echo "<1>card seen $turn" > /dev/kmsg
     [ $turn = 2 ] || while seen; do sleep 0.1; done
 done
+# A device is there a moment before its port is.
+until ls /sys/class/infiniband/*/ports/1/state >/dev/null 2>&1; do sleep 0.1; done
 cat /sys/class/infiniband/*/ports/1/state
 """
 
