@@ -56,13 +56,14 @@ class Figure:
 class Change:
     """One difference that a verdict rests on: WORSE, BETTER or CANNOT_TELL, about which case, and the evidence.
 
-    `outcome` says that it is one of how a case ends, not of a figure.
+    `outcome` says that it is one of how a case ends; else `stage` is the figure's.
     """
 
     verdict: str
     case: str
     text: str
     outcome: bool = False
+    stage: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def compare(
 
     Worse outranks better; without a difference it is the same; where no case ran on both sides it cannot be told.
     """
-    one, other = _by_case(base), _by_case(patched)
+    one, other = by_case(base), by_case(patched)
     changes: list[Change] = []
     figures: list[Figure] = []
     failing: list[str] = []
@@ -111,7 +112,8 @@ def compare(
     )
 
 
-def _by_case(records: Iterable[Record]) -> dict[str, list[Record]]:
+def by_case(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """The runs of each case, whatever their seeds."""
     found: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         found[SEED.sub("", record.case.id)].append(record)
@@ -161,7 +163,7 @@ def _figures(
 ) -> Iterable[tuple[Figure, tuple[list[float], list[float]]]]:
     clocks = {record.environment.get("clock") for record in (*before, *after)}
     exact = clocks <= {"exact", PACED}
-    mine, theirs = _samples(before, exact), _samples(after, exact)
+    mine, theirs = by_run(before, exact), by_run(after, exact)
     for stage in sorted(set(mine) & set(theirs)):
         pair = (mine[stage], theirs[stage])
         samples = (list(pair[0].values()), list(pair[1].values()))
@@ -179,7 +181,7 @@ def _paired(before: Mapping[str, float], after: Mapping[str, float]) -> float:
     return float(median(both)) if both else float(median(after.values()) - median(before.values()))
 
 
-def _samples(records: Sequence[Record], exact: bool) -> dict[str, dict[str, float]]:
+def by_run(records: Sequence[Record], exact: bool) -> dict[str, dict[str, float]]:
     """Per figure the value of each run: medians of whole operations and whole faults; of each stage its mean.
 
     In exact time also the least of each stage: the shortest way through it, which nothing but its code moves. A run
@@ -220,10 +222,10 @@ def _latency(figure: Figure, before: list[float], after: list[float]) -> list[Ch
         return []
     if not figure.exact:
         numbers = f"{figure.base / 1000:.1f} to {figure.patched / 1000:.1f} us, p = {chance:.1e}"
-        return [Change(verdict, figure.case, f"{figure.stage}: {numbers}")]
+        return [Change(verdict, figure.case, f"{figure.stage}: {numbers}", stage=figure.stage)]
     moved = f"{figure.change:+.0f} instructions ({figure.base:.0f} to {figure.patched:.0f})"
     nothing = f"changes that change nothing move it by up to {figure.band:.0f}"
-    return [Change(verdict, figure.case, f"{figure.stage}: {moved}; {nothing}")]
+    return [Change(verdict, figure.case, f"{figure.stage}: {moved}; {nothing}", stage=figure.stage)]
 
 
 def _overall(changes: Sequence[Change], ran: bool) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from harness.campaign import coverage, null
 from harness.campaign.compare import CANNOT_TELL, Change, Comparison, compare
 from harness.campaign.coverage import Coverage
+from harness.campaign.marked import Piece, pieces
 from harness.campaign.runs import Question, answers, modules_with_lines
 from harness.campaign.subject import Subject
 from harness.kernel.packages import Kernel
@@ -28,7 +29,8 @@ _UNREACHED_MOST = 10
 class Judgement:
     """The answer: which modules were rebuilt, what GNU patch and the compiler said, and the comparison.
 
-    `identity` is git's patch-id, or the commit of a tree.
+    `identity` is git's patch-id, or the commit of a tree; `diffs` are the patches' own words (a tree has none), and
+    `pieces` is what they change in the source that is built.
     """
 
     kernel: str
@@ -38,6 +40,8 @@ class Judgement:
     modules: tuple[str, ...]
     notes: tuple[str, ...]
     comparison: Comparison
+    diffs: tuple[str, ...] = ()
+    pieces: tuple[Piece, ...] = ()
 
 
 def judge(session: Session, question: Question, subject: Subject) -> Judgement:
@@ -50,7 +54,7 @@ def judge(session: Session, question: Question, subject: Subject) -> Judgement:
     if not parts:
         nothing = Change(CANNOT_TELL, question.name, "it touches nothing that is tested here")
         found = Comparison(CANNOT_TELL, (nothing,))
-        return Judgement(kernel.release, "", subject.names, identity, (), tuple(notes), found)
+        return Judgement(kernel.release, "", subject.names, identity, (), tuple(notes), found, subject.diffs)
     names = tuple(module for part in parts for module in part.modules)
     with session.ledger.scratch_folder("patched") as tree:
         notes += subject.lay(stock, parts, tree, session.host)
@@ -64,12 +68,15 @@ def judge(session: Session, question: Question, subject: Subject) -> Judgement:
         before = answers(session, question, kernel, base, parts, "base")
         after = answers(session, question, kernel, patched, parts, "patched")
         found = compare(before, after)
+        reached = None
         if what.new and not any(change.outcome for change in found.changes):
             reached = coverage.measure(session, question, kernel, tree, parts, "coverage")
             notes += _unreached(reached, what.new)
+        changed = pieces(stock, tree, parts, reached)
     if any(figure.exact and figure.change for figure in found.figures):
         found = compare(before, after, null.bands(session, question, kernel, stock, parts, before))
-    return Judgement(kernel.release, compiler, subject.names, identity, names, tuple(notes), found)
+    told = (kernel.release, compiler, subject.names, identity, names, tuple(notes))
+    return Judgement(*told, found, subject.diffs, changed)
 
 
 def _narrowed(

@@ -28,6 +28,11 @@ class Patched:
         """What the patches are called."""
         return tuple(patch.name for patch in self.series)
 
+    @property
+    def diffs(self) -> tuple[str, ...]:
+        """What the patches say."""
+        return tuple(patch.diff for patch in self.series)
+
     def identity(self, host: LocalHost) -> str:
         """git's patch-id of them all."""
         return patches.patch_id(self.series, host)
@@ -52,6 +57,11 @@ class Tree:
     def names(self) -> tuple[str, ...]:
         """Where it is."""
         return (str(self.folder),)
+
+    @property
+    def diffs(self) -> tuple[str, ...]:
+        """Nothing: a tree says nothing of what it changes."""
+        return ()
 
     def identity(self, host: LocalHost) -> str:
         """The commit that is checked out, if it is git's."""

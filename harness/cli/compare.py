@@ -10,8 +10,9 @@ from pathlib import Path
 
 from rich.table import Table
 
+from harness.campaign import sides
 from harness.campaign.compare import CANNOT_TELL, WORSE, Comparison, compare
-from harness.cli.screen import JSON, out
+from harness.cli.screen import JSON, out, write
 from harness.results.record import read_run
 
 TEXT = "Say whether a stored run is worse than another, and what differs in their environments."
@@ -23,12 +24,19 @@ def options(parser: argparse.ArgumentParser) -> None:
     """The two runs."""
     parser.add_argument("base", type=Path, help="results of the run to compare with")
     parser.add_argument("patched", type=Path, help="results of the run to judge")
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="write both beside each other, case by case"
+    )
     parser.add_argument("--json", action="store_true", help=JSON)
 
 
 def act(arguments: argparse.Namespace) -> int:
     """Exit status 0 same or better, 1 worse, 3 cannot tell."""
-    found = compare(read_run(arguments.base).records, read_run(arguments.patched).records)
+    base, patched = (read_run(folder).records for folder in (arguments.base, arguments.patched))
+    found = compare(base, patched)
+    if arguments.html:
+        names = (str(arguments.base), str(arguments.patched))
+        write(arguments.html, sides.render(found, base, patched, names=names))
     if arguments.json:
         sys.stdout.write(json.dumps(dataclasses.asdict(found)) + "\n")
     else:

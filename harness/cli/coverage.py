@@ -13,7 +13,7 @@ from rich.table import Table
 from harness.campaign import coverage, pages
 from harness.campaign.coverage import Coverage
 from harness.campaign.runs import Question
-from harness.cli.screen import JSON, new_results, open_session, out
+from harness.cli.screen import JSON, new_results, open_session, out, write
 from harness.errors import UsageError
 from harness.kernel.parts import PARTS, Part
 from harness.kernel.source import source
@@ -59,11 +59,11 @@ def act(arguments: argparse.Namespace) -> int:
         found = coverage.measure(session, question, kernel, stock, [part], "coverage")
         if arguments.html:
             page = pages.coverage(found, arguments.module, stock / part.folder, kernel.release)
-            arguments.html.write_text(page, encoding="utf-8")
+            write(arguments.html, page)
     if arguments.file and arguments.file not in found.tables[arguments.module].code:
         raise UsageError(f"{arguments.module} has no file {arguments.file}")
     if arguments.lcov:
-        arguments.lcov.write_text(coverage.lcov(found, [part]))
+        write(arguments.lcov, coverage.lcov(found, [part]))
     if arguments.json:
         sys.stdout.write(json.dumps(_plain(found, arguments.module)) + "\n")
     else:

@@ -10,22 +10,24 @@ import shlex
 import sys
 from pathlib import Path
 
-from harness.campaign import mail
+from harness.campaign import mail, sides
 from harness.campaign.compare import BETTER, CANNOT_TELL, SAME, WORSE
 from harness.campaign.regress import Judgement, is_fix, judge
 from harness.campaign.runs import Question
 from harness.campaign.subject import Patched, Subject, Tree
 from harness.cli.compare import STATUS, show
-from harness.cli.screen import JSON, err, new_results, open_session, out
+from harness.cli.screen import JSON, err, new_results, open_session, out, write
 from harness.errors import HarnessError, UsageError
 from harness.kernel import patches
 from harness.plan.checkout import find_folder, plan_files
 from harness.plan.session import Session
+from harness.results.record import read_run
 
 TEXT = "Is this kernel patch worse? Builds the modules that it touches with and without it, and runs plans on both."
 # For `git bisect run`: 125 says that a commit cannot be judged, anything from 128 on ends the search.
 BISECT = {SAME: 0, BETTER: 0, WORSE: 1, CANNOT_TELL: 125}
 BISECT_USAGE, BISECT_SKIP = 128, 125
+PAGE = "verdict.html"
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -86,6 +88,8 @@ def _judged(arguments: argparse.Namespace, question: Question) -> int:
         sys.stdout.write(json.dumps(dataclasses.asdict(found)) + "\n")
     else:
         _print(found, question)
+    page = _page(found, question)
+    err.print(f"side by side: {page}", markup=False)
     if arguments.expect_fix:
         fixed, why = is_fix(found.comparison)
         err.print(f"{'a fix' if fixed else 'not shown to be a fix'}: {why}", markup=False)
@@ -93,6 +97,16 @@ def _judged(arguments: argparse.Namespace, question: Question) -> int:
     if arguments.bisect:
         return BISECT[CANNOT_TELL if verdict == SAME and found.comparison.failing else verdict]
     return STATUS.get(verdict, 0)
+
+
+def _page(found: Judgement, question: Question) -> Path:
+    """Both sides beside each other, in the folder of results."""
+    folders = (question.results / name for name in sides.NAMES)
+    base, patched = (read_run(folder).records if folder.is_dir() else () for folder in folders)
+    path = question.results / PAGE
+    question.results.mkdir(parents=True, exist_ok=True)
+    write(path, sides.render(found.comparison, base, patched, found))
+    return path
 
 
 def _again(argv: list[str]) -> list[str]:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.errors import UsageError
+from harness.errors import SetupError, UsageError
 from harness.plan import plugin
 from harness.plan.options import Options
 from harness.plan.session import Session
+from harness.results.record import write_atomically
 from harness.store import parse_size
 
 JSON = "print one JSON object and nothing else on stdout"
@@ -34,6 +35,14 @@ def new_results(arguments: argparse.Namespace) -> Path:
     if results.exists() and any(results.iterdir()):
         raise UsageError(f"{results} is not empty", hint="another --results")
     return results
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file that was asked for, whole or not at all; SetupError if it cannot be."""
+    try:
+        write_atomically(path, text)
+    except OSError as error:
+        raise SetupError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def open_session(arguments: argparse.Namespace) -> Session:

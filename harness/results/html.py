@@ -37,19 +37,17 @@ from harness.values.record import Record
 # A picture is some 20 kB and 20 ms; beyond this many, cases that passed show their figures only.
 MAX_PICTURES = 200
 
-_PARTS = ("report.css", "report.js")
-
 OUTCOMES = {0: ("pass", "Passed"), 1: ("fail", "Failed"), 3: ("error", "Could not run")}
 SYMBOLS = {"pass": "✓", "fail": "✗", "known": "≈", "skip": "–", "error": "!"}
 
 
 def render(run: Run) -> str:
     """The whole page."""
-    template = _environment().get_template("report.html")
+    template = templates(Path(__file__).parent).get_template("report.html")
     outcome, word = OUTCOMES[exit_status(run.records)]
     if not run.records:
         word = "Nothing ran"
-    style, script = (Markup(Path(__file__).with_name(name).read_text("utf-8")) for name in _PARTS)
+    script = Markup(Path(__file__).with_name("report.js").read_text("utf-8"))
     common = common_environment(run.records)
     cards = _cards(run.records, common)
     return template.render(
@@ -63,15 +61,16 @@ def render(run: Run) -> str:
         plans=_plans(run.records, cards),
         unknown=unknown_commands(run.records),
         troubled=[card for card in cards if card["record"].verdict in ("fail", "error")],
-        style=style,
+        style=style(),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
-def _environment() -> Environment:
+def templates(folder: Path) -> Environment:
+    """The templates of a folder, with the filters that our pages share."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(folder),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -84,6 +83,11 @@ def _environment() -> Environment:
     environment.filters.update(duration=duration, one_line=one_line, why=why, href=_href, count=_grouped)
     environment.globals.update(symbols=SYMBOLS, plurals=VERDICT_PLURALS, verdicts=VERDICT_ORDER)
     return environment
+
+
+def style() -> Markup:
+    """The sheet that our pages share."""
+    return Markup(Path(__file__).with_name("report.css").read_text("utf-8"))
 
 
 def _cards(records: Sequence[Record], common: dict[str, str]) -> list[dict[str, Any]]:
