@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from harness.campaign.coverage import Coverage
+from harness.results.html import style, templates
 
 
 def coverage(found: Coverage, module: str, folder: Path, release: str) -> str:
     """The module's source files, each line marked; `folder` holds them."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
-    )
     files, reached = found.files(module), found.reached(module)
     code = found.tables[module].code
     sources = [
@@ -21,8 +17,18 @@ def coverage(found: Coverage, module: str, folder: Path, release: str) -> str:
         for name, _, _ in files
         if (folder / name).is_file()
     ]
-    return environment.get_template("coverage.html").render(
-        module=module, release=release, cases=found.cases, files=files, sources=sources
+    return (
+        templates(Path(__file__).parent)
+        .get_template("coverage.html")
+        .render(
+            module=module,
+            release=release,
+            cases=found.cases,
+            files=files,
+            sources=sources,
+            named=[source["name"] for source in sources],
+            style=style(),
+        )
     )
 
 

@@ -37,6 +37,9 @@ from harness.values.record import Record
 # A picture is some 20 kB and 20 ms; beyond this many, cases that passed show their figures only.
 MAX_PICTURES = 200
 
+MACHINE = "machine."
+"""What a guest said of itself: many facts, and rarely the ones that are looked for."""
+
 OUTCOMES = {0: ("pass", "Passed"), 1: ("fail", "Failed"), 3: ("error", "Could not run")}
 SYMBOLS = {"pass": "✓", "fail": "✗", "known": "≈", "skip": "–", "error": "!"}
 
@@ -55,6 +58,8 @@ def render(run: Run) -> str:
         outcome=outcome,
         word=word,
         common=common,
+        facts={key: v for key, v in (common | run.index.about).items() if not key.startswith(MACHINE)},
+        machine={key[len(MACHINE) :]: v for key, v in common.items() if key.startswith(MACHINE)},
         counts={verdict: number for verdict, number in _ordered(count(run.records)).items() if number},
         said=tally(count(run.records)),
         cards=cards,

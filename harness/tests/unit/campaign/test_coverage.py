@@ -132,6 +132,7 @@ def test_a_page_marks_lines_and_escapes_source(found, tmp_path):
     """Mutation: no autoescape; count lines from 0."""
     (tmp_path / "rxe_odp.c").write_text("\n".join(f"<{number}>" for number in range(1, 50)))
     page = pages.coverage(found, "rdma_rxe", tmp_path, "7.3.4")
-    assert '<span class="ran"><b>   16</b> &lt;16&gt;</span>' in page
-    assert '<span class="not"><b>   25</b> &lt;25&gt;</span>' in page
-    assert "<16>" not in page and "prefers-color-scheme" in page
+    assert '<span class="ran"><i>16</i><code>&lt;16&gt;</code></span>' in page
+    assert '<span class="not"><i>25</i><code>&lt;25&gt;</code></span>' in page
+    assert "<16>" not in page and "prefers-color-scheme" in page and 'name="viewport"' in page
+    assert '<i class="ran" style="flex-grow:3"></i><i class="not"' in page

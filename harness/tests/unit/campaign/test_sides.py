@@ -52,7 +52,7 @@ def test_the_page_says_what_terminal_and_mail_say():
     said = words(page)
     for change in found.changes:
         assert change.text in said and change.case in said
-    assert f"1 cases with figures, {len(found.changes)} differences" in said
+    assert f"1 case with figures, {len(found.changes)} difference" in said
     for line in (
         "checks least",
         "1 013",

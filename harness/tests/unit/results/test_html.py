@@ -76,6 +76,14 @@ def test_every_case_law_and_symptom_is_on_the_page(page):
     assert len(parsed.all("svg")) == 11
 
 
+def test_what_went_wrong_comes_before_where_it_ran(tmp_path):
+    """Mutation: thirty facts of the machine before the first failure; the facts not at all."""
+    facts = {**ENVIRONMENT, "machine.probe hmm": "hmm_range_fault"}
+    page = html.render(stored(tmp_path / "r", [record(1, "fail", environment=facts)]))
+    assert page.index("What went wrong") < page.index("Where it ran") < page.index("<dt>probe hmm</dt>")
+    assert page.index("<details", page.index("Where it ran")) < page.index("<dt>probe hmm</dt>")
+
+
 def test_it_opens_without_a_network(page):
     """Mutation: link a style sheet, or keep the metadata of matplotlib with its addresses."""
     parsed = Page(page)
