@@ -112,11 +112,12 @@ class Watch:
 class Order:
     """What is offered to the agent: a number, a verb, and what the verb needs.
 
-    Verbs: `wait` (nothing yet), `prepare` (bring up `device`, compile and attach the probes, rehearse),
-    `case`, `capabilities` (what the device can do on demand, as facts), `exec` (run `argv`), `shell` (a shell
-    on the machine's second serial line), `upstream` (upstream's own tests), `trace` (watch page faults while
-    `argv` runs). An agent answers each number once, in a `Reply`; of upstream's tests, and of what was traced so
-    far, it tells before. `probes`, of a `prepare`, is one of PROBES: what watching costs is measured against a
+    Verbs: `wait` (nothing yet), `compile` (the probes of `device`, for the `prepare` that follows), `prepare`
+    (bring up `device`, compile if that is still to do, attach the probes, rehearse), `case`, `capabilities` (what
+    the device can do on demand, as facts), `exec` (run `argv`), `shell` (a shell on the machine's second serial
+    line), `upstream` (upstream's own tests), `trace` (watch page faults while `argv` runs). An agent answers each
+    number once, in a `Reply`; of upstream's tests, and of what was traced so far, it tells before. `probes`, of a
+    `compile` or `prepare`, is one of PROBES: what watching costs is measured against a
     machine without them, and against one whose programs do nothing.
     """
 
