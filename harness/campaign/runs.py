@@ -27,14 +27,12 @@ from harness.values.record import Record
 
 RECIPE = 4
 POLL_S = 0.5
-FAILURES_MOST = 4
-"""A run ends after so many failures: a machine that hangs costs its deadline each time, and the verdict is clear."""
 
 
 @dataclass(frozen=True)
 class Question:
     """What is asked: of what (a name), for which kernel, by which plans, with how many seeds, at most so many cases of
-    a plan.
+    a plan. A run ends after `failures`: a machine that hangs costs its deadline each time, and the verdict is clear.
 
     `results` is a folder for everything that comes of it.
     """
@@ -47,6 +45,7 @@ class Question:
     cut: int = 1
     jobs: int = 1
     expression: str = ""
+    failures: int = 4
 
 
 def copied(stock: Path, parts: Sequence[Part], into: Path) -> None:
@@ -116,13 +115,22 @@ def kept(
         *(part for place, path in sorted(files.items()) for part in (place, path.read_bytes())),
         *(plan.read_bytes() for plan in plans),
         # Cases are named after the series that was asked for, whichever kernel it is now.
-        [question.kernel, question.seeds, question.cut, question.expression, devices, blocks],
+        [
+            question.kernel,
+            question.seeds,
+            question.cut,
+            question.expression,
+            question.failures,
+            devices,
+            blocks,
+        ],
     )
     known = session.store.has("answers", key)
     if known:
         session.say(f"{name}: known already")
 
     def make(into: Path) -> None:
+        session.say(f"{name}: preparing a machine, then the cases")
         _run(session, question, devices, files, name, blocks, into)
 
     folder = session.store.built("answers", key, make)
@@ -155,7 +163,7 @@ def _run(
         "cut": question.cut,
         "parcel": parcel,
     }
-    flags = [*(f"--blocks={module}" for module in blocks), "--paced", f"--maxfail={FAILURES_MOST}"]
+    flags = [*(f"--blocks={module}" for module in blocks), "--paced", f"--maxfail={question.failures}"]
     wanted = Wanted(
         question.plans,
         into,
