@@ -11,19 +11,23 @@ from pathlib import Path
 from harness.bench.figures import Figures
 from harness.campaign import null
 from harness.campaign.compare import SAME, compare
-from harness.campaign.runs import Question, answers, copied, modules
+from harness.campaign.runs import Question, answers, copied, modules, modules_with_lines
+from harness.kernel.packages import Kernel
 from harness.kernel.parts import Part
 from harness.kernel.source import source
 from harness.plan.session import Session
+
+MAKES = 3
 
 
 @dataclass(frozen=True)
 class Regress(Figures):
     """One part of the kernel, `seeds` runs of each case.
 
-    `make_s` is what the compiler needs for both sides, clean; `verdict_s` is patch to verdict, compiler included,
-    with the base's answers and the null band known already. `false_alarms` are verdicts other than "same" on
-    `null_changes` different changes that change nothing. `null_band_instructions` are the bands by stage.
+    `make_s` is what the compiler needs for both sides, clean, the median of MAKES; `verdict_s` is patch to verdict,
+    compiler included, with the base's objects and answers and the null band known already. `false_alarms` are
+    verdicts other than "same" on `null_changes` different changes that change nothing. `null_band_instructions` are
+    the bands by stage.
     """
 
     kernel: str
@@ -46,18 +50,17 @@ def measure(session: Session, question: Question, part: Part, changes: int) -> R
     base, _ = modules(session, kernel, stock, [part])
     before = answers(session, question, kernel, base, [part], "base")
     bands = null.bands(session, question, kernel, stock, [part], before)
-    token = secrets.token_hex(4)
     alarms: list[str] = []
-    verdicts_s, makes_s = [], []
+    verdicts_s: list[float] = []
+    makes_s = [_make(session, kernel, stock, part) for _ in range(MAKES)]
     cases = 0
     for variant in null.variants(changes):
         began = time.monotonic()
         with session.ledger.scratch_folder("null") as tree:
             copied(stock, [part], tree)
             variant.apply(tree / part.folder, part)
-            _unlike_any_before(tree / part.folder / part.first, token)
+            _unlike_any_before(tree / part.folder / part.first)
             files, _ = modules(session, kernel, tree, [part])
-        makes_s.append(time.monotonic() - began)
         asked = replace(question, results=question.results / str(variant).replace(" ", "-"))
         found = compare(before, answers(session, asked, kernel, files, [part], str(variant)), bands)
         verdicts_s.append(time.monotonic() - began)
@@ -81,6 +84,16 @@ def measure(session: Session, question: Question, part: Part, changes: int) -> R
     )
 
 
-def _unlike_any_before(file: Path, token: str) -> None:
+def _make(session: Session, kernel: Kernel, stock: Path, part: Part) -> float:
+    """How long a clean make of the part takes, in seconds."""
+    with session.ledger.scratch_folder("null") as tree:
+        copied(stock, [part], tree)
+        _unlike_any_before(tree / part.folder / part.first)
+        began = time.monotonic()
+        modules_with_lines(session, kernel, tree, [part], lines=False, clean=True)
+        return time.monotonic() - began
+
+
+def _unlike_any_before(file: Path) -> None:
     """A word among the module's own facts, so that neither its build nor its answers are in the cache."""
-    file.write_text(f'{file.read_text()}\nMODULE_INFO(odp_harness, "{token}");\n')
+    file.write_text(f'{file.read_text()}\nMODULE_INFO(odp_harness, "{secrets.token_hex(4)}");\n')

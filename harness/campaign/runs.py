@@ -17,6 +17,7 @@ from harness.errors import SetupError
 from harness.kernel.build import build
 from harness.kernel.packages import Kernel
 from harness.kernel.parts import HEADERS, Part
+from harness.kernel.source import source
 from harness.plan.arguments import Wanted
 from harness.plan.checkout import plan_files
 from harness.plan.replay import PARCEL
@@ -57,20 +58,30 @@ def copied(stock: Path, parts: Sequence[Part], into: Path) -> None:
 def modules(
     session: Session, kernel: Kernel, tree: Path, parts: Sequence[Part]
 ) -> tuple[dict[str, Path], str]:
-    """The parts' modules built from a tree, by their place in a parcel; and the compiler."""
+    """The parts' modules built from a tree, by their place in a parcel; and the compiler. Of what is as in the
+    distribution's source nothing is compiled again.
+    """
     found, compiler, _ = modules_with_lines(session, kernel, tree, parts, False)
     return found, compiler
 
 
 def modules_with_lines(
-    session: Session, kernel: Kernel, tree: Path, parts: Sequence[Part], lines: bool = True
+    session: Session,
+    kernel: Kernel,
+    tree: Path,
+    parts: Sequence[Part],
+    lines: bool = True,
+    clean: bool = False,
 ) -> tuple[dict[str, Path], str, dict[str, Path]]:
-    """The same, and by module its line tables; the modules are the same to the last byte."""
+    """The same, and by module its line tables; the modules are the same to the last byte. `clean`: all is compiled."""
     found: dict[str, Path] = {}
     tables: dict[str, Path] = {}
     compiler = ""
+    stock = None if clean else source(kernel, session.archive)
     for part in parts:
-        built = build(tree / part.folder, kernel, session.archive, include=tree / HEADERS, lines=lines)
+        built = build(
+            tree / part.folder, kernel, session.archive, include=tree / HEADERS, lines=lines, like=stock
+        )
         compiler = built.compiler
         tables |= {name: table for name, table in built.lines.items() if name in part.modules}
         for name in part.modules:
