@@ -26,8 +26,8 @@ class Regress(Figures):
 
     `make_s` is what the compiler needs for both sides, clean, the median of MAKES; `verdict_s` is patch to verdict,
     compiler included, with the base's objects and answers and the null band known already. `false_alarms` are
-    verdicts other than "same" on `null_changes` different changes that change nothing. `null_band_instructions` are
-    the bands by stage.
+    verdicts other than "same" on `null_changes` different changes that change nothing; `unconfirmed` counts those of
+    which a figure moved in one build and not in others. `null_band_instructions` are the bands by stage.
     """
 
     kernel: str
@@ -40,6 +40,7 @@ class Regress(Figures):
     null_changes: int
     false_alarms: int
     alarms: tuple[str, ...]
+    unconfirmed: int
     null_band_instructions: dict[str, float]
 
 
@@ -53,7 +54,7 @@ def measure(session: Session, question: Question, part: Part, changes: int) -> R
     alarms: list[str] = []
     verdicts_s: list[float] = []
     makes_s = [_make(session, kernel, stock, part) for _ in range(MAKES)]
-    cases = 0
+    cases = unconfirmed = 0
     for variant in null.variants(changes):
         began = time.monotonic()
         with session.ledger.scratch_folder("null") as tree:
@@ -61,8 +62,10 @@ def measure(session: Session, question: Question, part: Part, changes: int) -> R
             variant.apply(tree / part.folder, part)
             _unlike_any_before(tree / part.folder / part.first)
             files, _ = modules(session, kernel, tree, [part])
-        asked = replace(question, results=question.results / str(variant).replace(" ", "-"))
-        found = compare(before, answers(session, asked, kernel, files, [part], str(variant)), bands)
+            asked = replace(question, results=question.results / str(variant).replace(" ", "-"))
+            found = compare(before, answers(session, asked, kernel, files, [part], str(variant)), bands)
+            found, again = null.confirmed(session, asked, kernel, tree, [part], before, bands, found)
+        unconfirmed += bool(again)
         verdicts_s.append(time.monotonic() - began)
         cases = len({figure.case for figure in found.figures})
         if found.verdict != SAME:
@@ -80,6 +83,7 @@ def measure(session: Session, question: Question, part: Part, changes: int) -> R
         changes,
         len(alarms),
         tuple(alarms),
+        unconfirmed,
         bands,
     )
 

@@ -111,7 +111,7 @@ def compare(
     changes += _too_few(figures)
     ran = set(one) & set(other) and any(record.verdict in RAN for record in (*base, *patched))
     return Comparison(
-        _overall(changes, bool(ran)),
+        overall(changes) if ran else CANNOT_TELL,
         tuple(changes),
         tuple(figures),
         _environments(base, patched),
@@ -266,9 +266,8 @@ def _interval(before: Sequence[float], after: Sequence[float]) -> tuple[float, f
     return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
 
 
-def _overall(changes: Sequence[Change], ran: bool) -> str:
-    if not ran:
-        return CANNOT_TELL
+def overall(changes: Sequence[Change]) -> str:
+    """The verdict that these changes make."""
     verdicts = {change.verdict for change in changes}
     return next((verdict for verdict in (WORSE, CANNOT_TELL, BETTER) if verdict in verdicts), SAME)
 
