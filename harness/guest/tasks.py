@@ -11,6 +11,8 @@ from typing import Any, Callable, Dict, List
 
 from harness.guest import leaks, mlx5
 from harness.guest.advice import advise, advise_pinned
+from harness.guest.exec import exec_closing, exec_keeping
+from harness.guest.forks import forks
 from harness.guest.killed import killed
 from harness.guest.nldev import Device, NlDev
 from harness.guest.problems import Unsupported, WorkFailed
@@ -94,6 +96,9 @@ TASKS: Dict[str, Task] = {
     "rereg": _on_demand(rereg),
     "rereg_toggle": _on_demand(rereg_toggle),
     "killed": _on_demand(killed),
+    "exec": _on_demand(exec_closing),
+    "exec_keeping": _on_demand(exec_keeping),
+    "forks": _on_demand(forks),
 }
 # Whose first round is counted: of all others a device may keep something that their first round needs. mlx5_ib from
 # Linux 6.12 on makes a CQ and an SRQ of its own. Ref: Linux 6.12 drivers/infiniband/hw/mlx5/main.c,

@@ -11,11 +11,13 @@ from harness.values.upstream import Selection
 
 TRANSFERS = ("send", "write", "read", "compare_swap", "fetch_add")
 # Besides transfers: the driver reloaded, objects made and destroyed, a random mixture of transfers; prefetch advice,
-# registrations changed in place (each also where pages are pinned, or where that changes), processes killed.
+# registrations changed in place (each also where pages are pinned, or where that changes), processes killed; processes
+# that become another program (which may keep the device's file), that fork.
 OPERATIONS = (
     *TRANSFERS,
     *("reload", "objects", "soak"),
     *("advise", "advise_pinned", "rereg", "rereg_toggle", "killed"),
+    *("exec", "exec_keeping", "forks"),
 )
 MAPPINGS = ("anonymous", "shared", "file", "thp", "hugetlb")
 IOVAS = ("address", "shifted", "zero", "implicit")
