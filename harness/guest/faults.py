@@ -84,6 +84,33 @@ def pageout_law(model: PageModel) -> None:
     model.swap_out()
 
 
+def migrate(memory: Memory) -> None:
+    """madvise(MADV_SOFT_OFFLINE): the bytes of each page move to another frame, and its own is not used any more."""
+    libc.drain_lru()
+    memory.advise(libc.MADV_SOFT_OFFLINE)
+
+
+def migrate_law(model: PageModel) -> None:
+    """One invalidation a page; every page is absent for the device, and as it was for the CPU."""
+    model.migrate()
+
+
+def protect(memory: Memory) -> None:
+    """mprotect: writing is forbidden, then allowed again."""
+    memory.protect()
+
+
+def protect_law(model: PageModel) -> None:
+    """Two invalidations; every page is absent for the device, and as it was for the CPU."""
+    model.protect()
+
+
+def split(memory: Memory) -> None:
+    """mprotect of one page in the middle, which splits the huge page that it is in."""
+    middle = memory.pages // 2
+    memory.protect(range(middle, middle + 1))
+
+
 def punch(memory: Memory) -> None:
     """MADV_DONTNEED run by run: a message finds its first absent page in its middle."""
     for pages in holes(memory.pages):
@@ -117,7 +144,18 @@ LOSSES: Dict[str, Loss] = {
     "remap": Loss(remap, remap_law, "munmap and mmap: one invalidation, every page absent"),
     # The fork itself happens once for both sides: done where the child is kept (cases.py).
     "fork": Loss(nothing, fork_law, "fork: one invalidation, every page absent, writes copy", PRIVATE),
-    "holes": Loss(punch, punch_law, "MADV_DONTNEED of every eighth page, then of the second half", SMALL),
+    "holes": Loss(
+        punch, punch_law, "MADV_DONTNEED of every eighth page, then of the second half", (*SMALL, "thp")
+    ),
+    "migrate": Loss(
+        migrate, migrate_law, "MADV_SOFT_OFFLINE: one invalidation a page, every page absent", (*SMALL, "thp")
+    ),
+    "protect": Loss(
+        protect, protect_law, "mprotect, twice: two invalidations, every page absent", (*SMALL, "thp")
+    ),
+    "split": Loss(
+        split, nothing_law, "mprotect of one page: a huge page is split, no count is a law", ("thp",)
+    ),
     "pageout": Loss(
         pageout, pageout_law, "MADV_PAGEOUT: one invalidation a page, every page absent", (*SMALL, "thp")
     ),

@@ -23,7 +23,7 @@ _PRESENT = 1 << 63
 # Of a large region there are more empty pieces than others.
 _PIECE = 4096
 _FRAME = (1 << 55) - 1
-_SWAPCACHE, _SWAPBACKED = 1 << 13, 1 << 14
+_SWAPCACHE, _SWAPBACKED, _HWPOISON = 1 << 13, 1 << 14, 1 << 19
 # Address spaces and sockets are freed a little later than the call that gave them back.
 _TRIES = 20
 _NAP_S = 0.01
@@ -68,7 +68,9 @@ def _frames(start: int, pages: int, pid: Union[int, str]) -> List[int]:
 
 def _unfreed(frame: int) -> bool:
     flags = _number(_FLAGS, frame)
-    return flags & (_SWAPBACKED | _SWAPCACHE) == _SWAPBACKED and not _number(_MAPPED, frame)
+    # Of a frame that was taken out of use nobody has a reference: otherwise it could not have been.
+    interesting = flags & (_SWAPBACKED | _SWAPCACHE | _HWPOISON)
+    return interesting == _SWAPBACKED and not _number(_MAPPED, frame)
 
 
 def _number(path: str, index: int) -> int:

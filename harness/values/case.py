@@ -21,7 +21,20 @@ OPERATIONS = (
 )
 MAPPINGS = ("anonymous", "shared", "file", "thp", "hugetlb")
 IOVAS = ("address", "shifted", "zero", "implicit")
-LOSSES = ("none", "untouched", "peeked", "dontneed", "late", "remap", "fork", "pageout", "holes")
+LOSSES = (
+    "none",
+    "untouched",
+    "peeked",
+    "dontneed",
+    "late",
+    "remap",
+    "fork",
+    "pageout",
+    "holes",
+    "migrate",
+    "protect",
+    "split",
+)
 SIDES = ("local", "remote", "both")
 
 

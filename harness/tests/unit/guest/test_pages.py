@@ -35,6 +35,22 @@ def test_frames_in_use_and_frames_given_back_are_no_leak(memory, monkeypatch):
     assert leak.after == 8
 
 
+@pytest.mark.parametrize(
+    ("flags", "mapped", "unfreed"),
+    [
+        (1 << 14, 0, True),
+        (1 << 14, 1, False),
+        (0, 0, False),
+        (3 << 13, 0, False),
+        (1 << 14 | 1 << 19, 0, False),
+    ],
+)
+def test_a_frame_of_a_process_that_nobody_maps_is_unfreed(monkeypatch, flags, mapped, unfreed):
+    """One in the swap cache is the kernel's, one taken out of use is nobody's. Mutation: ask for any flag alone."""
+    monkeypatch.setattr(pages, "_number", lambda path, index: flags if "flags" in path else mapped)
+    assert pages._unfreed(77) is unfreed
+
+
 @pytest.mark.skipif(not os.access("/proc/self/pagemap", os.R_OK), reason="no page map here")
 def test_pages_in_memory_are_counted_and_not_brought(memory, monkeypatch):
     """Mutation: count entries of pages that are not there; leave the last piece out."""
