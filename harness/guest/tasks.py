@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, List
 
 from harness.guest import leaks, mlx5
 from harness.guest.advice import advise, advise_pinned
+from harness.guest.dereg import dereg, dereg_given_up
 from harness.guest.exec import exec_closing, exec_keeping
 from harness.guest.forks import forks
 from harness.guest.killed import killed
@@ -99,6 +100,8 @@ TASKS: Dict[str, Task] = {
     "exec": _on_demand(exec_closing),
     "exec_keeping": _on_demand(exec_keeping),
     "forks": _on_demand(forks),
+    "dereg": _on_demand(dereg),
+    "dereg_given_up": _on_demand(dereg_given_up),
 }
 # Whose first round is counted: of all others a device may keep something that their first round needs. mlx5_ib from
 # Linux 6.12 on makes a CQ and an SRQ of its own. Ref: Linux 6.12 drivers/infiniband/hw/mlx5/main.c,

@@ -12,12 +12,12 @@ from harness.values.upstream import Selection
 TRANSFERS = ("send", "write", "read", "compare_swap", "fetch_add")
 # Besides transfers: the driver reloaded, objects made and destroyed, a random mixture of transfers; prefetch advice,
 # registrations changed in place (each also where pages are pinned, or where that changes), processes killed; processes
-# that become another program (which may keep the device's file), that fork.
+# that become another program (which may keep the device's file), that fork; registrations given back under transfers.
 OPERATIONS = (
     *TRANSFERS,
     *("reload", "objects", "soak"),
     *("advise", "advise_pinned", "rereg", "rereg_toggle", "killed"),
-    *("exec", "exec_keeping", "forks"),
+    *("exec", "exec_keeping", "forks", "dereg", "dereg_given_up"),
 )
 MAPPINGS = ("anonymous", "shared", "file", "thp", "hugetlb")
 IOVAS = ("address", "shifted", "zero", "implicit")
