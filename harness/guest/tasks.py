@@ -17,8 +17,11 @@ from harness.guest.forks import forks
 from harness.guest.killed import killed
 from harness.guest.nldev import Device, NlDev
 from harness.guest.problems import Unsupported, WorkFailed
+from harness.guest.queues import queues
 from harness.guest.rereg import rereg, rereg_toggle
+from harness.guest.rights import rights
 from harness.guest.soak import soak
+from harness.guest.sparse import sparse
 from harness.values.answer import Answer
 from harness.values.case import Case
 
@@ -102,6 +105,9 @@ TASKS: Dict[str, Task] = {
     "forks": _on_demand(forks),
     "dereg": _on_demand(dereg),
     "dereg_given_up": _on_demand(dereg_given_up),
+    "queues": _on_demand(queues),
+    "rights": _on_demand(rights),
+    "sparse": _on_demand(sparse),
 }
 # Whose first round is counted: of all others a device may keep something that their first round needs. mlx5_ib from
 # Linux 6.12 on makes a CQ and an SRQ of its own. Ref: Linux 6.12 drivers/infiniband/hw/mlx5/main.c,
