@@ -9,21 +9,22 @@ from __future__ import annotations
 import random
 import time
 from contextlib import ExitStack
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from harness.guest import faults, pages, workloads
 from harness.guest.libc import PAGE_BYTES
-from harness.guest.pair import LOCAL, REMOTE, Pair
+from harness.guest.pair import LOCAL, REMOTE, Pair, compare
 from harness.guest.problems import WorkFailed
 from harness.values.case import Case
 
 # How a transfer may end whose memory was given back, by the end whose memory that was; "" is success.
 ENDS: Dict[int, Tuple[str, ...]] = {
-    # rxe tells of no local error of a request: its queue is in the state of errors before the request is completed.
-    # Ref: Linux 7.3 drivers/infiniband/sw/rxe/rxe_req.c, rxe_requester; rxe_comp.c, flush_send_wqe
+    # The second one as rxe has it: see KNOWN.md, rxe-local-error
     LOCAL: ("", "IBV_WC_LOC_PROT_ERR", "IBV_WC_WR_FLUSH_ERR"),
     REMOTE: ("", "IBV_WC_REM_ACCESS_ERR"),
 }
+# How it must end if its memory was given back before it began.
+FIRST = {LOCAL: "IBV_WC_LOC_PROT_ERR", REMOTE: "IBV_WC_REM_ACCESS_ERR"}
 # And besides if its queues were told to give up before.
 GIVEN_UP = ("IBV_WC_WR_FLUSH_ERR",)
 _MARK = 0x4000
@@ -53,9 +54,46 @@ def dereg_given_up(case: Case) -> List[int]:
     return _rounds(case, giving_up=True)
 
 
+def dereg_first(case: Case) -> List[int]:
+    """The registration has gone before the transfer begins: it fails, no byte moves, no page comes."""
+    end = _end(case)
+    times: List[int] = []
+    for turn in range(1, case.workload.rounds + 1):
+        began = time.monotonic_ns()
+        with ExitStack() as stack:
+            _too_late(Pair(case, stack), end, turn)
+        times.append(time.monotonic_ns() - began)
+    return times
+
+
+def _too_late(pair: Pair, end: int, turn: int) -> None:
+    memory = pair.memories[end]
+    pair.lose(end)
+    work = _work(pair)
+    pair.deregister(pair.registrations.pop(end))
+    pair.connection.requester.post_send(work)
+    status = pair.connection.end()
+    come = pages.present(memory.pages_start, memory.pages)
+    if (status, come) != (FIRST[end], 0):
+        raise WorkFailed(
+            f"round {turn}: the transfer ended with {status or 'success'}, not with {FIRST[end]}; {come} pages came"
+        )
+    compare(pair.memories, f"round {turn}, ")
+
+
+def _end(case: Case) -> int:
+    """Whose registration goes."""
+    return LOCAL if case.workload.loss.side == "local" else REMOTE
+
+
+def _work(pair: Pair) -> Any:
+    here, there = pair.registrations
+    return workloads.one_sided_work(here, there, pair.memories[LOCAL].region.length, "RDMA_WRITE")
+
+
 def _rounds(case: Case, giving_up: bool) -> List[int]:
     draw = random.Random(case.seed)
-    end = LOCAL if case.workload.loss.side == "local" else REMOTE
+    end = _end(case)
     times: List[int] = []
     usual_s = _usual_s(case, end)
     for turn in range(1, case.workload.rounds + 1):
@@ -104,9 +142,7 @@ def _shoot(case: Case, shot: Shot) -> int:
             one.fill(shot.turn)
         faults.LOSSES[case.workload.loss.how].act(memory)
         before = bytes(pair.memories[REMOTE].expected)
-        length = memory.region.length
-        here, there = pair.registrations
-        pair.connection.requester.post_send(workloads.one_sided_work(here, there, length, "RDMA_WRITE"))
+        pair.connection.requester.post_send(_work(pair))
         time.sleep(shot.delay_s)
         come = pages.present(memory.pages_start, memory.pages)
         ended = pair.connection.poll()

@@ -19,7 +19,7 @@ OPERATIONS = (
     *TRANSFERS,
     *("reload", "objects", "soak"),
     *("advise", "advise_pinned", "rereg", "rereg_toggle", "killed"),
-    *("exec", "exec_keeping", "forks", "dereg", "dereg_given_up"),
+    *("exec", "exec_keeping", "forks", "dereg", "dereg_given_up", "dereg_first"),
     *("queues", "rights", "sparse", "unbind"),
 )
 MAPPINGS = ("anonymous", "shared", "file", "thp", "hugetlb")

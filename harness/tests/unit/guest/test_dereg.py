@@ -20,6 +20,7 @@ def test_a_transfer_whose_memory_is_gone_ends_with_an_error_of_that_end():
     assert "" in dereg.ENDS[dereg.LOCAL] and "" in dereg.ENDS[dereg.REMOTE]
     assert "IBV_WC_REM_ACCESS_ERR" not in dereg.ENDS[dereg.LOCAL]
     assert dereg.GIVEN_UP[0] not in dereg.ENDS[dereg.REMOTE]
+    assert all(dereg.FIRST[end] in dereg.ENDS[end] for end in (dereg.LOCAL, dereg.REMOTE))
 
 
 def test_the_moment_is_looked_for_between_too_early_and_too_late():
