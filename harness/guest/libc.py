@@ -48,6 +48,7 @@ _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _libc.swapon.argtypes = (ctypes.c_char_p, ctypes.c_int)
+_libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_void_p)
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
@@ -94,6 +95,12 @@ def userfaultfd(flags: int) -> int:
     if fd < 0:
         raise _error("userfaultfd")
     return int(fd)
+
+
+def mount(source: str, target: str, kind: str) -> None:
+    """mount(2) of a file system without options."""
+    if _libc.mount(source.encode(), target.encode(), kind.encode(), 0, None):
+        raise _error(f"mount {target}")
 
 
 def swapon(path: str) -> None:

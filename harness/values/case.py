@@ -37,6 +37,7 @@ LOSSES = (
     "migrate",
     "protect",
     "split",
+    "reclaim",
 )
 SIDES = ("local", "remote", "both")
 
