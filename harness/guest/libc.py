@@ -24,6 +24,7 @@ MADV_DONTFORK = 10
 MADV_HUGEPAGE = 14
 MADV_NOHUGEPAGE = 15
 MADV_PAGEOUT = 21
+MADV_DONTNEED_LOCKED = 24
 MADV_SOFT_OFFLINE = 101
 # Ref: Linux 7.3 arch/x86/entry/syscalls/syscall_64.tbl; include/uapi/linux/mempolicy.h
 _SYS_MOVE_PAGES = 279
@@ -47,6 +48,7 @@ _libc.mmap.argtypes = (
 _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_libc.mlock.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _libc.swapon.argtypes = (ctypes.c_char_p, ctypes.c_int)
 _libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_void_p)
 _MAP_FAILED = ctypes.c_void_p(-1).value
@@ -76,6 +78,12 @@ def madvise(address: int, length: int, advice: int) -> None:
     """madvise(2)."""
     if _libc.madvise(address, length, advice):
         raise _error(f"madvise({advice})")
+
+
+def mlock(address: int, length: int) -> None:
+    """mlock(2): the pages are there when it returns, and stay."""
+    if _libc.mlock(address, length):
+        raise _error("mlock")
 
 
 def drain_lru() -> None:

@@ -14,6 +14,7 @@ from harness.guest.advice import advise, advise_pinned
 from harness.guest.dereg import dereg, dereg_first, dereg_given_up
 from harness.guest.exec import exec_closing, exec_keeping
 from harness.guest.forks import forks
+from harness.guest.fragment import fragmented
 from harness.guest.killed import killed
 from harness.guest.nldev import Device, NlDev
 from harness.guest.problems import Unsupported, WorkFailed
@@ -114,6 +115,7 @@ TASKS: Dict[str, Task] = {
     "queues": _on_demand(queues),
     "rights": _on_demand(rights),
     "sparse": _on_demand(sparse),
+    "fragmented": _on_demand(fragmented),
     "unbind": _checked(unbind),
 }
 # Whose first round is counted: of all others a device may keep something that their first round needs. mlx5_ib from
