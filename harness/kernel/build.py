@@ -43,20 +43,25 @@ _STARTS = " ".join(f"--section-start={name}={start:#x}" for name, start in SECTI
 _LINES = (
     f'ld --noinhibit-exec --unresolved-symbols=ignore-all -e 0 {_STARTS} -o "$1.elf" "$1" 2>/dev/null; '
     'nm -S "$1.elf" >"${1%.ko}.lines" && objdump --dwarf=decodedline --wide "$1.elf" >>"${1%.ko}.lines" && rm "$1.elf"'
+    ' && objcopy --compress-debug-sections=zlib "$1" "${1%.ko}.debug"'
 )
+SOURCE = "source"
+"""Where an entry with line tables keeps the sources that it was built from: a patched tree is gone by the next day."""
 
 
 @dataclass(frozen=True)
 class Built:
     """Modules (`.ko` files by name), what the compiler said of our files, and which compiler it was.
 
-    `lines` are by module objdump's decoded line tables, where they were asked for (kernel/lines.py reads them).
+    `lines` are by module objdump's decoded line tables, where they were asked for (kernel/lines.py reads them), and
+    `debug` the modules with all their debug information.
     """
 
     modules: Mapping[str, Path]
     messages: tuple[str, ...]
     compiler: str
     lines: Mapping[str, Path]
+    debug: Mapping[str, Path]
 
 
 def sources_of(folder: Path) -> dict[str, bytes]:
@@ -98,13 +103,16 @@ def build(
     checked = any(flag.startswith(("C=", "W=")) for flag in flags)
     tools = toolchain(kernel, archive, CHECKERS if checked else ())
     parts: list[object] = [part for name, content in sources.items() for part in (name, content)]
-    key = f"{folder.name}-{digest(RECIPE, kernel.folder.name, tools.key, [*flags, lines], *parts)}"
+    asked = [*flags, lines and "debug"]
+    key = f"{folder.name}-{digest(RECIPE, kernel.folder.name, tools.key, asked, *parts)}"
     entry = archive.store.built(
         "module", key, lambda into: _make(sources, folder, kernel, archive, tools, flags, lines, into)
     )
     modules = {path.stem: path for path in sorted(entry.glob("*.ko"))}
     tables = {path.stem: path for path in sorted(entry.glob("*.lines"))}
-    return Built(modules, tuple(json.loads((entry / "messages.json").read_text())), tools.compiler, tables)
+    debug = {path.stem: path for path in sorted(entry.glob("*.debug"))}
+    messages = tuple(json.loads((entry / "messages.json").read_text()))
+    return Built(modules, messages, tools.compiler, tables, debug)
 
 
 def _make(
@@ -141,8 +149,12 @@ def _make(
                 messages,
                 error.hint,
             ) from error
-        for made in (*work.rglob("*.ko"), *work.rglob("*.lines")):
+        for made in (*work.rglob("*.ko"), *work.rglob("*.lines"), *work.rglob("*.debug")):
             shutil.copyfile(made, into / made.name)
+        for name in sources if lines else ():
+            if not name.startswith(INCLUDE):
+                (into / SOURCE / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(work / name, into / SOURCE / name)
         (into / "messages.json").write_text(json.dumps(messages_of(done.output, folder)))
     if not list(into.glob("*.ko")):
         raise SetupError(
