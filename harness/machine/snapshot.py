@@ -144,13 +144,15 @@ class Studio:
         folder: Path,
         *,
         plugged: bool = False,
+        held: bool = False,
         terminal: bool = False,
         extra: tuple[str, ...] = (),
     ) -> Iterator[Machine]:
         """A machine that goes on from a snapshot with a new order.
 
         Its RAM is the snapshot's, mapped privately. A machine that a device will be `plugged` into stands
-        still until `go_on`, and has a copy that the device's process can map too.
+        still until `go_on`, and has a copy that the device's process can map too. One that is `held` stands still for
+        whoever debugs it.
         """
         if order.number <= snapshot.number:
             raise SetupError(f"order {order.number} is not newer than the snapshot's {snapshot.number}")
@@ -168,6 +170,7 @@ class Studio:
                     ram=ram,
                     shared=plugged,
                     paused=plugged,
+                    held=held,
                     terminal=terminal,
                     extra=extra,
                 )
@@ -193,6 +196,7 @@ class Studio:
         ram: Path,
         shared: bool,
         paused: bool = False,
+        held: bool = False,
         terminal: bool = False,
         extra: tuple[str, ...] = (),
     ) -> Machine:
@@ -207,6 +211,7 @@ class Studio:
             incoming=snapshot.state,
             shared=shared,
             paused=paused,
+            held=held,
             terminal=terminal,
             extra=extra,
         )
