@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import secrets
 import statistics
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from harness.bench.figures import Figures
 from harness.campaign import null
 from harness.campaign.compare import SAME, compare
-from harness.campaign.runs import Question, answers, copied, modules
+from harness.campaign.runs import Question, answers, copied, modules, modules_with_lines
+from harness.kernel.packages import Kernel
 from harness.kernel.parts import Part
 from harness.kernel.source import source
 from harness.plan.session import Session
+
+MAKES = 3
 
 
 @dataclass(frozen=True)
 class Regress(Figures):
     """One part of the kernel, `seeds` runs of each case.
 
-    `make_s` is what the compiler needs for both sides, clean; `verdict_s` is patch to verdict, compiler included,
-    with the base's answers and the null band known already. `false_alarms` are verdicts other than "same" on
-    `null_changes` different changes that change nothing. `null_band_instructions` are the bands by stage.
+    `make_s` is what the compiler needs for both sides, clean, the median of MAKES; `verdict_s` is patch to verdict,
+    compiler included, with the base's objects and answers and the null band known already. `false_alarms` are
+    verdicts other than "same" on `null_changes` different changes that change nothing; `unconfirmed` counts those of
+    which a figure moved in one build and not in others. `null_band_instructions` are the bands by stage.
     """
 
     kernel: str
@@ -34,6 +40,7 @@ class Regress(Figures):
     null_changes: int
     false_alarms: int
     alarms: tuple[str, ...]
+    unconfirmed: int
     null_band_instructions: dict[str, float]
 
 
@@ -45,17 +52,20 @@ def measure(session: Session, question: Question, part: Part, changes: int) -> R
     before = answers(session, question, kernel, base, [part], "base")
     bands = null.bands(session, question, kernel, stock, [part], before)
     alarms: list[str] = []
-    verdicts_s, makes_s = [], []
-    cases = 0
+    verdicts_s: list[float] = []
+    makes_s = [_make(session, kernel, stock, part) for _ in range(MAKES)]
+    cases = unconfirmed = 0
     for variant in null.variants(changes):
         began = time.monotonic()
         with session.ledger.scratch_folder("null") as tree:
             copied(stock, [part], tree)
             variant.apply(tree / part.folder, part)
+            _unlike_any_before(tree / part.folder / part.first)
             files, _ = modules(session, kernel, tree, [part])
-        makes_s.append(time.monotonic() - began)
-        asked = replace(question, results=question.results / str(variant).replace(" ", "-"))
-        found = compare(before, answers(session, asked, kernel, files, [part], str(variant)), bands)
+            asked = replace(question, results=question.results / str(variant).replace(" ", "-"))
+            found = compare(before, answers(session, asked, kernel, files, [part], str(variant)), bands)
+            found, again = null.confirmed(session, asked, kernel, tree, [part], before, bands, found)
+        unconfirmed += bool(again)
         verdicts_s.append(time.monotonic() - began)
         cases = len({figure.case for figure in found.figures})
         if found.verdict != SAME:
@@ -73,5 +83,21 @@ def measure(session: Session, question: Question, part: Part, changes: int) -> R
         changes,
         len(alarms),
         tuple(alarms),
+        unconfirmed,
         bands,
     )
+
+
+def _make(session: Session, kernel: Kernel, stock: Path, part: Part) -> float:
+    """How long a clean make of the part takes, in seconds."""
+    with session.ledger.scratch_folder("null") as tree:
+        copied(stock, [part], tree)
+        _unlike_any_before(tree / part.folder / part.first)
+        began = time.monotonic()
+        modules_with_lines(session, kernel, tree, [part], lines=False, clean=True)
+        return time.monotonic() - began
+
+
+def _unlike_any_before(file: Path) -> None:
+    """A word among the module's own facts, so that neither its build nor its answers are in the cache."""
+    file.write_text(f'{file.read_text()}\nMODULE_INFO(odp_harness, "{secrets.token_hex(4)}");\n')

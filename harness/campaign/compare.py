@@ -13,14 +13,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from harness.values.histogram import percentile
 from harness.values.record import Record
 
+FloatArray = NDArray[np.float64]
 BETTER, SAME, WORSE, CANNOT_TELL = "better", "same", "worse", "cannot tell"
 RUNS_LEAST = 8
 """Runs of a case on each side, below which a rank test says nothing."""
+
+CONFIDENCE = 0.95
 
 SIGNIFICANT = 0.01
 PACED = "paced"
@@ -99,12 +104,14 @@ def compare(
             failing.append(case)
         if outcomes or not before or not all(_sound(record) for record in (*before, *after)):
             continue
-        for figure, samples in _figures(case, before, after, bands or {}):
-            figures.append(figure)
+        mine = list(_figures(case, before, after, bands or {}))
+        figures += [figure for figure, _ in mine]
+        for figure, samples in mine:
             changes += _latency(figure, *samples)
+    changes += _too_few(figures)
     ran = set(one) & set(other) and any(record.verdict in RAN for record in (*base, *patched))
     return Comparison(
-        _overall(changes, bool(ran)),
+        overall(changes) if ran else CANNOT_TELL,
         tuple(changes),
         tuple(figures),
         _environments(base, patched),
@@ -221,16 +228,46 @@ def _latency(figure: Figure, before: list[float], after: list[float]) -> list[Ch
     if chance >= SIGNIFICANT:
         return []
     if not figure.exact:
+        low, high = (bound / 1000 for bound in _interval(before, after))
         numbers = f"{figure.base / 1000:.1f} to {figure.patched / 1000:.1f} us, p = {chance:.1e}"
+        numbers += f", {CONFIDENCE:.0%} of resamples {low:+.1f} to {high:+.1f}"
         return [Change(verdict, figure.case, f"{figure.stage}: {numbers}", stage=figure.stage)]
     moved = f"{figure.change:+.0f} instructions ({figure.base:.0f} to {figure.patched:.0f})"
     nothing = f"changes that change nothing move it by up to {figure.band:.0f}"
     return [Change(verdict, figure.case, f"{figure.stage}: {moved}; {nothing}", stage=figure.stage)]
 
 
-def _overall(changes: Sequence[Change], ran: bool) -> str:
-    if not ran:
-        return CANNOT_TELL
+def _too_few(figures: Sequence[Figure]) -> list[Change]:
+    """Cases whose figures are in real time, of which a few runs say nothing."""
+    few = {
+        figure.case: min(figure.runs)
+        for figure in figures
+        if not figure.exact and min(figure.runs) < RUNS_LEAST
+    }
+    if not few:
+        return []
+    text = f"latency in real time: {min(few.values())} runs, {RUNS_LEAST} on each side are the least (run --seeds)"
+    return [Change(CANNOT_TELL, next(iter(few)) if len(few) == 1 else f"{len(few)} cases", text)]
+
+
+def _interval(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:
+    """Between which bounds the difference of the medians lies when the runs are drawn again, in ns."""
+
+    def difference(mine: FloatArray, theirs: FloatArray, axis: int) -> FloatArray:
+        return np.median(theirs, axis=axis) - np.median(mine, axis=axis)
+
+    drawn = stats.bootstrap(
+        (before, after),
+        difference,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
+
+
+def overall(changes: Sequence[Change]) -> str:
+    """The verdict that these changes make."""
     verdicts = {change.verdict for change in changes}
     return next((verdict for verdict in (WORSE, CANNOT_TELL, BETTER) if verdict in verdicts), SAME)
 

@@ -6,6 +6,7 @@ by the same compiler from the same source, so that what differs is the patch.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from harness.campaign.compare import CANNOT_TELL, Change, Comparison, compare
 from harness.campaign.coverage import Coverage
 from harness.campaign.marked import Piece, pieces
 from harness.campaign.runs import Question, answers, modules_with_lines
-from harness.campaign.subject import Subject
+from harness.campaign.subject import Subject, Tree
 from harness.kernel.packages import Kernel
 from harness.kernel.parts import Part
 from harness.kernel.source import source
@@ -44,10 +45,24 @@ class Judgement:
     pieces: tuple[Piece, ...] = ()
 
 
-def judge(session: Session, question: Question, subject: Subject) -> Judgement:
-    """Answer a question. Errors of the patch (does not apply, does not build) are raised, with the place."""
+def judge(session: Session, question: Question, subject: Subject, base: Tree | None = None) -> Judgement:
+    """Answer a question: against the distribution's source, or what a kernel tree `base` has of it.
+
+    Errors of the patch (does not apply, does not build) are raised, with the place.
+    """
     kernel = session.kernel(question.kernel)
     stock = source(kernel, session.archive)
+    if base is None:
+        return _judge(session, question, subject, kernel, stock)
+    with session.ledger.scratch_folder("base") as tree:
+        # What the user's tree lacks of these parts is the distribution's.
+        shutil.copytree(stock, tree, dirs_exist_ok=True)
+        reached, _ = base.reach(stock)
+        base.lay(stock, reached, tree, session.host)
+        return _judge(session, question, subject, kernel, tree)
+
+
+def _judge(session: Session, question: Question, subject: Subject, kernel: Kernel, stock: Path) -> Judgement:
     identity = subject.identity(session.host)
     parts, outside = subject.reach(stock)
     notes = [f"not tested: {path}" for path in outside]
@@ -73,8 +88,11 @@ def judge(session: Session, question: Question, subject: Subject) -> Judgement:
             reached = coverage.measure(session, question, kernel, tree, parts, "coverage")
             notes += _unreached(reached, what.new)
         changed = pieces(stock, tree, parts, reached)
-    if any(figure.exact and figure.change for figure in found.figures):
-        found = compare(before, after, null.bands(session, question, kernel, stock, parts, before))
+        if any(figure.exact and figure.change for figure in found.figures):
+            bands = null.bands(session, question, kernel, stock, parts, before)
+            found = compare(before, after, bands)
+            found, more = null.confirmed(session, question, kernel, tree, parts, before, bands, found)
+            notes += more
     told = (kernel.release, compiler, subject.names, identity, names, tuple(notes))
     return Judgement(*told, found, subject.diffs, changed)
 

@@ -17,6 +17,7 @@ from harness.errors import SetupError
 from harness.kernel.build import build
 from harness.kernel.packages import Kernel
 from harness.kernel.parts import HEADERS, Part
+from harness.kernel.source import source
 from harness.plan.arguments import Wanted
 from harness.plan.checkout import plan_files
 from harness.plan.replay import PARCEL
@@ -27,14 +28,12 @@ from harness.values.record import Record
 
 RECIPE = 4
 POLL_S = 0.5
-FAILURES_MOST = 4
-"""A run ends after so many failures: a machine that hangs costs its deadline each time, and the verdict is clear."""
 
 
 @dataclass(frozen=True)
 class Question:
     """What is asked: of what (a name), for which kernel, by which plans, with how many seeds, at most so many cases of
-    a plan.
+    a plan. A run ends after `failures`: a machine that hangs costs its deadline each time, and the verdict is clear.
 
     `results` is a folder for everything that comes of it.
     """
@@ -47,6 +46,7 @@ class Question:
     cut: int = 1
     jobs: int = 1
     expression: str = ""
+    failures: int = 4
 
 
 def copied(stock: Path, parts: Sequence[Part], into: Path) -> None:
@@ -58,20 +58,30 @@ def copied(stock: Path, parts: Sequence[Part], into: Path) -> None:
 def modules(
     session: Session, kernel: Kernel, tree: Path, parts: Sequence[Part]
 ) -> tuple[dict[str, Path], str]:
-    """The parts' modules built from a tree, by their place in a parcel; and the compiler."""
+    """The parts' modules built from a tree, by their place in a parcel; and the compiler. Of what is as in the
+    distribution's source nothing is compiled again.
+    """
     found, compiler, _ = modules_with_lines(session, kernel, tree, parts, False)
     return found, compiler
 
 
 def modules_with_lines(
-    session: Session, kernel: Kernel, tree: Path, parts: Sequence[Part], lines: bool = True
+    session: Session,
+    kernel: Kernel,
+    tree: Path,
+    parts: Sequence[Part],
+    lines: bool = True,
+    clean: bool = False,
 ) -> tuple[dict[str, Path], str, dict[str, Path]]:
-    """The same, and by module its line tables; the modules are the same to the last byte."""
+    """The same, and by module its line tables; the modules are the same to the last byte. `clean`: all is compiled."""
     found: dict[str, Path] = {}
     tables: dict[str, Path] = {}
     compiler = ""
+    stock = None if clean else source(kernel, session.archive)
     for part in parts:
-        built = build(tree / part.folder, kernel, session.archive, include=tree / HEADERS, lines=lines)
+        built = build(
+            tree / part.folder, kernel, session.archive, include=tree / HEADERS, lines=lines, like=stock
+        )
         compiler = built.compiler
         tables |= {name: table for name, table in built.lines.items() if name in part.modules}
         for name in part.modules:
@@ -116,13 +126,22 @@ def kept(
         *(part for place, path in sorted(files.items()) for part in (place, path.read_bytes())),
         *(plan.read_bytes() for plan in plans),
         # Cases are named after the series that was asked for, whichever kernel it is now.
-        [question.kernel, question.seeds, question.cut, question.expression, devices, blocks],
+        [
+            question.kernel,
+            question.seeds,
+            question.cut,
+            question.expression,
+            question.failures,
+            devices,
+            blocks,
+        ],
     )
     known = session.store.has("answers", key)
     if known:
         session.say(f"{name}: known already")
 
     def make(into: Path) -> None:
+        session.say(f"{name}: preparing a machine, then the cases")
         _run(session, question, devices, files, name, blocks, into)
 
     folder = session.store.built("answers", key, make)
@@ -155,7 +174,7 @@ def _run(
         "cut": question.cut,
         "parcel": parcel,
     }
-    flags = [*(f"--blocks={module}" for module in blocks), "--paced", f"--maxfail={FAILURES_MOST}"]
+    flags = [*(f"--blocks={module}" for module in blocks), "--paced", f"--maxfail={question.failures}"]
     wanted = Wanted(
         question.plans,
         into,

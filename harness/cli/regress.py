@@ -36,9 +36,12 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--patch", metavar="P", help=given)
     tree = "a kernel tree: what it has of our modules is judged against the distribution's source"
     parser.add_argument("--tree", type=Path, metavar="DIR", help=tree)
-    parser.add_argument(
-        "--kernel", default="newest", metavar="SERIES", help="the kernel that the patch is for"
+    kernel = "the kernel that it runs in (default newest)"
+    parser.add_argument("--kernel", default="newest", metavar="SERIES", help=kernel)
+    base = (
+        "what it is judged against: the source of a kernel, which it then also runs in, or of a tree of yours"
     )
+    parser.add_argument("--base", metavar="KERNEL|TREE", help=f"{base} (default: of that kernel)")
     plans = "plan files or folders (default: those of page faults)"
     parser.add_argument("--plans", type=Path, nargs="+", default=[], help=plans)
     parser.add_argument("-k", metavar="EXPR", default="", help="only cases whose name matches (as pytest -k)")
@@ -80,7 +83,7 @@ def act(arguments: argparse.Namespace) -> int:
 
 def _judged(arguments: argparse.Namespace, question: Question) -> int:
     with open_session(arguments) as session:
-        found = judge(session, question, _subject(arguments, session))
+        found = judge(session, question, _subject(arguments, session), _base_tree(arguments))
     verdict = found.comparison.verdict
     if arguments.mail:
         sys.stdout.write(mail.text(found, ["odp-harness", *_again(sys.argv[1:])], question.seeds))
@@ -131,7 +134,12 @@ def _question(arguments: argparse.Namespace) -> Question:
     plans = plan_files(plans)
     name = str(arguments.patch or arguments.tree)
     cut = 0 if arguments.all or arguments.expect_fix else 1
-    return Question(name, arguments.kernel, plans, results, arguments.seeds, cut, arguments.jobs, arguments.k)
+    kernel = arguments.base if arguments.base and not _base_tree(arguments) else arguments.kernel
+    return Question(name, kernel, plans, results, arguments.seeds, cut, arguments.jobs, arguments.k)
+
+
+def _base_tree(arguments: argparse.Namespace) -> Tree | None:
+    return Tree(Path(arguments.base)) if arguments.base and Path(arguments.base).is_dir() else None
 
 
 def _subject(arguments: argparse.Namespace, session: Session) -> Subject:

@@ -72,7 +72,7 @@ def _debugged(session: Session, record: Record, case: Planned, how: str) -> int:
         out.print("ended before the case did", markup=False)
     elif case.clock == "exact" and record.answer is not None:
         differs = first_difference(record.answer, end.answer)
-        said = f"answers otherwise, as after a stop: {differs}" if differs else "answers the same"
+        said = f"answers otherwise, which a stop may do: {differs}" if differs else "answers the same"
         out.print(said, markup=False)
     else:
         out.print(f"the workload ended: {end.answer.status}", markup=False)

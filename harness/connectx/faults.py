@@ -43,7 +43,8 @@ class Faults:
         self._next = 1
         self.raised = self.resumed = self.failed = self.dropped = self.unknown = 0
         self.events = self.withheld = self.invented = self.invented_resumed = self.invented_failed = 0
-        self.resumes_lost = self.resumes_refused = 0
+        self.resumes_lost = self.resumes_refused = self.resumes_moot = 0
+        self._moot: dict[int, Fault] = {}
         self._forged: dict[int, list[tuple[Armed, bool]]] = {}
         self._behind: list[Telling] = []
         self.by_kind: dict[str, int] = {}
@@ -101,9 +102,9 @@ class Faults:
         )
 
     def token(self) -> int:
-        """A token that names no fault, genuine or invented, that is open."""
+        """A token that names no fault, genuine or invented, that is open, and none that may still be resumed."""
         most = (1 << TOKEN_BITS) - 1
-        while self._next in self.open or self._next in self._forged:
+        while any(self._next in taken for taken in (self.open, self._forged, self._moot)):
             self._next = self._next + 1 & most or 1
         token = self._next
         self._next = token + 1 & most or 1
@@ -158,6 +159,10 @@ class Faults:
             if key in self._forged:
                 self._answered(key, error)
                 return
+            if fault is None and self._moot.pop(key, None) is not None:
+                self.resumes_moot += 1
+                self._hca.log({"what": "resume", "token": key, "error": error, "moot": True})
+                return
             self.unknown += 1
             self._hca.judge.find(
                 "bad-resume", f"fault {key:#x}", "not open" if fault is None else f"type {kind}"
@@ -199,13 +204,29 @@ class Faults:
             raise FirmwareError(Status.BAD_RES, why=f"fault {key:#x} is not open")
 
     def drop(self, operation: Operation) -> None:
-        """The operation ends for another reason: its fault is nobody's any more."""
+        """The operation ends for another reason: its fault is nobody's any more.
+
+        The driver may be working on it just then and will resume it: it is not told that a queue had an error.
+        """
         fault = operation.fault
         if isinstance(fault, Fault) and self.open.get(fault.key) is fault:
             del self.open[fault.key]
             self.last_closed = fault.key
             self.dropped += 1
+            self._moot[fault.key] = fault
+            if len(self._moot) > FORGED_MOST:
+                del self._moot[next(iter(self._moot))]
         operation.fault = None
+
+    def gone(self, qp_number: int) -> None:
+        """A queue is no more: a driver that knows whose its faults were does not resume them afterwards.
+
+        Of the memory scheme it does not know. Ref: Linux 7.3 drivers/infiniband/hw/mlx5/qpc.c,
+        destroy_resource_common, which waits for whoever works on a fault of the queue
+        """
+        for key, fault in list(self._moot.items()):
+            if self.scheme != "memory" and qp_number in (fault.operation.qp.number, fault.operation.target):
+                del self._moot[key]
 
     def clear(self) -> None:
         """A reset: nothing is open any more, and the accounts still balance."""
@@ -214,6 +235,7 @@ class Faults:
         self.open.clear()
         self._forged.clear()
         self._behind.clear()
+        self._moot.clear()
 
     def counters(self) -> dict[str, int]:
         """The accounts, with and without rules, and how long events waited for their resume.
@@ -223,7 +245,8 @@ class Faults:
         event on a queue that is not there with no resume at all. So the driver gets `events` = raised -
         withheld + invented page-fault events (but those that a rule delays just now), each one a work of its
         page-fault queue; and of its PAGE_FAULT_RESUME commands that are no rule's prey, commands = resumed +
-        failed + invented_resumed + invented_failed + resumes_lost + resumes_refused + unknown_resumes.
+        failed + invented_resumed + invented_failed + resumes_lost + resumes_refused + resumes_moot (their fault
+        had ended otherwise) + unknown_resumes.
         """
         answered = self.resumed + self.failed
         return {
@@ -242,6 +265,7 @@ class Faults:
             "invented_open": self.invented - self.invented_resumed - self.invented_failed,
             "resumes_lost": self.resumes_lost,
             "resumes_refused": self.resumes_refused,
+            "resumes_moot": self.resumes_moot,
             "unknown_resumes": self.unknown,
             **self.by_kind,
         }

@@ -60,6 +60,7 @@ class Requester:
     def forget(self, qp: QueuePair) -> None:
         """The QP is reset or destroyed: nothing of it is left to do; who was sending to it tries again."""
         self.stop(qp)
+        self._hca.faults.gone(qp.number)
         if qp in self._ready:
             self._ready.remove(qp)
         self._hca.timers.cancel(("flush", qp))

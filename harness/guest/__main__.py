@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Callable, Dict, Optional
 
 from harness.guest import orders
-from harness.guest.prepare import Prepared
+from harness.guest.prepare import Prepared, compiled
+from harness.guest.program import Program
 from harness.values import codec
 from harness.values.answer import Reply
 from harness.values.case import Order, Watch
@@ -37,8 +38,10 @@ class Agent:
     def __init__(self, say: Callable[[Reply], None]) -> None:
         self._say = say
         self._prepared: Optional[Prepared] = None
+        self._compiled: Optional[Program] = None
         self._verbs: Dict[str, Callable[[Order], Reply]] = {
             "wait": self.wait,
+            "compile": self.compile,
             "prepare": self.prepare,
             "case": self.case,
             "capabilities": self.capabilities,
@@ -64,11 +67,17 @@ class Agent:
         """Nothing."""
         return Reply(order.number, True)
 
+    def compile(self, order: Order) -> Reply:
+        """Compile the probes, for the preparation that follows."""
+        self._compiled = compiled(order.device, order.probes)
+        return Reply(order.number, True)
+
     def prepare(self, order: Order) -> Reply:
         """Bring the device up, attach the probes, rehearse."""
         if self._prepared is not None:
             self._prepared.close()
-        self._prepared = Prepared(order.device, probes=order.probes)
+        program, self._compiled = self._compiled, None
+        self._prepared = Prepared(order.device, probes=order.probes, program=program)
         return Reply(order.number, True, facts=self._prepared.facts)
 
     def case(self, order: Order) -> Reply:

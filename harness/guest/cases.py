@@ -54,6 +54,8 @@ class Rounds:
         self._connected = connected
         self.counters: Tuple[Dict[str, int], ...] = ({}, {})
         self.sides: List[Side] = []
+        if self.loss.ready is not None:
+            self.loss.ready(stack)
         for tag, region in enumerate((self.workload.local, self.workload.remote)):
             memory = Memory(region, tag + 1)
             stack.callback(memory.close)
@@ -203,7 +205,7 @@ def _unmet(case: Case, nldev: NlDev) -> str:
         problem = odp_problem(case.device, case.workload.operation)
         if problem:
             return problem
-    if case.workload.loss.how == "pageout" and not _has_swap():
+    if case.workload.loss.how in ("pageout", "reclaim") and not _has_swap():
         return "no swap to page out to"
     return ""
 

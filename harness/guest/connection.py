@@ -41,18 +41,23 @@ _MTUS = {
 class Connection:
     """Context, PD, CQ and two QPs, each connected to the other; `requester` posts the work requests.
 
-    A `context` that is given is used and stays open.
+    A `context` and a `pd` of it that are given are used and stay open.
     """
 
     def __init__(
-        self, device: str, mtu_bytes: int, timeout_s: float, context: Optional[Context] = None
+        self,
+        device: str,
+        mtu_bytes: int,
+        timeout_s: float,
+        context: Optional[Context] = None,
+        pd: Optional[PD] = None,
     ) -> None:
         self._timeout_ns = int(timeout_s * 1e9)
         self._open: List[Any] = []
         try:
             self.context = context or self._keep(Context(name=device))
             self._check_port(device, mtu_bytes)
-            self.pd = self._keep(PD(self.context))
+            self.pd = pd or self._keep(PD(self.context))
             self.cq = self._keep(CQ(self.context, 4 * QUEUE_LENGTH))
             self.requester = self._keep(self._queue_pair())
             self.responder = self._keep(self._queue_pair())
@@ -121,6 +126,29 @@ class Connection:
                 time.sleep(_NAP_S)
             if time.monotonic_ns() > deadline:
                 raise WorkFailed(f"{completions} completions missing after {self._timeout_ns / 1e9:g} s")
+
+    def poll(self) -> Optional[str]:
+        """How one work request ended, "" where it went well; None as long as none has ended."""
+        count, found = self.cq.poll(1)
+        if not count:
+            return None
+        return "" if found[0].status == e.IBV_WC_SUCCESS else _status(found[0].status)
+
+    def end(self) -> str:
+        """Wait for one completion and say how it ended, as `poll`; WorkFailed after the time-out."""
+        deadline = time.monotonic_ns() + self._timeout_ns
+        while True:
+            ended = self.poll()
+            if ended is not None:
+                return ended
+            if time.monotonic_ns() > deadline:
+                raise WorkFailed(f"no completion after {self._timeout_ns / 1e9:g} s")
+            time.sleep(_NAP_S)
+
+    def give_up(self) -> None:
+        """Both queue pairs go to the state of errors: what they do ends."""
+        for queue_pair in (self.requester, self.responder):
+            queue_pair.modify(QPAttr(qp_state=e.IBV_QPS_ERR), e.IBV_QP_STATE)
 
     def close(self) -> None:
         """Destroy everything, last made first."""

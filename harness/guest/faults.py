@@ -6,9 +6,10 @@ law in words. A new way to lose pages is one more entry; whether it makes sense 
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Callable, Dict, NamedTuple, Optional, Tuple
 
-from harness.guest import libc
+from harness.guest import cgroup, libc
 from harness.guest.memory import Memory, holes
 from harness.guest.model import PageModel
 from harness.values.case import Region, Workload
@@ -17,7 +18,8 @@ from harness.values.case import Region, Workload
 class Loss(NamedTuple):
     """One way: `act` on memory, `law` on the model, `text` for people, `mappings` on which it loses pages.
 
-    A `fresh` one replaces mapping and registration, and acts between the two.
+    A `fresh` one replaces mapping and registration, and acts between the two. `ready` is what comes before all
+    memory is made; the stack takes it back.
     """
 
     act: Callable[[Memory], None]
@@ -25,6 +27,7 @@ class Loss(NamedTuple):
     text: str
     mappings: Tuple[str, ...] = ("anonymous", "shared", "file", "thp", "hugetlb")
     fresh: bool = False
+    ready: Optional[Callable[[ExitStack], None]] = None
 
 
 def nothing(memory: Memory) -> None:
@@ -84,6 +87,39 @@ def pageout_law(model: PageModel) -> None:
     model.swap_out()
 
 
+def migrate(memory: Memory) -> None:
+    """madvise(MADV_SOFT_OFFLINE): the bytes of each page move to another frame, and its own is not used any more."""
+    libc.drain_lru()
+    memory.advise(libc.MADV_SOFT_OFFLINE)
+
+
+def migrate_law(model: PageModel) -> None:
+    """One invalidation a page; every page is absent for the device, and as it was for the CPU."""
+    model.migrate()
+
+
+def protect(memory: Memory) -> None:
+    """mprotect: writing is forbidden, then allowed again."""
+    memory.protect()
+
+
+def protect_law(model: PageModel) -> None:
+    """Two invalidations; every page is absent for the device, and as it was for the CPU."""
+    model.protect()
+
+
+def split(memory: Memory) -> None:
+    """mprotect of one page in the middle, which splits the huge page that it is in."""
+    middle = memory.pages // 2
+    memory.protect(range(middle, middle + 1))
+
+
+def reclaim(memory: Memory) -> None:
+    """memory.reclaim of all that this process's control group has: the pages go to swap and keep their bytes."""
+    libc.drain_lru()
+    cgroup.reclaim(_EVERYTHING)
+
+
 def punch(memory: Memory) -> None:
     """MADV_DONTNEED run by run: a message finds its first absent page in its middle."""
     for pages in holes(memory.pages):
@@ -103,6 +139,8 @@ def fork_law(model: PageModel) -> None:
     model.fork()
 
 
+# More than any group here has.
+_EVERYTHING = 1 << 30
 PRIVATE = ("anonymous", "file", "thp")
 SMALL = ("anonymous", "shared", "file")
 
@@ -117,7 +155,25 @@ LOSSES: Dict[str, Loss] = {
     "remap": Loss(remap, remap_law, "munmap and mmap: one invalidation, every page absent"),
     # The fork itself happens once for both sides: done where the child is kept (cases.py).
     "fork": Loss(nothing, fork_law, "fork: one invalidation, every page absent, writes copy", PRIVATE),
-    "holes": Loss(punch, punch_law, "MADV_DONTNEED of every eighth page, then of the second half", SMALL),
+    "holes": Loss(
+        punch, punch_law, "MADV_DONTNEED of every eighth page, then of the second half", (*SMALL, "thp")
+    ),
+    "migrate": Loss(
+        migrate, migrate_law, "MADV_SOFT_OFFLINE: one invalidation a page, every page absent", (*SMALL, "thp")
+    ),
+    "protect": Loss(
+        protect, protect_law, "mprotect, twice: two invalidations, every page absent", (*SMALL, "thp")
+    ),
+    "reclaim": Loss(
+        reclaim,
+        pageout_law,
+        "memory.reclaim of the control group: every page absent, no count is a law",
+        (*SMALL, "thp"),
+        ready=cgroup.enter,
+    ),
+    "split": Loss(
+        split, nothing_law, "mprotect of one page: a huge page is split, no count is a law", ("thp",)
+    ),
     "pageout": Loss(
         pageout, pageout_law, "MADV_PAGEOUT: one invalidation a page, every page absent", (*SMALL, "thp")
     ),

@@ -7,21 +7,21 @@ import random
 import signal
 import time
 from contextlib import ExitStack
-from typing import List
+from typing import List, NoReturn
 
 from harness.guest.pair import REMOTE, Pair
-from harness.guest.problems import WorkFailed
+from harness.guest.victim import Victim, tell
 from harness.values.case import Case
 
 # The victim lives that long after its first transfer, at most: some of its faults are over, one is under way.
 LIFE_S = 0.02
-_POLL_S = 0.001
 
 
 def killed(case: Case) -> List[int]:
     """Each round a child loses its pages and has them written to, again and again, until it is killed.
 
-    It must be gone in the time that a work request has; then this process must be able to do the same.
+    It must be gone in the time that a work request has, with all of its pages; then this process must be able to
+    do the same.
     """
     draw = random.Random(case.seed)
     times: List[int] = []
@@ -35,31 +35,19 @@ def killed(case: Case) -> List[int]:
 
 
 def _kill_one(case: Case, life_s: float, turn: int) -> None:
-    said, say = os.pipe()
-    child = os.fork()
-    if child == 0:
-        _live(case, say)
-    os.close(say)
-    alive = os.read(said, 1)
-    os.close(said)
+    victim = Victim(lambda say: _live(case, say), turn, case.timeout_s)
     time.sleep(life_s)
-    os.kill(child, signal.SIGKILL)
-    deadline = time.monotonic() + case.timeout_s
-    while os.waitpid(child, os.WNOHANG) == (0, 0):
-        if time.monotonic() > deadline:
-            raise WorkFailed(f"round {turn}: the killed process is still there after {case.timeout_s:g} s")
-        time.sleep(_POLL_S)
-    if not alive:
-        raise WorkFailed(f"round {turn}: the child ended before its first transfer")
+    victim.note()
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.see_off()
 
 
-def _live(case: Case, say: int) -> None:
-    """The child's whole life; never returns."""
+def _live(case: Case, say: int) -> NoReturn:
     try:
         with ExitStack() as stack:
             pair = Pair(case, stack)
             pair.write(1)
-            os.write(say, b".")
+            tell(say, pair)
             while True:
                 pair.lose(REMOTE)
                 pair.transfer()

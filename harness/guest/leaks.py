@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Dict, Tuple
+from typing import Dict, Optional, Tuple
 
 from harness.guest.nldev import Device, NlDev
 from harness.values.answer import Leak
@@ -17,9 +17,10 @@ _SETTLE_TRIES = 20
 _SETTLE_S = 0.01
 
 
-def count(nldev: NlDev, device: Device) -> Dict[str, int]:
-    """Everything counted, by the name a leak would carry."""
-    counts = {name.upper(): number for name, number in nldev.resources(device).items()}
+def count(nldev: NlDev, device: Optional[Device]) -> Dict[str, int]:
+    """Everything counted, by the name a leak would carry; a device that is gone has nothing."""
+    objects = nldev.resources(device) if device is not None else {}
+    counts = {name.upper(): number for name, number in objects.items()}
     for module in _MODULES:
         references = Path(f"/sys/module/{module}/refcnt")
         if references.exists():
@@ -31,7 +32,7 @@ def count(nldev: NlDev, device: Device) -> Dict[str, int]:
     return counts
 
 
-def settle(nldev: NlDev, device: Device, before: Dict[str, int]) -> Tuple[Leak, ...]:
+def settle(nldev: NlDev, device: Optional[Device], before: Dict[str, int]) -> Tuple[Leak, ...]:
     """What grew over `before`, when it does not go away by itself."""
     for attempt in range(_SETTLE_TRIES):
         leaks = compare(before, count(nldev, device))

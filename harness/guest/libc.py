@@ -10,11 +10,13 @@ PAGE_BYTES = 4096
 
 # Ref: Linux 7.3 include/uapi/asm-generic/mman-common.h and mman.h (x86-64)
 PROT_NONE = 0
+PROT_READ = 1
 PROT_READ_WRITE = 3
 MAP_SHARED = 0x1
 MAP_PRIVATE = 0x2
 MAP_FIXED = 0x10
 MAP_ANONYMOUS = 0x20
+MAP_NORESERVE = 0x4000
 MAP_HUGETLB = 0x40000
 MAP_FIXED_NOREPLACE = 0x100000
 MADV_DONTNEED = 4
@@ -22,6 +24,7 @@ MADV_DONTFORK = 10
 MADV_HUGEPAGE = 14
 MADV_NOHUGEPAGE = 15
 MADV_PAGEOUT = 21
+MADV_SOFT_OFFLINE = 101
 # Ref: Linux 7.3 arch/x86/entry/syscalls/syscall_64.tbl; include/uapi/linux/mempolicy.h
 _SYS_MOVE_PAGES = 279
 _MPOL_MF_MOVE = 2
@@ -42,8 +45,10 @@ _libc.mmap.argtypes = (
     ctypes.c_long,
 )
 _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _libc.swapon.argtypes = (ctypes.c_char_p, ctypes.c_int)
+_libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_void_p)
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
@@ -59,6 +64,12 @@ def munmap(address: int, length: int) -> None:
     """munmap(2)."""
     if _libc.munmap(address, length):
         raise _error("munmap")
+
+
+def mprotect(address: int, length: int, protection: int) -> None:
+    """mprotect(2)."""
+    if _libc.mprotect(address, length, protection):
+        raise _error(f"mprotect({protection})")
 
 
 def madvise(address: int, length: int, advice: int) -> None:
@@ -84,6 +95,12 @@ def userfaultfd(flags: int) -> int:
     if fd < 0:
         raise _error("userfaultfd")
     return int(fd)
+
+
+def mount(source: str, target: str, kind: str) -> None:
+    """mount(2) of a file system without options."""
+    if _libc.mount(source.encode(), target.encode(), kind.encode(), 0, None):
+        raise _error(f"mount {target}")
 
 
 def swapon(path: str) -> None:

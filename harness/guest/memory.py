@@ -97,6 +97,12 @@ class Memory:
         at = range(self.pages) if pages is None else pages
         libc.madvise(self.pages_start + at.start * PAGE_BYTES, len(at) * PAGE_BYTES, advice)
 
+    def protect(self, pages: Optional[range] = None) -> None:
+        """Forbid writing to the region's pages, or some of them, and allow it again."""
+        at = range(self.pages) if pages is None else pages
+        for protection in (libc.PROT_READ, libc.PROT_READ_WRITE):
+            libc.mprotect(self.pages_start + at.start * PAGE_BYTES, len(at) * PAGE_BYTES, protection)
+
     def advise_all(self, advice: int) -> None:
         """madvise the whole memory, guard pages included."""
         libc.madvise(self.base, self.size, advice)
@@ -105,6 +111,12 @@ class Memory:
         """From now on pages of the region that are not there come late."""
         if self._late is None:
             self._late = Late(self.pages_start, self.pages_bytes)
+
+    def make_prompt(self) -> None:
+        """From now on they come at once again, also those that somebody waits for."""
+        if self._late is not None:
+            self._late.close()
+            self._late = None
 
     def peek(self) -> None:
         """Read a byte of each of the region's pages, by the CPU."""
@@ -123,9 +135,13 @@ class Memory:
         first, length = (1 + at.start) * PAGE_BYTES, len(at) * PAGE_BYTES
         self.expected[first : first + length] = self._fresh(first, length)
 
+    def found(self) -> bytes:
+        """What the memory holds now."""
+        return ctypes.string_at(self.base, self.size)
+
     def difference(self) -> Tuple[int, str]:
         """How many bytes are not as expected, and where and what the first of them is."""
-        found = ctypes.string_at(self.base, self.size)
+        found = self.found()
         if found == self.expected:
             return 0, ""
         wrong = [at for at, (a, b) in enumerate(zip(found, self.expected)) if a != b]
@@ -138,8 +154,7 @@ class Memory:
 
     def close(self) -> None:
         """Give everything back."""
-        if self._late is not None:
-            self._late.close()
+        self.make_prompt()
         libc.munmap(self._reserved, self._reserved_bytes)
         self._pool.close()
         if self._file is not None:

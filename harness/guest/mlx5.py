@@ -69,6 +69,18 @@ def _has_verbs(device: Device) -> bool:
     return any((_INFINIBAND / device.name / "device/infiniband_verbs").glob("uverbs*"))
 
 
+def auxiliary(device: Device) -> str:
+    """The name of the device on the auxiliary bus to which mlx5_ib is bound for this one; "" if it is no card's."""
+    here = (_INFINIBAND / device.name / "device").resolve()
+    cards = (card for card in _AUXILIARY.glob("devices/mlx5_core.rdma.*") if card.resolve().parent == here)
+    return next((card.name for card in cards), "")
+
+
+def bind(card: str, on: bool = True) -> None:
+    """Bind mlx5_ib to an auxiliary device, or unbind it."""
+    (_AUXILIARY / "drivers/mlx5_ib.rdma" / ("bind" if on else "unbind")).write_text(card)
+
+
 def _bind_again() -> None:
     """Let mlx5_ib try once more with a card that it gave up.
 
@@ -78,7 +90,7 @@ def _bind_again() -> None:
     for card in _AUXILIARY.glob("devices/mlx5_core.rdma.*"):
         if not (card / "driver").exists():
             with contextlib.suppress(OSError):
-                (_AUXILIARY / "drivers/mlx5_ib.rdma/bind").write_text(card.name)
+                bind(card.name)
 
 
 def warm(device: Device, on_demand: bool = True) -> None:

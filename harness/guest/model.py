@@ -11,7 +11,8 @@ Rules of memory, each seen on Linux 6.1 to 7.3 (Ref: drivers/infiniband/core/ume
 3. A CPU or device write to a private page that is mapped read-only because it is the zero page, a page of the
    file, or shared with a forked child copies it: one invalidation of that page.
 4. A write to a page that is not mapped at all copies nothing: no invalidation.
-5. madvise, munmap and fork tell the driver once for the region's whole range; reclaim tells it page by page.
+5. madvise, munmap, mprotect and fork tell the driver once for the region's whole range; reclaim and migration tell
+   it page by page.
 
 Rules of a driver (`Rules`): what it asks for at a time, and with which access. Those of soft-RoCE were seen on
 7.2 and 7.3, those of mlx5 with the emulated card on 6.1, 6.12, 7.2 and 7.3, where they are the same.
@@ -124,6 +125,17 @@ class PageModel:
             if state in (WRITABLE, ALONE):
                 self.cpu[page] = SWAPPED
                 self._invalidate((page,))
+
+    def migrate(self) -> None:
+        """The pages move one by one, an invalidation each; for the CPU they are as they were."""
+        for page, state in enumerate(self.cpu):
+            if state in (WRITABLE, ALONE):
+                self._invalidate((page,))
+
+    def protect(self) -> None:
+        """Writing is forbidden, then allowed again: an invalidation each; for the CPU pages are as before."""
+        for _ in range(2):
+            self._invalidate(range(len(self.cpu)))
 
     def fork(self) -> None:
         """A child shares the private pages, read-only for both: one invalidation of the whole range."""

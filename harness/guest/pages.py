@@ -9,19 +9,21 @@ from __future__ import annotations
 import os
 import time
 from array import array
-from typing import Set, Tuple
+from typing import List, Set, Tuple, Union
 
 from harness.guest import libc
 from harness.guest.libc import PAGE_BYTES
 from harness.values.answer import Leak
 
-_PAGEMAP = "/proc/self/pagemap"
+_PAGEMAP = "/proc/{}/pagemap"
 _FLAGS = "/proc/kpageflags"
 _MAPPED = "/proc/kpagecount"
 _ENTRY = 8
 _PRESENT = 1 << 63
+# Of a large region there are more empty pieces than others.
+_PIECE = 4096
 _FRAME = (1 << 55) - 1
-_SWAPCACHE, _SWAPBACKED = 1 << 13, 1 << 14
+_SWAPCACHE, _SWAPBACKED, _HWPOISON = 1 << 13, 1 << 14, 1 << 19
 # Address spaces and sockets are freed a little later than the call that gave them back.
 _TRIES = 20
 _NAP_S = 0.01
@@ -33,10 +35,9 @@ class Frames:
     def __init__(self) -> None:
         self._seen: Set[int] = set()
 
-    def note(self, start: int, pages: int) -> None:
-        """Remember the frames of `pages` pages from the address `start` on."""
-        data = _read(_PAGEMAP, start // PAGE_BYTES, pages)
-        self._seen.update(entry & _FRAME for entry in array("Q", data) if entry & _PRESENT)
+    def note(self, start: int, pages: int, pid: Union[int, str] = "self") -> None:
+        """Remember the frames of `pages` pages from the address `start` on, of this process or of another."""
+        self._seen.update(_frames(start, pages, pid))
 
     def left(self) -> Tuple[Leak, ...]:
         """A leak of the frames that nobody maps and that are still memory of a process or of a shared mapping."""
@@ -52,9 +53,24 @@ class Frames:
         return (Leak("pages that nobody maps and nobody freed", 0, len(kept)),)
 
 
+def present(start: int, pages: int) -> int:
+    """How many of `pages` pages from the address `start` on this process has in memory; looking brings none."""
+    pieces = range(0, pages, _PIECE)
+    return sum(len(_frames(start + at * PAGE_BYTES, min(_PIECE, pages - at), "self")) for at in pieces)
+
+
+def _frames(start: int, pages: int, pid: Union[int, str]) -> List[int]:
+    data = _read(_PAGEMAP.format(pid), start // PAGE_BYTES, pages)
+    if not data.strip(bytes(1)):
+        return []
+    return [entry & _FRAME for entry in array("Q", data) if entry & _PRESENT]
+
+
 def _unfreed(frame: int) -> bool:
     flags = _number(_FLAGS, frame)
-    return flags & (_SWAPBACKED | _SWAPCACHE) == _SWAPBACKED and not _number(_MAPPED, frame)
+    # Of a frame that was taken out of use nobody has a reference: otherwise it could not have been.
+    interesting = flags & (_SWAPBACKED | _SWAPCACHE | _HWPOISON)
+    return interesting == _SWAPBACKED and not _number(_MAPPED, frame)
 
 
 def _number(path: str, index: int) -> int:

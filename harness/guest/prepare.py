@@ -21,6 +21,7 @@ from harness.guest.cases import run_case
 from harness.guest.faults import LOSSES
 from harness.guest.parcel import open_parcel
 from harness.guest.problems import Unsupported
+from harness.guest.program import Program
 from harness.guest.tasks import OF_CARDS, TASKS, run_task
 from harness.guest.trace import Tracer
 from harness.guest.workloads import PATTERNS
@@ -41,7 +42,9 @@ _ZRAM_DEVICE = "/dev/zram0"
 class Prepared:
     """A prepared machine: the tracer, a netlink socket and what is known about it."""
 
-    def __init__(self, device: str, rehearse: bool = True, probes: str = "all") -> None:
+    def __init__(
+        self, device: str, rehearse: bool = True, probes: str = "all", program: Optional[Program] = None
+    ) -> None:
         self.facts: Dict[str, str] = {
             "kernel": platform.release(),
             "python": platform.python_version(),
@@ -51,6 +54,7 @@ class Prepared:
         self.device = device
         self.tracer: Optional[Tracer] = None
         self._probes = probes
+        self._program = program
         if device == SOFT_ROCE:
             self._soft_roce(rehearse)
         else:
@@ -60,7 +64,7 @@ class Prepared:
             load_provider(mlx5.PROVIDER, self.facts)
             self.nldev = nldev.NlDev()
             self.facts["swap"] = swap_on()
-            self._trace(stages.MLX5)
+            self._trace()
         gc.collect()
         gc.freeze()
         gc.disable()
@@ -74,7 +78,7 @@ class Prepared:
         self.nldev = nldev.NlDev()
         self.facts.update(odp_capabilities(self.device))
         self.facts["swap"] = swap_on()
-        self._trace(stages.RXE)
+        self._trace()
         if rehearse:
             self.facts["rehearsed"] = self.rehearse(self.device)
 
@@ -84,10 +88,11 @@ class Prepared:
             if f"module {name}" in self.facts:
                 raise RuntimeError(f"{name} does not load: {self.facts[f'module {name}']}")
 
-    def _trace(self, driver: stages.Driver) -> None:
-        if self._probes == "none":
+    def _trace(self) -> None:
+        program = self._program or compiled(self.device, self._probes)
+        if program is None:
             return
-        self.tracer = Tracer(driver, empty=self._probes == "empty")
+        self.tracer = Tracer(program)
         self.facts.update({f"probe {name}": place for name, place in self.tracer.places.items()})
 
     def run(self, case: Case) -> Answer:
@@ -165,6 +170,12 @@ class Prepared:
             codec.dumps(answer)
             outcomes.append(answer.status)
         return ", ".join(f"{outcomes.count(status)} {status}" for status in sorted(set(outcomes)))
+
+
+def compiled(device: str, probes: str) -> Optional[Program]:
+    """The probes of a device's driver; none if none are wanted."""
+    driver = stages.RXE if device == SOFT_ROCE else stages.MLX5
+    return None if probes == "none" else Program(driver, empty=probes == "empty")
 
 
 def rehearsals() -> Tuple[Workload, ...]:

@@ -4,7 +4,7 @@
  * the stage that is the whole fault streams a record with the time that each inner stage took.
  *
  * Which stages there are, and which functions they are attached to, is data: stages.py, which also puts their
- * enum and STAGE_WHOLE before this text. A stage is one line: at the end of this file those of every driver, in
+ * enum and STAGE_WHOLE before this text. What is known only once the driver is loaded is in the state. A stage is one line: at the end of this file those of every driver, in
  * probes_DRIVER.c its own, which follow this text.
  *
  * Kprobes and not fentry: fentry programs can be preempted, and the kernel skips a program that another
@@ -43,6 +43,11 @@ struct state {
 	u64 left;
 	u64 start[2];
 	u64 end[2];
+	/* Works of this function are faults. Where such a work has its token and sub-type: 0 bytes if nobody knows. */
+	u64 queued_function;
+	s64 token_at;
+	u64 token_bytes;
+	s64 sub_type_at;
 	struct stage stages[STAGES];
 };
 
@@ -155,17 +160,20 @@ static __always_inline u64 started(struct pt_regs *ctx)
 	return ns;
 }
 
-static __always_inline void identify(struct record *record, u64 work)
+static __always_inline void identify(struct state *s, struct record *record, u64 work)
 {
-#ifdef TOKEN_AT
-	TOKEN_TYPE token = 0;
+	u64 token = 0;
 	u8 sub_type = 0;
 
-	bpf_probe_read_kernel(&token, sizeof(token), (void *)work + TOKEN_AT);
-	bpf_probe_read_kernel(&sub_type, sizeof(sub_type), (void *)work + SUB_TYPE_AT);
+	if (!s->token_bytes)
+		return;
+	if (s->token_bytes == sizeof(u32))
+		bpf_probe_read_kernel(&token, sizeof(u32), (void *)work + s->token_at);
+	else
+		bpf_probe_read_kernel(&token, sizeof(u64), (void *)work + s->token_at);
+	bpf_probe_read_kernel(&sub_type, sizeof(sub_type), (void *)work + s->sub_type_at);
 	record->token = token;
 	record->sub_type = sub_type;
-#endif
 }
 
 /* Second in struct ib_umem, with which struct ib_umem_odp begins. Their header does not compile for BPF.
@@ -207,7 +215,7 @@ static __always_inline void enter(struct pt_regs *ctx, u64 waited, u32 slot, u32
 
 		record.start_ns = call.start_ns;
 		record.queued_ns = waited;
-		identify(&record, PT_REGS_PARM1(ctx));
+		identify(s, &record, PT_REGS_PARM1(ctx));
 		open.update(&thread, &record);
 	}
 	if (stage == STAGE_FAULTS) {
@@ -346,7 +354,7 @@ RAW_TRACEPOINT_PROBE(workqueue_queue_work)
 	if (!s || !s->armed)
 		return 0;
 	bpf_probe_read_kernel(&function, sizeof(function), &work->func);
-	if (function != QUEUED_FUNCTION)
+	if (function != s->queued_function)
 		return 0;
 	now = bpf_ktime_get_ns();
 	__sync_fetch_and_add(&s->entered, 1);

@@ -14,7 +14,6 @@ SPAN(umr, STAGE_UMRS, NOWHERE, 0, STATUS)
 #define ENTRY(module, symbol, arguments...) MODULE_KFUNC_PROBE(module, symbol, arguments)
 #define EXIT(module, symbol, arguments...) MODULE_KRETFUNC_PROBE(module, symbol, arguments)
 
-#ifdef INTERRUPT_SYMBOL
 ENTRY(INTERRUPT_MODULE, INTERRUPT_SYMBOL, void *block)
 {
 	u32 zero = 0;
@@ -34,9 +33,7 @@ EXIT(INTERRUPT_MODULE, INTERRUPT_SYMBOL, void *block)
 		*since = 0;
 	return 0;
 }
-#endif
 
-#ifdef EVENT_SYMBOL
 /* Ref: Linux 7.3 include/linux/mlx5/device.h, struct mlx5_eqe: its second byte is the type; enum mlx5_event */
 #define PAGE_FAULT 0xc
 
@@ -53,4 +50,3 @@ EXIT(EVENT_MODULE, EVENT_SYMBOL, void *eq, void *consumer, void *ret)
 		__sync_fetch_and_add(&s->stages[STAGE_EVENTS].calls[SIDE_OTHER], 1);
 	return 0;
 }
-#endif

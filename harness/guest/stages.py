@@ -18,7 +18,8 @@ class Stage(NamedTuple):
     trampoline, which counts inside of an interrupt what a kprobe would miss there; QUEUE from the moment that
     a work of this function is queued to its start; INTERRUPT from the call, inside of an interrupt, to the
     queueing of each work that it queues. `key` says in words by what its calls are joined to others. A stage
-    that is `sided` knows an address, and so a region.
+    that is `sided` knows an address, and so a region. A trampoline is compiled for a function of `module`, before
+    that is there.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Stage(NamedTuple):
     key: str
     sided: bool = False
     shape: str = SPAN
+    module: str = ""
 
     @property
     def timed(self) -> bool:
@@ -89,8 +91,15 @@ _RXE = (
 
 # A card raises an event, a work resolves it. Ref: Linux 7.3 drivers/infiniband/hw/mlx5/odp.c, umr.c
 _MLX5 = (
-    Stage("events", "event", ("mlx5_eq_get_eqe",), "order", shape=EXIT),
-    Stage("dispatches", "interrupt", ("mlx5_ib_eq_pf_int",), "CPU, within the interrupt", shape=INTERRUPT),
+    Stage("events", "event", ("mlx5_eq_get_eqe",), "order", shape=EXIT, module="mlx5_core"),
+    Stage(
+        "dispatches",
+        "interrupt",
+        ("mlx5_ib_eq_pf_int",),
+        "CPU, within the interrupt",
+        shape=INTERRUPT,
+        module="mlx5_ib",
+    ),
     Stage("queues", "work", ("mlx5_ib_eqe_pf_action",), _BY_WORK, shape=QUEUE),
     Stage("works", "work", ("mlx5_ib_eqe_pf_action",), "thread"),
     Stage("keys", "key", ("find_odp_mkey",), _BY_THREAD),
@@ -107,9 +116,17 @@ _MLX5 = (
     Stage("deregistrations", "deregister", ("mlx5_ib_dereg_mr",), "thread"),
 )
 
-# Where the token and sub-type of a fault are, in bytes from its work, by the size of `struct mlx5_pagefault`.
-# Ref: Linux 6.1 and 7.3 drivers/infiniband/hw/mlx5/odp.c
-TOKENS = {80: (-44, "u32", -40), 96: (-56, "u64", -48)}
+
+class TokenPlace(NamedTuple):
+    """Where the token and sub-type of a fault are, in bytes from its work; no token has 0 bytes."""
+
+    token_at: int = 0
+    token_bytes: int = 0
+    sub_type_at: int = 0
+
+
+# By the size of `struct mlx5_pagefault`. Ref: Linux 6.1 and 7.3 drivers/infiniband/hw/mlx5/odp.c
+TOKENS = {80: TokenPlace(-44, 4, -40), 96: TokenPlace(-56, 8, -48)}
 
 
 class Driver(NamedTuple):
@@ -141,33 +158,20 @@ def inner() -> Tuple[str, ...]:
     return _INNER
 
 
-def declarations(driver: Driver, found: Dict[str, Place], pagefault_bytes: int = 0) -> str:
-    """What probes.c needs to know: the stages' numbers, the whole fault, trampolines, and where a token is.
-
-    `pagefault_bytes` is the size of the driver's `struct mlx5_pagefault` here; one that is not known has no token.
+def declarations(driver: Driver) -> str:
+    """What probes.c needs to know of a driver: the stages' numbers, the whole fault, trampolines. Not of a kernel:
+    what differs there is told to the program when it is attached.
     """
     lines = [
         f"enum {{ {', '.join(f'STAGE_{name.upper()}' for name in _ALL)}, STAGES, INNER = {len(_INNER)} }};",
         f"#define STAGE_WHOLE STAGE_{driver.whole.upper()}",
     ]
     for stage in driver.stages:
-        if stage.shape == SPAN or stage.name not in found:
-            continue
-        place, probe = found[stage.name], stage.probe.upper()
+        probe = stage.probe.upper()
         if stage.shape == QUEUE:
-            lines += [
-                f"#define QUEUED_FUNCTION {place.address:#x}ULL",
-                f"#define STAGE_QUEUED STAGE_{stage.name.upper()}",
-            ]
-        else:
-            lines += [f"#define {probe}_MODULE {place.module}", f"#define {probe}_SYMBOL {place.symbol}"]
-    if pagefault_bytes in TOKENS:
-        token, kind, sub_type = TOKENS[pagefault_bytes]
-        lines += [
-            f"#define TOKEN_AT {token}",
-            f"#define TOKEN_TYPE {kind}",
-            f"#define SUB_TYPE_AT {sub_type}",
-        ]
+            lines.append(f"#define STAGE_QUEUED STAGE_{stage.name.upper()}")
+        elif stage.shape != SPAN:
+            lines += [f"#define {probe}_MODULE {stage.module}", f"#define {probe}_SYMBOL {stage.symbols[0]}"]
     return "\n".join(lines) + "\n"
 
 

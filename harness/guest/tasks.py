@@ -7,15 +7,22 @@ import gc
 import time
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Optional
 
 from harness.guest import leaks, mlx5
 from harness.guest.advice import advise, advise_pinned
+from harness.guest.dereg import dereg, dereg_first, dereg_given_up
+from harness.guest.exec import exec_closing, exec_keeping
+from harness.guest.forks import forks
 from harness.guest.killed import killed
 from harness.guest.nldev import Device, NlDev
 from harness.guest.problems import Unsupported, WorkFailed
+from harness.guest.queues import queues
 from harness.guest.rereg import rereg, rereg_toggle
+from harness.guest.rights import rights
 from harness.guest.soak import soak
+from harness.guest.sparse import sparse
+from harness.guest.unbind import unbind
 from harness.values.answer import Answer
 from harness.values.case import Case
 
@@ -72,16 +79,20 @@ def _more_objects(connection: Any, case: Case, stack: ExitStack) -> None:
 Task = Callable[[Case, NlDev, Device], List[int]]
 
 
-def _on_demand(run: Callable[[Case], List[int]]) -> Task:
-    def task(case: Case, nldev: NlDev, device: Device) -> List[int]:
+def _checked(task: Task) -> Task:
+    def checked(case: Case, nldev: NlDev, device: Device) -> List[int]:
         from harness.guest.connection import odp_problem
 
         problem = odp_problem(device.name, "write")
         if problem:
             raise Unsupported(problem)
-        return run(replace(case, device=device.name))
+        return task(replace(case, device=device.name), nldev, device)
 
-    return task
+    return checked
+
+
+def _on_demand(run: Callable[[Case], List[int]]) -> Task:
+    return _checked(lambda case, nldev, device: run(case))
 
 
 # Work for a card's driver only.
@@ -94,6 +105,16 @@ TASKS: Dict[str, Task] = {
     "rereg": _on_demand(rereg),
     "rereg_toggle": _on_demand(rereg_toggle),
     "killed": _on_demand(killed),
+    "exec": _on_demand(exec_closing),
+    "exec_keeping": _on_demand(exec_keeping),
+    "forks": _on_demand(forks),
+    "dereg": _on_demand(dereg),
+    "dereg_first": _on_demand(dereg_first),
+    "dereg_given_up": _on_demand(dereg_given_up),
+    "queues": _on_demand(queues),
+    "rights": _on_demand(rights),
+    "sparse": _on_demand(sparse),
+    "unbind": _checked(unbind),
 }
 # Whose first round is counted: of all others a device may keep something that their first round needs. mlx5_ib from
 # Linux 6.12 on makes a CQ and an SRQ of its own. Ref: Linux 6.12 drivers/infiniband/hw/mlx5/main.c,
@@ -105,6 +126,11 @@ def _one_round(case: Case) -> Case:
     return replace(case, workload=replace(case.workload, rounds=1, seconds=0))
 
 
+def _by_name(nldev: NlDev, device: Device) -> Optional[Device]:
+    """The device, which may have another number now; None if it is gone."""
+    return next((now for now in nldev.devices() if now.name == device.name), None)
+
+
 def run_task(case: Case, nldev: NlDev, device: Device) -> Answer:
     """Run a task and answer it."""
     problem = ""
@@ -114,7 +140,7 @@ def run_task(case: Case, nldev: NlDev, device: Device) -> Answer:
     try:
         if case.workload.operation not in COLD:
             TASKS[case.workload.operation](_one_round(case), nldev, device)
-        before = leaks.count(nldev, device)
+        before = leaks.count(nldev, _by_name(nldev, device))
         began = time.monotonic_ns()
         times = TASKS[case.workload.operation](case, nldev, device)
     except Unsupported as error:
@@ -124,7 +150,7 @@ def run_task(case: Case, nldev: NlDev, device: Device) -> Answer:
     except Exception as error:  # pyverbs has exceptions of its own for each call
         problem = f"{type(error).__name__}: {error}"
     gc.collect()
-    left = leaks.settle(nldev, mlx5.find(nldev) or device, before) if before else ()
+    left = leaks.settle(nldev, _by_name(nldev, mlx5.find(nldev) or device), before) if before else ()
     return Answer(
         case.id,
         "failed" if problem else "done",

@@ -1,6 +1,6 @@
 """One bcc program that times each page fault and invalidation in the kernel.
 
-`Tracer` compiles and attaches it once, in preparation. A case arms it (`start`, which also zeroes what was
+`Tracer` attaches it once, in preparation. A case arms it (`start`, which also zeroes what was
 counted) and takes a `Trace` of it (`stop`). Counting costs no system call while the case runs.
 
 A stage whose symbol this kernel does not have is in `missing` and never in a trace: nothing is guessed.
@@ -8,17 +8,16 @@ A stage whose symbol this kernel does not have is in `missing` and never in a tr
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
+from typing import Any, Dict, List, NamedTuple, Tuple
 
 from harness.guest import btf, libc, stages
-from harness.guest.stages import EXIT, INTERRUPT, SPAN, Driver, Place, Stage
+from harness.guest.program import Program, traceable
+from harness.guest.stages import QUEUE, SPAN, Driver, Place, Stage, TokenPlace
 from harness.values.answer import FaultRecord, Trace
 from harness.values.histogram import FINE_BITS, Histogram, of_fine
 
@@ -28,7 +27,6 @@ _BUCKETS = 37 << FINE_BITS
 _NO_MINIMUM = (1 << 64) - 1
 _SETTLE_TRIES = 200
 _SETTLE_S = 0.005
-_BTF = Path("/sys/kernel/btf")
 
 
 class _Stage(ctypes.Structure):
@@ -51,6 +49,10 @@ class _State(ctypes.Structure):
         ("left", ctypes.c_uint64),
         ("start", ctypes.c_uint64 * 2),
         ("end", ctypes.c_uint64 * 2),
+        ("queued_function", ctypes.c_uint64),
+        ("token_at", ctypes.c_int64),
+        ("token_bytes", ctypes.c_uint64),
+        ("sub_type_at", ctypes.c_int64),
         ("stages", _Stage * len(stages.names())),
     ]
 
@@ -73,43 +75,26 @@ class _Record(ctypes.Structure):
 
 
 class Tracer:
-    """A driver's probes, compiled and attached. Raises RuntimeError with what bcc said when they cannot be.
+    """A driver's probes, attached. Raises RuntimeError with what bcc said when they cannot be."""
 
-    `empty` ones return at once: what they cost is what probes cost whatever they do.
-    """
-
-    def __init__(self, driver: Driver, empty: bool = False) -> None:
-        from bcc import BPF
-
-        self.driver = driver
+    def __init__(self, program: Program) -> None:
+        self.driver = driver = program.driver
         found = stages.places(driver, Path("/proc/kallsyms").read_text())
-        found = {s.name: found[s.name] for s in driver.stages if s.name in found and _can(s, found[s.name])}
+        found = {
+            s.name: found[s.name] for s in driver.stages if s.name in found and traceable(s, found[s.name])
+        }
         self.missing = tuple(s.name for s in driver.stages if s.name not in found)
         self.sources = {name: str(place) for name, place in found.items()}
         # Of every stage, for people.
         self.places = {s.name: self.sources.get(s.name, "missing") for s in driver.stages}
-        here = Path(__file__).parent
-        parts = ("probes.c", f"probes_{driver.name}.c")
-        text = "#define EMPTY\n" if empty else ""
-        text += stages.declarations(driver, found, _pagefault_bytes())
-        text += "".join((here / name).read_text() for name in parts)
-        try:
-            # Trampolines attach by themselves: bcc knows them by their names.
-            with _complaints() as said:
-                self._bpf: Any = BPF(text=text.encode())
-            spans = {
-                (found[s.name].symbol, s.probe) for s in driver.stages if s.name in found and s.shape == SPAN
-            }
-            for symbol, probe in sorted(spans):
-                self._bpf.attach_kprobe(event=symbol, fn_name=f"enter_{probe}")
-                self._bpf.attach_kretprobe(event=symbol, fn_name=f"leave_{probe}")
-        except Exception as error:  # bcc raises bare Exception
-            why = "; ".join([str(error), *said])
-            raise RuntimeError(f"the probes do not compile or attach: {why}") from error
+        self._token = _token_place()
+        self._queued_function = next((found[s.name].address for s in driver.stages if _queue(s, found)), 0)
+        program.attach(found)
+        self._bpf = program.bpf
         self._table = self._bpf["state"]
         self._records: List[_Record] = []
         self._bpf["records"].open_ring_buffer(self._take)
-        self._programs = _program_fds(self._bpf)
+        self._programs = program.descriptors()
         self._statistics = libc.enable_bpf_statistics()
         self._before = _Statistics()
         self._since_ns = 0
@@ -120,7 +105,7 @@ class Tracer:
         self._records.clear()
         self._before = _statistics(self._programs)
         self._since_ns = time.monotonic_ns()
-        state = _State(armed=1)
+        state = _State(1, queued_function=self._queued_function, **self._token._asdict())
         for side, (start, end) in enumerate((local, remote)):
             state.start[side], state.end[side] = start, end
         for stage in state.stages:
@@ -236,17 +221,16 @@ def _counts(stage: Stage, seen: Any) -> Dict[str, int]:
     return counts
 
 
-def _can(stage: Stage, place: Place) -> bool:
-    """A trampoline needs the module's types."""
-    return stage.shape not in (EXIT, INTERRUPT) or (_BTF / place.module).exists()
+def _queue(stage: Stage, found: Dict[str, Place]) -> bool:
+    return stage.shape == QUEUE and stage.name in found
 
 
-def _pagefault_bytes() -> int:
-    """0 where a fault has no token, or nobody knows where."""
+def _token_place() -> TokenPlace:
+    """None where a fault has no token, or nobody knows where."""
     try:
-        return btf.size_of("mlx5_ib", "mlx5_pagefault")
+        return stages.TOKENS.get(btf.size_of("mlx5_ib", "mlx5_pagefault"), TokenPlace())
     except LookupError:
-        return 0
+        return TokenPlace()
 
 
 def _histogram(name: str, seen: Any) -> Histogram:
@@ -260,29 +244,6 @@ class _Statistics(NamedTuple):
     missed: int = 0
     hits: int = 0
     ns: int = 0
-
-
-def _program_fds(bpf: Any) -> Tuple[int, ...]:
-    return tuple(function.fd for function in bpf.funcs.values())
-
-
-@contextlib.contextmanager
-def _complaints() -> Iterator[List[str]]:
-    """The compiler's errors, which bcc writes to this process's standard error; those of a failure only."""
-    said: List[str] = []
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as file:
-        os.dup2(file.fileno(), 2)
-        try:
-            yield said
-        except Exception:
-            file.seek(0)
-            lines = file.read().decode(errors="replace").splitlines()
-            said += [line for line in lines if "error: " in line][:3]
-            raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
 
 
 def _statistics(fds: Tuple[int, ...]) -> _Statistics:

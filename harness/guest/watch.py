@@ -15,6 +15,7 @@ from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence, Tuple
 
 from harness.guest import stages
 from harness.guest.problems import Unsupported
+from harness.guest.program import Program
 from harness.guest.trace import Tracer
 from harness.values.answer import Trace
 from harness.values.case import Watch
@@ -85,7 +86,7 @@ def run(
         problem = obstacle()
         if problem:
             raise Unsupported(problem)
-        tracer = mine = Tracer(driver_of(watch.driver))
+        tracer = mine = Tracer(Program(driver_of(watch.driver)))
     try:
         status, output = _watched(watch, tracer, argv, environment, tell)
     finally:

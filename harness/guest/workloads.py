@@ -155,17 +155,23 @@ def one_sided(
     connection: Any, here: Registration, there: Registration, length: int, opcode: str
 ) -> Callable[[], None]:
     """Posts an RDMA_WRITE or RDMA_READ of `length` bytes from the beginning of both regions on, and waits for it."""
-    from pyverbs.wr import SGE, SendWR
-
-    element = SGE(here.address, length, here.lkey)
-    work = SendWR(opcode=_opcode(opcode), num_sge=1, sg=[element], send_flags=_signaled())
-    work.set_wr_rdma(there.rkey, there.address)
+    work = one_sided_work(here, there, length, opcode)
 
     def run() -> None:
         connection.requester.post_send(work)
         connection.wait(1)
 
     return run
+
+
+def one_sided_work(here: Registration, there: Registration, length: int, opcode: str) -> Any:
+    """The work request of an RDMA_WRITE or RDMA_READ of `length` bytes from the beginning of both regions on."""
+    from pyverbs.wr import SGE, SendWR
+
+    element = SGE(here.address, length, here.lkey)
+    work = SendWR(opcode=_opcode(opcode), num_sge=1, sg=[element], send_flags=_signaled())
+    work.set_wr_rdma(there.rkey, there.address)
+    return work
 
 
 def _atomics(connection: Any, local: Side, remote: Side, opcode: str) -> List[Callable[[], None]]:

@@ -20,7 +20,7 @@ from harness.kernel.packages import Kernel
 from harness.kernel.toolchain import Toolchain, toolchain
 from harness.store import digest
 
-RECIPE = 4
+RECIPE = 5
 SUFFIXES = (".c", ".h")
 NAMES = ("Kbuild", "Makefile")
 # Sparse, and for kernel-doc, which W=1 runs, the whole of Perl.
@@ -78,6 +78,30 @@ def sources_of(folder: Path) -> dict[str, bytes]:
     return found
 
 
+@dataclass(frozen=True)
+class _Recipe:
+    """What is made of what: files by their place below /build, and how."""
+
+    folder: Path
+    sources: Mapping[str, bytes]
+    kernel: Kernel
+    tools: Toolchain
+    flags: tuple[str, ...]
+    lines: bool
+
+    @property
+    def key(self) -> str:
+        """Of what comes of it."""
+        parts = [part for name, content in self.sources.items() for part in (name, content)]
+        shape = [*self.flags, self.lines and "debug"]
+        return f"{self.folder.name}-{digest(RECIPE, self.kernel.folder.name, self.tools.key, shape, *parts)}"
+
+    @property
+    def headers(self) -> set[str]:
+        """Those that come before the kernel's own."""
+        return {name for name in self.sources if name.startswith(INCLUDE)}
+
+
 def build(
     folder: Path,
     kernel: Kernel,
@@ -85,29 +109,37 @@ def build(
     flags: tuple[str, ...] = (),
     include: Path | None = None,
     lines: bool = False,
+    like: Path | None = None,
 ) -> Built:
     """Build the modules of a folder; SetupError with the compiler's messages, file and line, if it fails.
 
     `flags` go to make: `W=1` for more warnings, `C=2` for sparse, `KCFLAGS=...`. Headers below `include` come
     before the kernel's own; a folder of the same tree is built as if it lay there. Modules are without debug
     information, with all their symbols: probes need those. With `lines` it is told which line each instruction is of.
+    `like` is another tree that has the folder and `include`: of what is as there the objects are taken from the cache.
     """
-    sources = sources_of(folder)
-    if include is not None:
-        headers = sorted(path for path in include.rglob("*.h") if path.is_file())
-        sources |= {f"{INCLUDE}/{path.relative_to(include)}": path.read_bytes() for path in headers}
-        if folder.is_relative_to(include.parent):
-            place = folder.relative_to(include.parent)
-            sources |= {f"{place}/{path.name}": path.read_bytes() for path in folder.glob("*_trace.h")}
-        flags = (*flags, f"NOSTDINC_FLAGS=-nostdinc -I/build/{INCLUDE} -I/build/{INCLUDE}/uapi")
     checked = any(flag.startswith(("C=", "W=")) for flag in flags)
     tools = toolchain(kernel, archive, CHECKERS if checked else ())
-    parts: list[object] = [part for name, content in sources.items() for part in (name, content)]
-    asked = [*flags, lines and "debug"]
-    key = f"{folder.name}-{digest(RECIPE, kernel.folder.name, tools.key, asked, *parts)}"
-    entry = archive.store.built(
-        "module", key, lambda into: _make(sources, folder, kernel, archive, tools, flags, lines, into)
-    )
+
+    def recipe(folder: Path, include: Path | None, lines: bool) -> _Recipe:
+        sources, more = _inputs(folder, include)
+        return _Recipe(folder, sources, kernel, tools, (*flags, *more), lines)
+
+    wanted = recipe(folder, include, lines)
+    done: _Recipe | None = None
+    if like is not None and include is not None:
+        place = folder.relative_to(include.parent)
+        done = recipe(like / place, like / include.name, False)
+        # One that is new may come before another that an object was made with.
+        done = done if done.headers == wanted.headers else None
+
+    def make(into: Path) -> None:
+        with archive.host.ledger.scratch_folder("module") as work:
+            _lay(wanted, work, None if done is None else (_objects(done, archive), done))
+            messages = _compile(wanted, archive, work)
+            _collect(wanted, archive, work, messages, into)
+
+    entry = archive.store.built("module", wanted.key, make)
     modules = {path.stem: path for path in sorted(entry.glob("*.ko"))}
     tables = {path.stem: path for path in sorted(entry.glob("*.lines"))}
     debug = {path.stem: path for path in sorted(entry.glob("*.debug"))}
@@ -115,51 +147,80 @@ def build(
     return Built(modules, messages, tools.compiler, tables, debug)
 
 
-def _make(
-    sources: Mapping[str, bytes],
-    folder: Path,
-    kernel: Kernel,
-    archive: Archive,
-    tools: Toolchain,
-    flags: tuple[str, ...],
-    lines: bool,
-    into: Path,
-) -> None:
-    with archive.host.ledger.scratch_folder("module") as work:
-        for name, content in sources.items():
+def _inputs(folder: Path, include: Path | None) -> tuple[dict[str, bytes], tuple[str, ...]]:
+    """The files that shape a folder's modules, and what make is told of them."""
+    sources = sources_of(folder)
+    if include is None:
+        return sources, ()
+    headers = sorted(path for path in include.rglob("*.h") if path.is_file())
+    sources |= {f"{INCLUDE}/{path.relative_to(include)}": path.read_bytes() for path in headers}
+    if folder.is_relative_to(include.parent):
+        place = folder.relative_to(include.parent)
+        sources |= {f"{place}/{path.name}": path.read_bytes() for path in folder.glob("*_trace.h")}
+    return sources, (f"NOSTDINC_FLAGS=-nostdinc -I/build/{INCLUDE} -I/build/{INCLUDE}/uapi",)
+
+
+def _objects(recipe: _Recipe, archive: Archive) -> Path:
+    """A folder in which the recipe was made, from the cache."""
+
+    def make(into: Path) -> None:
+        with archive.host.ledger.scratch_folder("module") as work:
+            _lay(recipe, work, None)
+            _compile(recipe, archive, work)
+            archive.host.run(["cp", "-a", f"{work}/.", str(into)])
+
+    return archive.store.built("objects", recipe.key, make)
+
+
+def _lay(recipe: _Recipe, work: Path, done: tuple[Path, _Recipe] | None) -> None:
+    """The files to compile; those that are as in a folder that was made stay as old as their objects."""
+    known: Mapping[str, bytes] = {}
+    if done is not None:
+        made, known = done[0], done[1].sources
+        shutil.copytree(made, work, symlinks=True, dirs_exist_ok=True)
+    for name in known.keys() - recipe.sources.keys():
+        (work / name).unlink()
+    for name, content in recipe.sources.items():
+        if known.get(name) != content:
             (work / name).parent.mkdir(parents=True, exist_ok=True)
             (work / name).write_bytes(content)
-        headers = f"/usr/src/linux-headers-{kernel.release}"
-        argv = ("make", f"-j{os.cpu_count() or 1}", "-C", headers, "M=/build", *flags, "modules")
-        every = ("find", "/build", "-name", "*.ko", "-exec")
-        strip = (*every, "strip", "--strip-debug", "{}", "+")
-        try:
-            done = archive.host.run(tools.command(kernel, work, argv), timeout_s=900)
-            if lines:
-                archive.host.run(
-                    tools.command(kernel, work, (*every, "sh", "-c", _LINES, "lines", "{}", ";")),
-                    timeout_s=900,
-                )
-            archive.host.run(tools.command(kernel, work, strip))
-        except CommandError as error:
-            said = error.finished.output
-            messages = messages_of(said, folder) or said.splitlines()[-20:]
-            raise SetupError(
-                f"{folder.name} does not build for {kernel.release} with {tools.compiler}",
-                messages,
-                error.hint,
-            ) from error
-        for made in (*work.rglob("*.ko"), *work.rglob("*.lines"), *work.rglob("*.debug")):
-            shutil.copyfile(made, into / made.name)
-        for name in sources if lines else ():
-            if not name.startswith(INCLUDE):
-                (into / SOURCE / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(work / name, into / SOURCE / name)
-        (into / "messages.json").write_text(json.dumps(messages_of(done.output, folder)))
-    if not list(into.glob("*.ko")):
+
+
+def _compile(recipe: _Recipe, archive: Archive, work: Path) -> list[str]:
+    """make; returns the compiler's messages."""
+    kernel, tools = recipe.kernel, recipe.tools
+    headers = f"/usr/src/linux-headers-{kernel.release}"
+    argv = ("make", f"-j{os.cpu_count() or 1}", "-C", headers, "M=/build", *recipe.flags, "modules")
+    try:
+        done = archive.host.run(tools.command(kernel, work, argv), timeout_s=900)
+    except CommandError as error:
+        said = error.finished.output
+        messages = messages_of(said, recipe.folder) or said.splitlines()[-20:]
         raise SetupError(
-            f"{folder.name} has built no module for {kernel.release}", done.output.splitlines()[-10:]
+            f"{recipe.folder.name} does not build for {kernel.release} with {tools.compiler}",
+            messages,
+            error.hint,
+        ) from error
+    if not list(work.rglob("*.ko")):
+        raise SetupError(
+            f"{recipe.folder.name} has built no module for {kernel.release}", done.output.splitlines()[-10:]
         )
+    return messages_of(done.output, recipe.folder)
+
+
+def _collect(recipe: _Recipe, archive: Archive, work: Path, messages: list[str], into: Path) -> None:
+    """What is kept of a folder that was made."""
+    every = ("find", "/build", "-name", "*.ko", "-exec")
+    if recipe.lines:
+        lines = (*every, "sh", "-c", _LINES, "lines", "{}", ";")
+        archive.host.run(recipe.tools.command(recipe.kernel, work, lines), timeout_s=900)
+    archive.host.run(recipe.tools.command(recipe.kernel, work, (*every, "strip", "--strip-debug", "{}", "+")))
+    for made in (*work.rglob("*.ko"), *work.rglob("*.lines"), *work.rglob("*.debug")):
+        shutil.copyfile(made, into / made.name)
+    for name in recipe.sources.keys() - recipe.headers if recipe.lines else ():
+        (into / SOURCE / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(work / name, into / SOURCE / name)
+    (into / "messages.json").write_text(json.dumps(messages))
 
 
 def messages_of(output: str, folder: Path) -> list[str]:

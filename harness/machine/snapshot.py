@@ -1,4 +1,5 @@
-"""Boot once, restore always: machines saved after their start (`booted`) and with a device up (`prepared`).
+"""Boot once, restore always: machines saved after their start (`booted`), with a device up (`prepared`), and, for those
+that differ in a module only, between the two (`compiled`).
 
 A snapshot is a RAM file, a state file and what the agent said. Its key is the content of all that shaped it:
 QEMU, kernel, images, initial RAM disk (with the agent's own code), shape, and the order that prepared it.
@@ -26,6 +27,7 @@ from harness.values.case import Order
 RECIPE = 2
 BOOT_DEADLINE_S = 240.0
 PREPARE_DEADLINE_S = 400.0
+_KINDS = {"compile": "compiled", "prepare": "prepared"}
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,12 @@ class Studio:
 
         return self._snapshot("booted", key, build, shape, disks, 0)
 
+    def compiled(self, kernel: Kernel, shape: Shape, order: Order) -> Snapshot:
+        """A machine that has compiled the probes for `order`, a preparation, before it knows any module of a parcel."""
+        base = self.booted(kernel, shape)
+        first = Order(order.number - 1, "compile", order.device, probes=order.probes)
+        return self._after(base, first, f"compiling probes on {kernel.release} for {order.device}")
+
     def prepared(
         self, kernel: Kernel, shape: Shape, order: Order, files: Mapping[str, Path] | None = None
     ) -> Snapshot:
@@ -114,27 +122,34 @@ class Studio:
         `files` are in its parcel (see parcel.py). Unsupported if the machine said that it cannot; that answer
         is kept too.
         """
-        base = self.booted(kernel, shape)
-        key = digest(RECIPE, base.key, asdict(order))
+        say = f"preparing {kernel.release} for {order.device}"
         if files:
+            # Many machines will differ in their parcels alone.
+            base = self.compiled(kernel, shape, order)
             given = parcel.packed(files, self.store, self.host)
             base = replace(base, disks=replace(base.disks, parcel=given))
-            key = digest(key, given.parent.name)
+            snapshot = self._after(base, order, say, given.parent.name)
+        else:
+            snapshot = self._after(self.booted(kernel, shape), order, say)
+        if "unsupported" in snapshot.facts:
+            raise Unsupported(snapshot.facts["unsupported"])
+        return snapshot
+
+    def _after(self, base: Snapshot, order: Order, say: str, *given: str) -> Snapshot:
+        """A machine that went on from `base` and has carried out an order; `given` is what else shaped it."""
 
         def build(into: Path) -> None:
-            self.say(f"preparing {kernel.release} for {order.device}")
+            self.say(say)
             # Saving needs shared RAM, so this one works on a copy.
             self._copy(base.ram, into / "ram")
             with (
-                self.host.ledger.scratch_folder("prepare") as folder,
+                self.host.ledger.scratch_folder(order.verb) as folder,
                 self._restored(base, order, folder, ram=into / "ram", shared=True) as machine,
             ):
                 self._save(machine, into, machine.wait(PREPARE_DEADLINE_S))
 
-        snapshot = self._snapshot("prepared", key, build, shape, base.disks, order.number)
-        if "unsupported" in snapshot.facts:
-            raise Unsupported(snapshot.facts["unsupported"])
-        return snapshot
+        key = digest(RECIPE, base.key, asdict(order), *given)
+        return self._snapshot(_KINDS[order.verb], key, build, base.shape, base.disks, order.number)
 
     @contextlib.contextmanager
     def restore(
@@ -154,8 +169,6 @@ class Studio:
         still until `go_on`, and has a copy that the device's process can map too. One that is `held` stands still for
         whoever debugs it.
         """
-        if order.number <= snapshot.number:
-            raise SetupError(f"order {order.number} is not newer than the snapshot's {snapshot.number}")
         with contextlib.ExitStack() as stack:
             ram = snapshot.ram
             if plugged:
@@ -200,6 +213,8 @@ class Studio:
         terminal: bool = False,
         extra: tuple[str, ...] = (),
     ) -> Machine:
+        if order.number <= snapshot.number:
+            raise SetupError(f"order {order.number} is not newer than the snapshot's {snapshot.number}")
         return Machine(
             self.host,
             self.qemu,

@@ -12,7 +12,10 @@ from collections.abc import Iterator
 from harness.values.answer import Trace
 from harness.values.record import Reason, Witness
 
-ANSWERED = ("resumed", "failed", "invented_resumed", "invented_failed", "resumes_lost", "resumes_refused")
+ANSWERED = (
+    *("resumed", "failed", "invented_resumed", "invented_failed"),
+    *("resumes_lost", "resumes_refused", "resumes_moot"),
+)
 """The card's accounts of PAGE_FAULT_RESUME commands; the one of commands that named no open fault is apart."""
 
 

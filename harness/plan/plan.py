@@ -30,6 +30,7 @@ class Expect:
     `found` are kinds of findings, `log` texts on the console, that must be seen and are then no failures. `card`
     are counters of the card that must have exactly these values, `card_most` those that may not be larger; `module`
     are counters of the kernel module, `refused` are its words where it must not take the mode that is asked for.
+    `least` are counts of the trace that may not be smaller, where no law says how large they are.
     """
 
     laws: bool = True
@@ -47,6 +48,7 @@ class Expect:
     card_most: dict[str, int] = field(default_factory=dict)
     module: dict[str, int] = field(default_factory=dict)
     refused: str = ""
+    least: dict[str, int] = field(default_factory=dict)
     latency: dict[str, int] = field(default_factory=dict)
 
 
@@ -179,14 +181,14 @@ def _axes(source: Source, matrix: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
 
 def _expect(flat: dict[str, Any]) -> Expect:
     given = {k.removeprefix("expect."): v for k, v in flat.items() if k.startswith("expect.")}
-    latency = {k.removeprefix("latency."): v for k, v in given.items() if k.startswith("latency.")}
-    card = {k.removeprefix("card."): v for k, v in given.items() if k.startswith("card.")}
-    most = {k.removeprefix("card_most."): v for k, v in given.items() if k.startswith("card_most.")}
-    module_counters = {k.removeprefix("module."): v for k, v in given.items() if k.startswith("module.")}
+    tables: dict[str, Any] = {
+        table: {k.removeprefix(f"{table}."): v for k, v in given.items() if k.startswith(f"{table}.")}
+        for table in ("latency", "card", "card_most", "module", "least")
+    }
     simple: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if "." not in k
     }
-    return Expect(**simple, latency=latency, card=card, card_most=most, module=module_counters)
+    return Expect(**simple, **tables)
 
 
 def _known(source: Source, entries: Any) -> tuple[Known, ...]:

@@ -18,6 +18,8 @@ from harness.values.rule import EVENT_SIDES, KINDS, LISTS, OBJECTS, REGION_SIDES
 
 PAGE_BYTES = 4096
 MAX_BYTES = 256 << 20
+# Of a region of which little is touched.
+MAX_SPARSE_BYTES = 64 << 30
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ SCHEMA: dict[str, Key] = {
     "workload.operation": Key(str, OPERATIONS),
     "workload.rounds": Key(int, low=1, high=100_000),
     "workload.pages": Key(int, low=1, high=MAX_BYTES // PAGE_BYTES),
-    "workload.length": Key(int, low=1, high=MAX_BYTES),
+    "workload.length": Key(int, low=1, high=MAX_SPARSE_BYTES),
     "workload.mtu": Key(int, (256, 512, 1024, 2048, 4096)),
     "workload.seconds": Key(int, low=1, high=86_400),
     "workload.seed": Key(int, high=1 << 20),
@@ -105,8 +107,8 @@ SCHEMA: dict[str, Key] = {
 
 SCHEMA.update({f"full.{key}": SCHEMA[key] for key in ("workload.rounds", "workload.seconds", "deadline_s")})
 
-_CARD = re.compile(r"expect\.(card|card_most|module)\.[a-z][a-z_]*(\.[A-Za-z0-9_ ]+)*$")
-"""A counter of the card or of the kernel module, by its dotted name."""
+_CARD = re.compile(r"expect\.(card|card_most|module|least)\.[a-z][a-z_]*(\.[A-Za-z0-9_ ]+)*$")
+"""A counter of the card, of the kernel module or of the trace, by its dotted name."""
 
 _LATENCY = re.compile(r"expect\.latency\.([a-z_]+)_(p50|p90|p99|max)(_exact|_real)?_ns$")
 

@@ -96,6 +96,10 @@ def _reasons(expect: Expect, answer: Answer) -> Iterator[Reason]:
         seen = answer.trace.counts.get("faults", 0)
         if seen != expect.faults:
             yield Reason("law", f"expected {expect.faults} faults, traced {seen}")
+    for name, least in expect.least.items():
+        counted = answer.trace.counts.get(name, 0)
+        if counted < least and answer.status == "done":
+            yield Reason("law", f"{name}: at least {least}, traced {counted}")
     if expect.data and answer.data.wrong:
         yield Reason(
             "data", f"{answer.data.wrong} of {answer.data.bytes_checked} bytes are wrong: {answer.data.first}"

@@ -11,15 +11,34 @@ from harness.values.upstream import Selection
 
 TRANSFERS = ("send", "write", "read", "compare_swap", "fetch_add")
 # Besides transfers: the driver reloaded, objects made and destroyed, a random mixture of transfers; prefetch advice,
-# registrations changed in place (each also where pages are pinned, or where that changes), processes killed.
+# registrations changed in place (each also where pages are pinned, or where that changes), processes killed; processes
+# that become another program (which may keep the device's file), that fork; registrations given back under transfers.
+# Several queues at once on one region, all sets of access rights, a region far larger than what is touched of it,
+# the device taken away.
 OPERATIONS = (
     *TRANSFERS,
     *("reload", "objects", "soak"),
     *("advise", "advise_pinned", "rereg", "rereg_toggle", "killed"),
+    *("exec", "exec_keeping", "forks", "dereg", "dereg_given_up", "dereg_first"),
+    *("queues", "rights", "sparse", "unbind"),
 )
 MAPPINGS = ("anonymous", "shared", "file", "thp", "hugetlb")
 IOVAS = ("address", "shifted", "zero", "implicit")
-LOSSES = ("none", "untouched", "peeked", "dontneed", "late", "remap", "fork", "pageout", "holes")
+LOSSES = (
+    "none",
+    "untouched",
+    "peeked",
+    "dontneed",
+    "late",
+    "remap",
+    "fork",
+    "pageout",
+    "holes",
+    "migrate",
+    "protect",
+    "split",
+    "reclaim",
+)
 SIDES = ("local", "remote", "both")
 
 
@@ -112,11 +131,12 @@ class Watch:
 class Order:
     """What is offered to the agent: a number, a verb, and what the verb needs.
 
-    Verbs: `wait` (nothing yet), `prepare` (bring up `device`, compile and attach the probes, rehearse),
-    `case`, `capabilities` (what the device can do on demand, as facts), `exec` (run `argv`), `shell` (a shell
-    on the machine's second serial line), `upstream` (upstream's own tests), `trace` (watch page faults while
-    `argv` runs). An agent answers each number once, in a `Reply`; of upstream's tests, and of what was traced so
-    far, it tells before. `probes`, of a `prepare`, is one of PROBES: what watching costs is measured against a
+    Verbs: `wait` (nothing yet), `compile` (the probes of `device`, for the `prepare` that follows), `prepare`
+    (bring up `device`, compile if that is still to do, attach the probes, rehearse), `case`, `capabilities` (what
+    the device can do on demand, as facts), `exec` (run `argv`), `shell` (a shell on the machine's second serial
+    line), `upstream` (upstream's own tests), `trace` (watch page faults while `argv` runs). An agent answers each
+    number once, in a `Reply`; of upstream's tests, and of what was traced so far, it tells before. `probes`, of a
+    `compile` or `prepare`, is one of PROBES: what watching costs is measured against a
     machine without them, and against one whose programs do nothing.
     """
 

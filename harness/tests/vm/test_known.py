@@ -58,6 +58,7 @@ def tried(session, parcel):
         ("rxe-advise-pinned", "soft-roce", "was not refused"),
         ("rereg-toggle", "soft-roce", "success was reported, but byte 0 is 0"),
         ("rereg-toggle", "connectx-5", "success was reported, but byte 0 is 0"),
+        ("rxe-local-error", "soft-roce", "ended with: Work Request Flushed Error"),
     ],
 )
 def test_the_reproducer_shows_a_stock_kernels_defect(tried, name, device, said):
@@ -68,7 +69,12 @@ def test_the_reproducer_shows_a_stock_kernels_defect(tried, name, device, said):
 
 @pytest.mark.parametrize(
     ("name", "device"),
-    [("rxe-odp-offset", "connectx-5"), ("rxe-odp-iova", "connectx-5"), ("rxe-advise-pinned", "connectx-5")],
+    [
+        ("rxe-odp-offset", "connectx-5"),
+        ("rxe-odp-iova", "connectx-5"),
+        ("rxe-advise-pinned", "connectx-5"),
+        ("rxe-local-error", "connectx-5"),
+    ],
 )
 def test_the_reproducer_is_silent_where_the_defect_is_not(tried, name, device):
     """Mutation: connect or register wrongly, and call that a defect."""

@@ -1,5 +1,6 @@
 """Modules that reach a machine after its boot."""
 
+from harness.plan.session import PREPARE
 from harness.values.case import Order
 
 SIGNATURE_MAGIC = b"~Module signature appended~\n"
@@ -24,7 +25,7 @@ def test_a_module_of_the_parcel_is_the_one_that_is_loaded(session, booted, tmp_p
     assert data.count(OLD) == 1
     changed = tmp_path / "rdma_rxe.ko"
     changed.write_bytes(data.replace(OLD, NEW))
-    order = Order(1, "prepare", "soft-roce")
+    order = Order(PREPARE, "prepare", "soft-roce")
     prepared = session.studio.prepared(
         kernel, booted.shape, order, {"modules/rdma_rxe.ko": changed, "note": tmp_path / "rdma_rxe.ko"}
     )

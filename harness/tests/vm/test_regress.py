@@ -1,4 +1,4 @@
-"""Patches of rdma_rxe that do nothing, cost instructions, leak, hang or corrupt: each gets its own verdict."""
+"""Patches that do nothing, cost instructions, leak, hang or corrupt, of rdma_rxe and mlx5_ib: each has its verdict."""
 
 import difflib
 import json
@@ -17,7 +17,8 @@ pytestmark = [
     pytest.mark.skipif(not FULL, reason="builds modules and a null band, minutes: ODP_FULL=1"),
     pytest.mark.timeout(1800),
 ]
-FILE = "drivers/infiniband/sw/rxe/rxe_odp.c"
+RXE_FILE = "drivers/infiniband/sw/rxe/rxe_odp.c"
+MLX5_FILE = "drivers/infiniband/hw/mlx5/odp.c"
 FAULT = "static int rxe_odp_map_range_and_lock(struct rxe_mr *mr, u64 iova, int length, u32 flags)\n{\n"
 LOCK = "\tmutex_lock(&umem_odp->umem_mutex);\n\n\tneed_fault = rxe_check_pagefault(umem_odp, iova, length, write);\n"
 COPY = "\t\tmemcpy(dest, src, bytes);\n\t\tkunmap_local(user_va);\n"
@@ -25,56 +26,103 @@ UNLOCK = (
     "\terr =  __rxe_odp_mr_copy(mr, iova, addr, length, dir);\n\n\tmutex_unlock(&umem_odp->umem_mutex);\n"
 )
 NOBODY = '\tif (unlikely(length == 0x7654321))\n\t\tpr_info("nobody comes here\\n");\n'
+REAL_MR = "static int pagefault_real_mr(struct mlx5_ib_mr *mr, struct ib_umem_odp *odp,\n"
+LOOKUP = "\tnp = ib_umem_odp_map_dma_and_lock(odp, user_va, bcnt, access_mask, fault);\n"
+KEY = "\tmmkey = xa_load(&dev->odp_mkeys, mlx5_base_mkey(key));\n"
+ENTRY = "\t\tpas[i] = cpu_to_be64(dma_addr);\n\t\todp->npages++;\n"
+UPDATED = "\t\t\t\t   pdn);\n\tmutex_unlock(&odp->umem_mutex);\n\n\tif (ret < 0) {\n"
+NOPS = '\tasm volatile(".rept 20; nop; .endr");\n'
+FOR_EVER = "\tfor (;;)\n\t\tcpu_relax();\n"
 
 EDITS = {
-    "harmless": (FAULT, "/* a comment */\n" + FAULT),
-    "slow": (LOCK, NOBODY + '\tasm volatile(".rept 20; nop; .endr");\n' + LOCK),
-    "leak": (COPY, COPY + "\t\tget_page(page);\n"),
-    "locked": (UNLOCK, UNLOCK.replace("\tmutex_unlock(&umem_odp->umem_mutex);\n", "")),
-    "hang": (LOCK, "\tfor (;;)\n\t\tcpu_relax();\n" + LOCK),
-    "corrupt": (COPY, COPY.replace("bytes);\n", "bytes);\n\t\tdest[bytes / 2] += 1;\n", 1)),
+    ("rdma_rxe", "harmless"): (FAULT, "/* a comment */\n" + FAULT),
+    ("rdma_rxe", "slow"): (LOCK, NOBODY + NOPS + LOCK),
+    ("rdma_rxe", "leak"): (COPY, COPY + "\t\tget_page(page);\n"),
+    ("rdma_rxe", "locked"): (UNLOCK, UNLOCK.replace("\tmutex_unlock(&umem_odp->umem_mutex);\n", "")),
+    ("rdma_rxe", "hang"): (LOCK, FOR_EVER + LOCK),
+    ("rdma_rxe", "corrupt"): (COPY, COPY.replace("bytes);\n", "bytes);\n\t\tdest[bytes / 2] += 1;\n", 1)),
+    ("mlx5_ib", "harmless"): (REAL_MR, "/* a comment */\n" + REAL_MR),
+    ("mlx5_ib", "slow"): (KEY, NOPS + KEY),
+    ("mlx5_ib", "leak"): (ENTRY, ENTRY + "\t\tget_page(hmm_pfn_to_page(pfn));\n"),
+    ("mlx5_ib", "locked"): (UPDATED, UPDATED.replace("\tmutex_unlock(&odp->umem_mutex);\n", "")),
+    ("mlx5_ib", "hang"): (LOOKUP, FOR_EVER + LOOKUP),
+    ("mlx5_ib", "corrupt"): (ENTRY, ENTRY + "\t\t++*(u8 *)page_address(hmm_pfn_to_page(pfn));\n"),
 }
+FILES = {"rdma_rxe": RXE_FILE, "mlx5_ib": MLX5_FILE}
 
 
 def stock(session):
     return source(session.kernel("newest"), session.archive)
 
 
-def patch(session, name):
+def patch(session, module, name):
     """The edit as a diff against the source of the newest kernel."""
-    text = (stock(session) / FILE).read_text()
-    old, new = EDITS[name]
+    file = FILES[module]
+    text = (stock(session) / file).read_text()
+    old, new = EDITS[module, name]
     assert text.count(old) == 1
-    lines = (text.splitlines(True), text.replace(old, new).splitlines(True))
-    return "".join(difflib.unified_diff(*lines, f"a/{FILE}", f"b/{FILE}"))
+    return diff(file, text, text.replace(old, new))
+
+
+def diff(file, old, new):
+    return "".join(difflib.unified_diff(old.splitlines(True), new.splitlines(True), f"a/{file}", f"b/{file}"))
+
+
+def writable(session, tree):
+    """A copy of what rdma_rxe is built of."""
+    for folder in (RXE.folder, HEADERS.rstrip("/")):
+        copytree(stock(session) / folder, tree / folder)
+    for path in tree.rglob("*"):
+        path.chmod(path.stat().st_mode | stat.S_IWUSR)
 
 
 @pytest.mark.parametrize(
-    ("name", "status", "said"),
+    ("module", "name", "said"),
     [
-        ("harmless", 0, "same"),
-        ("slow", 1, "checks least: +2"),
-        ("leak", 1, "nobody freed"),
-        ("locked", 1, "hung_task"),
-        ("hang", 1, "no answer to order"),
-        ("corrupt", 1, "data"),
+        ("rdma_rxe", "harmless", "same"),
+        ("rdma_rxe", "slow", "checks least: +2"),
+        ("rdma_rxe", "leak", "nobody freed"),
+        ("rdma_rxe", "locked", "hung_task"),
+        ("rdma_rxe", "hang", "no answer to order"),
+        ("rdma_rxe", "corrupt", "data"),
+        ("mlx5_ib", "harmless", "same"),
+        ("mlx5_ib", "slow", "keys least: +2"),
+        ("mlx5_ib", "leak", "nobody freed"),
+        ("mlx5_ib", "locked", "hung_task"),
+        ("mlx5_ib", "hang", "no answer to order"),
+        ("mlx5_ib", "corrupt", "data"),
     ],
 )
-def test_each_patch_has_its_verdict(session, tmp_path, name, status, said):
+def test_each_patch_has_its_verdict(session, tmp_path, module, name, said):
     """Mutations: give both sides the base modules; compare without the null band; let the loop be empty; forget the
     page's references; say of no line that nothing ran it.
     """
-    (tmp_path / "p.diff").write_text(patch(session, name))
+    (tmp_path / "p.diff").write_text(patch(session, module, name))
     argv = ["regress", "--patch", tmp_path / "p.diff", "--seeds", 4, "--results", tmp_path / "r", "--json"]
-    done = harness(*argv, "-k", "odp-write", timeout=1700)
-    assert done.returncode == status, done.stdout + done.stderr
+    only = "odp-write and (soft-roce or connectx-5)"
+    done = harness(*argv, "--plans", CHECKOUT / "testplans" / "odp-write.toml", "-k", only, timeout=1700)
+    assert done.returncode == (0 if name == "harmless" else 1), done.stdout + done.stderr
     found = json.loads(done.stdout)
-    assert found["modules"] == ["rdma_rxe"]
+    assert found["modules"] == [module]
     comparison = found["comparison"]
     words = comparison["verdict"] + " ".join(change["text"] for change in comparison["changes"])
     assert said in words, comparison["changes"]
     unreached = [note for note in found["notes"] if "no case ran rxe_odp.c:" in note]
-    assert bool(unreached) == (name == "slow"), found["notes"]
+    assert bool(unreached) == (EDITS[module, name][1].startswith(NOBODY)), found["notes"]
+
+
+def test_a_patch_is_judged_against_a_tree_of_the_users(session, tmp_path):
+    """Mutation: judge it against the distribution's source: it would not apply."""
+    tree = tmp_path / "tree"
+    writable(session, tree)
+    good = (tree / RXE_FILE).read_text()
+    bad = good.replace(*EDITS["rdma_rxe", "corrupt"])
+    (tree / RXE_FILE).write_text(bad)
+    (tmp_path / "p.diff").write_text(diff(RXE_FILE, bad, good))
+    argv = ["regress", "--patch", tmp_path / "p.diff", "--base", tree, "--seeds", 1, "-k", "odp-write"]
+    done = harness(*argv, "--results", tmp_path / "r", "--json", timeout=1700)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["comparison"]["verdict"] == "better"
 
 
 BROKEN, BAD, COMMITS = (3, 7, 12), 9, 16
@@ -83,11 +131,8 @@ BROKEN, BAD, COMMITS = (3, 7, 12), 9, 16
 def test_git_bisect_finds_a_planted_commit(session, tmp_path):
     """Mutations: exit 1 for a commit that does not build; judge the commit before."""
     tree = tmp_path / "tree"
-    for folder in (RXE.folder, HEADERS.rstrip("/")):
-        copytree(stock(session) / folder, tree / folder)
-    for path in tree.rglob("*"):
-        path.chmod(path.stat().st_mode | stat.S_IWUSR)
-    file = tree / FILE
+    writable(session, tree)
+    file = tree / RXE_FILE
 
     def git(*argv):
         identity = ("-c", "user.name=t", "-c", "user.email=t@t")
@@ -99,7 +144,7 @@ def test_git_bisect_finds_a_planted_commit(session, tmp_path):
     git("init", "-q")
     good = file.read_text()
     for number in range(COMMITS):
-        text = good.replace(*EDITS["corrupt"]) if number >= BAD else good
+        text = good.replace(*EDITS["rdma_rxe", "corrupt"]) if number >= BAD else good
         broken = "this does not build\n" if number in BROKEN else ""
         file.write_text(f"/* commit {number} */\n{broken}{text}")
         git("add", "-A")

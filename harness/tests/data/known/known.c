@@ -245,6 +245,20 @@ static int advise_pinned(struct rig *rig)
 	return BEHAVES;
 }
 
+/* rxe-local-error: a write from a key that nobody has is a local error of that work request, and no flush. */
+static int local_error(struct rig *rig)
+{
+	struct ibv_mr *mr = need(ibv_reg_mr(rig->pd, rig->memory[1], PAGES * PAGE, ALL), "ibv_reg_mr");
+	enum ibv_wc_status status;
+
+	rig->local->lkey ^= 0x5500;
+	status = write_all(rig, (uintptr_t)rig->memory[1], mr->rkey);
+	if (status == IBV_WC_LOC_PROT_ERR)
+		return BEHAVES;
+	printf("a write from a key that nobody has ended with: %s\n", ibv_wc_status_str(status));
+	return DEFECT;
+}
+
 static const struct {
 	const char *name;
 	int (*run)(struct rig *rig);
@@ -254,6 +268,7 @@ static const struct {
 	{ "rxe-odp-iova", iova, IBV_MTU_1024 },
 	{ "rereg-toggle", rereg_toggle, IBV_MTU_1024 },
 	{ "rxe-advise-pinned", advise_pinned, IBV_MTU_1024 },
+	{ "rxe-local-error", local_error, IBV_MTU_1024 },
 };
 
 int main(int argc, char **argv)

@@ -1,5 +1,6 @@
 """Verdicts over two runs, from records in the shapes of real ones."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -75,11 +76,14 @@ def test_what_did_not_run_cannot_be_told():
 
 
 def test_real_time_needs_enough_runs():
-    """Mutation: judge real time by its medians alone; without a least number of runs."""
+    """Mutation: judge real time by its medians alone; call what few runs say the same; swap the interval's sides."""
     few = compare(runs(4, clock="real"), runs(4, clock="real", added_ns=9000))
-    assert few.verdict == SAME and not few.changes
+    assert few.verdict == CANNOT_TELL and "4 runs" in few.changes[0].text
     noisy = {"clock": "real", "spread_ns": 100}
-    assert compare(runs(20, **noisy), runs(20, added_ns=9000, **noisy)).verdict == WORSE
+    slower = compare(runs(20, **noisy), runs(20, added_ns=9000, **noisy))
+    assert slower.verdict == WORSE
+    bounds = re.search(r"resamples \+([\d.]+) to \+([\d.]+)", slower.changes[0].text)
+    assert bounds is not None and 7 < float(bounds[1]) < 9 < float(bounds[2]) < 11
     assert compare(runs(20, **noisy), runs(20, added_ns=10, **noisy)).verdict == SAME
 
 

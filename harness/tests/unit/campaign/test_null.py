@@ -1,9 +1,17 @@
 """Changes that change nothing do change the source."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 
+from harness.campaign import null
+from harness.campaign.compare import compare
 from harness.campaign.null import BAND, variants
+from harness.campaign.runs import Question
 from harness.kernel.parts import RXE
+from harness.tests.unit.campaign.test_compare import runs
+from harness.values.histogram import Histogram
 
 SOURCE = '// x\n#include <a.h>\n#include "b.h"\n\nint fault(void)\n{\n\treturn 0;\n}\n'
 MAKEFILE = "obj-$(CONFIG_X) += rdma_rxe.o\n\nrdma_rxe-y := \\\n\trxe.o \\\n\trxe_odp.o\nrdma_rxe-$(CONFIG_Y) += y.o\n"
@@ -34,3 +42,30 @@ def test_fifty_changes_are_fifty_changes(tmp_path):
         variant.apply(tmp_path, RXE)
         texts.add((tmp_path / "rxe_odp.c").read_text() + (tmp_path / "Makefile").read_text())
     assert len(texts) == 50
+
+
+def with_checks(least_ns):
+    """Two runs whose shortest way through the stage `checks` takes so long."""
+    made = []
+    for one in runs(2):
+        stage = Histogram("checks", "ns", (0, 0, 0, 2), least_ns + 15, least_ns, 15)
+        trace = replace(one.answer.trace, histograms=(stage,))
+        made.append(replace(one, answer=replace(one.answer, trace=trace)))
+    return tuple(made)
+
+
+@pytest.mark.parametrize(
+    ("again_ns", "verdict"), [((11, 12), "worse"), ((11, 9), "same"), ((9, 11), "same"), ((8, 8), "same")]
+)
+def test_what_moves_in_one_build_only_is_not_counted(tmp_path, monkeypatch, again_ns, verdict):
+    """Mutations: ask one build only; take a figure that moved the other way for one that moved."""
+    builds = iter(again_ns)
+    monkeypatch.setattr(null, "_run", lambda *_: with_checks(next(builds)))
+    session = SimpleNamespace(say=lambda line: None)
+    question = Question("q", "7.3", (), tmp_path)
+    base, bands = with_checks(9), {"checks mean": 1.0}
+    first = compare(base, with_checks(11), bands)
+    assert first.verdict == "worse"
+    found, notes = null.confirmed(session, question, None, tmp_path, [RXE], base, bands, first)
+    assert found.verdict == verdict and len(found.changes) == (verdict == "worse")
+    assert [note.startswith("not counted: ") for note in notes] == [True] * (verdict == "same")

@@ -170,6 +170,27 @@ def test_destroying_a_queue_drops_its_fault(pair):
     assert (counters["open"], counters["dropped"]) == (0, 1)
 
 
+@pytest.mark.parametrize(("destroyed", "findings"), [(False, 0), (True, 1)])
+def test_a_fault_of_a_queue_in_error_may_still_be_resumed(pair, destroyed, findings):
+    """The driver is at work on it and is not told. Mutations: find it bad; let it be so when the queue is no more."""
+    pair.entry(pair.keys[0], 0, 0)
+    pair.send(wqe.RDMA_WRITE, (pair.keys[0], VA, 8), remote=(pair.keys[1], VA))
+    fault = pair.fault()
+    pair.command("2ERR_QP", "qp_2err", qpn=pair.a.number)
+    if destroyed:
+        pair.command("DESTROY_QP", qpn=pair.a.number)
+        with pytest.raises(Exception, match="status 0x5"):
+            pair.resume(fault)
+    else:
+        pair.resume(fault)
+        with pytest.raises(Exception, match="status 0x5"):
+            pair.resume(fault)
+        findings = 1
+    counters = pair.card.counters()["faults"]
+    assert (counters["dropped"], counters["open"], counters["resumes_moot"]) == (1, 0, not destroyed)
+    assert len(pair.card.findings()) == findings
+
+
 def test_a_reset_balances_the_accounts(pair):
     """Mutation: forget open faults without counting them."""
     pair.entry(pair.keys[0], 0, 0)

@@ -58,10 +58,12 @@ def test_every_name_of_a_case_has_its_law():
         # the remote pages are written while the child still has them: each is copied
         ("fork", (4, 1), (4, 1 + 4)),
         ("pageout", (4, 4), (4, 4)),
+        ("migrate", (4, 4), (4, 4)),
+        ("protect", (4, 2), (4, 2)),
     ],
 )
 def test_one_write_with_whole_page_packets(how, local, remote):
-    """Mutation: let fork_law call drop(); let swap_out invalidate once."""
+    """Mutation: let fork_law call drop(); let swap_out or migrate invalidate once; let protect do so."""
     assert counts("write", how) == (local, remote)
 
 
@@ -191,6 +193,9 @@ CARD = (MLX5_TRANSPORT, MLX5_MEMORY)
         ("fork", (1, 5, 1), (1, 5, 1)),
         # the first page that goes begins a run that ends with the region: each page is a run of its own
         ("pageout", (1, 4, 4), (1, 4, 4)),
+        ("migrate", (1, 4, 4), (1, 4, 4)),
+        # nothing is mapped any more when writing is allowed again
+        ("protect", (1, 2, 1), (1, 2, 1)),
     ],
 )
 def test_a_card_faults_once_a_message_and_always_to_write(rules, how, local, remote):

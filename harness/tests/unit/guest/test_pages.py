@@ -1,10 +1,11 @@
 """Frames of this process: as root on this host's own kernel, or not at all."""
 
+import ctypes
 import os
 
 import pytest
 
-from harness.guest import libc
+from harness.guest import libc, pages
 from harness.guest.libc import PAGE_BYTES
 from harness.guest.pages import Frames
 
@@ -19,8 +20,6 @@ def memory():
 @pytest.mark.skipif(os.geteuid() != 0, reason="page frame numbers are root's")
 def test_frames_in_use_and_frames_given_back_are_no_leak(memory, monkeypatch):
     """Mutations: take any frame for a leak; note nothing."""
-    import ctypes
-
     ctypes.memset(memory, 1, 8 * PAGE_BYTES)
     frames = Frames()
     frames.note(memory, 8)
@@ -34,3 +33,30 @@ def test_frames_in_use_and_frames_given_back_are_no_leak(memory, monkeypatch):
     monkeypatch.setattr("harness.guest.pages._NAP_S", 0)
     (leak,) = frames.left()
     assert leak.after == 8
+
+
+@pytest.mark.parametrize(
+    ("flags", "mapped", "unfreed"),
+    [
+        (1 << 14, 0, True),
+        (1 << 14, 1, False),
+        (0, 0, False),
+        (3 << 13, 0, False),
+        (1 << 14 | 1 << 19, 0, False),
+    ],
+)
+def test_a_frame_of_a_process_that_nobody_maps_is_unfreed(monkeypatch, flags, mapped, unfreed):
+    """One in the swap cache is the kernel's, one taken out of use is nobody's. Mutation: ask for any flag alone."""
+    monkeypatch.setattr(pages, "_number", lambda path, index: flags if "flags" in path else mapped)
+    assert pages._unfreed(77) is unfreed
+
+
+@pytest.mark.skipif(not os.access("/proc/self/pagemap", os.R_OK), reason="no page map here")
+def test_pages_in_memory_are_counted_and_not_brought(memory, monkeypatch):
+    """Mutation: count entries of pages that are not there; leave the last piece out."""
+    monkeypatch.setattr(pages, "_PIECE", 3)
+    libc.madvise(memory, 8 * PAGE_BYTES, libc.MADV_NOHUGEPAGE)
+    assert pages.present(memory, 8) == 0
+    for page in (2, 3, 7):
+        ctypes.memset(memory + page * PAGE_BYTES, 1, 1)
+    assert pages.present(memory, 8) == 3

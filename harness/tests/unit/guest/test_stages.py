@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.guest import stages
+from harness.guest import program, stages
 
 KALLSYMS = """\
 ffffffff81000000 T schedule
@@ -57,26 +57,30 @@ def test_every_stage_has_its_probe_in_the_program(driver):
         if stage.shape == stages.SPAN:
             assert stage.probe in spans and stage.probe in slots, stage.probe
         else:
-            assert f"#ifdef {stage.probe.upper()}_SYMBOL" in source
+            assert f"({stage.probe.upper()}_MODULE, {stage.probe.upper()}_SYMBOL, " in source
     assert driver.whole in [stage.name for stage in driver.stages]
 
 
-def test_trampolines_are_declared_only_where_their_symbol_is():
-    """Mutation: declare them always: the program would not load."""
-    found = stages.places(stages.MLX5, KALLSYMS)
-    text = stages.declarations(stages.MLX5, found)
-    assert "#define STAGE_WHOLE STAGE_WORKS" in text
+def test_what_is_compiled_knows_no_kernel():
+    """Mutation: leave a trampoline's module out."""
+    text = stages.declarations(stages.MLX5)
+    assert "#define STAGE_WHOLE STAGE_WORKS" in text and "#define STAGE_QUEUED STAGE_QUEUES\n" in text
     assert "#define EVENT_MODULE mlx5_core\n#define EVENT_SYMBOL mlx5_eq_get_eqe\n" in text
-    assert "EVENT_SYMBOL" not in stages.declarations(stages.MLX5, {})
+    assert "#define INTERRUPT_MODULE mlx5_ib\n#define INTERRUPT_SYMBOL mlx5_ib_eq_pf_int\n" in text
+    assert "EVENT_MODULE" not in stages.declarations(stages.RXE)
 
 
-def test_a_queue_is_known_by_its_functions_address_and_a_token_by_its_structures_size():
-    """Mutation: take the offsets of 6.1 for any size."""
-    found = stages.places(stages.MLX5, KALLSYMS)
-    text = stages.declarations(stages.MLX5, found, 96)
-    assert "#define QUEUED_FUNCTION 0xffffffffc0000001ULL\n#define STAGE_QUEUED STAGE_QUEUES\n" in text
-    assert "#define TOKEN_AT -56\n#define TOKEN_TYPE u64\n#define SUB_TYPE_AT -48\n" in text
-    assert "TOKEN_AT" not in stages.declarations(stages.MLX5, found, 88)
+def test_a_trampoline_is_for_its_module_and_its_whole_name_with_the_modules_types(tmp_path, monkeypatch):
+    """Mutation: attach it by the name alone: a copy that the compiler made has other arguments."""
+    monkeypatch.setattr(program, "_BTF", tmp_path)
+    event = next(stage for stage in stages.MLX5.stages if stage.name == "events")
+    place = stages.Place("mlx5_eq_get_eqe", "mlx5_core")
+    assert not program.traceable(event, place)
+    (tmp_path / "mlx5_core").touch()
+    assert program.traceable(event, place)
+    assert not program.traceable(event, place._replace(symbol="mlx5_eq_get_eqe.isra.0"))
+    work = next(stage for stage in stages.MLX5.stages if stage.name == "works")
+    assert program.traceable(work, stages.Place("mlx5_ib_eqe_pf_action.constprop.0", "mlx5_ib"))
 
 
 def test_a_symbol_of_two_modules_is_none():

@@ -64,6 +64,14 @@ def test_card_and_trace_are_compared_only_where_that_is_expected():
     assert judge(_planned(Expect(conservation=False)), seen)[0] == "pass"
 
 
+def test_what_no_law_counts_is_to_be_seen_so_often_at_least():
+    """Mutation: leave it out of verdict._reasons; take a count that is not there for enough."""
+    least = Expect(least={"invalidations_remote": 2})
+    assert _kinds(_with(trace=Trace({"invalidations_remote": 2})), least) == ("pass", [])
+    assert _kinds(_with(trace=Trace({"invalidations_remote": 1})), least) == ("fail", ["law"])
+    assert _kinds(GOOD, least) == ("fail", ["law"])
+
+
 def test_a_known_defect_is_its_devices():
     """Mutation: ignore `device` of a known entry."""
     other = Known("7.2", ("law",), "defect of another driver", ("connectx-5",))

@@ -1,0 +1,29 @@
+"""Modules of which little is compiled again are those of a clean build."""
+
+import pytest
+
+from harness.campaign import null
+from harness.campaign.runs import copied, modules_with_lines
+from harness.kernel.parts import RXE
+from harness.kernel.source import source
+from harness.tests.vm.conftest import FULL
+
+pytestmark = pytest.mark.skipif(not FULL, reason="compiles rdma_rxe three times: ODP_FULL=1")
+
+
+@pytest.mark.parametrize("kind", null.KINDS, ids=lambda kind: kind.__name__)
+def test_what_is_built_from_objects_is_what_is_built_from_nothing(session, kind):
+    """Mutations: let files that differ keep the times of the old ones; keep a file that is gone."""
+    kernel = session.kernel("newest")
+    stock = source(kernel, session.archive)
+    with session.ledger.scratch_folder("build") as tree:
+        copied(stock, [RXE], tree)
+        kind(tree / RXE.folder, RXE, 5)
+        found = []
+        for clean in (False, True):
+            files, _, tables = modules_with_lines(session, kernel, tree, [RXE], True, clean)
+            found.append([path.read_bytes() for path in (*files.values(), *tables.values())])
+            # Both are the same entry of the cache.
+            for path in files.values():
+                session.store.discard("module", path.parent.name)
+    assert found[0] == found[1]
