@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -90,8 +90,11 @@ class LocalHost:
         own_session: bool = True,
         pass_fds: Sequence[int] = (),
     ) -> subprocess.Popen[bytes]:
-        """Start a long-lived child; it is in the ledger until `stop`, and dies when the harness dies."""
-        with _signals_held():
+        """Start a long-lived child; it is in the ledger until `stop`, and dies when the harness dies.
+
+        One that shares our session, so our terminal, is told of Ctrl-C like us.
+        """
+        with _signals_held() as before:
             child = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", "--", *argv],
                 stdin=stdin,
@@ -100,6 +103,8 @@ class LocalHost:
                 env=dict(os.environ, **(env or {})),
                 cwd=cwd,
                 start_new_session=own_session,
+                # A mask is inherited: what is held here would never reach it.
+                preexec_fn=None if own_session else lambda: _masked(before),
                 pass_fds=pass_fds,
             )
             self.ledger.add_process(child.pid)
@@ -136,11 +141,15 @@ PACKAGES = {
 
 
 @contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    """Hold SIGINT and SIGTERM between the birth of a child and its entry in the ledger."""
+def _signals_held() -> Iterator[set[signal.Signals]]:
+    """Hold SIGINT and SIGTERM between the birth of a child and its entry in the ledger; yields what was held before."""
     held = {signal.SIGINT, signal.SIGTERM}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
     try:
-        yield
+        yield {signal.Signals(each) for each in before}
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        _masked(before)
+
+
+def _masked(signals: Iterable[int]) -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, signals)

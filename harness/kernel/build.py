@@ -43,20 +43,25 @@ _STARTS = " ".join(f"--section-start={name}={start:#x}" for name, start in SECTI
 _LINES = (
     f'ld --noinhibit-exec --unresolved-symbols=ignore-all -e 0 {_STARTS} -o "$1.elf" "$1" 2>/dev/null; '
     'nm -S "$1.elf" >"${1%.ko}.lines" && objdump --dwarf=decodedline --wide "$1.elf" >>"${1%.ko}.lines" && rm "$1.elf"'
+    ' && objcopy --compress-debug-sections=zlib "$1" "${1%.ko}.debug"'
 )
+SOURCE = "source"
+"""Where an entry with line tables keeps the sources that it was built from: a patched tree is gone by the next day."""
 
 
 @dataclass(frozen=True)
 class Built:
     """Modules (`.ko` files by name), what the compiler said of our files, and which compiler it was.
 
-    `lines` are by module objdump's decoded line tables, where they were asked for (kernel/lines.py reads them).
+    `lines` are by module objdump's decoded line tables, where they were asked for (kernel/lines.py reads them), and
+    `debug` the modules with all their debug information.
     """
 
     modules: Mapping[str, Path]
     messages: tuple[str, ...]
     compiler: str
     lines: Mapping[str, Path]
+    debug: Mapping[str, Path]
 
 
 def sources_of(folder: Path) -> dict[str, bytes]:
@@ -88,7 +93,7 @@ class _Recipe:
     def key(self) -> str:
         """Of what comes of it."""
         parts = [part for name, content in self.sources.items() for part in (name, content)]
-        shape = [*self.flags, self.lines]
+        shape = [*self.flags, self.lines and "debug"]
         return f"{self.folder.name}-{digest(RECIPE, self.kernel.folder.name, self.tools.key, shape, *parts)}"
 
     @property
@@ -137,7 +142,9 @@ def build(
     entry = archive.store.built("module", wanted.key, make)
     modules = {path.stem: path for path in sorted(entry.glob("*.ko"))}
     tables = {path.stem: path for path in sorted(entry.glob("*.lines"))}
-    return Built(modules, tuple(json.loads((entry / "messages.json").read_text())), tools.compiler, tables)
+    debug = {path.stem: path for path in sorted(entry.glob("*.debug"))}
+    messages = tuple(json.loads((entry / "messages.json").read_text()))
+    return Built(modules, messages, tools.compiler, tables, debug)
 
 
 def _inputs(folder: Path, include: Path | None) -> tuple[dict[str, bytes], tuple[str, ...]]:
@@ -208,8 +215,11 @@ def _collect(recipe: _Recipe, archive: Archive, work: Path, messages: list[str],
         lines = (*every, "sh", "-c", _LINES, "lines", "{}", ";")
         archive.host.run(recipe.tools.command(recipe.kernel, work, lines), timeout_s=900)
     archive.host.run(recipe.tools.command(recipe.kernel, work, (*every, "strip", "--strip-debug", "{}", "+")))
-    for made in (*work.rglob("*.ko"), *work.rglob("*.lines")):
+    for made in (*work.rglob("*.ko"), *work.rglob("*.lines"), *work.rglob("*.debug")):
         shutil.copyfile(made, into / made.name)
+    for name in recipe.sources.keys() - recipe.headers if recipe.lines else ():
+        (into / SOURCE / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(work / name, into / SOURCE / name)
     (into / "messages.json").write_text(json.dumps(messages))
 
 

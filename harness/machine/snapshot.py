@@ -159,13 +159,15 @@ class Studio:
         folder: Path,
         *,
         plugged: bool = False,
+        held: bool = False,
         terminal: bool = False,
         extra: tuple[str, ...] = (),
     ) -> Iterator[Machine]:
         """A machine that goes on from a snapshot with a new order.
 
         Its RAM is the snapshot's, mapped privately. A machine that a device will be `plugged` into stands
-        still until `go_on`, and has a copy that the device's process can map too.
+        still until `go_on`, and has a copy that the device's process can map too. One that is `held` stands still for
+        whoever debugs it.
         """
         with contextlib.ExitStack() as stack:
             ram = snapshot.ram
@@ -181,6 +183,7 @@ class Studio:
                     ram=ram,
                     shared=plugged,
                     paused=plugged,
+                    held=held,
                     terminal=terminal,
                     extra=extra,
                 )
@@ -206,6 +209,7 @@ class Studio:
         ram: Path,
         shared: bool,
         paused: bool = False,
+        held: bool = False,
         terminal: bool = False,
         extra: tuple[str, ...] = (),
     ) -> Machine:
@@ -222,6 +226,7 @@ class Studio:
             incoming=snapshot.state,
             shared=shared,
             paused=paused,
+            held=held,
             terminal=terminal,
             extra=extra,
         )

@@ -41,7 +41,7 @@ class Machine:
 
     `order` is what its agent finds. With `incoming` the machine is restored from that state file and `ram` is
     the memory saved with it, otherwise it boots. `paused` machines wait for `go_on` (for a device to be
-    plugged).
+    plugged). A `held` one stands still until somebody else, a debugger, lets it go on.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class Machine:
         incoming: Path | None = None,
         shared: bool = True,
         paused: bool = False,
+        held: bool = False,
         terminal: bool = False,
         extra: tuple[str, ...] = (),
     ) -> None:
@@ -64,6 +65,7 @@ class Machine:
         self.shape = shape
         self.folder = folder
         self.order = order
+        self.held = held
         names = {name: folder / name for name in ("order", "replies", "console", "qmp")}
         names["order"].write_bytes(agent.encode_order(order))
         names["replies"].touch()
@@ -83,7 +85,7 @@ class Machine:
         argv = command_line(qemu, shape, wiring)
         if incoming is not None:
             argv += ["-incoming", f"file:{incoming}"]
-        if paused:
+        if paused or held:
             argv += ["-S"]
         self.console = Console(names["console"])
         self._replies = names["replies"].open("rb")
@@ -129,7 +131,7 @@ class Machine:
         last_chance = float("inf")
         heard = 0
         while True:
-            reply = self._reply()
+            reply = self.reply()
             if reply is not None:
                 tick()
                 return reply
@@ -162,8 +164,9 @@ class Machine:
         return self._fatal
 
     def go_on(self) -> None:
-        """Let a paused machine run."""
-        self.qmp.command("cont")
+        """Let a paused machine run, if that is ours to do."""
+        if not self.held:
+            self.qmp.command("cont")
 
     def arrive(self, deadline_s: float = 30.0) -> None:
         """Wait until a restored machine's state is loaded: before, nothing can be plugged."""
@@ -205,7 +208,7 @@ class Machine:
         """What was told of page faults before the reply, so far."""
         return [reply.trace for reply in self._heard if reply.trace is not None]
 
-    def _reply(self) -> Reply | None:
+    def reply(self) -> Reply | None:
         """The reply to the order, if it is there."""
         data = self._replies.read()
         if data:

@@ -83,7 +83,7 @@ def test_what_did_not_move_is_said_in_a_line():
 
 
 def test_a_new_failure_comes_first_with_its_reasons_and_console():
-    """Mutation: sort by name; show reasons of the base on both sides."""
+    """Mutations: sort by name; change the sides."""
     base, patched = runs(), runs(verdict="fail")
     other = [replace(r, case=replace(r.case, id="odp-advise/7.3/soft-roce")) for r in base[:1]]
     found = compare([*base, *other], [*patched, *other])
@@ -93,6 +93,7 @@ def test_a_new_failure_comes_first_with_its_reasons_and_console():
     )
     said = words(page)
     assert "4 × fail" in said and "4 × pass" in said and "4 × data: 3 of 851968 bytes are wrong" in said
+    assert said.index("4 × pass") < said.index("4 × fail")
     assert "NULL pointer dereference" in said and "fails in 4 of 4 runs" in said
 
 

@@ -1,0 +1,98 @@
+"""Symbols for a debugger: of a kernel's own names a file, of a module the build that is the same to the byte."""
+
+import shutil
+import struct
+import subprocess
+from types import SimpleNamespace
+
+import pytest
+
+from harness.errors import SetupError
+from harness.kernel import symbols
+from harness.kernel.elf import section
+from harness.kernel.parts import RXE
+
+KALLSYMS = """\
+0000000000000000 A fixed_percpu_data
+ffffffff81000000 T _stext
+ffffffff8132e8a0 T arch_rethook_trampoline
+ffffffff821b8d00 t pv_native_safe_halt
+ffffffff83000000 D init_task
+"""
+
+
+@pytest.fixture
+def names(tmp_path):
+    path = tmp_path / "vmlinux"
+    path.write_bytes(symbols.of_kernel(KALLSYMS))
+    return path
+
+
+def test_a_kernels_names_are_a_file_of_symbols(names):
+    """Mutations: give percpu offsets as addresses; forget the trampoline's second name."""
+    table, strings = section(names, ".symtab"), section(names, ".strtab")
+    found = {}
+    for name, _, _, where, value, _ in struct.iter_unpack("<IBBHQQ", table):
+        found.setdefault(strings[name : strings.index(b"\0", name)].decode(), []).append((value, where))
+    assert found["_stext"] == [(0xFFFFFFFF81000000, 1)] and found["init_task"] == [
+        (0xFFFFFFFF83000000, 0xFFF1)
+    ]
+    assert sorted(value for value, _ in found["arch_rethook_trampoline"]) == [
+        0xFFFFFFFF8132E89F,
+        0xFFFFFFFF8132E8A0,
+    ]
+    assert "fixed_percpu_data" not in found
+    assert section(names, ".nothing") == b""
+
+
+@pytest.mark.skipif(not shutil.which("nm"), reason="no binutils to read it with")
+def test_others_read_it(names):
+    """Mutation: a wrong link from the symbols to their strings."""
+    said = subprocess.run(["nm", names], capture_output=True, text=True, check=True)
+    assert "ffffffff821b8d00 T pv_native_safe_halt" in said.stdout and not said.stderr
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """A store with one build, and a kernel whose own module is another."""
+    entry = tmp_path / "cache" / "module" / "rxe-1"
+    entry.mkdir(parents=True)
+    (entry / "rdma_rxe.ko").write_bytes(b"as it was built")
+    (entry / "rdma_rxe.debug").write_bytes(b"with all")
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "rdma_rxe.ko").write_bytes(b"the distribution's")
+    archive = SimpleNamespace(store=SimpleNamespace(root=tmp_path / "cache"))
+    return archive, SimpleNamespace(modules=tmp_path / "modules"), entry
+
+
+def test_a_module_of_ours_is_found_by_its_content(kept, tmp_path):
+    """Mutation: find it by its name."""
+    archive, kernel, entry = kept
+    given = tmp_path / "rdma_rxe.ko"
+    given.write_bytes(b"as it was built")
+    found = symbols.debug("rdma_rxe", given, RXE, kernel, archive)
+    assert found.file == entry / "rdma_rxe.debug" and found.sources == entry / "source" and not found.why
+
+
+def test_other_code_gets_no_lines(kept, tmp_path, monkeypatch, names):
+    """Mutations: take the twin's lines for other code; fail where nothing can be built."""
+    archive, kernel, _ = kept
+    own = tmp_path / "modules" / "rdma_rxe.ko"
+    own.write_bytes(names.read_bytes())
+    twin = tmp_path / "built" / "rdma_rxe.debug"
+    twin.parent.mkdir()
+    twin.write_bytes(symbols.of_kernel(KALLSYMS))
+    monkeypatch.setattr(symbols, "source", lambda kernel, archive: tmp_path)
+    monkeypatch.setattr(symbols, "build", lambda *given, **more: SimpleNamespace(debug={"rdma_rxe": twin}))
+    codes = {own: b"same", twin: b"same"}
+    monkeypatch.setattr(symbols, "section", lambda file, name: codes[file])
+    assert symbols.debug("rdma_rxe", None, RXE, kernel, archive).file == twin
+    codes[twin] = b"other"
+    found = symbols.debug("rdma_rxe", None, RXE, kernel, archive)
+    assert found.file == own and found.sources is None and "neither" in found.why
+
+    def fail(kernel, archive):
+        raise SetupError("no source")
+
+    monkeypatch.setattr(symbols, "source", fail)
+    assert symbols.debug("rdma_rxe", None, RXE, kernel, archive).why == "no source"

@@ -1,0 +1,21 @@
+"""Children of ours: what they inherit."""
+
+import re
+import signal
+from pathlib import Path
+
+from harness.host import LocalHost
+from harness.ledger import Ledger
+
+
+def test_a_child_on_our_terminal_hears_ctrl_c(tmp_path):
+    """Mutation: start it with the mask that holds SIGINT while it is written to the ledger: gdb never stops again."""
+    with Ledger(tmp_path / "runs") as ledger:
+        host = LocalHost(ledger)
+        said = tmp_path / "said"
+        with said.open("wb") as output:
+            child = host.start(["cat", "/proc/self/status"], stdout=output, own_session=False)
+            child.wait()
+        host.stop(child)
+    blocked = int(re.search(r"^SigBlk:\s*(\w+)$", Path(said).read_text(), re.M)[1], 16)
+    assert not blocked & 1 << signal.SIGINT - 1
