@@ -1,20 +1,24 @@
 """The device taken away from a process that transfers, and given back to the machine.
 
-Soft-RoCE's link is removed (`rdma link delete`); a card's driver for RDMA is unbound from it. Neither waits for
-processes: theirs ends by itself, since its device answers nothing any more. Then the device comes back, and works.
-Ref: Linux 7.3 drivers/infiniband/core/uverbs_main.c, ib_uverbs_remove_one, uverbs_disassociate_api
+Soft-RoCE's link is removed (`rdma link delete`); a card's driver for RDMA is unbound from it. A driver that can take
+its device from a process does so: the process ends by itself, since its device answers nothing any more. One that
+cannot (rxe before Linux 7.3) waits for its processes: then this one is killed. The device must go, come back, and work.
+Ref: Linux 7.3 drivers/infiniband/core/uverbs_main.c, ib_uverbs_remove_one
 """
 
 from __future__ import annotations
 
 import os
 import random
+import re
+import signal
 import threading
 import time
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from typing import Callable, List, NoReturn
+from pathlib import Path
+from typing import Callable, List, NoReturn, Tuple
 
 from harness.guest import mlx5, nldev
 from harness.guest.killed import LIFE_S
@@ -34,16 +38,21 @@ def unbind(case: Case, netlink: NlDev, device: Device) -> List[int]:
     """Each round the device goes while a child transfers; the child must end, and the device must work again."""
     draw = random.Random(case.seed)
     times: List[int] = []
+    waits = not lets_go(Path("/proc/kallsyms").read_text(), bool(mlx5.auxiliary(device)))
     for turn in range(1, case.workload.rounds + 1):
         began = time.monotonic_ns()
         case = replace(case, device=device.name)
         victim = Victim(partial(_live, case), turn, case.timeout_s)
         time.sleep(draw.random() * LIFE_S)
         victim.note()
-        bring_back = _take_away(netlink, device, case.timeout_s)
+        gone, bring_back = _take_away(netlink, device)
+        if waits:
+            time.sleep(LIFE_S)
+            os.kill(victim.pid, signal.SIGKILL)
+        gone(case.timeout_s)
         status = victim.see_off()
         device = bring_back()
-        if status != LOST << 8:
+        if status != (signal.SIGKILL if waits else LOST << 8):
             raise WorkFailed(f"round {turn}: the process whose device was gone ended with status {status:#x}")
         with ExitStack() as stack:
             Pair(replace(case, device=device.name), stack).write(turn)
@@ -51,14 +60,22 @@ def unbind(case: Case, netlink: NlDev, device: Device) -> List[int]:
     return times
 
 
-def _take_away(netlink: NlDev, device: Device, timeout_s: float) -> Callable[[], Device]:
-    """Take the device away; what is returned brings it back. WorkFailed if that takes longer than `timeout_s`."""
+def lets_go(symbols: str, card: bool) -> bool:
+    """Whether the driver, of a card or of soft-RoCE, can take its device from a process."""
+    module = "mlx5_ib" if card else "rdma_rxe"
+    return re.search(rf"_disassociate_ucontext\t\[{module}\]$", symbols, re.MULTILINE) is not None
+
+
+def _take_away(netlink: NlDev, device: Device) -> Tuple[Callable[[float], None], Callable[[], Device]]:
+    """Begin to take the device away; what is returned waits until it is gone, and brings it back."""
     card = mlx5.auxiliary(device)
-    if card:
-        _in_time(lambda: mlx5.bind(card, on=False), timeout_s)
-    else:
-        # A socket of its own: what waits in the kernel keeps it.
-        _in_time(lambda: NlDev().remove_link(device.name), timeout_s)
+
+    def away() -> None:
+        if card:
+            mlx5.bind(card, on=False)
+        else:
+            # By a socket of its own: what waits in the kernel keeps it.
+            NlDev().remove_link(device.name)
 
     def back() -> Device:
         if card:
@@ -66,10 +83,11 @@ def _take_away(netlink: NlDev, device: Device, timeout_s: float) -> Callable[[],
             return mlx5.wait(netlink)
         return nldev.bring_up(device.name)
 
-    return back
+    return begin(away), back
 
 
-def _in_time(work: Callable[[], None], timeout_s: float) -> None:
+def begin(work: Callable[[], None]) -> Callable[[float], None]:
+    """Begin to make the device go; what is returned waits so many seconds for it: WorkFailed if it stays."""
     failed: List[BaseException] = []
 
     def run() -> None:
@@ -80,11 +98,15 @@ def _in_time(work: Callable[[], None], timeout_s: float) -> None:
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join(timeout_s)
-    if thread.is_alive():
-        raise WorkFailed(f"the device was not gone after {timeout_s:g} s")
-    for error in failed:
-        raise WorkFailed(f"the device does not go: {error}")
+
+    def gone(timeout_s: float) -> None:
+        thread.join(timeout_s)
+        if thread.is_alive():
+            raise WorkFailed(f"the device was not gone after {timeout_s:g} s")
+        for error in failed:
+            raise WorkFailed(f"the device does not go: {error}")
+
+    return gone
 
 
 def _live(case: Case, say: int) -> NoReturn:
