@@ -13,21 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-import numpy as np
-from numpy.typing import NDArray
-from scipy import stats
-
+from harness.campaign.samples import CONFIDENCE, RUNS_LEAST, chance, interval, significant
 from harness.values.histogram import percentile
 from harness.values.record import Record
 
-FloatArray = NDArray[np.float64]
 BETTER, SAME, WORSE, CANNOT_TELL = "better", "same", "worse", "cannot tell"
-RUNS_LEAST = 8
-"""Runs of a case on each side, below which a rank test says nothing."""
-
-CONFIDENCE = 0.95
-
-SIGNIFICANT = 0.01
 PACED = "paced"
 LEAST = " least"
 BANDS = 3
@@ -94,7 +84,7 @@ def compare(
     """
     one, other = by_case(base), by_case(patched)
     changes: list[Change] = []
-    figures: list[Figure] = []
+    measured: list[tuple[Figure, tuple[list[float], list[float]]]] = []
     failing: list[str] = []
     for case in sorted({*one, *other}):
         before, after = one.get(case, []), other.get(case, [])
@@ -104,10 +94,11 @@ def compare(
             failing.append(case)
         if outcomes or not before or not all(_sound(record) for record in (*before, *after)):
             continue
-        mine = list(_figures(case, before, after, bands or {}))
-        figures += [figure for figure, _ in mine]
-        for figure, samples in mine:
-            changes += _latency(figure, *samples)
+        measured += _figures(case, before, after, bands or {})
+    figures = [figure for figure, _ in measured]
+    tests = sum(not figure.exact for figure in figures)
+    for figure, samples in measured:
+        changes += _latency(figure, *samples, tests)
     changes += _too_few(figures)
     ran = set(one) & set(other) and any(record.verdict in RAN for record in (*base, *patched))
     return Comparison(
@@ -197,7 +188,7 @@ def by_run(records: Sequence[Record], exact: bool) -> dict[str, dict[str, float]
     found: dict[str, dict[str, float]] = defaultdict(dict)
     for number, record in enumerate(records):
         assert record.answer is not None
-        run = record.case.id if SEED.search(record.case.id) else f"run {number}"
+        run = record.case.id if exact and SEED.search(record.case.id) else f"run {number}"
         trace = record.answer.trace
         values: dict[str, list[int]] = {"operation": list(record.answer.operations_ns)}
         values["fault"] = [fault.duration_ns for fault in trace.faults]
@@ -212,8 +203,8 @@ def by_run(records: Sequence[Record], exact: bool) -> dict[str, dict[str, float]
     return found
 
 
-def _latency(figure: Figure, before: list[float], after: list[float]) -> list[Change]:
-    """What a figure says, if anything.
+def _latency(figure: Figure, before: list[float], after: list[float], tests: int) -> list[Change]:
+    """What a figure says, if anything. In real time, where nothing but the runs is known, it is one of `tests`.
 
     The shortest way through a stage is a property of the code. Everything else also depends on what else the machine
     does meanwhile, which any change shifts: there the runs of both sides must be told apart by a rank test, too.
@@ -224,12 +215,12 @@ def _latency(figure: Figure, before: list[float], after: list[float]) -> list[Ch
         return []
     if not sure and (min(figure.runs) < RUNS_LEAST or not figure.change):
         return []
-    chance = 0.0 if sure else float(stats.mannwhitneyu(before, after).pvalue)
-    if chance >= SIGNIFICANT:
+    probable = 0.0 if sure else chance(before, after)
+    if not significant(probable, 1 if figure.exact else tests):
         return []
     if not figure.exact:
-        low, high = (bound / 1000 for bound in _interval(before, after))
-        numbers = f"{figure.base / 1000:.1f} to {figure.patched / 1000:.1f} us, p = {chance:.1e}"
+        low, high = (bound / 1000 for bound in interval(before, after))
+        numbers = f"{figure.base / 1000:.1f} to {figure.patched / 1000:.1f} us, p = {probable:.1e}"
         numbers += f", {CONFIDENCE:.0%} of resamples {low:+.1f} to {high:+.1f}"
         return [Change(verdict, figure.case, f"{figure.stage}: {numbers}", stage=figure.stage)]
     moved = f"{figure.change:+.0f} instructions ({figure.base:.0f} to {figure.patched:.0f})"
@@ -239,31 +230,12 @@ def _latency(figure: Figure, before: list[float], after: list[float]) -> list[Ch
 
 def _too_few(figures: Sequence[Figure]) -> list[Change]:
     """Cases whose figures are in real time, of which a few runs say nothing."""
-    few = {
-        figure.case: min(figure.runs)
-        for figure in figures
-        if not figure.exact and min(figure.runs) < RUNS_LEAST
-    }
+    few = {figure.case: min(figure.runs) for figure in figures if not figure.exact}
+    few = {case: runs for case, runs in few.items() if runs < RUNS_LEAST}
     if not few:
         return []
     text = f"latency in real time: {min(few.values())} runs, {RUNS_LEAST} on each side are the least (run --seeds)"
     return [Change(CANNOT_TELL, next(iter(few)) if len(few) == 1 else f"{len(few)} cases", text)]
-
-
-def _interval(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:
-    """Between which bounds the difference of the medians lies when the runs are drawn again, in ns."""
-
-    def difference(mine: FloatArray, theirs: FloatArray, axis: int) -> FloatArray:
-        return np.median(theirs, axis=axis) - np.median(mine, axis=axis)
-
-    drawn = stats.bootstrap(
-        (before, after),
-        difference,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    )
-    return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
 
 
 def overall(changes: Sequence[Change]) -> str:

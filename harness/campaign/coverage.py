@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.campaign.runs import Question, kept, modules_with_lines
@@ -69,8 +69,7 @@ def measure(
 ) -> Coverage:
     """Run the question's cases once each with the modules of `tree`; the answers are kept by content."""
     files, _, tables = modules_with_lines(session, kernel, tree, parts)
-    asked = replace(question, seeds=1)
-    folder = kept(session, asked, kernel, files, parts, name, tuple(sorted(tables)))
+    folder = kept(session, question.exact, kernel, files, parts, name, tuple(sorted(tables)))
     folders = {module: tree / part.folder for part in parts for module in part.modules}
     read = {module: lines.read(path, folders[module]) for module, path in tables.items()}
     cases: dict[str, dict[str, Reached]] = {}

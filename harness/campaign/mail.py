@@ -16,6 +16,7 @@ def text(found: Judgement, command: Sequence[str], seeds: int) -> str:
     """The mail's body; `command` is what was asked, to be asked again."""
     comparison = found.comparison
     cases = {figure.case for figure in comparison.figures}
+    runs = max((min(figure.runs) for figure in comparison.figures), default=seeds)
     lines = [
         f"On-demand paging with this patch: {comparison.verdict}.",
         "",
@@ -23,7 +24,7 @@ def text(found: Judgement, command: Sequence[str], seeds: int) -> str:
         *_field("Patch id", found.identity or "-"),
         *_field("Kernel", f"{found.kernel}, {found.compiler or 'nothing built'}"),
         *_field("Rebuilt", ", ".join(found.modules) or "nothing"),
-        *_field("Cases", f"{len(cases)} with figures, {seeds} runs each, with and without the patch"),
+        *_field("Cases", f"{len(cases)} with figures, {runs} runs each, with and without the patch"),
         *(line for note in found.notes for line in _field("Note", note)),
         "",
     ]

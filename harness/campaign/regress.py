@@ -17,6 +17,7 @@ from harness.campaign.coverage import Coverage
 from harness.campaign.marked import Piece, pieces
 from harness.campaign.runs import Question, answers, modules_with_lines
 from harness.campaign.subject import Subject, Tree
+from harness.campaign.turns import in_turns
 from harness.kernel.packages import Kernel
 from harness.kernel.parts import Part
 from harness.kernel.source import source
@@ -80,9 +81,13 @@ def _judge(session: Session, question: Question, subject: Subject, kernel: Kerne
         what = coverage.touched(stock, tree, parts)
         question, chosen = _narrowed(session, question, kernel, stock, parts, what)
         notes += chosen
-        before = answers(session, question, kernel, base, parts, "base")
-        after = answers(session, question, kernel, patched, parts, "patched")
-        found = compare(before, after)
+        if question.detect:
+            found, before, after, word = in_turns(session, question, kernel, base, patched, parts)
+            notes.append(word)
+        else:
+            before = answers(session, question, kernel, base, parts, "base")
+            after = answers(session, question, kernel, patched, parts, "patched")
+            found = compare(before, after)
         reached = None
         if what.new and not any(change.outcome for change in found.changes):
             reached = coverage.measure(session, question, kernel, tree, parts, "coverage")

@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness import agent
@@ -35,7 +35,8 @@ class Question:
     """What is asked: of what (a name), for which kernel, by which plans, with how many seeds, at most so many cases of
     a plan. A run ends after `failures`: a machine that hangs costs its deadline each time, and the verdict is clear.
 
-    `results` is a folder for everything that comes of it.
+    `results` is a folder for everything that comes of it. `detect`: latencies are judged in real time, until a
+    difference of this part of one would show, in turns; `turn` is the number of one.
     """
 
     name: str
@@ -47,6 +48,13 @@ class Question:
     jobs: int = 1
     expression: str = ""
     failures: int = 4
+    detect: float = 0.0
+    turn: int = 0
+
+    @property
+    def exact(self) -> Question:
+        """The same, once, with machines that count instructions."""
+        return replace(self, detect=0.0, turn=0, seeds=1)
 
 
 def copied(stock: Path, parts: Sequence[Part], into: Path) -> None:
@@ -132,6 +140,7 @@ def kept(
             question.cut,
             question.expression,
             question.failures,
+            question.turn,
             devices,
             blocks,
         ],
@@ -173,8 +182,10 @@ def _run(
         "seeds": question.seeds,
         "cut": question.cut,
         "parcel": parcel,
+        "time": "real" if question.detect else None,
     }
-    flags = [*(f"--blocks={module}" for module in blocks), "--paced", f"--maxfail={question.failures}"]
+    flags = [*(f"--blocks={module}" for module in blocks), f"--maxfail={question.failures}"]
+    flags += [] if question.detect else ["--paced"]
     wanted = Wanted(
         question.plans,
         into,

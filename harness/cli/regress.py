@@ -51,6 +51,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seeds", type=int, default=16, metavar="N", help="runs of a case, each shifted (default 16)"
     )
+    real = "judge latencies in real time, until a difference of so many percent would show (of instructions: without)"
+    parser.add_argument("--real", type=float, metavar="PERCENT", help=real)
     parser.add_argument("--results", type=Path, metavar="DIR", help="default: odp-results/TIME")
     parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1, help="cases at the same time")
     how = parser.add_mutually_exclusive_group()
@@ -104,8 +106,11 @@ def _judged(arguments: argparse.Namespace, question: Question) -> int:
 
 def _page(found: Judgement, question: Question) -> Path:
     """Both sides beside each other, in the folder of results."""
-    folders = (question.results / name for name in sides.NAMES)
-    base, patched = (read_run(folder).records if folder.is_dir() else () for folder in folders)
+    # Of a question in real time there is a folder for each turn.
+    base, patched = (
+        tuple(record for folder in question.results.glob(f"{name}*") for record in read_run(folder).records)
+        for name in sides.NAMES
+    )
     path = question.results / PAGE
     question.results.mkdir(parents=True, exist_ok=True)
     write(path, sides.render(found.comparison, base, patched, found))
@@ -135,7 +140,8 @@ def _question(arguments: argparse.Namespace) -> Question:
     name = str(arguments.patch or arguments.tree)
     cut = 0 if arguments.all or arguments.expect_fix else 1
     kernel = arguments.base if arguments.base and not _base_tree(arguments) else arguments.kernel
-    return Question(name, kernel, plans, results, arguments.seeds, cut, arguments.jobs, arguments.k)
+    wanted = Question(name, kernel, plans, results, arguments.seeds, cut, arguments.jobs, arguments.k)
+    return dataclasses.replace(wanted, detect=(arguments.real or 0.0) / 100)
 
 
 def _base_tree(arguments: argparse.Namespace) -> Tree | None:

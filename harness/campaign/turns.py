@@ -1,0 +1,63 @@
+"""Latencies in real time: both sides run in turns, until a difference of the wanted size would show.
+
+What else the host does meanwhile then meets both alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from harness.campaign.compare import CANNOT_TELL, Change, Comparison, by_case, by_run, compare, overall
+from harness.campaign.runs import Question, answers
+from harness.campaign.samples import shows
+from harness.kernel.packages import Kernel
+from harness.kernel.parts import Part
+from harness.plan.session import Session
+from harness.values.record import Record
+
+TURNS_MOST = 12
+JUDGED = ("operation", "fault")
+"""Figures of which a difference must show."""
+
+
+def in_turns(
+    session: Session,
+    question: Question,
+    kernel: Kernel,
+    base: Mapping[str, Path],
+    patched: Mapping[str, Path],
+    parts: Sequence[Part],
+) -> tuple[Comparison, tuple[Record, ...], tuple[Record, ...], str]:
+    """The comparison, the records of both sides, and a word on what would show."""
+    before: tuple[Record, ...] = ()
+    after: tuple[Record, ...] = ()
+    for turn in range(1, TURNS_MOST + 1):
+        asked = replace(question, turn=turn)
+        before += answers(session, asked, kernel, base, parts, f"base-turn-{turn}")
+        after += answers(session, asked, kernel, patched, parts, f"patched-turn-{turn}")
+        found = compare(before, after)
+        least = resolution(before, after)
+        session.say(f"turn {turn}: a difference of {least:.1%} would show, {question.detect:.1%} is wanted")
+        if least <= question.detect or any(change.outcome for change in found.changes):
+            break
+    word = f"real time: {turn} turns of {question.seeds} runs a case; a difference of {least:.1%} would show"
+    if least > question.detect and not found.changes:
+        unsure = Change(CANNOT_TELL, question.name, f"{word}, {question.detect:.1%} was wanted")
+        found = replace(found, changes=(unsure,), verdict=overall([unsure]))
+    return found, before, after, word
+
+
+def resolution(base: Sequence[Record], patched: Sequence[Record]) -> float:
+    """The largest difference that would not show in one of the figures JUDGED of one case, as a part of it."""
+    one, other = by_case(base), by_case(patched)
+    worst = 0.0
+    for case in set(one) & set(other):
+        sides = [
+            [record for record in side if record.answer is not None] for side in (one[case], other[case])
+        ]
+        mine, theirs = (by_run(side, False) for side in sides)
+        for stage in set(JUDGED) & set(mine) & set(theirs):
+            worst = max(worst, shows(list(mine[stage].values()), list(theirs[stage].values())))
+    return worst

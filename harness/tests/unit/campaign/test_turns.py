@@ -1,0 +1,43 @@
+"""Runs in turns, until enough is known: of records in the shapes of real ones."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from harness.campaign import turns
+from harness.campaign.compare import BETTER, CANNOT_TELL, SAME, WORSE
+from harness.campaign.runs import Question
+from harness.tests.unit.campaign.test_compare import runs
+
+
+def asked(monkeypatch, tmp_path, *, spread_ns, added_ns, detect):
+    """What comes of turns of eight runs a side, and how many there were."""
+    told = []
+
+    def answers(session, question, kernel, files, parts, name):
+        told.append(name)
+        return tuple(
+            runs(8, clock="real", spread_ns=spread_ns, added_ns=added_ns * name.startswith("patched"))
+        )
+
+    monkeypatch.setattr(turns, "answers", answers)
+    session = SimpleNamespace(say=lambda line: None)
+    question = Question("p.diff", "7.3", (), tmp_path, detect=detect)
+    found, before, after, word = turns.in_turns(session, question, None, {}, {}, ())
+    assert len(before) == len(after) == 4 * len(told) and word.startswith("real time: ")
+    return found, told
+
+
+@pytest.mark.parametrize(("added_ns", "verdict"), [(0, SAME), (9000, WORSE), (-900, BETTER)])
+def test_turns_end_when_the_wanted_difference_would_show(monkeypatch, tmp_path, added_ns, verdict):
+    """Mutations: run one side first; go on to the last turn; judge one turn only."""
+    found, told = asked(monkeypatch, tmp_path, spread_ns=1, added_ns=added_ns, detect=0.05)
+    assert told == ["base-turn-1", "patched-turn-1"]
+    assert found.verdict == verdict
+
+
+def test_what_would_not_show_is_not_called_the_same(monkeypatch, tmp_path):
+    """Mutation: leave the verdict of the comparison as it is."""
+    found, told = asked(monkeypatch, tmp_path, spread_ns=900, added_ns=0, detect=0.0001)
+    assert len(told) == 2 * turns.TURNS_MOST
+    assert found.verdict == CANNOT_TELL and "0.0% was wanted" in found.changes[0].text
