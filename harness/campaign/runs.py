@@ -35,8 +35,9 @@ class Question:
     """What is asked: of what (a name), for which kernel, by which plans, with how many seeds, at most so many cases of
     a plan. A run ends after `failures`: a machine that hangs costs its deadline each time, and the verdict is clear.
 
-    `results` is a folder for everything that comes of it. `detect`: latencies are judged in real time, until a
-    difference of this part of one would show, in turns; `turn` is the number of one.
+    `results` is a folder for everything that comes of it. `paced`: machines with a card count instructions, too.
+    `detect`: latencies are judged in real time, until a difference of this part of one would show, in turns; `turn` is
+    the number of one.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Question:
     jobs: int = 1
     expression: str = ""
     failures: int = 4
+    paced: bool = True
     detect: float = 0.0
     turn: int = 0
 
@@ -141,6 +143,7 @@ def kept(
             question.expression,
             question.failures,
             question.turn,
+            question.paced,
             devices,
             blocks,
         ],
@@ -185,7 +188,7 @@ def _run(
         "time": "real" if question.detect else None,
     }
     flags = [*(f"--blocks={module}" for module in blocks), f"--maxfail={question.failures}"]
-    flags += [] if question.detect else ["--paced"]
+    flags += ["--paced"] if question.paced and not question.detect else []
     wanted = Wanted(
         question.plans,
         into,

@@ -48,6 +48,8 @@ def _live(case: Case, say: int) -> NoReturn:
             pair = Pair(case, stack)
             pair.write(1)
             tell(say, pair)
+            if case.workload.loss.how == "late":
+                pair.memories[REMOTE].make_late()
             while True:
                 pair.lose(REMOTE)
                 pair.transfer()

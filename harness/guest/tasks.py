@@ -17,6 +17,7 @@ from harness.guest.forks import forks
 from harness.guest.fragment import fragmented
 from harness.guest.killed import killed
 from harness.guest.nldev import Device, NlDev
+from harness.guest.overtaken import overtaken
 from harness.guest.problems import Unsupported, WorkFailed
 from harness.guest.queues import queues
 from harness.guest.rereg import rereg, rereg_toggle
@@ -116,6 +117,7 @@ TASKS: Dict[str, Task] = {
     "rights": _on_demand(rights),
     "sparse": _on_demand(sparse),
     "fragmented": _on_demand(fragmented),
+    "overtaken": _on_demand(overtaken),
     "unbind": _checked(unbind),
 }
 # Whose first round is counted: of all others a device may keep something that their first round needs. mlx5_ib from
