@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.bench.figures import Figures
 from harness.campaign import null
-from harness.campaign.compare import SAME, compare
+from harness.campaign.compare import SAME
 from harness.campaign.runs import Question, answers, copied, modules, modules_with_lines
 from harness.kernel.packages import Kernel
 from harness.kernel.parts import Part
@@ -63,8 +63,8 @@ def measure(session: Session, question: Question, part: Part, changes: int) -> R
             _unlike_any_before(tree / part.folder / part.first)
             files, _ = modules(session, kernel, tree, [part])
             asked = replace(question, results=question.results / str(variant).replace(" ", "-"))
-            found = compare(before, answers(session, asked, kernel, files, [part], str(variant)), bands)
-            found, again = null.confirmed(session, asked, kernel, tree, [part], before, bands, found)
+            after = answers(session, asked, kernel, files, [part], str(variant))
+            found, again = null.judged(session, asked, kernel, (stock, tree), [part], before, after)
         unconfirmed += bool(again)
         verdicts_s.append(time.monotonic() - began)
         cases = len({figure.case for figure in found.figures})

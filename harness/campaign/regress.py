@@ -94,9 +94,7 @@ def _judge(session: Session, question: Question, subject: Subject, kernel: Kerne
             notes += _unreached(reached, what.new)
         changed = pieces(stock, tree, parts, reached)
         if any(figure.exact and figure.change for figure in found.figures):
-            bands = null.bands(session, question, kernel, stock, parts, before)
-            found = compare(before, after, bands)
-            found, more = null.confirmed(session, question, kernel, tree, parts, before, bands, found)
+            found, more = null.judged(session, question, kernel, (stock, tree), parts, before, after)
             notes += more
     told = (kernel.release, compiler, subject.names, identity, names, tuple(notes))
     return Judgement(*told, found, subject.diffs, changed)

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import pytest
 
 from harness.campaign import null
-from harness.campaign.compare import compare
 from harness.campaign.null import BAND, variants
 from harness.campaign.runs import Question
 from harness.kernel.parts import RXE
@@ -55,17 +54,22 @@ def with_checks(least_ns):
 
 
 @pytest.mark.parametrize(
-    ("again_ns", "verdict"), [((11, 12), "worse"), ((11, 9), "same"), ((9, 11), "same"), ((8, 8), "same")]
+    ("nothing_ns", "again_ns", "verdict"),
+    [
+        ((9,) * 8, (11, 12, 11), "worse"),
+        ((9,) * 8, (11, 9, 11), "same"),
+        ((9,) * 8, (8, 8, 8), "same"),
+        ((9,) * 7 + (10,), (11, 11, 11), "same"),
+    ],
+    ids=["moved", "not in one build", "the other way", "within a band of more builds"],
 )
-def test_what_moves_in_one_build_only_is_not_counted(tmp_path, monkeypatch, again_ns, verdict):
-    """Mutations: ask one build only; take a figure that moved the other way for one that moved."""
-    builds = iter(again_ns)
-    monkeypatch.setattr(null, "_run", lambda *_: with_checks(next(builds)))
+def test_what_moves_in_one_build_only_is_not_counted(tmp_path, monkeypatch, nothing_ns, again_ns, verdict):
+    """Mutations: ask one build only; take a move the other way for a move; do not widen the band."""
+    stock, tree = tmp_path / "stock", tmp_path / "tree"
+    builds = {stock: iter(nothing_ns), tree: iter(again_ns)}
+    monkeypatch.setattr(null, "_run", lambda *given: with_checks(next(builds[given[3]])))
     session = SimpleNamespace(say=lambda line: None)
     question = Question("q", "7.3", (), tmp_path)
-    base, bands = with_checks(9), {"checks mean": 1.0}
-    first = compare(base, with_checks(11), bands)
-    assert first.verdict == "worse"
-    found, notes = null.confirmed(session, question, None, tmp_path, [RXE], base, bands, first)
-    assert found.verdict == verdict and len(found.changes) == (verdict == "worse")
+    found, notes = null.judged(session, question, None, (stock, tree), [RXE], with_checks(9), with_checks(11))
+    assert found.verdict == verdict and bool(found.changes) == (verdict == "worse")
     assert [note.startswith("not counted: ") for note in notes] == [True] * (verdict == "same")
