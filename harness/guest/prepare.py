@@ -35,6 +35,10 @@ REHEARSED = ("advise", "rereg", "killed")
 DRIVER = ("rdma_rxe",)
 MODULES = ("rdma_rxe", "ib_uverbs", "dummy", "zram")
 SWAP_BYTES = 64 << 20
+# A task that waits for ever is told of before a case's deadline ends; a command that a card loses takes 60 s.
+# Ref: Linux 7.3 Documentation/admin-guide/sysctl/kernel.rst
+HUNG_TASKS = {"hung_task_timeout_secs": "90", "hung_task_check_interval_secs": "5"}
+_KERNEL = Path("/proc/sys/kernel")
 _ZRAM = Path("/sys/block/zram0/disksize")
 _ZRAM_DEVICE = "/dev/zram0"
 
@@ -51,6 +55,7 @@ class Prepared:
             "device": device,
         }
         self.facts.update(open_parcel())
+        watch_hung_tasks()
         self.device = device
         self.tracer: Optional[Tracer] = None
         self._probes = probes
@@ -192,6 +197,13 @@ def rehearsals() -> Tuple[Workload, ...]:
     ]
     kinds += [Workload(name, 1, anonymous, anonymous) for name in REHEARSED]
     return tuple(kinds)
+
+
+def watch_hung_tasks() -> None:
+    """Have the kernel say which tasks hang, where it can."""
+    for name, value in HUNG_TASKS.items():
+        if (_KERNEL / name).exists():
+            (_KERNEL / name).write_text(value)
 
 
 def load_modules(names: Tuple[str, ...], facts: Dict[str, str]) -> None:

@@ -46,7 +46,7 @@ EDITS = {
     ("mlx5_ib", "leak"): (ENTRY, ENTRY + "\t\tget_page(hmm_pfn_to_page(pfn));\n"),
     ("mlx5_ib", "locked"): (UPDATED, UPDATED.replace("\tmutex_unlock(&odp->umem_mutex);\n", "")),
     ("mlx5_ib", "hang"): (LOOKUP, FOR_EVER + LOOKUP),
-    ("mlx5_ib", "corrupt"): (ENTRY, ENTRY + "\t\t++*(u8 *)page_address(hmm_pfn_to_page(pfn));\n"),
+    ("mlx5_ib", "corrupt"): (ENTRY, ENTRY.replace("cpu_to_be64", "i ? pas[0] : cpu_to_be64")),
 }
 FILES = {"rdma_rxe": RXE_FILE, "mlx5_ib": MLX5_FILE}
 
