@@ -249,12 +249,14 @@ def _unpack_tests(tarballs: Sequence[Path], into: Path) -> None:
         with tarfile.open(path) as archive:
             for member in archive:
                 inner = member.name.partition("/")[2]
-                if ".orig.tar" in path.name and inner.startswith(f"{TESTS}/") and member.isfile():
-                    member.name = inner
-                    archive.extract(member, into, filter="data")
-                elif member.name.startswith("debian/patches/") and member.isfile():
-                    file = archive.extractfile(member)
-                    if file is not None and f"+++ b/{TESTS}/".encode() in file.read():
-                        raise SetupError(f"{path.name} changes {TESTS}/", [member.name])
+                file = archive.extractfile(member) if member.isfile() else None
+                if file is None or ".." in member.name.split("/"):
+                    continue
+                # By hand: the Python of Debian 12 knows no filters of extraction.
+                if ".orig.tar" in path.name and inner.startswith(f"{TESTS}/"):
+                    (into / inner).parent.mkdir(parents=True, exist_ok=True)
+                    (into / inner).write_bytes(file.read())
+                elif member.name.startswith("debian/patches/") and f"+++ b/{TESTS}/".encode() in file.read():
+                    raise SetupError(f"{path.name} changes {TESTS}/", [member.name])
     if not (into / TESTS).is_dir():
         raise SetupError("the source package has no tests/", [path.name for path in tarballs])
