@@ -56,10 +56,10 @@ def with_checks(least_ns):
 @pytest.mark.parametrize(
     ("nothing_ns", "again_ns", "verdict"),
     [
-        ((9,) * 8, (11, 12, 11), "worse"),
-        ((9,) * 8, (11, 9, 11), "same"),
-        ((9,) * 8, (8, 8, 8), "same"),
-        ((9,) * 7 + (10,), (11, 11, 11), "same"),
+        ((90,) * 8, (106, 107, 106), "worse"),
+        ((90,) * 8, (106, 90, 106), "same"),
+        ((90,) * 8, (74, 74, 74), "same"),
+        ((90,) * 7 + (96,), (106, 106, 106), "same"),
     ],
     ids=["moved", "not in one build", "the other way", "within a band of more builds"],
 )
@@ -70,6 +70,8 @@ def test_what_moves_in_one_build_only_is_not_counted(tmp_path, monkeypatch, noth
     monkeypatch.setattr(null, "_run", lambda *given: with_checks(next(builds[given[3]])))
     session = SimpleNamespace(say=lambda line: None)
     question = Question("q", "7.3", (), tmp_path)
-    found, notes = null.judged(session, question, None, (stock, tree), [RXE], with_checks(9), with_checks(11))
+    found, notes = null.judged(
+        session, question, None, (stock, tree), [RXE], with_checks(90), with_checks(106)
+    )
     assert found.verdict == verdict and bool(found.changes) == (verdict == "worse")
     assert [note.startswith("not counted: ") for note in notes] == [True] * (verdict == "same")
