@@ -64,7 +64,7 @@ def measure(session: Session, question: Question, part: Part, changes: int) -> R
             files, _ = modules(session, kernel, tree, [part])
             asked = replace(question, results=question.results / str(variant).replace(" ", "-"))
             after = answers(session, asked, kernel, files, [part], str(variant))
-            found, again = null.judged(session, asked, kernel, (stock, tree), [part], before, after)
+            found, again = null.judged(session, asked, kernel, (stock, tree), [part], before, after, bands)
         unconfirmed += bool(again)
         verdicts_s.append(time.monotonic() - began)
         cases = len({figure.case for figure in found.figures})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +22,8 @@ from harness.values.record import Record
 
 SEEDS = 4
 PROBES = 5.0
-"""Instructions that a probe's own place costs: the kernel finds it by a hash of its address, in a chain that any change
-may make longer. Seen for each stage, of one link order or another.
+"""Instructions by which the shortest way through one stage or another moves where the other builds of a band show none,
+probably by where a probe lies in the kernel's hash of probes. No band of a shortest way is narrower.
 """
 
 _INCLUDE = re.compile(r"^#include .*\n", re.M)
@@ -135,15 +135,15 @@ def judged(
     parts: Sequence[Part],
     base: Sequence[Record],
     patched: Sequence[Record],
+    given: Mapping[str, float],
 ) -> tuple[Comparison, tuple[str, ...]]:
-    """The comparison of two sides, built of `trees`, by the null band; and a word on what is not counted.
+    """The comparison of two sides, built of `trees`, by the `bands` given; and a word on what is not counted.
 
     A machine is prepared anew for each build, and once in a while what its memory is like then moves a figure by more
     than the few builds of the band have shown. So of a figure that has moved the band is made of more of them, and it
     must have moved in more builds of the patched tree.
     """
     stock, tree = trees
-    given = bands(session, question, kernel, stock, parts, base)
     found = compare(base, patched, given)
     moved = {_place(change): change for change in found.changes if change.stage}
     if moved:

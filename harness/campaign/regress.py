@@ -94,7 +94,8 @@ def _judge(session: Session, question: Question, subject: Subject, kernel: Kerne
             notes += _unreached(reached, what.new)
         changed = pieces(stock, tree, parts, reached)
         if any(figure.exact and figure.change for figure in found.figures):
-            found, more = null.judged(session, question, kernel, (stock, tree), parts, before, after)
+            bands = null.bands(session, question, kernel, stock, parts, before)
+            found, more = null.judged(session, question, kernel, (stock, tree), parts, before, after, bands)
             notes += more
     told = (kernel.release, compiler, subject.names, identity, names, tuple(notes))
     return Judgement(*told, found, subject.diffs, changed)

@@ -70,8 +70,8 @@ def test_what_moves_in_one_build_only_is_not_counted(tmp_path, monkeypatch, noth
     monkeypatch.setattr(null, "_run", lambda *given: with_checks(next(builds[given[3]])))
     session = SimpleNamespace(say=lambda line: None)
     question = Question("q", "7.3", (), tmp_path)
-    found, notes = null.judged(
-        session, question, None, (stock, tree), [RXE], with_checks(90), with_checks(106)
-    )
+    base = with_checks(90)
+    bands = null.bands(session, question, None, stock, [RXE], base)
+    found, notes = null.judged(session, question, None, (stock, tree), [RXE], base, with_checks(106), bands)
     assert found.verdict == verdict and bool(found.changes) == (verdict == "worse")
     assert [note.startswith("not counted: ") for note in notes] == [True] * (verdict == "same")
