@@ -22,6 +22,7 @@ from harness.campaign.compare import (
     Figure,
     by_case,
     by_run,
+    overall,
 )
 from harness.campaign.regress import Judgement
 from harness.results.html import style, templates
@@ -61,10 +62,10 @@ def render(
 ) -> str:
     """The whole page. `names` say what the two sides are; with a judgement it tells of its patch, too."""
     sides = (by_case(base), by_case(patched))
-    cases = [_case(case, found, *(side.get(case, []) for side in sides)) for case in _order(found, sides)]
-    for case in cases[PICTURED_MOST:]:
-        if not case["changes"]:
-            case["stages"], case["figures"] = [], [{**row, "picture": ""} for row in case["figures"]]
+    cases = [
+        _case(case, found, sides[0].get(case, []), sides[1].get(case, []), number < PICTURED_MOST)
+        for number, case in enumerate(_order(found, sides))
+    ]
     return (
         templates(Path(__file__).parent)
         .get_template("verdict.html")
@@ -94,26 +95,31 @@ def _order(found: Comparison, sides: Sequence[Mapping[str, Sequence[Record]]]) -
     return sorted({*sides[0], *sides[1]}, key=lambda case: (rank.get(case, 9), case))
 
 
-def _case(case: str, found: Comparison, base: Sequence[Record], patched: Sequence[Record]) -> dict[str, Any]:
+def _case(
+    case: str, found: Comparison, base: Sequence[Record], patched: Sequence[Record], pictured: bool
+) -> dict[str, Any]:
     changes = [change for change in found.changes if change.case == case]
     figures = [figure for figure in found.figures if figure.case == case]
     sides = (_side(base), _side(patched))
-    verdicts = [change.verdict for change in changes]
-    verdict = next((word for word in (WORSE, CANNOT_TELL, BETTER) if word in verdicts), SAME)
+    pictured = pictured or bool(changes)
     return {
         "id": case,
-        "verdict": verdict,
+        "verdict": overall(changes),
         "failing": case in found.failing,
         "changes": changes,
         "sides": sides,
-        "figures": _figures(figures, changes, base, patched),
+        "figures": _figures(figures, changes, base, patched, pictured),
         "moved": sum(1 for figure in figures if figure.change),
-        "stages": _stages(*sides),
+        "stages": _stages(*sides) if pictured else [],
     }
 
 
 def _figures(
-    figures: Sequence[Figure], changes: Sequence[Change], base: Sequence[Record], patched: Sequence[Record]
+    figures: Sequence[Figure],
+    changes: Sequence[Change],
+    base: Sequence[Record],
+    patched: Sequence[Record],
+    pictured: bool,
 ) -> list[dict[str, Any]]:
     """Those that the verdict rests on, then those that moved most."""
     told = {change.stage: change.verdict for change in changes}
@@ -128,7 +134,9 @@ def _figures(
                 "figure": figure,
                 "verdict": told.get(figure.stage, ""),
                 "shown": moved,
-                "picture": strips(mine, theirs, BANDS * figure.band, figure.base) if moved else "",
+                "picture": strips(mine, theirs, BANDS * figure.band, figure.base)
+                if moved and pictured
+                else "",
             }
         )
     return rows
@@ -176,17 +184,12 @@ def _side(records: Sequence[Record]) -> Side:
         records,
         {verdict: verdicts[verdict] for verdict in VERDICT_ORDER if verdicts[verdict]},
         reasons.most_common(),
-        _both(sum(not law.holds for law in answer.laws) for answer in answers),
+        (len(answers), sum(not law.holds for answer in answers for law in answer.laws)),
         (sum(answer.data.bytes_checked for answer in answers), sum(answer.data.wrong for answer in answers)),
         " to ".join(str(number) for number in dict.fromkeys((*faults[:1], *faults[-1:]))),
         list(symptoms.values()),
         histograms,
     )
-
-
-def _both(numbers: Any) -> tuple[int, int]:
-    broken = list(numbers)
-    return len(broken), sum(broken)
 
 
 def _environment(base: Sequence[Record], patched: Sequence[Record]) -> list[tuple[str, str, str, bool]]:
