@@ -126,25 +126,29 @@ def build(
         return _Recipe(folder, sources, kernel, tools, (*flags, *more), lines)
 
     wanted = recipe(folder, include, lines)
-    done: _Recipe | None = None
-    if like is not None and include is not None:
+
+    def done() -> tuple[Path, _Recipe] | None:
+        if like is None or include is None:
+            return None
         place = folder.relative_to(include.parent)
-        done = recipe(like / place, like / include.name, False)
-        # One that is new may come before another that an object was made with.
-        done = done if done.headers == wanted.headers else None
+        found = recipe(like / place, like / include.name, False)
+        # A header that is new may come before another that an object was made with.
+        return (_objects(found, archive), found) if found.headers == wanted.headers else None
 
     def make(into: Path) -> None:
         with archive.host.ledger.scratch_folder("module") as work:
-            _lay(wanted, work, None if done is None else (_objects(done, archive), done))
+            _lay(wanted, work, done())
             messages = _compile(wanted, archive, work)
             _collect(wanted, archive, work, messages, into)
 
-    entry = archive.store.built("module", wanted.key, make)
-    modules = {path.stem: path for path in sorted(entry.glob("*.ko"))}
-    tables = {path.stem: path for path in sorted(entry.glob("*.lines"))}
-    debug = {path.stem: path for path in sorted(entry.glob("*.debug"))}
-    messages = tuple(json.loads((entry / "messages.json").read_text()))
-    return Built(modules, messages, tools.compiler, tables, debug)
+    return _built(archive.store.built("module", wanted.key, make), tools.compiler)
+
+
+def _built(entry: Path, compiler: str) -> Built:
+    modules, lines, debug = (
+        {path.stem: path for path in sorted(entry.glob(f"*.{suffix}"))} for suffix in ("ko", "lines", "debug")
+    )
+    return Built(modules, tuple(json.loads((entry / "messages.json").read_text())), compiler, lines, debug)
 
 
 def _inputs(folder: Path, include: Path | None) -> tuple[dict[str, bytes], tuple[str, ...]]:

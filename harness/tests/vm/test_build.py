@@ -8,7 +8,7 @@ from harness.kernel.parts import RXE
 from harness.kernel.source import source
 from harness.tests.vm.conftest import FULL
 
-pytestmark = pytest.mark.skipif(not FULL, reason="compiles rdma_rxe three times: ODP_FULL=1")
+pytestmark = pytest.mark.skipif(not FULL, reason="compiles rdma_rxe anew for each kind of change: ODP_FULL=1")
 
 
 @pytest.mark.parametrize("kind", null.KINDS, ids=lambda kind: kind.__name__)
