@@ -62,9 +62,9 @@ def _run(session: Session, entry: Entry, blank: Outcome, plans: Path, results: P
     if outside:
         raise UsageError(f"{entry.name}: {outside[0]} is in no module that is rebuilt here")
     files = [plans / f"{name}.toml" for name in entry.plans]
-    question = Question(
-        entry.name, entry.kernel, files, results, 1, 0, jobs, entry.expression, 1, paced=False
-    )
+    # The plans' own clocks: nothing is said of latencies here.
+    asked = Question(entry.name, entry.kernel, files, results, seeds=1, cut=0, jobs=jobs)
+    question = replace(asked, expression=entry.expression, failures=1, paced=False)
     with session.ledger.scratch_folder("corpus") as tree:
         copied(stock, parts, tree)
         apply(entry, tree)
