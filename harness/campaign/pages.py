@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.campaign.coverage import Coverage
-from harness.results.html import style, templates
+from harness.results.html import page
 
 
 def coverage(found: Coverage, module: str, folder: Path, release: str) -> str:
@@ -17,18 +17,14 @@ def coverage(found: Coverage, module: str, folder: Path, release: str) -> str:
         for name, _, _ in files
         if (folder / name).is_file()
     ]
-    return (
-        templates(Path(__file__).parent)
-        .get_template("coverage.html")
-        .render(
-            module=module,
-            release=release,
-            cases=found.cases,
-            files=files,
-            sources=sources,
-            named=[source["name"] for source in sources],
-            style=style(),
-        )
+    return page(
+        Path(__file__).with_name("coverage.html"),
+        module=module,
+        release=release,
+        cases=found.cases,
+        files=files,
+        sources=sources,
+        named=[source["name"] for source in sources],
     )
 
 

@@ -25,7 +25,7 @@ from harness.campaign.compare import (
     overall,
 )
 from harness.campaign.regress import Judgement
-from harness.results.html import style, templates
+from harness.results.html import page
 from harness.results.small import mirrored, strips
 from harness.results.wording import VERDICT_ORDER, common_environment, duration
 from harness.values.histogram import Histogram
@@ -66,23 +66,19 @@ def render(
         _case(case, found, sides[0].get(case, []), sides[1].get(case, []), number < PICTURED_MOST)
         for number, case in enumerate(_order(found, sides))
     ]
-    return (
-        templates(Path(__file__).parent)
-        .get_template("verdict.html")
-        .render(
-            found=found,
-            judgement=judgement,
-            names=names,
-            tones=TONES,
-            cases=cases,
-            compared=len({figure.case for figure in found.figures}),
-            exact=any(figure.exact for figure in found.figures),
-            environment=_environment(base, patched),
-            style=style(),
-            own_style=Markup(Path(__file__).with_name("verdict.css").read_text("utf-8")),
-            bands=BANDS,
-            reasons_most=REASONS_MOST,
-        )
+    return page(
+        Path(__file__).with_name("verdict.html"),
+        found=found,
+        judgement=judgement,
+        names=names,
+        tones=TONES,
+        cases=cases,
+        compared=len({figure.case for figure in found.figures}),
+        exact=any(figure.exact for figure in found.figures),
+        environment=_environment(base, patched),
+        own_style=Markup(Path(__file__).with_name("verdict.css").read_text("utf-8")),
+        bands=BANDS,
+        reasons_most=REASONS_MOST,
     )
 
 

@@ -37,6 +37,8 @@ from harness.values.record import Record
 # A picture is some 20 kB and 20 ms; beyond this many, cases that passed show their figures only.
 MAX_PICTURES = 200
 
+_HERE = Path(__file__).parent
+
 MACHINE = "machine."
 """What a guest said of itself: many facts, and rarely the ones that are looked for."""
 
@@ -46,14 +48,14 @@ SYMBOLS = {"pass": "✓", "fail": "✗", "known": "≈", "skip": "–", "error":
 
 def render(run: Run) -> str:
     """The whole page."""
-    template = templates(Path(__file__).parent).get_template("report.html")
     outcome, word = OUTCOMES[exit_status(run.records)]
     if not run.records:
         word = "Nothing ran"
-    script = Markup(Path(__file__).with_name("report.js").read_text("utf-8"))
+    script = Markup((_HERE / "report.js").read_text("utf-8"))
     common = common_environment(run.records)
     cards = _cards(run.records, common)
-    return template.render(
+    return page(
+        _HERE / "report.html",
         run=run,
         outcome=outcome,
         word=word,
@@ -66,16 +68,15 @@ def render(run: Run) -> str:
         plans=_plans(run.records, cards),
         unknown=unknown_commands(run.records),
         troubled=[card for card in cards if card["record"].verdict in ("fail", "error")],
-        style=style(),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
-def templates(folder: Path) -> Environment:
-    """The templates of a folder, with the filters that our pages share."""
+def page(template: Path, **told: object) -> str:
+    """A page of a template, which extends page.html; it has the sheet and the filters that our pages share."""
     environment = Environment(
-        loader=FileSystemLoader(folder),
+        loader=FileSystemLoader([template.parent, _HERE]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -87,12 +88,8 @@ def templates(folder: Path) -> Environment:
     )
     environment.filters.update(duration=duration, one_line=one_line, why=why, href=_href, count=_grouped)
     environment.globals.update(symbols=SYMBOLS, plurals=VERDICT_PLURALS, verdicts=VERDICT_ORDER)
-    return environment
-
-
-def style() -> Markup:
-    """The sheet that our pages share."""
-    return Markup(Path(__file__).with_name("report.css").read_text("utf-8"))
+    style = Markup((_HERE / "report.css").read_text("utf-8"))
+    return environment.get_template(template.name).render(style=style, **told)
 
 
 def _cards(records: Sequence[Record], common: dict[str, str]) -> list[dict[str, Any]]:
