@@ -40,6 +40,11 @@ class HarnessError(Exception):
             lines.append(f"  try: {self.hint}")
         return "\n".join(lines)
 
+    @property
+    def line(self) -> str:
+        """The error in a line: headline and hint."""
+        return "; ".join(filter(None, (self.headline, self.hint)))
+
     def __str__(self) -> str:
         return self.render()
 

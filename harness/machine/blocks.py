@@ -7,7 +7,7 @@ it. Ref: QEMU 11.1 qemu-options.hx, -d in_asm, -dfilter
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,20 +18,28 @@ _LOADED = re.compile(r"^(?P<module>\w+) (?P<size>\d+) .* 0x(?P<start>[0-9a-f]+)(
 ASK = (
     "sh",
     "-c",
-    'for m in "$@"; do (cd /sys/module/$m/sections && for s in .text .text.unlikely .exit.text; do'
-    " [ -e $s ] && echo $m $s $(cat $s); done); done; cat /proc/modules",
+    'for m in "$@"; do (cd /sys/module/$m/sections 2>/dev/null || exit;'
+    " for s in .[a-z]*; do echo $m $s $(cat $s); done); done; cat /proc/modules",
     "sections",
 )
-"""Asks a guest where modules, named behind it, are; `Places.read` understands the answer."""
+"""Asks a guest where modules, named behind it, are; `sections` and `Places.read` understand the answer."""
+
+_CODE = (".text", ".text.unlikely", ".exit.text")
 
 
 Offsets = Mapping[str, Mapping[str, list[int]]]
 """By module and section the offsets of instructions, in order."""
 
 
+def sections(answer: str) -> Iterator[tuple[str, str, int]]:
+    """Module, section and address of each section that there is, from the output of ASK."""
+    for found in _SECTION.finditer(answer):
+        yield found["module"], found["section"], int(found["start"], 16)
+
+
 @dataclass(frozen=True)
 class Places:
-    """Where modules are in a machine: (module, section, first address), and the ranges (first, length) of all."""
+    """Where modules have code in a machine: (module, section, first address); the ranges (first, length) of all."""
 
     sections: tuple[tuple[str, str, int], ...]
     ranges: tuple[tuple[int, int], ...]
@@ -39,13 +47,13 @@ class Places:
     @classmethod
     def read(cls, answer: str, modules: tuple[str, ...]) -> Places:
         """From the output of ASK."""
-        sections = tuple((m["module"], m["section"], int(m["start"], 16)) for m in _SECTION.finditer(answer))
+        code = tuple(place for place in sections(answer) if place[1] in _CODE)
         ranges = tuple(
             (int(m["start"], 16), int(m["size"]))
             for m in _LOADED.finditer(answer)
             if m["module"] in modules and "." not in m["module"]
         )
-        return cls(sections, ranges)
+        return cls(code, ranges)
 
     def options(self, log: Path) -> tuple[str, ...]:
         """QEMU's options that write the log."""

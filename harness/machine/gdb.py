@@ -11,21 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_SECTION = re.compile(r"^(?P<module>\w+) (?P<section>\.\S+) 0x(?P<start>[0-9a-f]+)$", re.M)
+from harness.machine import blocks
+
 CHARDEV = "gdb"
 TEXT = ".text"
 
-SECTIONS = (
-    "sh",
-    "-c",
-    'for m in "$@"; do (cd /sys/module/$m/sections 2>/dev/null || exit;'
-    " for s in .[a-z]*; do echo $m $s $(cat $s); done); done",
-    "sections",
-)
-"""Asks a guest where sections of modules, named behind it, are; `sections` understands the answer."""
-
 KALLSYMS = ("sh", "-c", r"grep -v '\[' /proc/kallsyms | gzip -1 | base64 -w 0")
-"""Asks it for the kernel's own symbols."""
+"""Asks a guest for the kernel's own symbols."""
 
 # Sections that debug information speaks of; a module has many more.
 WANTED = re.compile(
@@ -44,10 +36,10 @@ class Loaded:
 
 
 def sections(answer: str) -> dict[str, dict[str, int]]:
-    """By module the addresses of its sections, from the output of SECTIONS."""
+    """By module the addresses of its sections, from the output of blocks.ASK."""
     found: dict[str, dict[str, int]] = {}
-    for match in _SECTION.finditer(answer):
-        found.setdefault(match["module"], {})[match["section"]] = int(match["start"], 16)
+    for module, section, start in blocks.sections(answer):
+        found.setdefault(module, {})[section] = start
     return found
 
 

@@ -6,7 +6,6 @@ No deadline of ours ends it; the end of gdb does. When the case has answered, th
 from __future__ import annotations
 
 import base64
-import dataclasses
 import gzip
 import time
 from collections.abc import Callable, Sequence
@@ -15,15 +14,15 @@ from pathlib import Path
 
 from harness.device import Presence
 from harness.device.catalogue import DEVICES
-from harness.errors import GuestError
 from harness.kernel import symbols
 from harness.kernel.packages import Kernel
 from harness.kernel.parts import PARTS
-from harness.machine import gdb
+from harness.machine import blocks, gdb
 from harness.machine.snapshot import Snapshot
 from harness.machine.vm import Machine
 from harness.plan.plan import Planned
-from harness.plan.session import CASE, Session
+from harness.plan.ran import NUMBER
+from harness.plan.session import Session, case_order
 from harness.store import digest
 from harness.values.answer import Answer
 from harness.values.case import Order
@@ -31,9 +30,6 @@ from harness.values.case import Order
 RECIPE = 2
 ASK_DEADLINE_S = 120.0
 POLL_S = 0.2
-# Newer than the order that prepared a machine, and any.
-_NUMBER = 1 << 16
-
 ENDED = "the case has answered and the machine is stopped; the end of gdb ends it"
 
 
@@ -57,8 +53,6 @@ def debug(session: Session, planned: Planned, attach: Attach) -> Ended:
     )
     modules = _modules(session, kernel, snapshot)
     names = _kernel_symbols(session, kernel, snapshot)
-    case = dataclasses.replace(planned.case, scheme=device.scheme(kernel))
-    order = Order(CASE, "case", case.device, case)
     with (
         session.ledger.scratch_folder("debug") as folder,
         device.around(session.host, kernel, folder) as presence,
@@ -67,7 +61,12 @@ def debug(session: Session, planned: Planned, attach: Attach) -> Ended:
         socket, commands = folder / "gdb", folder / "commands.gdb"
         commands.write_text(gdb.script(socket, names, modules))
         with session.studio.restore(
-            snapshot, order, folder, plugged=device.plugged, held=True, extra=gdb.options(socket)
+            snapshot,
+            case_order(planned, kernel),
+            folder,
+            plugged=device.plugged,
+            held=True,
+            extra=gdb.options(socket),
         ) as machine:
             presence.plug(machine)
             machine.arrive()
@@ -93,17 +92,13 @@ def _watch(session: Session, machine: Machine, presence: Presence, ended: Callab
             machine.qmp.command("stop")
             session.say(ENDED)
     crash = machine.diagnose()
-    return Ended(answer, _line(crash) if crash is not None else "")
-
-
-def _line(error: GuestError) -> str:
-    return "; ".join(filter(None, (error.headline, error.hint)))
+    return Ended(answer, crash.line if crash is not None else "")
 
 
 def _modules(session: Session, kernel: Kernel, snapshot: Snapshot) -> list[gdb.Loaded]:
     """Those under test that are in the machine, with the best symbols that there are of each."""
     parts = {module: part for part in PARTS for module in part.modules}
-    order = Order(_NUMBER, "exec", argv=(*gdb.SECTIONS, *parts))
+    order = Order(NUMBER, "exec", argv=(*blocks.ASK, *parts))
     answer = session.studio.run(snapshot, order, ASK_DEADLINE_S).output
     found = []
     for name, sections in gdb.sections(answer).items():
@@ -122,9 +117,7 @@ def _kernel_symbols(session: Session, kernel: Kernel, snapshot: Snapshot) -> Pat
 
     def ask(into: Path) -> None:
         session.say(f"names of {kernel.release}")
-        output = session.studio.run(
-            snapshot, Order(_NUMBER, "exec", argv=gdb.KALLSYMS), ASK_DEADLINE_S
-        ).output
+        output = session.studio.run(snapshot, Order(NUMBER, "exec", argv=gdb.KALLSYMS), ASK_DEADLINE_S).output
         text = gzip.decompress(base64.b64decode(output)).decode()
         (into / "vmlinux").write_bytes(symbols.of_kernel(text))
 

@@ -10,8 +10,8 @@ from harness.values.case import Order
 
 DEADLINE_S = 60.0
 LOG = "blocks"
-# Newer than the order that prepared a machine, and any.
-_NUMBER = 1 << 16
+NUMBER = 1 << 16
+"""Of an order that asks a prepared machine: newer than the one that prepared it, and any."""
 
 
 class Ran:
@@ -26,7 +26,7 @@ class Ran:
         if not self._modules:
             return Places((), ())
         if snapshot.key not in self._places:
-            order = Order(_NUMBER, "exec", argv=(*ASK, *self._modules))
+            order = Order(NUMBER, "exec", argv=(*ASK, *self._modules))
             answer = self._studio.run(snapshot, order, DEADLINE_S).output
             self._places[snapshot.key] = Places.read(answer, self._modules)
         return self._places[snapshot.key]

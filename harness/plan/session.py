@@ -196,8 +196,7 @@ class Session:
     def _once(self, planned: Planned, kernel: Kernel, snapshot: Snapshot, logs: Logs) -> _Run:
         """One restore, one answer; a kernel that failed gives a reason instead. `logs` is filled in any case."""
         device = DEVICES[planned.case.device]
-        case = dataclasses.replace(planned.case, scheme=device.scheme(kernel))
-        order = Order(CASE, "case", case.device, case)
+        order = case_order(planned, kernel)
         run = _Run()
         with self.ledger.scratch_folder("case") as folder:
             try:
@@ -283,6 +282,12 @@ class Session:
         }
 
 
+def case_order(planned: Planned, kernel: Kernel) -> Order:
+    """What a prepared machine is told of a case."""
+    case = dataclasses.replace(planned.case, scheme=DEVICES[planned.case.device].scheme(kernel))
+    return Order(CASE, "case", case.device, case)
+
+
 @dataclasses.dataclass
 class _Run:
     """What one restore gave."""
@@ -305,7 +310,7 @@ def _answer(reply: Reply) -> Answer | None:
 def _reason(error: GuestError) -> Reason:
     """A failed kernel as one line; its whole report is in the record's symptoms and in the console's log."""
     kind = "workload" if isinstance(error, Hang) else "console"
-    return Reason(kind, "; ".join(filter(None, (error.headline, error.hint))))
+    return Reason(kind, error.line)
 
 
 def _check_needs(planned: Planned, snapshot: Snapshot) -> None:
