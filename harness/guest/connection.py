@@ -112,10 +112,10 @@ class Connection:
         deadline = time.monotonic_ns() + self._timeout_ns
         polls = 0
         while completions:
-            count, found = self.cq.poll(1)
-            if count:
-                if found[0].status != e.IBV_WC_SUCCESS:
-                    raise WorkFailed(f"work completed with {_status(found[0].status)}")
+            ended = self.poll()
+            if ended:
+                raise WorkFailed(f"work completed with {ended}")
+            if ended is not None:
                 completions -= 1
                 continue
             polls += 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 from contextlib import ExitStack
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 from harness.guest import faults, pages, workloads
 from harness.guest.libc import PAGE_BYTES
@@ -69,7 +69,7 @@ def dereg_first(case: Case) -> List[int]:
 def _too_late(pair: Pair, end: int, turn: int) -> None:
     memory = pair.memories[end]
     pair.lose(end)
-    work = _work(pair)
+    work = pair.work()
     pair.deregister(pair.registrations.pop(end))
     pair.connection.requester.post_send(work)
     status = pair.connection.end()
@@ -84,11 +84,6 @@ def _too_late(pair: Pair, end: int, turn: int) -> None:
 def _end(case: Case) -> int:
     """Whose registration goes."""
     return LOCAL if case.workload.loss.side == "local" else REMOTE
-
-
-def _work(pair: Pair) -> Any:
-    here, there = pair.registrations
-    return workloads.one_sided_work(here, there, pair.memories[LOCAL].region.length, "RDMA_WRITE")
 
 
 def _rounds(case: Case, giving_up: bool) -> List[int]:
@@ -142,7 +137,7 @@ def _shoot(case: Case, shot: Shot) -> int:
             one.fill(shot.turn)
         faults.LOSSES[case.workload.loss.how].act(memory)
         before = bytes(pair.memories[REMOTE].expected)
-        pair.connection.requester.post_send(_work(pair))
+        pair.connection.requester.post_send(pair.work())
         time.sleep(shot.delay_s)
         come = pages.present(memory.pages_start, memory.pages)
         ended = pair.connection.poll()

@@ -15,9 +15,8 @@ import time
 from contextlib import ExitStack
 from typing import List, NoReturn
 
-from harness.guest import workloads
 from harness.guest.killed import LIFE_S
-from harness.guest.pair import LOCAL, REMOTE, Pair
+from harness.guest.pair import REMOTE, Pair
 from harness.guest.problems import WorkFailed
 from harness.guest.victim import Victim, tell
 from harness.values.case import Case
@@ -98,9 +97,7 @@ def _become(life_s: float) -> None:
 
 def _transfer(pair: Pair) -> None:
     """Lose the remote pages and write them, several times in one go, so that the device has work left at the end."""
-    length = pair.memories[LOCAL].region.length
-    here, there = pair.registrations
-    work = workloads.one_sided_work(here, there, length, "RDMA_WRITE")
+    work = pair.work()
     while True:
         pair.lose(REMOTE)
         for _ in range(BATCH):

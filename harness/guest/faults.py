@@ -48,11 +48,13 @@ def peek_law(model: PageModel) -> None:
     model.read_all()
 
 
-def dontneed(memory: Memory) -> None:
-    """madvise(MADV_DONTNEED): private memory falls back to zeros or its file, shared keeps its bytes."""
-    memory.advise(libc.MADV_DONTNEED)
+def dontneed(memory: Memory, pages: Optional[range] = None) -> None:
+    """madvise(MADV_DONTNEED) of all pages, or some: private memory falls back to zeros or its file, shared keeps its
+    bytes.
+    """
+    memory.advise(libc.MADV_DONTNEED, pages)
     if memory.region.mapping != "shared":
-        memory.expect_fresh()
+        memory.expect_fresh(pages)
 
 
 def dontneed_law(model: PageModel) -> None:
@@ -123,9 +125,7 @@ def reclaim(memory: Memory) -> None:
 def punch(memory: Memory) -> None:
     """MADV_DONTNEED run by run: a message finds its first absent page in its middle."""
     for pages in holes(memory.pages):
-        memory.advise(libc.MADV_DONTNEED, pages)
-        if memory.region.mapping != "shared":
-            memory.expect_fresh(pages)
+        dontneed(memory, pages)
 
 
 def punch_law(model: PageModel) -> None:

@@ -7,16 +7,14 @@ Ref: Linux 7.3 Documentation/admin-guide/sysctl/vm.rst; Documentation/networking
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
-from array import array
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Iterator, List, Tuple
 
-from harness.guest import libc
+from harness.guest import libc, pages
 from harness.guest.libc import PAGE_BYTES
 from harness.guest.problems import Unsupported
 from harness.guest.sparse import sparse
@@ -29,10 +27,8 @@ _VM = Path("/proc/sys/vm")
 # Locked pages stay where they are; pieces that are small are no reason to reclaim all that can be.
 _SETTINGS = {"compact_unevictable_allowed": "0", "watermark_boost_factor": "0"}
 _BUDDIES = Path("/proc/buddyinfo")
-_PAGEMAP = Path("/proc/self/pagemap")
 _CHUNK_BYTES = 16 << 20
 _CHUNKS = 16
-_FRAME = (1 << 55) - 1
 # Ref: Linux 7.3 include/uapi/linux/if_packet.h, struct tpacket_req; include/linux/socket.h
 _SOL_PACKET, _RX_RING = 263, 5
 _RING_FRAME_BYTES = 2048
@@ -132,11 +128,5 @@ def halves(frames: List[int]) -> Iterator[Tuple[int, int]]:
 
 
 def _give_back_half(start: int) -> None:
-    for first, number in halves(_frames(start)):
+    for first, number in halves(pages.frames(start, _CHUNK_BYTES // PAGE_BYTES)):
         libc.madvise(start + first * PAGE_BYTES, number * PAGE_BYTES, libc.MADV_DONTNEED_LOCKED)
-
-
-def _frames(start: int) -> List[int]:
-    with _PAGEMAP.open("rb") as pagemap:
-        raw = os.pread(pagemap.fileno(), _CHUNK_BYTES // PAGE_BYTES * 8, start // PAGE_BYTES * 8)
-    return [entry & _FRAME for entry in array("Q", raw)]

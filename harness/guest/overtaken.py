@@ -12,7 +12,7 @@ import time
 from contextlib import ExitStack
 from typing import List
 
-from harness.guest import libc, pages, workloads
+from harness.guest import pages, workloads
 from harness.guest.libc import PAGE_BYTES
 from harness.guest.pair import LOCAL, REMOTE, Pair, compare
 from harness.guest.problems import WorkFailed
@@ -52,12 +52,12 @@ def _round(pair: Pair, turn: int) -> bool:
     try:
         _post(pair, AWAITED)
         time.sleep(DELAY_S / 2)
-        _lose(pair, FIRST)
+        pair.lose(REMOTE, range(FIRST, FIRST + 1))
         waiting = not pages.present(remote.pages_start + AWAITED * PAGE_BYTES, 1)
         pair.connection.wait(1)
         wrong = _wrong(pair, AWAITED)
         # At once: a part that is to be destroyed is still there.
-        _lose(pair, AWAITED)
+        pair.lose(REMOTE, range(AWAITED, AWAITED + 1))
     finally:
         remote.make_prompt()
     if wrong:
@@ -69,10 +69,8 @@ def _round(pair: Pair, turn: int) -> bool:
 def _post(pair: Pair, page: int) -> None:
     """Begin to write one page, and expect it there."""
     at = page * PAGE_BYTES
-    here, there = (one._replace(address=one.address + at) for one in pair.registrations)
-    source, sink = pair.memories[LOCAL], pair.memories[REMOTE]
-    data = source.expected[source.first + at : source.first + at + PAGE_BYTES]
-    sink.expected[sink.first + at : sink.first + at + PAGE_BYTES] = data
+    here, there = (one.at(at) for one in pair.registrations)
+    workloads.moved(pair.memories[LOCAL], at, pair.memories[REMOTE], at, PAGE_BYTES)
     pair.connection.requester.post_send(workloads.one_sided_work(here, there, PAGE_BYTES, "RDMA_WRITE"))
 
 
@@ -82,9 +80,3 @@ def _wrong(pair: Pair, page: int) -> int:
     at = remote.first + page * PAGE_BYTES
     found = ctypes.string_at(remote.pages_start + page * PAGE_BYTES, PAGE_BYTES)
     return sum(seen != wanted for seen, wanted in zip(found, remote.expected[at : at + PAGE_BYTES]))
-
-
-def _lose(pair: Pair, page: int) -> None:
-    remote = pair.memories[REMOTE]
-    remote.advise(libc.MADV_DONTNEED, range(page, page + 1))
-    remote.expect_fresh(range(page, page + 1))

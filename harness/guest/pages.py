@@ -37,7 +37,7 @@ class Frames:
 
     def note(self, start: int, pages: int, pid: Union[int, str] = "self") -> None:
         """Remember the frames of `pages` pages from the address `start` on, of this process or of another."""
-        self._seen.update(_frames(start, pages, pid))
+        self._seen.update(frames(start, pages, pid))
 
     def left(self) -> Tuple[Leak, ...]:
         """A leak of the frames that nobody maps and that are still memory of a process or of a shared mapping."""
@@ -56,10 +56,11 @@ class Frames:
 def present(start: int, pages: int) -> int:
     """How many of `pages` pages from the address `start` on this process has in memory; looking brings none."""
     pieces = range(0, pages, _PIECE)
-    return sum(len(_frames(start + at * PAGE_BYTES, min(_PIECE, pages - at), "self")) for at in pieces)
+    return sum(len(frames(start + at * PAGE_BYTES, min(_PIECE, pages - at))) for at in pieces)
 
 
-def _frames(start: int, pages: int, pid: Union[int, str]) -> List[int]:
+def frames(start: int, pages: int, pid: Union[int, str] = "self") -> List[int]:
+    """The frames of those of `pages` pages from the address `start` on that are there, in order."""
     data = _read(_PAGEMAP.format(pid), start // PAGE_BYTES, pages)
     if not data.strip(bytes(1)):
         return []

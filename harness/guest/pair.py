@@ -58,9 +58,9 @@ class Pair:
         while self.registrations:
             self.deregister(self.registrations.pop())
 
-    def lose(self, end: int) -> None:
-        """Take all pages of one end away; their bytes go with them, unless the mapping is shared."""
-        faults.dontneed(self.memories[end])
+    def lose(self, end: int, pages: Optional[range] = None) -> None:
+        """Take pages of one end away, or all; their bytes go with them, unless the mapping is shared."""
+        faults.dontneed(self.memories[end], pages)
 
     def write(self, turn: int, lost: bool = True) -> None:
         """Fill both memories, lose the remote one's pages if `lost`, write all of it there, and compare.
@@ -75,11 +75,15 @@ class Pair:
         workloads.push_moves(*self.memories)
         compare(self.memories)
 
+    def work(self, opcode: str = "RDMA_WRITE") -> Any:
+        """The work request of one RDMA write or read of the whole local region."""
+        here, there = self.registrations
+        return workloads.one_sided_work(here, there, self.memories[LOCAL].region.length, opcode)
+
     def transfer(self) -> None:
         """One RDMA write of the whole local region."""
-        here, there = self.registrations
-        length = self.memories[LOCAL].region.length
-        workloads.one_sided(self.connection, here, there, length, "RDMA_WRITE")()
+        self.connection.requester.post_send(self.work())
+        self.connection.wait(1)
 
 
 def compare(memories: Sequence[Memory], where: str = "") -> None:

@@ -35,7 +35,6 @@ class Program:
                 pass
 
         self.driver = driver
-        self.empty = empty
         here = Path(__file__).parent
         text = "#define EMPTY\n" if empty else ""
         text += stages.declarations(driver)

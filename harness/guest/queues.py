@@ -56,14 +56,8 @@ def _round(pair: Pair, turn: int, pieces: List[List[Tuple[int, int]]], connectio
     for nth in range(max(map(len, pieces))):
         for connection, mine in zip(connections, pieces):
             for at, length in mine[nth : nth + 1]:
-                connection.requester.post_send(
-                    workloads.one_sided_work(
-                        here._replace(address=here.address + at),
-                        there._replace(address=there.address + at),
-                        length,
-                        "RDMA_WRITE",
-                    )
-                )
+                work = workloads.one_sided_work(here.at(at), there.at(at), length, "RDMA_WRITE")
+                connection.requester.post_send(work)
     for connection, mine in zip(connections, pieces):
         connection.wait(len(mine))
     workloads.push_moves(*pair.memories)

@@ -41,6 +41,10 @@ class Registration(NamedTuple):
     rkey: int
     address: int
 
+    def at(self, offset: int) -> Registration:
+        """The part of it that begins so many bytes further on."""
+        return self._replace(address=self.address + offset)
+
 
 def reg_mr_command(response: int, start: int, length: int, iova: int, pd: int, access: int) -> bytes:
     """The bytes of IB_USER_VERBS_CMD_REG_MR; `response` is the address of the 12-byte answer."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from typing import Any, Dict, List, NamedTuple
+from typing import Dict, List, NamedTuple
 
 from harness.guest import pages, workloads
 from harness.guest import registration as registrations
-from harness.guest.pair import LOCAL, REMOTE, Pair, compare
+from harness.guest.pair import REMOTE, Pair, compare
 from harness.guest.problems import WorkFailed
 from harness.guest.registration import (
     ACCESS_ALL,
@@ -74,7 +74,7 @@ def _try(case: Case, access: int, name: str, turn: int) -> None:
         for memory in pair.memories:
             memory.fill(turn)
         pair.lose(REMOTE)
-        pair.connection.requester.post_send(_work(pair, operation))
+        pair.connection.requester.post_send(pair.work(operation.opcode))
         ended = pair.connection.end()
         come = pages.present(remote.pages_start, remote.pages)
         allowed = bool(access & operation.right)
@@ -88,11 +88,6 @@ def _try(case: Case, access: int, name: str, turn: int) -> None:
                 f" it was {ended or 'success'} and {come}"
             )
         compare(pair.memories)
-
-
-def _work(pair: Pair, operation: Operation) -> Any:
-    here, there = pair.registrations
-    return workloads.one_sided_work(here, there, pair.memories[LOCAL].region.length, operation.opcode)
 
 
 def _register(pair: Pair, access: int) -> registrations.Registration:

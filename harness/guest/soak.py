@@ -13,9 +13,10 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, Callable, Dict, List, NamedTuple
 
-from harness.guest import libc
+from harness.guest import libc, workloads
 from harness.guest.libc import PAGE_BYTES
-from harness.guest.pair import Pair, compare
+from harness.guest.pair import LOCAL, REMOTE, Pair, compare
+from harness.guest.registration import Registration
 from harness.values.case import Case
 
 LANES = 4
@@ -51,29 +52,32 @@ class Piece(NamedTuple):
 
 def send(lane: Lane, piece: Piece) -> Callable[[], int]:
     """A receive over the remote part, a send of the local one."""
-    from pyverbs.wr import RecvWR
+    import pyverbs.enums as e
+    from pyverbs.wr import RecvWR, SendWR
 
-    receive = RecvWR(num_sge=1, sg=[_element(lane, 1, piece.there, piece.length)])
-    work = _work(lane, piece, "SEND")
+    here, there = lane.registrations
+    receive = RecvWR(num_sge=1, sg=[_element(there, piece.there, piece.length)])
+    element = _element(here, piece.here, piece.length)
+    work = SendWR(opcode=e.IBV_WR_SEND, num_sge=1, sg=[element], send_flags=e.IBV_SEND_SIGNALED)
 
     def post() -> int:
         lane.connection.responder.post_recv(receive)
         lane.connection.requester.post_send(work)
         return 2
 
-    _move(lane, 0, piece.here, 1, piece.there, piece.length)
+    workloads.moved(lane.memories[LOCAL], piece.here, lane.memories[REMOTE], piece.there, piece.length)
     return post
 
 
 def write(lane: Lane, piece: Piece) -> Callable[[], int]:
     """An RDMA write of the local part over the remote one."""
-    _move(lane, 0, piece.here, 1, piece.there, piece.length)
+    workloads.moved(lane.memories[LOCAL], piece.here, lane.memories[REMOTE], piece.there, piece.length)
     return _one_sided(lane, piece, "RDMA_WRITE")
 
 
 def read(lane: Lane, piece: Piece) -> Callable[[], int]:
     """An RDMA read of the remote part over the local one."""
-    _move(lane, 1, piece.there, 0, piece.here, piece.length)
+    workloads.moved(lane.memories[REMOTE], piece.there, lane.memories[LOCAL], piece.here, piece.length)
     return _one_sided(lane, piece, "RDMA_READ")
 
 
@@ -81,9 +85,8 @@ PATTERNS = (send, write, read)
 
 
 def _one_sided(lane: Lane, piece: Piece, opcode: str) -> Callable[[], int]:
-    work = _work(lane, piece, opcode)
-    far = lane.registrations[1]
-    work.set_wr_rdma(far.rkey, far.address + piece.there)
+    here, there = lane.registrations
+    work = workloads.one_sided_work(here.at(piece.here), there.at(piece.there), piece.length, opcode)
 
     def post() -> int:
         lane.connection.requester.post_send(work)
@@ -92,27 +95,10 @@ def _one_sided(lane: Lane, piece: Piece, opcode: str) -> Callable[[], int]:
     return post
 
 
-def _work(lane: Lane, piece: Piece, opcode: str) -> Any:
-    import pyverbs.enums as e
-    from pyverbs.wr import SendWR
-
-    element = _element(lane, 0, piece.here, piece.length)
-    opcode_number = getattr(e, f"IBV_WR_{opcode}")
-    return SendWR(opcode=opcode_number, num_sge=1, sg=[element], send_flags=e.IBV_SEND_SIGNALED)
-
-
-def _element(lane: Lane, end: int, at: int, length: int) -> Any:
+def _element(registration: Registration, at: int, length: int) -> Any:
     from pyverbs.wr import SGE
 
-    registration = lane.registrations[end]
     return SGE(registration.address + at, length, registration.lkey)
-
-
-def _move(lane: Lane, source: int, at: int, sink: int, to: int, length: int) -> None:
-    """What the transfer does, to the expected bytes."""
-    origin, target = lane.memories[source], lane.memories[sink]
-    data = origin.expected[origin.first + at : origin.first + at + length]
-    target.expected[target.first + to : target.first + to + length] = data
 
 
 class Thief:

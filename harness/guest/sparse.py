@@ -55,11 +55,8 @@ class Wide:
 
     def transfer(self, page: int, opcode: str) -> None:
         """One transfer between the small region and the spot that begins at `page`."""
-        address = self._registration.address + page * PAGE_BYTES
-        there = self._registration._replace(address=address)
-        workloads.one_sided(
-            self._pair.connection, self._pair.registrations[LOCAL], there, SPOT_BYTES, opcode
-        )()
+        here, there = self._pair.registrations[LOCAL], self._registration.at(page * PAGE_BYTES)
+        workloads.one_sided(self._pair.connection, here, there, SPOT_BYTES, opcode)()
 
     def found(self, page: int) -> bytes:
         """What a spot holds."""

@@ -106,8 +106,13 @@ def atomic_touches(local: PageModel, remote: PageModel, mtu_bytes: int) -> None:
 
 def push_moves(local: Memory, remote: Memory) -> None:
     """The remote region holds what the local one does."""
-    length = local.region.length
-    remote.expected[remote.first : remote.first + length] = local.expected[local.first : local.first + length]
+    moved(local, 0, remote, 0, local.region.length)
+
+
+def moved(source: Memory, at: int, sink: Memory, to: int, length: int) -> None:
+    """The region of `sink` holds from its byte `to` on what that of `source` does from `at` on."""
+    here, there = source.first + at, sink.first + to
+    sink.expected[there : there + length] = source.expected[here : here + length]
 
 
 def pull_moves(local: Memory, remote: Memory) -> None:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.guest import soak
+from harness.guest import soak, workloads
 from harness.guest.memory import Memory
 from harness.guest.problems import WorkFailed
 from harness.values.case import Region
@@ -25,7 +25,7 @@ def test_a_transfer_moves_the_expected_bytes(lane):
     """Mutation: forget where the region begins; move the wrong way."""
     here, there = lane.memories
     before = bytes(there.expected)
-    soak._move(lane, 0, 10, 1, 700, 50)
+    workloads.moved(here, 10, there, 700, 50)
     first = there.first + 700
     assert there.expected[first : first + 50] == here.expected[here.first + 10 : here.first + 60]
     assert there.expected[:first] == before[:first] and there.expected[first + 50 :] == before[first + 50 :]
