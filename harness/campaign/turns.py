@@ -17,6 +17,9 @@ from harness.kernel.parts import Part
 from harness.plan.session import Session
 from harness.values.record import Record
 
+Ran = tuple[Comparison, tuple[Record, ...], tuple[Record, ...], tuple[str, ...]]
+"""What comes of running both sides: the comparison, the records of each, and a word on it for people."""
+
 TURNS_MOST = 12
 JUDGED = ("operation", "fault")
 """Figures of which a difference must show."""
@@ -29,8 +32,8 @@ def in_turns(
     base: Mapping[str, Path],
     patched: Mapping[str, Path],
     parts: Sequence[Part],
-) -> tuple[Comparison, tuple[Record, ...], tuple[Record, ...], str]:
-    """The comparison, the records of both sides, and a word on what would show."""
+) -> Ran:
+    """Both sides, turn by turn; the word is what would show."""
     before: tuple[Record, ...] = ()
     after: tuple[Record, ...] = ()
     for turn in range(1, TURNS_MOST + 1):
@@ -46,7 +49,7 @@ def in_turns(
     if least > question.detect and not found.changes:
         unsure = Change(CANNOT_TELL, question.name, f"{word}, {question.detect:.1%} was wanted")
         found = replace(found, changes=(unsure,), verdict=overall([unsure]))
-    return found, before, after, word
+    return found, before, after, (word,)
 
 
 def resolution(base: Sequence[Record], patched: Sequence[Record]) -> float:

@@ -23,7 +23,7 @@ def asked(monkeypatch, tmp_path, *, spread_ns, added_ns, detect):
     monkeypatch.setattr(turns, "answers", answers)
     session = SimpleNamespace(say=lambda line: None)
     question = Question("p.diff", "7.3", (), tmp_path, detect=detect)
-    found, before, after, word = turns.in_turns(session, question, None, {}, {}, ())
+    found, before, after, (word,) = turns.in_turns(session, question, None, {}, {}, ())
     assert len(before) == len(after) == 4 * len(told) and word.startswith("real time: ")
     return found, told
 
