@@ -43,7 +43,7 @@ def debug(name: str, given: Path | None, part: Part, kernel: Kernel, archive: Ar
             return Debug(kept, kept.parent / SOURCE)
     try:
         stock = source(kernel, archive)
-        built = build(stock / part.folder, kernel, archive, include=stock / HEADERS, lines=True)
+        built = build(stock / part.folder, kernel, archive, include=stock / HEADERS, lines=True, like=stock)
     except HarnessError as error:
         return Debug(module, None, error.headline)
     twin = built.debug[name]
