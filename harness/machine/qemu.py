@@ -21,6 +21,11 @@ PROBE_DEADLINE_S = 15.0
 
 CLOCKS = ("exact", "real")
 
+# With an eventfd QEMU looks at each virtqueue once more after a restore, from another thread: the virtio-serial
+# device then interrupts the guest at an instant that is the host's to choose. Ref: QEMU 11.1
+# hw/virtio/virtio.c (virtio_device_start_ioeventfd_impl), hw/char/virtio-serial-bus.c (do_flush_queued_data)
+AT_ONCE = "ioeventfd=off"
+
 
 @dataclass(frozen=True)
 class Qemu:
@@ -148,7 +153,8 @@ def command_line(qemu: Qemu, shape: Shape, wiring: Wiring) -> list[str]:
         *("-chardev", f"file,id=console,path={wiring.console}", "-device", "isa-serial,chardev=console"),
         *("-chardev", "stdio,id=terminal,signal=off" if wiring.terminal else "null,id=terminal"),
         *("-device", "isa-serial,chardev=terminal"),
-        *("-chardev", f"file,id=replies,path={wiring.replies}", "-device", "virtio-serial-pci"),
+        *("-chardev", f"file,id=replies,path={wiring.replies}"),
+        *("-device", f"virtio-serial-pci,{AT_ONCE}"),
         *("-device", "virtserialport,chardev=replies,name=odp.replies"),
         # Room for a card's 64-bit BAR behind a port that takes hot-plug.
         *("-device", "pcie-root-port,id=cardport,bus=pcie.0,chassis=1,pref64-reserve=128M"),
@@ -181,7 +187,7 @@ def kernel_command_line(shape: Shape) -> str:
 def _disk(name: str, path: Path) -> list[str]:
     return [
         *("-drive", f"if=none,id={name},format=raw,readonly=on,file.locking=off,file={path}"),
-        *("-device", f"virtio-blk-pci,drive={name}"),
+        *("-device", f"virtio-blk-pci,drive={name},{AT_ONCE}"),
     ]
 
 

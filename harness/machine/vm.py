@@ -183,7 +183,8 @@ class Machine:
         self.qmp.command(
             "blockdev-add", **{"node-name": serial, "driver": "raw", "read-only": True, "file": file}
         )
-        self.qmp.command("device_add", driver="virtio-blk-pci", drive=serial, serial=serial, bus="diskport")
+        device = {"driver": "virtio-blk-pci", "drive": serial, "serial": serial, "ioeventfd": False}
+        self.qmp.command("device_add", bus="diskport", **device)
 
     def save(self, state: Path) -> None:
         """Write the machine's state (not its RAM, which is the file it runs on); it stands still afterwards.
