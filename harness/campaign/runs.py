@@ -130,8 +130,7 @@ def kept(
     key = digest(
         RECIPE,
         kernel.folder.name,
-        session.qemu.version,
-        session.studio.image.digest,
+        *session.studio.identity,
         *(part for item in sorted(agent.bundle().items()) for part in item),
         *(part for place, path in sorted(files.items()) for part in (place, path.read_bytes())),
         *(plan.read_bytes() for plan in plans),

@@ -75,6 +75,11 @@ class Studio:
             self._image = build_image(self.spec, self.archive)
         return self._image
 
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What all its machines have in common: how they are made, QEMU, the userland."""
+        return RECIPE, self.qemu.version, self.image.digest
+
     def _image_cached(self) -> bool:
         return any(
             entry.name.startswith(self.spec.name) for entry in (self.store.root / "image").glob("[!.]*")
