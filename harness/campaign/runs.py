@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness import agent
-from harness.errors import SetupError
+from harness.errors import SetupError, UsageError
 from harness.kernel.build import build
 from harness.kernel.packages import Kernel
 from harness.kernel.parts import HEADERS, Part
@@ -22,12 +22,14 @@ from harness.plan.arguments import Wanted
 from harness.plan.checkout import plan_files
 from harness.plan.replay import PARCEL
 from harness.plan.session import Session
-from harness.results.record import read_run
+from harness.results.record import read_run, write_atomically
 from harness.store import digest
 from harness.values.record import Record
 
 RECIPE = 4
 POLL_S = 0.5
+KEY = "key"
+"""A file: what the answers beside it are kept as."""
 
 
 @dataclass(frozen=True)
@@ -151,30 +153,45 @@ def kept(
     if known:
         session.say(f"{name}: known already")
 
+    place = question.results / name
+
     def make(into: Path) -> None:
-        session.say(f"{name}: preparing a machine, then the cases")
-        _run(session, question, devices, files, name, blocks, into)
+        # What is made is made where the user sees it, and stays there whatever happens.
+        begun = _begin(place, key, files)
+        session.say(f"{name}: {'going on with' if begun else 'preparing a machine, then'} the cases")
+        _run(session, question, devices, name, blocks, place, begun)
+        shutil.copytree(place, into, dirs_exist_ok=True)
 
     folder = session.store.built("answers", key, make)
-    copy = question.results / name
-    if not copy.exists():
-        shutil.copytree(folder, copy)
+    if known or not place.exists():
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(folder, place)
     return folder
+
+
+def _begin(place: Path, key: str, files: Mapping[str, Path]) -> bool:
+    """Make the folder of a run, with its modules; whether one began there before. UsageError: it was another."""
+    if (place / KEY).exists() and (place / KEY).read_text() != key:
+        raise UsageError(
+            f"{place} is of other modules or other plans",
+            hint="go on with what it was begun with, or name another folder with --results",
+        )
+    for name, path in files.items():
+        (place / PARCEL / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, place / PARCEL / name)
+    write_atomically(place / KEY, key)
+    return (place / "index.json").exists()
 
 
 def _run(
     session: Session,
     question: Question,
     devices: Sequence[str],
-    files: Mapping[str, Path],
     name: str,
     blocks: tuple[str, ...],
     into: Path,
+    begun: bool,
 ) -> None:
-    parcel = into / PARCEL
-    for place, path in files.items():
-        (parcel / place).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, parcel / place)
     options = session.options
     values: dict[str, object] = {
         "cache": session.store.root,
@@ -183,11 +200,12 @@ def _run(
         "image": options.image,
         "seeds": question.seeds,
         "cut": question.cut,
-        "parcel": parcel,
+        "parcel": into / PARCEL,
         "time": "real" if question.detect else None,
     }
     flags = [*(f"--blocks={module}" for module in blocks), f"--maxfail={question.failures}"]
     flags += ["--paced"] if question.paced and not question.detect else []
+    flags += ["--resume"] if begun else []
     wanted = Wanted(
         question.plans,
         into,

@@ -16,7 +16,7 @@ from harness.campaign.regress import Judgement, is_fix, judge
 from harness.campaign.runs import Question
 from harness.campaign.subject import Patched, Subject, Tree
 from harness.cli.compare import STATUS, show
-from harness.cli.screen import JSON, err, new_results, open_session, out, write
+from harness.cli.screen import JSON, RESUME, err, new_results, open_session, out, write
 from harness.errors import HarnessError, UsageError
 from harness.kernel import patches
 from harness.plan.checkout import find_folder, plan_files
@@ -53,7 +53,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     real = "judge latencies in real time, until a difference of so many percent would show (of instructions: without)"
     parser.add_argument("--real", type=float, metavar="PERCENT", help=real)
-    parser.add_argument("--results", type=Path, metavar="DIR", help="default: odp-results/TIME")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--results", type=Path, metavar="DIR", help="default: odp-results/TIME")
+    where.add_argument("--resume", type=Path, metavar="DIR", help=RESUME)
     parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1, help="cases at the same time")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help=JSON)
@@ -84,8 +86,13 @@ def act(arguments: argparse.Namespace) -> int:
 
 
 def _judged(arguments: argparse.Namespace, question: Question) -> int:
-    with open_session(arguments) as session:
-        found = judge(session, question, _subject(arguments, session), _base_tree(arguments))
+    try:
+        with open_session(arguments) as session:
+            found = judge(session, question, _subject(arguments, session), _base_tree(arguments))
+    except KeyboardInterrupt:
+        if question.results.exists():
+            err.print(f"to go on: the same with --resume {question.results}", markup=False)
+        raise
     verdict = found.comparison.verdict
     if arguments.mail:
         sys.stdout.write(mail.text(found, ["odp-harness", *_again(sys.argv[1:])], question.seeds))
@@ -122,9 +129,9 @@ def _again(argv: list[str]) -> list[str]:
     kept = iter(argv)
     words = []
     for word in kept:
-        if word == "--results":
+        if word in ("--results", "--resume"):
             next(kept, None)
-        elif word not in ("--mail", "--json") and not word.startswith("--results="):
+        elif word not in ("--mail", "--json") and not word.startswith(("--results=", "--resume=")):
             words.append(shlex.quote(word))
     return words
 
@@ -132,7 +139,9 @@ def _again(argv: list[str]) -> list[str]:
 def _question(arguments: argparse.Namespace) -> Question:
     if not arguments.patch and not arguments.tree:
         raise UsageError("what is to be judged?", hint="--patch P, or --tree DIR")
-    results = new_results(arguments)
+    results = arguments.resume or new_results(arguments)
+    if not results.is_dir() and arguments.resume:
+        raise UsageError(f"{results} does not exist", hint="the folder that was named when it stopped")
     plans = arguments.plans or sorted(find_folder("testplans", None).glob("odp-*.toml"))
     if arguments.expect_fix:
         plans = [arguments.expect_fix]

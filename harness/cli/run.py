@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.screen import out
+from harness.cli.screen import RESUME, err, out
 from harness.errors import EXIT_INTERRUPTED, SetupError, UsageError
 from harness.plan import plugin
 from harness.plan.arguments import Wanted
 from harness.plan.checkout import find_folder, plan_files
+from harness.plan.folder import default_results
 from harness.plan.plan import load
 from harness.plan.progress import Progress
 from harness.results.live import open_view
@@ -53,7 +54,9 @@ def options(parser: argparse.ArgumentParser) -> None:
         help="modules/NAME.ko there replaces the kernel's own, for each machine",
     )
     parser.add_argument("--no-skip", action="store_true", help="a missing need is a failure, not a skip")
-    parser.add_argument("--results", type=Path, metavar="DIR", help="default: odp-results/TIME")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--results", type=Path, metavar="DIR", help="default: odp-results/TIME")
+    where.add_argument("--resume", type=Path, metavar="DIR", help=RESUME)
     parser.add_argument("-k", metavar="EXPR", help="only cases whose name matches (as pytest -k)")
     parser.add_argument("-x", action="store_true", help="stop at the first failure")
     jobs = os.cpu_count() or 1
@@ -68,23 +71,31 @@ def act(arguments: argparse.Namespace) -> int:
     plans = arguments.plans or [find_folder("testplans", None)]
     for file in plan_files(plans):
         load(file)
-    directory = arguments.results or plugin.default_results()
     if arguments.list:
         return _list(arguments, plans)
-    if (directory / "index.json").exists():
-        raise UsageError(f"{directory} already holds the results of a run", hint="another --results")
+    directory = arguments.resume or arguments.results or default_results()
+    if arguments.resume:
+        read_run(directory)
+    elif (directory / "index.json").exists():
+        raise UsageError(
+            f"{directory} already holds the results of a run", hint="another --results, or --resume"
+        )
     with open_view(out) as view:
         status = pytest.main(
             _pytest_arguments(arguments, plans, directory), plugins=[Progress(view, directory)]
         )
         if status == pytest.ExitCode.USAGE_ERROR:
             return 2
-        if status == pytest.ExitCode.NO_TESTS_COLLECTED or not (directory / "records").is_dir():
+        nothing = status == pytest.ExitCode.NO_TESTS_COLLECTED and not arguments.resume
+        if nothing or not (directory / "records").is_dir():
             raise SetupError("no case was executed", ["none matches the given -k, --kernel and --device"])
         reports = write_reports(directory)
         run = read_run(directory)
         view.summary(run, reports["report.html"])
-    return EXIT_INTERRUPTED if status == pytest.ExitCode.INTERRUPTED else exit_status(run.records)
+    if status == pytest.ExitCode.INTERRUPTED:
+        err.print(f"to go on: the same with --resume {directory}", markup=False)
+        return EXIT_INTERRUPTED
+    return exit_status(run.records)
 
 
 def _pytest_arguments(arguments: argparse.Namespace, plans: list[Path], directory: Path) -> list[str]:
@@ -92,7 +103,7 @@ def _pytest_arguments(arguments: argparse.Namespace, plans: list[Path], director
     names = ("cache", "mirror", "vm_images", "time", "image", "cut", "seeds", "parcel")
     values = {"cache_limit": limit, **{name: getattr(arguments, name) for name in names}}
     given = {"--paced": arguments.paced, "--twice": arguments.twice, "--no-skip": arguments.no_skip}
-    flags = {**given, "-x": arguments.x}
+    flags = {**given, "-x": arguments.x, "--resume": arguments.resume}
     return Wanted(
         plans,
         directory,

@@ -8,13 +8,14 @@ from pathlib import Path
 from rich.console import Console
 
 from harness.errors import SetupError, UsageError
-from harness.plan import plugin
+from harness.plan.folder import default_results
 from harness.plan.options import Options
 from harness.plan.session import Session
 from harness.results.record import write_atomically
 from harness.store import parse_size
 
 JSON = "print one JSON object and nothing else on stdout"
+RESUME = "go on with what was stopped, in its folder of results; the rest of the command as it was"
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -31,7 +32,7 @@ def common_options(parser: argparse.ArgumentParser) -> None:
 
 def new_results(arguments: argparse.Namespace) -> Path:
     """The folder of --results, or one of the time; UsageError when something is there."""
-    results: Path = arguments.results or plugin.default_results()
+    results: Path = arguments.results or default_results()
     if results.exists() and any(results.iterdir()):
         raise UsageError(f"{results} is not empty", hint="another --results")
     return results

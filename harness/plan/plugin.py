@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +14,7 @@ import pytest
 
 from harness.device.catalogue import DEVICES
 from harness.errors import HarnessError, Unsupported
-from harness.plan.checkout import version
+from harness.plan.folder import open_results
 from harness.plan.options import Logs, Options
 from harness.plan.plan import Plan, Planned, load
 from harness.plan.session import Session
@@ -91,6 +89,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="where records go (default: odp-results/TIME)",
     )
+    add("--resume", action="store_true", help="go on in --results: what has a record there is not run again")
     add(
         "--cache", type=Path, default=None, metavar="DIR", help="cache folder (default: ~/.cache/odp-harness)"
     )
@@ -216,16 +215,6 @@ def keep(store: Store, record: Record, logs: Logs) -> Record:
     return record
 
 
-def default_results() -> Path:
-    """odp-results/TIME here, or in the user's state folder where here is read-only."""
-    name = time.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}"
-    here = Path.cwd()
-    if os.access(here, os.W_OK):
-        return here / "odp-results" / name
-    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
-    return state / "odp-harness" / "results" / name
-
-
 @pytest.hookimpl(trylast=True)  # after -k and -m
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Open the session and the results once it is known that there is something to run."""
@@ -239,13 +228,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     option = config.option
     workerinput = getattr(config, "workerinput", None)
     if workerinput is not None:
-        config.stash[RESULTS] = Store.join(Path(workerinput["odp_results"]))
+        config.stash[RESULTS] = Store.join(Path(workerinput["odp_results"]), workerinput["odp_done"])
         progress = config.stash[RESULTS].directory / PROGRESS
         config.stash[SAY] = lambda line: _write_progress(progress, line)
     elif RESULTS not in config.stash:
-        config.stash[RESULTS] = Store.create(
-            option.results or default_results(), {"harness": version()}, len(plans)
-        )
+        config.stash[RESULTS] = open_results(config, len(plans))
     if workerinput is not None or not getattr(option, "numprocesses", None):
         say = config.stash.get(SAY, lambda line: None)
         options = Options(
@@ -260,6 +247,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         session = config.stash[SESSION] = Session(options, say)
         if "all" in option.kernel:
             items[:] = without_twins(items, session.kernels.resolve)
+    _leave_out_done(config, items)
+
+
+def _leave_out_done(config: pytest.Config, items: list[pytest.Item]) -> None:
+    done = set(config.stash[RESULTS].done)
+    known = [item for item in items if isinstance(item, PlanItem) and item.planned.case.id in done]
+    if known:
+        config.hook.pytest_deselected(items=known)
+        items[:] = [item for item in items if item not in known]
 
 
 def without_twins(items: list[pytest.Item], resolve: Callable[[str], str]) -> list[pytest.Item]:
@@ -286,18 +282,18 @@ def pytest_configure_node(node: Any) -> None:
     """Tell each worker of pytest-xdist where the results are."""
     config = node.config
     if RESULTS not in config.stash:
-        config.stash[RESULTS] = Store.create(
-            config.option.results or default_results(), {"harness": version()}
-        )
+        config.stash[RESULTS] = open_results(config)
     node.workerinput["odp_results"] = str(config.stash[RESULTS].directory)
+    node.workerinput["odp_done"] = list(config.stash[RESULTS].done)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
     """All workers collect the same cases: note how many."""
     store = node.config.stash[RESULTS]
-    if store.index.expected != len(ids):
-        store.announce(len(ids))
+    expected = len(ids) + len(store.done)
+    if store.index.expected != expected:
+        store.announce(expected)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

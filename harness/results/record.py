@@ -72,9 +72,11 @@ class Run:
 class Store:
     """The results directory of a run being made. Several processes may add to one directory at a time."""
 
-    def __init__(self, directory: Path, index: Index) -> None:
+    def __init__(self, directory: Path, index: Index, done: Sequence[str] = ()) -> None:
         self.directory = directory
         self.index = index
+        self.done = done
+        """Names of the cases that had a record when a run went on here."""
 
     @classmethod
     def create(cls, directory: Path, about: Mapping[str, str] | None = None, expected: int = 0) -> Store:
@@ -92,9 +94,34 @@ class Store:
         return store
 
     @classmethod
-    def join(cls, directory: Path) -> Store:
+    def join(cls, directory: Path, done: Sequence[str] = ()) -> Store:
         """Open a directory that another process made, to add records to it."""
-        return cls(directory, _read_index(directory))
+        return cls(directory, _read_index(directory), done)
+
+    @classmethod
+    def reopen(cls, directory: Path, about: Mapping[str, str]) -> Store:
+        """Go on in the directory of a run that was stopped. What could not be run, or read, will be tried again.
+
+        UsageError if it holds no run, or one that is not `about` the same.
+        """
+        index = _read_index(directory)
+        for name, value in about.items():
+            if index.about.get(name) != value:
+                raise UsageError(
+                    f"{directory} is of another {name}: {index.about.get(name, 'unknown')}, now {value}",
+                    hint="go on with what it was begun with, or name another directory with --results",
+                )
+        done = []
+        with _disk(directory):
+            for path in _record_files(directory / "records"):
+                name = _done(path)
+                if name:
+                    done.append(name)
+                else:
+                    path.unlink()
+            store = cls(directory, replace(index, finished="", interrupted=False), done)
+            store._write_index()
+        return store
 
     def add(self, record: Record) -> Path:
         """Write one record under the next number and return its path; it is on the disk when this returns."""
@@ -230,6 +257,15 @@ def read_record(path: Path) -> Record:
     if record.verdict not in VERDICTS:
         raise DecodeError("record.verdict", f"expected one of {', '.join(VERDICTS)}, got {record.verdict!r}")
     return record
+
+
+def _done(path: Path) -> str:
+    """The case of a record that need not be made again, else nothing."""
+    try:
+        record = read_record(path)
+    except (DecodeError, UnicodeDecodeError):
+        return ""
+    return "" if record.verdict == "error" else record.case.id
 
 
 def _record_files(records: Path) -> list[Path]:

@@ -8,7 +8,8 @@ import time
 import pytest
 
 from harness.ledger import reap
-from harness.tests.vm.conftest import CHECKOUT, FULL, processes, start_harness
+from harness.results.record import read_run
+from harness.tests.vm.conftest import CHECKOUT, FULL, harness, processes, start_harness
 
 PLANS = CHECKOUT / "testplans"
 
@@ -56,7 +57,7 @@ def test_sigkill_at_random_instants(root, tmp_path):
     ("number", "jobs"), [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGINT, 2), (signal.SIGTERM, 2)]
 )
 def test_interrupt_cleans_up_keeps_records_and_says_so(root, tmp_path, number, jobs):
-    """Mutation: let the default handler end the process."""
+    """And goes on from there. Mutations: let the default handler end the process; run what has a record once more."""
     run = _start(root, tmp_path, "interrupted", jobs)
     log = tmp_path / "interrupted.log"
     records = tmp_path / "interrupted" / "records"
@@ -72,3 +73,22 @@ def test_interrupt_cleans_up_keeps_records_and_says_so(root, tmp_path, number, j
         assert _left(root) == []
     else:
         _wait_until_clean(root)  # without reaping: the workers do it themselves
+    kept = {path: path.read_text() for path in records.glob("*.json")}
+    assert f"--resume {tmp_path / 'interrupted'}" in log.read_text()
+    argv = (
+        "run",
+        "-j",
+        jobs,
+        "--cache",
+        root,
+        "--resume",
+        tmp_path / "interrupted",
+        PLANS / "odp-write.toml",
+    )
+    done = harness(*argv)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {path: path.read_text() for path in kept} == kept
+    found = read_run(tmp_path / "interrupted")
+    assert found.complete and not found.damaged
+    names = [record.case.id for record in found.records]
+    assert len(names) == len(set(names)) == found.index.expected > len(kept)

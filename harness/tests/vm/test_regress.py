@@ -2,16 +2,19 @@
 
 import difflib
 import json
+import os
+import signal
 import stat
 import subprocess
 import sys
+import time
 from shutil import copytree
 
 import pytest
 
 from harness.kernel.parts import HEADERS, RXE
 from harness.kernel.source import source
-from harness.tests.vm.conftest import CHECKOUT, FULL, environment, harness
+from harness.tests.vm.conftest import CHECKOUT, FULL, environment, harness, start_harness
 
 pytestmark = [
     pytest.mark.skipif(not FULL, reason="builds modules and a null band, minutes: ODP_FULL=1"),
@@ -123,6 +126,42 @@ def test_a_patch_is_judged_against_a_tree_of_the_users(session, tmp_path):
     done = harness(*argv, "--results", tmp_path / "r", "--json", timeout=1700)
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(done.stdout)["comparison"]["verdict"] == "better"
+
+
+def test_a_stopped_judgement_goes_on(session, tmp_path):
+    """Mutations: make the records where nobody sees them; take up what was begun with another patch."""
+    (tmp_path / "p.diff").write_text(patch(session, "rdma_rxe", "corrupt"))
+    plan = CHECKOUT / "testplans" / "odp-write.toml"
+    argv = [
+        "regress",
+        "--patch",
+        tmp_path / "p.diff",
+        "--seeds",
+        3,
+        "-j",
+        1,
+        "--plans",
+        plan,
+        "-k",
+        "soft-roce",
+    ]
+    log, records = tmp_path / "log", tmp_path / "r" / "patched" / "records"
+    stopped = start_harness(log, *argv, "--results", tmp_path / "r")
+    deadline = time.monotonic() + 900
+    while len(list(records.glob("*.json"))) < 2:
+        assert stopped.poll() is None and time.monotonic() < deadline, log.read_text()
+        time.sleep(0.02)
+    os.kill(stopped.pid, signal.SIGINT)
+    assert stopped.wait(30) == 130, log.read_text()
+    assert f"--resume {tmp_path / 'r'}" in log.read_text()
+    kept = {path: path.read_text() for path in records.glob("*.json")}
+    (tmp_path / "q.diff").write_text(patch(session, "rdma_rxe", "leak"))
+    other = harness(*argv[:2], tmp_path / "q.diff", *argv[3:], "--resume", tmp_path / "r", timeout=900)
+    assert other.returncode == 2 and "is of other modules or other plans" in other.stderr
+    done = harness(*argv, "--resume", tmp_path / "r", timeout=900)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "going on with the cases" in done.stderr
+    assert {path: path.read_text() for path in kept} == kept
 
 
 BROKEN, BAD, COMMITS = (3, 7, 12), 9, 16

@@ -47,6 +47,22 @@ def test_a_lost_index_does_not_lose_the_records(tmp_path):
     assert run.records == (record(0),) and run.damaged == ("index.json: missing",) and not run.complete
 
 
+def test_a_stopped_run_goes_on_with_what_is_left(tmp_path):
+    """Mutations: count what could not be run, or read, as done; go on with what other plans gave."""
+    store = Store.create(tmp_path / "run", {"harness": "1", "plans": "x"}, expected=4)
+    paths = [store.add(record(number, verdict)) for number, verdict in enumerate(("pass", "error", "known"))]
+    store.add(record(3)).write_text("{")
+    store.finish(interrupted=True)
+    with pytest.raises(UsageError, match="of another plans: x, now y"):
+        Store.reopen(tmp_path / "run", {"harness": "1", "plans": "y"})
+    again = Store.reopen(tmp_path / "run", {"harness": "1", "plans": "x"})
+    assert again.done == [record(0).case.id, record(2).case.id]
+    run = read_run(tmp_path / "run")
+    assert run.records == (record(0), record(2, "known")) and not run.damaged
+    assert not run.index.finished and not run.index.interrupted
+    assert not paths[1].exists()
+
+
 def test_directories_that_are_not_what_they_should_be(tmp_path):
     with pytest.raises(UsageError, match="holds no results"):
         read_run(tmp_path)

@@ -1,0 +1,51 @@
+"""The folder of a run's results: where it is, whether a run begins or goes on in it, what of it is done."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.plan.checkout import files_below, plan_files, version
+from harness.results.record import Store
+from harness.store import digest
+
+
+def default_results() -> Path:
+    """odp-results/TIME here, or in the user's state folder where here is read-only."""
+    name = time.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}"
+    here = Path.cwd()
+    if os.access(here, os.W_OK):
+        return here / "odp-results" / name
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
+    return state / "odp-harness" / "results" / name
+
+
+def open_results(config: pytest.Config, expected: int = 0) -> Store:
+    """The results of a run with the plugin's options: new, or with `resume` those of one that did not come to its end.
+
+    UsageError if another harness made those, from other plans, or with other options.
+    """
+    option = config.option
+    plans = plan_files(Path(argument.split("::")[0]) for argument in config.args)
+    about = {
+        "harness": version(),
+        "options": _options(option),
+        "plans": digest(*(plan.read_bytes() for plan in plans)),
+    }
+    if option.resume:
+        return Store.reopen(option.results, about)
+    return Store.create(option.results or default_results(), about, expected)
+
+
+def _options(option: Any) -> str:
+    """What a record depends on that its case's name does not tell."""
+    flags = [name for name in ("paced", "twice", "no_skip") if getattr(option, name)]
+    given = [f"time={option.time or 'default'}", f"image={option.image}"]
+    parcel = files_below(option.parcel)
+    if parcel:
+        given += [f"parcel={digest(*parcel, *(path.read_bytes() for path in parcel.values()))}"]
+    return " ".join([*flags, *given])
