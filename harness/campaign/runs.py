@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pytest
+
 from harness import agent
 from harness.errors import SetupError, UsageError
 from harness.kernel.build import build
@@ -28,6 +30,7 @@ from harness.values.record import Record
 
 RECIPE = 4
 POLL_S = 0.5
+BROKEN = (pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR)
 KEY = "key"
 """A file: what the answers beside it are kept as."""
 
@@ -225,7 +228,7 @@ def _run(
     finally:
         session.host.stop(child)
     records = read_run(into).records if (into / "records").is_dir() else ()
-    if not records:
+    if not records or child.returncode in BROKEN:
         raise SetupError(f"no case was executed with the {name} modules", log.read_text().splitlines()[-10:])
 
 

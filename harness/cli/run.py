@@ -92,7 +92,7 @@ def act(arguments: argparse.Namespace) -> int:
         reports = write_reports(directory)
         run = read_run(directory)
         view.summary(run, reports["report.html"])
-    if status == pytest.ExitCode.INTERRUPTED:
+    if run.index.interrupted:
         err.print(f"to go on: the same with --resume {directory}", markup=False)
         return EXIT_INTERRUPTED
     return exit_status(run.records)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from harness.errors import UsageError
 from harness.plan.checkout import files_below, plan_files, version
 from harness.results.record import Store
 from harness.store import digest
@@ -27,7 +28,8 @@ def default_results() -> Path:
 def open_results(config: pytest.Config, expected: int = 0) -> Store:
     """The results of a run with the plugin's options: new, or with `resume` those of one that did not come to its end.
 
-    UsageError if another harness made those, from other plans, or with other options.
+    pytest.UsageError if there is another's already, or if another harness made those, from other plans, or with other
+    options.
     """
     option = config.option
     plans = plan_files(Path(argument.split("::")[0]) for argument in config.args)
@@ -36,9 +38,12 @@ def open_results(config: pytest.Config, expected: int = 0) -> Store:
         "options": _options(option),
         "plans": digest(*(plan.read_bytes() for plan in plans)),
     }
-    if option.resume:
-        return Store.reopen(option.results, about)
-    return Store.create(option.results or default_results(), about, expected)
+    try:
+        if option.resume:
+            return Store.reopen(option.results, about)
+        return Store.create(option.results or default_results(), about, expected)
+    except UsageError as error:
+        raise pytest.UsageError(error.render()) from error
 
 
 def _options(option: Any) -> str:

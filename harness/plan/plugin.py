@@ -303,7 +303,10 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         opened.close()
     results = session.config.stash.get(RESULTS, None)
     if results is not None and not hasattr(session.config, "workerinput"):
-        results.finish(interrupted=exitstatus == pytest.ExitCode.INTERRUPTED)
+        # pytest-xdist interrupts itself after -x and --maxfail; nobody told it to.
+        most = session.config.option.maxfail
+        by_itself = most and session.testsfailed >= most
+        results.finish(interrupted=exitstatus == pytest.ExitCode.INTERRUPTED and not by_itself)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

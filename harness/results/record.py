@@ -108,7 +108,7 @@ class Store:
         for name, value in about.items():
             if index.about.get(name) != value:
                 raise UsageError(
-                    f"{directory} is of another {name}: {index.about.get(name, 'unknown')}, now {value}",
+                    f"{directory} is of other {name}: {index.about.get(name, 'unknown')}, now {value}",
                     hint="go on with what it was begun with, or name another directory with --results",
                 )
         done = []

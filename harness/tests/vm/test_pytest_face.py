@@ -79,3 +79,17 @@ def test_run_on_two_workers_twice_each(session, tmp_path):
     assert sorted(record.verdict for record in run.records) == ["pass", "pass"]
     assert run.complete
     assert "PASSED: 2 passed" in result.stdout
+
+
+def test_a_failure_on_two_workers_is_no_interruption_and_another_plan_does_not_go_on(session, tmp_path):
+    """Mutations: take what pytest-xdist does after -x for Ctrl-C; go on with the records of another plan."""
+    plan = tmp_path / "wrong.toml"
+    plan.write_text(MIXED.read_text() + "\n[expect]\nfaults = 1\n")
+    argv = ("run", "-j", "2", "--device", "soft-roce", "--cache", session.store.root)
+    failed = harness(*argv, "-x", plan, "--results", tmp_path / "r")
+    assert failed.returncode == 1, failed.stdout + failed.stderr
+    assert "FAILED: " in failed.stdout and "--resume" not in failed.stderr
+    plan.write_text(MIXED.read_text())
+    other = harness(*argv, plan, "--resume", tmp_path / "r")
+    assert other.returncode == 2, other.stdout + other.stderr
+    assert "is of other plans: " in other.stderr and "Traceback" not in other.stderr

@@ -53,7 +53,7 @@ def test_a_stopped_run_goes_on_with_what_is_left(tmp_path):
     paths = [store.add(record(number, verdict)) for number, verdict in enumerate(("pass", "error", "known"))]
     store.add(record(3)).write_text("{")
     store.finish(interrupted=True)
-    with pytest.raises(UsageError, match="of another plans: x, now y"):
+    with pytest.raises(UsageError, match="of other plans: x, now y"):
         Store.reopen(tmp_path / "run", {"harness": "1", "plans": "y"})
     again = Store.reopen(tmp_path / "run", {"harness": "1", "plans": "x"})
     assert again.done == [record(0).case.id, record(2).case.id]
