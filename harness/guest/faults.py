@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import Callable, Dict, NamedTuple, Optional, Tuple
 
-from harness.guest import cgroup, libc
+from harness.guest import cgroup, libc, numa
 from harness.guest.memory import Memory, holes
 from harness.guest.model import PageModel
 from harness.values.case import Region, Workload
@@ -100,6 +100,16 @@ def migrate_law(model: PageModel) -> None:
     model.migrate()
 
 
+def move(memory: Memory) -> None:
+    """move_pages(2): the bytes of each page move to a frame of the other memory node."""
+    numa.move(memory.addresses())
+
+
+def balance(memory: Memory) -> None:
+    """On the node without CPUs, the pages are marked by NUMA balancing: whoever uses one next has it move back."""
+    numa.balance(memory.addresses())
+
+
 def protect(memory: Memory) -> None:
     """mprotect: writing is forbidden, then allowed again."""
     memory.protect()
@@ -160,6 +170,14 @@ LOSSES: Dict[str, Loss] = {
     ),
     "migrate": Loss(
         migrate, migrate_law, "MADV_SOFT_OFFLINE: one invalidation a page, every page absent", (*SMALL, "thp")
+    ),
+    "move": Loss(move, migrate_law, "move_pages: one invalidation a page, every page absent", SMALL),
+    "balance": Loss(
+        balance,
+        nothing_law,
+        "NUMA balancing of pages on the node without CPUs, no count is a law",
+        (*SMALL, "thp"),
+        ready=numa.enable_balancing,
     ),
     "protect": Loss(
         protect, protect_law, "mprotect, twice: two invalidations, every page absent", (*SMALL, "thp")

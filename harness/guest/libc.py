@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from typing import Any
+from typing import Any, List, Optional, Sequence
 
 PAGE_BYTES = 4096
 
@@ -95,6 +95,17 @@ def drain_lru() -> None:
     nowhere = ctypes.c_int(0)
     if _libc.syscall(_SYS_MOVE_PAGES, 0, 0, None, ctypes.byref(nowhere), None, _MPOL_MF_MOVE):
         raise _error("move_pages")
+
+
+def move_pages(pages: Sequence[int], node: Optional[int]) -> List[int]:
+    """move_pages(2) of this process's pages to a node, or to none; on which node each is then, or -errno."""
+    count = len(pages)
+    addresses = (ctypes.c_void_p * count)(*pages)
+    nodes = None if node is None else (ctypes.c_int * count)(*[node] * count)
+    places = (ctypes.c_int * count)()
+    if _libc.syscall(_SYS_MOVE_PAGES, 0, ctypes.c_ulong(count), addresses, nodes, places, _MPOL_MF_MOVE) < 0:
+        raise _error("move_pages")
+    return list(places)
 
 
 def userfaultfd(flags: int) -> int:

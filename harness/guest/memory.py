@@ -97,6 +97,11 @@ class Memory:
         at = range(self.pages) if pages is None else pages
         libc.madvise(self.pages_start + at.start * PAGE_BYTES, len(at) * PAGE_BYTES, advice)
 
+    def addresses(self) -> range:
+        """Where each of the region's pages, huge ones if it has those, begins."""
+        step = hugepages.BYTES if self._huge else PAGE_BYTES
+        return range(self.pages_start, self.pages_start + self.pages_bytes, step)
+
     def protect(self, pages: Optional[range] = None) -> None:
         """Forbid writing to the region's pages, or some of them, and allow it again."""
         at = range(self.pages) if pages is None else pages

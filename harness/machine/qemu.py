@@ -180,6 +180,8 @@ def kernel_command_line(shape: Shape) -> str:
         "nowatchdog" if shape.counted else "watchdog_thresh=60",
         "random.trust_cpu=on",
         "net.ifnames=0",
+        "numa=fake=2",  # pages have somewhere to move; a case says when
+        "numa_balancing=disable",
     ]
     return " ".join(words)
 

@@ -35,6 +35,8 @@ LOSSES = (
     "pageout",
     "holes",
     "migrate",
+    "move",
+    "balance",
     "protect",
     "split",
     "reclaim",

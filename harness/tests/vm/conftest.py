@@ -58,12 +58,12 @@ def start_harness(log, *argv):
 
 
 @pytest.fixture
-def borrowed_cache(session, tmp_path):
-    """Makes a cache that has what `session` has of some kinds, and nothing else."""
+def borrowed_cache(session, tmp_path_factory):
+    """Makes a cache that has what `session` has of some kinds, and nothing else. Sockets below it want a short path."""
 
     def make(*kinds):
         session.studio.disks(session.kernel("newest"))
-        root = tmp_path / "cache"
+        root = tmp_path_factory.mktemp("cache")
         for kind in kinds:
             (root / kind).mkdir(parents=True)
             for entry in (session.store.root / kind).iterdir():

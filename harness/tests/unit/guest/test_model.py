@@ -59,6 +59,7 @@ def test_every_name_of_a_case_has_its_law():
         ("fork", (4, 1), (4, 1 + 4)),
         ("pageout", (4, 4), (4, 4)),
         ("migrate", (4, 4), (4, 4)),
+        ("move", (4, 4), (4, 4)),
         ("protect", (4, 2), (4, 2)),
     ],
 )
@@ -194,6 +195,7 @@ CARD = (MLX5_TRANSPORT, MLX5_MEMORY)
         # the first page that goes begins a run that ends with the region: each page is a run of its own
         ("pageout", (1, 4, 4), (1, 4, 4)),
         ("migrate", (1, 4, 4), (1, 4, 4)),
+        ("move", (1, 4, 4), (1, 4, 4)),
         # nothing is mapped any more when writing is allowed again
         ("protect", (1, 2, 1), (1, 2, 1)),
     ],
