@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +14,16 @@ from qemu.qmp import ExecuteError, QMPClient, QMPError
 from harness.errors import HarnessError, SetupError
 
 CONNECT_S = 10.0
+# Ref: Linux 7.3 include/uapi/linux/un.h, UNIX_PATH_MAX, with the zero at its end
+PATH_BYTES = 107
 
 
 class Qmp:
     """A connection to a QMP socket; `dead` makes the error to raise when QEMU is gone."""
 
     def __init__(self, socket: Path, dead: Callable[[], HarnessError]) -> None:
+        if len(os.fsencode(socket)) > PATH_BYTES:
+            raise SetupError(f"{socket}: too long a path for a socket", hint="--cache with a shorter one")
         self._dead = dead
         self._loop = asyncio.new_event_loop()
         self._client = QMPClient("odp-harness")
