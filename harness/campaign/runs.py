@@ -134,8 +134,7 @@ def kept(
     plans = sorted(plan_files(question.plans))
     key = digest(
         RECIPE,
-        kernel.folder.name,
-        *session.studio.identity,
+        session.studio.key(kernel, session.studio.shape("exact")),
         *(part for item in sorted(agent.bundle().items()) for part in item),
         *(part for place, path in sorted(files.items()) for part in (place, path.read_bytes())),
         *(plan.read_bytes() for plan in plans),

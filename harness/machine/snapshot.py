@@ -75,11 +75,6 @@ class Studio:
             self._image = build_image(self.spec, self.archive)
         return self._image
 
-    @property
-    def identity(self) -> tuple[object, ...]:
-        """What all its machines have in common: how they are made, QEMU, the userland."""
-        return RECIPE, self.qemu.version, self.image.digest
-
     def _image_cached(self) -> bool:
         return any(
             entry.name.startswith(self.spec.name) for entry in (self.store.root / "image").glob("[!.]*")
@@ -96,10 +91,14 @@ class Studio:
         """The shape of this userland's machines."""
         return Shape(self.spec.memory_mib, clock, "tcg" if clock != "real" else accelerator)
 
+    def key(self, kernel: Kernel, shape: Shape) -> str:
+        """What everything about a machine that has just booted comes to."""
+        identity = self.disks(kernel)[1]
+        return digest(RECIPE, self.qemu.version, kernel_command_line(shape), asdict(shape), *identity)
+
     def booted(self, kernel: Kernel, shape: Shape) -> Snapshot:
         """A machine whose agent waits for its first order."""
-        disks, identity = self.disks(kernel)
-        key = digest(RECIPE, self.qemu.version, kernel_command_line(shape), asdict(shape), *identity)
+        disks, _ = self.disks(kernel)
 
         def build(into: Path) -> None:
             self.say(f"booting {kernel.release} once ({shape.clock} time)")
@@ -111,7 +110,7 @@ class Studio:
                 reply = machine.wait(BOOT_DEADLINE_S)
                 self._save(machine, into, reply)
 
-        return self._snapshot("booted", key, build, shape, disks, 0)
+        return self._snapshot("booted", self.key(kernel, shape), build, shape, disks, 0)
 
     def compiled(self, kernel: Kernel, shape: Shape, order: Order) -> Snapshot:
         """A machine that has compiled the probes for `order`, a preparation, before it knows any module of a parcel."""
