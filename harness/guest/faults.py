@@ -106,7 +106,7 @@ def move(memory: Memory) -> None:
 
 
 def balance(memory: Memory) -> None:
-    """On the node without CPUs, the pages are marked by NUMA balancing: whoever uses one next has it move back."""
+    """On the far node, the pages are marked by NUMA balancing: whoever uses one next has it move back."""
     numa.balance(memory.addresses())
 
 
@@ -175,7 +175,7 @@ LOSSES: Dict[str, Loss] = {
     "balance": Loss(
         balance,
         nothing_law,
-        "NUMA balancing of pages on the node without CPUs, no count is a law",
+        "NUMA balancing of pages on the far node, no count is a law",
         (*SMALL, "thp"),
         ready=numa.enable_balancing,
     ),

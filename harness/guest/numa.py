@@ -14,7 +14,7 @@ from harness.guest import libc
 from harness.guest.problems import Unsupported
 
 NODES = (0, 1)
-# The machine's CPUs are of node 0: balancing brings pages there, from the other.
+# The first CPU is of node 0: of a process with one thread balancing leaves alone what is there.
 FAR = 1
 _BALANCING = Path("/proc/sys/kernel/numa_balancing")
 _TUNING = Path("/sys/kernel/debug/sched/numa_balancing")
@@ -48,7 +48,7 @@ def enable_balancing(stack: ExitStack) -> None:
 
 
 def balance(pages: Sequence[int]) -> None:
-    """Put the pages where no CPU is, and keep one busy until the kernel has marked them to see who uses them."""
+    """Put the pages far from the first CPU, and keep one busy until the kernel has marked them to see who uses them."""
     move_to(pages, FAR)
     # The walk over all memory that is under way may have passed these pages.
     wanted, until = _walks() + 2, time.monotonic() + _DEADLINE_S

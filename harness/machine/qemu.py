@@ -136,7 +136,8 @@ def command_line(qemu: Qemu, shape: Shape, wiring: Wiring) -> list[str]:
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-seed", "1"),
         *("-machine", "q35,memory-backend=ram,usb=off,vmport=off"),
         *accel,
-        *("-cpu", cpu, "-smp", str(shape.cpus), "-m", size),
+        # The kernel puts CPUs on its emulated nodes in turn, and warns of two on one socket.
+        *("-cpu", cpu, "-smp", f"{shape.cpus},sockets={shape.cpus}", "-m", size),
         *("-object", f"memory-backend-file,id=ram,size={size},mem-path={wiring.ram},share={share}"),
         *("-rtc", "base=2026-01-01T00:00:00,clock=vm" if shape.counted else "base=utc"),
         *(
