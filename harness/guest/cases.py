@@ -44,7 +44,13 @@ class Rounds:
         self.loss = faults.LOSSES[self.workload.loss.how]
         as_2015 = case.module is not None and case.module.region == "pg_access"
         context = stack.enter_context(pg_access.open_context(case.device)) if as_2015 else None
-        self.connection = Connection(case.device, self.workload.mtu_bytes, case.timeout_s, context)
+        self.connection = Connection(
+            case.device,
+            self.workload.mtu_bytes,
+            case.timeout_s,
+            context,
+            operation=self.workload.operation,
+        )
         stack.callback(self.connection.close)
         self._remote = pg_access.Regions(self.connection) if as_2015 else None
         self._stack = stack
@@ -140,9 +146,8 @@ class Rounds:
             return self._remote.register(memory)
         fd, pd = self.connection.context.cmd_fd, self.connection.pd.handle
         try:
-            return registrations.register_region(
-                fd, pd, region, memory.start, registrations.ACCESS_ALL, region.odp
-            )
+            access = registrations.access_for(self.workload.operation)
+            return registrations.register_region(fd, pd, region, memory.start, access, region.odp)
         except OSError as error:
             raise WorkFailed(f"registering {region.length} bytes, iova {region.iova}: {error}") from error
 

@@ -14,8 +14,9 @@ from pyverbs.pd import PD
 from pyverbs.pyverbs_error import PyverbsError
 from pyverbs.qp import QP, QPAttr, QPCap, QPInitAttr
 
+from harness.guest import extended
 from harness.guest.problems import Unsupported, WorkFailed
-from harness.guest.registration import ACCESS_ALL
+from harness.guest.registration import access_for
 
 # What a failing call of pyverbs or of the kernel raises.
 VERBS_ERRORS = (PyverbsError, OSError)
@@ -28,6 +29,9 @@ ACK_TIMEOUT = 18
 _EAGER_POLLS = 4000
 _NAP_S = 0.0005
 _MAX_GIDS = 64
+# Ref: Linux 7.3 include/rdma/ib_verbs.h, enum ib_odp_transport_cap_bits; pyverbs does not name them.
+_ODP_SUPPORT_FLUSH = 1 << 6
+_ODP_SUPPORT_ATOMIC_WRITE = 1 << 7
 _IPV4_GID = "0000:0000:0000:0000:0000:ffff:"
 _MTUS = {
     256: e.IBV_MTU_256,
@@ -41,7 +45,8 @@ _MTUS = {
 class Connection:
     """Context, PD, CQ and two QPs, each connected to the other; `requester` posts the work requests.
 
-    A `context` and a `pd` of it that are given are used and stay open.
+    A `context` and a `pd` of it that are given are used and stay open. The queue pairs take the `operation`, where
+    that asks for more than any does.
     """
 
     def __init__(
@@ -51,7 +56,9 @@ class Connection:
         timeout_s: float,
         context: Optional[Context] = None,
         pd: Optional[PD] = None,
+        operation: str = "",
     ) -> None:
+        self._operation = operation
         self._timeout_ns = int(timeout_s * 1e9)
         self._open: List[Any] = []
         try:
@@ -79,14 +86,16 @@ class Connection:
 
     def _queue_pair(self) -> Any:
         cap = QPCap(max_send_wr=QUEUE_LENGTH, max_recv_wr=QUEUE_LENGTH, max_send_sge=1, max_recv_sge=1)
+        if self._operation in extended.OPERATIONS:
+            return extended.queue_pair(self.context, self.pd, self.cq, cap, self._operation)
         return QP(self.pd, QPInitAttr(qp_type=e.IBV_QPT_RC, scq=self.cq, rcq=self.cq, cap=cap))
 
     def _connect(self, mine: Any, peer: Any, mtu_bytes: int) -> None:
         first = QPAttr(port_num=PORT)
-        first.qp_access_flags = ACCESS_ALL
+        first.qp_access_flags = access_for(self._operation)
         mine.to_init(first)
         attr = QPAttr(port_num=PORT)
-        attr.qp_access_flags = ACCESS_ALL
+        attr.qp_access_flags = access_for(self._operation)
         attr.dest_qp_num = peer.qp_num
         attr.path_mtu = _MTUS[mtu_bytes]
         attr.rq_psn = attr.sq_psn = 0
@@ -167,6 +176,8 @@ def odp_problem(device: str, operation: str) -> Optional[str]:
         "read": e.IBV_ODP_SUPPORT_READ,
         "compare_swap": e.IBV_ODP_SUPPORT_ATOMIC,
         "fetch_add": e.IBV_ODP_SUPPORT_ATOMIC,
+        "flush": _ODP_SUPPORT_FLUSH,
+        "atomic_write": _ODP_SUPPORT_ATOMIC_WRITE,
     }[operation]
     if not caps.general_caps & e.IBV_ODP_SUPPORT:
         return f"{device} has no on-demand paging (odp_caps.general is {caps.general_caps:#x})"
@@ -188,6 +199,7 @@ def odp_capabilities(device: str) -> Dict[str, str]:
         name.lower(): getattr(e, f"IBV_ODP_SUPPORT_{name}")
         for name in ("SEND", "RECV", "WRITE", "READ", "ATOMIC", "SRQ_RECV")
     }
+    words |= {"flush": _ODP_SUPPORT_FLUSH, "atomic_write": _ODP_SUPPORT_ATOMIC_WRITE}
     for transport in ("rc", "uc", "ud", "xrc"):
         bits = getattr(caps, f"{transport}_odp_caps")
         facts[f"odp.{transport}"] = " ".join(name for name, bit in words.items() if bits & bit)

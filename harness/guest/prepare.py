@@ -187,8 +187,15 @@ def rehearsals() -> Tuple[Workload, ...]:
     """The workloads of a rehearsal: all operations, all losses, all mappings, each once or more."""
     anonymous = Region(2 * libc.PAGE_BYTES)
     kinds = [
-        Workload(name, 2, anonymous, anonymous, Loss("dontneed", "both"), mtu_bytes=mtu)
-        for name, mtu in zip(PATTERNS, (1024, 4096, 1024, 1024, 1024))
+        Workload(
+            name,
+            2,
+            anonymous,
+            anonymous,
+            Loss("dontneed", "both"),
+            mtu_bytes=4096 if name == "write" else 1024,
+        )
+        for name in PATTERNS
     ]
     kinds += [Workload("write", 1, anonymous, anonymous, Loss(how, "both")) for how in LOSSES]
     kinds += [

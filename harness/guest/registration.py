@@ -28,6 +28,8 @@ ACCESS_REMOTE_WRITE = 1 << 1
 ACCESS_REMOTE_READ = 1 << 2
 ACCESS_REMOTE_ATOMIC = 1 << 3
 ACCESS_ON_DEMAND = 1 << 6
+ACCESS_FLUSH_GLOBAL = 1 << 8
+ACCESS_FLUSH_PERSISTENT = 1 << 9
 ACCESS_ALL = ACCESS_LOCAL_WRITE | ACCESS_REMOTE_WRITE | ACCESS_REMOTE_READ | ACCESS_REMOTE_ATOMIC
 # Ref: Linux 7.3 drivers/infiniband/hw/mlx5/mr.c, create_user_odp_mr: such a length at 0 is the whole address space.
 _EVERYTHING = (1 << 64) - 1
@@ -44,6 +46,11 @@ class Registration(NamedTuple):
     def at(self, offset: int) -> Registration:
         """The part of it that begins so many bytes further on."""
         return self._replace(address=self.address + offset)
+
+
+def access_for(operation: str) -> int:
+    """The rights of a region and of queue pairs: all, and to flush where that is done (few devices know it)."""
+    return ACCESS_ALL | (ACCESS_FLUSH_GLOBAL | ACCESS_FLUSH_PERSISTENT if operation == "flush" else 0)
 
 
 def reg_mr_command(response: int, start: int, length: int, iova: int, pd: int, access: int) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, List, NamedTuple
 
+from harness.guest import extended
 from harness.guest.libc import PAGE_BYTES
 from harness.guest.memory import Memory, page_count
 from harness.guest.model import PageModel
@@ -142,6 +143,15 @@ PATTERNS: Dict[str, Pattern] = {
     "read": Pattern(read, pull_touches, pull_moves, "all of it is read there and written here"),
     "compare_swap": Pattern(compare_swap, atomic_touches, swap_moves, "each atomic writes both words"),
     "fetch_add": Pattern(fetch_add, atomic_touches, add_moves, "each atomic writes both words"),
+    "atomic_write": Pattern(
+        extended.atomic_write,
+        extended.atomic_write_touches,
+        extended.atomic_write_moves,
+        "each writes the remote word",
+    ),
+    "flush": Pattern(
+        extended.flush, extended.flush_touches, extended.flush_moves, "all of it is read there, and stays"
+    ),
 }
 
 

@@ -9,7 +9,7 @@ from harness.values.module import ModuleUse
 from harness.values.rule import Rule
 from harness.values.upstream import Selection
 
-TRANSFERS = ("send", "write", "read", "compare_swap", "fetch_add")
+TRANSFERS = ("send", "write", "read", "compare_swap", "fetch_add", "atomic_write", "flush")
 # Besides transfers: the driver reloaded, objects made and destroyed, a random mixture of transfers; prefetch advice,
 # registrations changed in place (each also where pages are pinned, or where that changes), processes killed; processes
 # that become another program (which may keep the device's file), that fork; registrations given back under transfers.

@@ -2,6 +2,7 @@
 
 import pytest
 
+from harness.guest.extended import spots
 from harness.guest.faults import LOSSES, refusal
 from harness.guest.memory import page_count
 from harness.guest.model import MLX5_MEMORY, MLX5_TRANSPORT, RXE, PageModel, packets, zapped
@@ -66,6 +67,17 @@ def test_every_name_of_a_case_has_its_law():
 def test_one_write_with_whole_page_packets(how, local, remote):
     """Mutation: let fork_law call drop(); let swap_out or migrate invalidate once; let protect do so."""
     assert counts("write", how) == (local, remote)
+
+
+def test_words_are_written_page_by_page_and_a_flush_reads_the_region_at_once():
+    """Mutations: let an atomic write touch the local region; let a flush ask to write, page by page."""
+    odd = Region(3 * 4096 + 9, offset=4091)
+    assert spots(odd) == [5, 4101, 8197]
+    assert counts("atomic_write", "dontneed") == ((0, 1), (4, 1))
+    assert counts("flush", "dontneed") == ((0, 1), (1, 1))
+    # What was only read is mapped read-only: a flush finds it, a write copies each page.
+    assert counts("flush", "peeked") == ((0, 0), (0, 0))
+    assert counts("atomic_write", "peeked") == ((0, 0), (4, 4))
 
 
 def test_a_read_is_a_write_the_other_way_round():

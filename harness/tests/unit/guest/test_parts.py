@@ -13,7 +13,7 @@ from harness.guest import leaks, libc, prepare, registration, stages, trace
 from harness.guest.memory import Memory, pattern
 from harness.values import codec
 from harness.values.answer import Answer, Leak, Reply, Trace
-from harness.values.case import LOSSES, MAPPINGS, Region
+from harness.values.case import LOSSES, MAPPINGS, TRANSFERS, Region
 from harness.values.histogram import FINE_BITS
 
 
@@ -106,8 +106,7 @@ def test_a_swap_area_says_so_at_the_end_of_its_first_page():
 def test_a_rehearsal_does_everything_once():
     """Mutation: rehearse fewer losses: a case would read the disk for the first time."""
     kinds = prepare.rehearsals()
-    transfers = {"send", "write", "read", "compare_swap", "fetch_add"}
-    assert {w.operation for w in kinds} == transfers | set(prepare.REHEARSED)
+    assert {w.operation for w in kinds} == set(TRANSFERS) | set(prepare.REHEARSED)
     assert {w.loss.how for w in kinds} == set(LOSSES)
     assert {r.mapping for w in kinds for r in (w.local, w.remote)} == set(MAPPINGS)
 
