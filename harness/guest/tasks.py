@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, List, Optional
 
 from harness.guest import leaks, mlx5
 from harness.guest.advice import advise, advise_pinned
+from harness.guest.amid import dereg_amid
 from harness.guest.dereg import dereg, dereg_first, dereg_given_up
 from harness.guest.exec import exec_closing, exec_keeping
 from harness.guest.forks import forks
@@ -111,6 +112,7 @@ TASKS: Dict[str, Task] = {
     "exec_keeping": _on_demand(exec_keeping),
     "forks": _on_demand(forks),
     "dereg": _on_demand(dereg),
+    "dereg_amid": _on_demand(dereg_amid),
     "dereg_first": _on_demand(dereg_first),
     "dereg_given_up": _on_demand(dereg_given_up),
     "queues": _on_demand(queues),

@@ -27,7 +27,8 @@ class Expect:
     One that says `_exact_ns` or `_real_ns` binds in that clock only.
 
     `workload` says how its work requests end; those that are to fail do so with a text that has `problem` in it.
-    `found` are kinds of findings, `log` texts on the console, that must be seen and are then no failures. `card`
+    `found` are kinds of findings, `log` texts on the console, that must be seen and are then no failures; `may_find`
+    are kinds that need not, where a race decides. `card`
     are counters of the card that must have exactly these values, `card_most` those that may not be larger; `module`
     are counters of the kernel module, `refused` are its words where it must not take the mode that is asked for.
     `least` are counts of the trace that may not be smaller, where no law says how large they are.
@@ -43,6 +44,7 @@ class Expect:
     workload: str = "done"
     problem: str = ""
     found: tuple[str, ...] = ()
+    may_find: tuple[str, ...] = ()
     log: tuple[str, ...] = ()
     card: dict[str, int] = field(default_factory=dict)
     card_most: dict[str, int] = field(default_factory=dict)
@@ -56,13 +58,14 @@ class Expect:
 class Known:
     """A stock kernel's defect: on this series the case fails, for reasons of these kinds only, and must.
 
-    It is a driver's, so it counts on `devices` only (empty: all).
+    It is a driver's, so it counts on `devices` only (empty: all). One that shows only `sometimes` need not.
     """
 
     kernel: str
     kinds: tuple[str, ...]
     text: str
     devices: tuple[str, ...] = ()
+    sometimes: bool = False
 
     def applies(self, release: str, device: str) -> bool:
         """Whether a case on this release and device is to show it."""
@@ -201,7 +204,13 @@ def _known(source: Source, entries: Any) -> tuple[Known, ...]:
             if key not in entry:
                 raise source.error(f"known.{key}", "missing")
     return tuple(
-        Known(entry["kernel"], tuple(entry["kinds"]), entry["text"], tuple(entry.get("device", ())))
+        Known(
+            entry["kernel"],
+            tuple(entry["kinds"]),
+            entry["text"],
+            tuple(entry.get("device", ())),
+            entry.get("sometimes", False),
+        )
         for entry in entries
     )
 

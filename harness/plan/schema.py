@@ -97,11 +97,13 @@ SCHEMA: dict[str, Key] = {
     "expect.problem": Key(str),
     "expect.refused": Key(str),
     "expect.found": Key(str, items=True),
+    "expect.may_find": Key(str, items=True),
     "expect.log": Key(str, items=True),
     "known.kernel": Key(str, tuple(name for name in SERIES if name != "newest")),
     "known.device": Key(str, tuple(DEVICES), items=True),
     "known.kinds": Key(str, REASONS, items=True),
     "known.text": Key(str),
+    "known.sometimes": Key(bool),
     **{f"rules.{key}": value for key, value in _RULE.items()},
 }
 

@@ -59,6 +59,7 @@ def tried(session, parcel):
         ("rereg-toggle", "soft-roce", "success was reported, but byte 0 is 0"),
         ("rereg-toggle", "connectx-5", "success was reported, but byte 0 is 0"),
         ("rxe-local-error", "soft-roce", "ended with: Work Request Flushed Error"),
+        ("mlx5-dirty-free", "connectx-5", "a page was changed when it was free"),
     ],
 )
 def test_the_reproducer_shows_a_stock_kernels_defect(tried, name, device, said):
@@ -74,6 +75,7 @@ def test_the_reproducer_shows_a_stock_kernels_defect(tried, name, device, said):
         ("rxe-odp-iova", "connectx-5"),
         ("rxe-advise-pinned", "connectx-5"),
         ("rxe-local-error", "connectx-5"),
+        ("mlx5-dirty-free", "soft-roce"),
     ],
 )
 def test_the_reproducer_is_silent_where_the_defect_is_not(tried, name, device):

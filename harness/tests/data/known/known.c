@@ -7,7 +7,10 @@
  * The device is connected to itself. Exit status 0: the kernel behaves; 1: the defect is there, and stdout says what
  * was seen; 2: the case could not be tried here.
  */
+#define _GNU_SOURCE
 #include <errno.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -15,6 +18,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 #include <infiniband/verbs.h>
 #include <rdma/ib_user_ioctl_cmds.h>
@@ -259,6 +263,87 @@ static int local_error(struct rig *rig)
 	return DEFECT;
 }
 
+/* What a thread that goes before all others does: so long after a region begins to go, its pages go, too. */
+struct loser {
+	void *memory;
+	long delay_ns;
+};
+
+static void *lose(void *given)
+{
+	struct loser *loser = given;
+	struct timespec delay = { .tv_sec = 0, .tv_nsec = loser->delay_ns };
+
+	nanosleep(&delay, NULL);
+	madvise(loser->memory, PAGES * PAGE, MADV_DONTNEED);
+	return NULL;
+}
+
+/* Whether the kernel has found a page in a bad state since it started: TAINT_BAD_PAGE. */
+static int bad_page(void)
+{
+	unsigned long taint = 0;
+	FILE *file = need(fopen("/proc/sys/kernel/tainted", "r"), "/proc/sys/kernel/tainted");
+
+	if (fscanf(file, "%lu", &taint) != 1)
+		give_up("/proc/sys/kernel/tainted");
+	fclose(file);
+	return !!(taint & 1 << 5);
+}
+
+/*
+ * mlx5-dirty-free: a region is given back, and its pages are lost while the driver waits for the device with the
+ * region's lock. Who loses them gets the lock next, since it runs on the same CPU and before any other.
+ */
+static int dirty_free(struct rig *rig)
+{
+	struct sched_param first = { .sched_priority = 10 };
+	pthread_attr_t attributes;
+	cpu_set_t one;
+	long usual_ns = 0;
+
+	if (bad_page()) {
+		fprintf(stderr, "the kernel has found a bad page already\n");
+		return CANNOT_TRY;
+	}
+	CPU_ZERO(&one);
+	CPU_SET(0, &one);
+	if (sched_setaffinity(0, sizeof(one), &one))
+		give_up("sched_setaffinity");
+	pthread_attr_init(&attributes);
+	pthread_attr_setinheritsched(&attributes, PTHREAD_EXPLICIT_SCHED);
+	pthread_attr_setschedpolicy(&attributes, SCHED_FIFO);
+	pthread_attr_setschedparam(&attributes, &first);
+	for (int turn = 0; turn < 400 && !bad_page(); turn++) {
+		uint8_t *memory = need(mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
+				       "mmap");
+		struct loser loser = { .memory = memory, .delay_ns = usual_ns * (turn % 100) / 100 };
+		struct timespec began, ended;
+		struct ibv_mr *mr;
+		pthread_t thread;
+
+		memset(memory, 1, PAGES * PAGE);
+		mr = need(ibv_reg_mr(rig->pd, memory, PAGES * PAGE, ALL | IBV_ACCESS_ON_DEMAND), "ibv_reg_mr");
+		errno = turn ? pthread_create(&thread, &attributes, lose, &loser) : 0;
+		if (errno)
+			give_up("a thread of real-time priority (root?)");
+		clock_gettime(CLOCK_MONOTONIC, &began);
+		ibv_dereg_mr(mr);
+		clock_gettime(CLOCK_MONOTONIC, &ended);
+		if (turn)
+			pthread_join(thread, NULL);
+		else
+			usual_ns = (ended.tv_sec - began.tv_sec) * 1000000000L + ended.tv_nsec - began.tv_nsec;
+		/* The pages come back into use, and the kernel looks at them. */
+		memset(memory, 2, PAGES * PAGE);
+		munmap(memory, PAGES * PAGE);
+	}
+	if (!bad_page())
+		return BEHAVES;
+	printf("a page was changed when it was free: see `Bad page state` in the kernel's log\n");
+	return DEFECT;
+}
+
 static const struct {
 	const char *name;
 	int (*run)(struct rig *rig);
@@ -269,6 +354,7 @@ static const struct {
 	{ "rereg-toggle", rereg_toggle, IBV_MTU_1024 },
 	{ "rxe-advise-pinned", advise_pinned, IBV_MTU_1024 },
 	{ "rxe-local-error", local_error, IBV_MTU_1024 },
+	{ "mlx5-dirty-free", dirty_free, IBV_MTU_1024 },
 };
 
 int main(int argc, char **argv)

@@ -110,6 +110,8 @@ def test_what_is_to_be_found_counted_or_logged_must_be():
     assert _judge(Expect(found=("bad-resume",)), witness=Witness(findings)) == []
     assert _judge(Expect(found=("bad-resume",))) == ["finding"]
     assert _judge(Expect(found=("bad-value",)), witness=Witness(findings)) == ["finding", "finding"]
+    assert _judge(Expect(may_find=("bad-resume",)), witness=Witness(findings)) == []
+    assert _judge(Expect(may_find=("bad-resume",))) == []
     assert _judge(Expect(card={"faults.invented": 2}), witness=Witness(counters={"faults.invented": 2})) == []
     assert _judge(Expect(card={"faults.invented": 2})) == ["law"]
     for grown, reasons in ((8, []), (9, ["law"])):
@@ -164,6 +166,16 @@ def test_known_must_fail_as_known_and_only_on_its_series():
     assert _kinds(_with(data=DataCheck(9, 9)), known=known)[0] == "fail"
     assert _kinds(broken, known=known, release="7.3.4-amd64")[0] == "fail"
     assert _kinds(GOOD, known=known, release="7.23.1")[0] == "pass"
+
+
+def test_what_a_race_decides_may_show_or_not():
+    """Mutations: let it excuse other kinds; let a defect that always shows pass beside it."""
+    sometimes = Known("7.2", ("law",), "a race", sometimes=True)
+    broken = _with(laws=(Law("faults", 2, 3, "bcc", ""),))
+    assert _kinds(broken, known=(sometimes,))[0] == "known"
+    assert _kinds(GOOD, known=(sometimes,))[0] == "pass"
+    assert _kinds(_with(data=DataCheck(9, 9)), known=(sometimes,))[0] == "fail"
+    assert _kinds(GOOD, known=(sometimes, Known("7.2", ("law",), "always")))[0] == "fail"
 
 
 def test_failures_of_the_machine_are_kept():
