@@ -105,11 +105,6 @@ def move(memory: Memory) -> None:
     numa.move(memory.addresses())
 
 
-def balance(memory: Memory) -> None:
-    """On the far node, the pages are marked by NUMA balancing: whoever uses one next has it move back."""
-    numa.balance(memory.addresses())
-
-
 def protect(memory: Memory) -> None:
     """mprotect: writing is forbidden, then allowed again."""
     memory.protect()
@@ -172,13 +167,6 @@ LOSSES: Dict[str, Loss] = {
         migrate, migrate_law, "MADV_SOFT_OFFLINE: one invalidation a page, every page absent", (*SMALL, "thp")
     ),
     "move": Loss(move, migrate_law, "move_pages: one invalidation a page, every page absent", SMALL),
-    "balance": Loss(
-        balance,
-        nothing_law,
-        "NUMA balancing of pages on the far node, no count is a law",
-        (*SMALL, "thp"),
-        ready=numa.enable_balancing,
-    ),
     "protect": Loss(
         protect, protect_law, "mprotect, twice: two invalidations, every page absent", (*SMALL, "thp")
     ),

@@ -7,8 +7,6 @@ mkdir -p /dev/shm /dev/pts && mount -t tmpfs shm /dev/shm && mount -t devpts pts
 mount -t tracefs trace /sys/kernel/tracing
 mount -t debugfs debug /sys/kernel/debug
 mount -t bpf bpf /sys/fs/bpf
-# A process keeps from its birth how long NUMA balancing, once a case enables it, waits before it looks at its pages.
-echo 1 > /sys/kernel/debug/sched/numa_balancing/scan_delay_ms
 modprobe -a qemu_fw_cfg virtio_console
 for port in /sys/class/virtio-ports/*; do
     [ "$(cat "$port/name")" = odp.replies ] && replies=/dev/${port##*/}

@@ -37,7 +37,6 @@ LOSSES = (
     "holes",
     "migrate",
     "move",
-    "balance",
     "protect",
     "split",
     "reclaim",
