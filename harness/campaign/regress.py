@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.campaign import coverage, null
-from harness.campaign.compare import CANNOT_TELL, Change, Comparison, compare
+from harness.campaign.compare import CANNOT_TELL, Change, Comparison
 from harness.campaign.coverage import Coverage
 from harness.campaign.marked import Piece, pieces
-from harness.campaign.runs import Question, answers, modules_with_lines
+from harness.campaign.runs import Question, modules_with_lines
 from harness.campaign.subject import Subject, Tree
-from harness.campaign.turns import Ran, in_turns
+from harness.campaign.turns import in_turns
 from harness.kernel.packages import Kernel
 from harness.kernel.parts import Part
 from harness.kernel.source import source
@@ -81,8 +81,7 @@ def _judge(session: Session, question: Question, subject: Subject, kernel: Kerne
         what = coverage.touched(stock, tree, parts)
         question, chosen = _narrowed(session, question, kernel, stock, parts, what)
         notes += chosen
-        run = in_turns if question.detect else _in_one_go
-        found, before, after, said = run(session, question, kernel, base, patched, parts)
+        found, before, after, said = in_turns(session, question, kernel, base, patched, parts)
         notes += said
         reached = None
         if what.new and not any(change.outcome for change in found.changes):
@@ -95,19 +94,6 @@ def _judge(session: Session, question: Question, subject: Subject, kernel: Kerne
             notes += more
     told = (kernel.release, compiler, subject.names, identity, names, tuple(notes))
     return Judgement(*told, found, subject.diffs, changed)
-
-
-def _in_one_go(
-    session: Session,
-    question: Question,
-    kernel: Kernel,
-    base: Mapping[str, Path],
-    patched: Mapping[str, Path],
-    parts: Sequence[Part],
-) -> Ran:
-    before = answers(session, question, kernel, base, parts, "base")
-    after = answers(session, question, kernel, patched, parts, "patched")
-    return compare(before, after), before, after, ()
 
 
 def _narrowed(

@@ -1,4 +1,4 @@
-"""Latencies in real time: both sides run in turns, until a difference of the wanted size would show.
+"""Both sides run: once; or for latencies in real time in turns, until a difference of the wanted size would show.
 
 What else the host does meanwhile then meets both alike.
 """
@@ -17,9 +17,6 @@ from harness.kernel.parts import Part
 from harness.plan.session import Session
 from harness.values.record import Record
 
-Ran = tuple[Comparison, tuple[Record, ...], tuple[Record, ...], tuple[str, ...]]
-"""What comes of running both sides: the comparison, the records of each, and a word on it for people."""
-
 TURNS_MOST = 12
 JUDGED = ("operation", "fault")
 """Figures of which a difference must show."""
@@ -32,15 +29,19 @@ def in_turns(
     base: Mapping[str, Path],
     patched: Mapping[str, Path],
     parts: Sequence[Part],
-) -> Ran:
-    """Both sides, turn by turn; the word is what would show."""
+) -> tuple[Comparison, tuple[Record, ...], tuple[Record, ...], tuple[str, ...]]:
+    """Both sides, one turn; where latencies are judged in real time turn by turn. The comparison, the records of each
+    side, and in real time a word for people on what would show.
+    """
     before: tuple[Record, ...] = ()
     after: tuple[Record, ...] = ()
     for turn in range(1, TURNS_MOST + 1):
-        asked = replace(question, turn=turn)
-        before += answers(session, asked, kernel, base, parts, f"base-turn-{turn}")
-        after += answers(session, asked, kernel, patched, parts, f"patched-turn-{turn}")
+        asked, tail = (replace(question, turn=turn), f"-turn-{turn}") if question.detect else (question, "")
+        before += answers(session, asked, kernel, base, parts, f"base{tail}")
+        after += answers(session, asked, kernel, patched, parts, f"patched{tail}")
         found = compare(before, after)
+        if not question.detect:
+            return found, before, after, ()
         least = resolution(before, after)
         session.say(f"turn {turn}: a difference of {least:.1%} would show, {question.detect:.1%} is wanted")
         if least <= question.detect or any(change.outcome for change in found.changes):

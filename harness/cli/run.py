@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli.screen import RESUME, err, out
-from harness.errors import EXIT_INTERRUPTED, SetupError, UsageError
+from harness.errors import EXIT_INTERRUPTED, SetupError
 from harness.plan import plugin
 from harness.plan.arguments import Wanted
 from harness.plan.checkout import find_folder, plan_files
@@ -74,12 +74,6 @@ def act(arguments: argparse.Namespace) -> int:
     if arguments.list:
         return _list(arguments, plans)
     directory = arguments.resume or arguments.results or default_results()
-    if arguments.resume:
-        read_run(directory)
-    elif (directory / "index.json").exists():
-        raise UsageError(
-            f"{directory} already holds the results of a run", hint="another --results, or --resume"
-        )
     with open_view(out) as view:
         status = pytest.main(
             _pytest_arguments(arguments, plans, directory), plugins=[Progress(view, directory)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -93,12 +93,14 @@ class Studio:
 
     def key(self, kernel: Kernel, shape: Shape) -> str:
         """What everything about a machine that has just booted comes to."""
-        identity = self.disks(kernel)[1]
+        return self._key(shape, self.disks(kernel)[1])
+
+    def _key(self, shape: Shape, identity: Sequence[object]) -> str:
         return digest(RECIPE, self.qemu.version, kernel_command_line(shape), asdict(shape), *identity)
 
     def booted(self, kernel: Kernel, shape: Shape) -> Snapshot:
         """A machine whose agent waits for its first order."""
-        disks, _ = self.disks(kernel)
+        disks, identity = self.disks(kernel)
 
         def build(into: Path) -> None:
             self.say(f"booting {kernel.release} once ({shape.clock} time)")
@@ -110,7 +112,7 @@ class Studio:
                 reply = machine.wait(BOOT_DEADLINE_S)
                 self._save(machine, into, reply)
 
-        return self._snapshot("booted", self.key(kernel, shape), build, shape, disks, 0)
+        return self._snapshot("booted", self._key(shape, identity), build, shape, disks, 0)
 
     def compiled(self, kernel: Kernel, shape: Shape, order: Order) -> Snapshot:
         """A machine that has compiled the probes for `order`, a preparation, before it knows any module of a parcel."""

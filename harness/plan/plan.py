@@ -28,10 +28,10 @@ class Expect:
 
     `workload` says how its work requests end; those that are to fail do so with a text that has `problem` in it.
     `found` are kinds of findings, `log` texts on the console, that must be seen and are then no failures; `may_find`
-    are kinds that need not, where a race decides. `card`
-    are counters of the card that must have exactly these values, `card_most` those that may not be larger; `module`
-    are counters of the kernel module, `refused` are its words where it must not take the mode that is asked for.
-    `least` are counts of the trace that may not be smaller, where no law says how large they are.
+    are kinds that need not, where a race decides. `card` are counters of the card that must have exactly these values,
+    `card_most` those that may not be larger; `module` are counters of the kernel module, `refused` are its words where
+    it must not take the mode that is asked for. `least` are counts of the trace that may not be smaller, where no law
+    says how large they are.
     """
 
     laws: bool = True

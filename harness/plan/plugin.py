@@ -252,10 +252,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _leave_out_done(config: pytest.Config, items: list[pytest.Item]) -> None:
     done = set(config.stash[RESULTS].done)
-    known = [item for item in items if isinstance(item, PlanItem) and item.planned.case.id in done]
+    known: list[pytest.Item] = []
+    left: list[pytest.Item] = []
+    for item in items:
+        (known if isinstance(item, PlanItem) and item.planned.case.id in done else left).append(item)
     if known:
         config.hook.pytest_deselected(items=known)
-        items[:] = [item for item in items if item not in known]
+        items[:] = left
 
 
 def without_twins(items: list[pytest.Item], resolve: Callable[[str], str]) -> list[pytest.Item]:

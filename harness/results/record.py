@@ -84,7 +84,7 @@ class Store:
         if (directory / "index.json").exists():
             raise UsageError(
                 f"{directory} already holds the results of a run",
-                hint="name another directory with --results, or remove this one",
+                hint="name another directory with --results, go on with --resume, or remove this one",
             )
         store = cls(directory, Index(started=now(), about=dict(about or {}), expected=expected))
         with _disk(directory):
@@ -104,6 +104,7 @@ class Store:
 
         UsageError if it holds no run, or one that is not `about` the same.
         """
+        _check_holds(directory)
         index = _read_index(directory)
         for name, value in about.items():
             if index.about.get(name) != value:
@@ -171,10 +172,7 @@ class Store:
 
 def read_run(directory: Path) -> Run:
     """Read a run, finished or not. UsageError if the directory holds none."""
-    if not (directory / "records").is_dir():
-        raise UsageError(
-            f"{directory} holds no results", hint="name the directory that a run printed at its end"
-        )
+    _check_holds(directory)
     damaged = []
     try:
         index = _read_index(directory)
@@ -188,6 +186,13 @@ def read_run(directory: Path) -> Run:
         except (DecodeError, OSError, UnicodeDecodeError) as error:
             damaged.append(f"records/{path.name}: {error}")
     return Run(directory, index, tuple(records), tuple(damaged))
+
+
+def _check_holds(directory: Path) -> None:
+    if not (directory / "records").is_dir():
+        raise UsageError(
+            f"{directory} holds no results", hint="name the directory that a run printed at its end"
+        )
 
 
 def count(records: Sequence[Record]) -> dict[str, int]:
