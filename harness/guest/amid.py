@@ -44,20 +44,21 @@ def _round(pair: Pair, turn: int, timeout_s: float) -> None:
     pair.write(turn, lost=False)
     # A page that waits in a batch for its list is not freed when its owner loses it.
     libc.drain_lru()
-    ready = threading.Event()
+    ready, lost = threading.Event(), threading.Event()
 
     def lose() -> None:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))
         ready.set()
         time.sleep(HEAD_START_S)
         pair.lose(REMOTE)
+        lost.set()
 
     loser = threading.Thread(target=lose, daemon=True)
     loser.start()
-    ready.wait(timeout_s)
+    if not ready.wait(timeout_s):
+        raise WorkFailed(f"round {turn}: no thread goes before others")
     pair.deregister(pair.registrations.pop(REMOTE))
-    loser.join(timeout_s)
-    if loser.is_alive():
+    if not lost.wait(timeout_s):
         raise WorkFailed(f"round {turn}: the pages were not lost after {timeout_s:g} s")
     for memory in pair.memories:
         memory.fill(turn)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Callable, Iterator, List
 
-from harness.guest.libc import PAGE_BYTES
-from harness.guest.memory import Memory, page_count
+from harness.guest.memory import WORD_BYTES, Memory, word_spots
 from harness.guest.model import PageModel
 from harness.values.case import Region
 
 # How each is called among the send operations that a queue pair is made for.
 # Ref: rdma-core libibverbs/verbs.h, enum ibv_qp_create_send_ops_flags
 OPERATIONS = {"atomic_write": "IBV_QP_EX_WITH_ATOMIC_WRITE", "flush": "IBV_QP_EX_WITH_FLUSH"}
-WORD_BYTES = 8
 _VALUE = 0xA70_0000_0000
 
 
@@ -31,14 +29,6 @@ def queue_pair(context: Any, pd: Any, cq: Any, cap: Any, operation: str) -> Any:
         send_ops_flags=getattr(e, OPERATIONS[operation]),
     )
     return QPEx(context, attributes)
-
-
-def spots(region: Region) -> List[int]:
-    """Where in the region words are written: the first that is aligned in each of its pages."""
-    aligned = -(-region.offset // WORD_BYTES) * WORD_BYTES
-    # The first page may end before its first aligned word.
-    starts = sorted({max(aligned, page * PAGE_BYTES) - region.offset for page in range(page_count(region))})
-    return [at for at in starts if at + WORD_BYTES <= region.length]
 
 
 def atomic_write(connection: Any, local: Any, remote: Any) -> List[Callable[[], None]]:
@@ -62,7 +52,7 @@ def flush(connection: Any, local: Any, remote: Any) -> List[Callable[[], None]]:
 
 def atomic_write_touches(local: PageModel, remote: PageModel, mtu_bytes: int) -> None:
     """Each writes the remote word, which cannot lie across pages."""
-    for at in spots(remote.region):
+    for at in word_spots(remote.region):
         remote.access(at, WORD_BYTES, write=True)
 
 
@@ -83,7 +73,7 @@ def flush_moves(local: Memory, remote: Memory) -> None:
 
 
 def _words(region: Region) -> Iterator[Any]:
-    for number, at in enumerate(spots(region)):
+    for number, at in enumerate(word_spots(region)):
         yield at, (_VALUE + number).to_bytes(WORD_BYTES, "little")
 
 

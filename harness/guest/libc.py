@@ -92,9 +92,7 @@ def drain_lru() -> None:
     A page that another CPU still holds is not reclaimed. move_pages(2) of no page does nothing but this.
     Ref: Linux 7.3 mm/migrate.c, do_pages_move(): lru_cache_disable() first.
     """
-    nowhere = ctypes.c_int(0)
-    if _libc.syscall(_SYS_MOVE_PAGES, 0, 0, None, ctypes.byref(nowhere), None, _MPOL_MF_MOVE):
-        raise _error("move_pages")
+    move_pages((), 0)
 
 
 def move_pages(pages: Sequence[int], node: Optional[int]) -> List[int]:

@@ -29,11 +29,20 @@ _MAP_KINDS = {
     "hugetlb": libc.MAP_PRIVATE | libc.MAP_ANONYMOUS | libc.MAP_HUGETLB,
 }
 HUGE = ("thp", "hugetlb")
+WORD_BYTES = 8
 
 
 def page_count(region: Region) -> int:
     """How many pages the region touches."""
     return -(-(region.offset + region.length) // PAGE_BYTES)
+
+
+def word_spots(region: Region) -> List[int]:
+    """Where in the region there are words: the first that is aligned in each of its pages."""
+    aligned = -(-region.offset // WORD_BYTES) * WORD_BYTES
+    # The first page may end before its first aligned word.
+    starts = sorted({max(aligned, page * PAGE_BYTES) - region.offset for page in range(page_count(region))})
+    return [at for at in starts if at + WORD_BYTES <= region.length]
 
 
 def holes(pages: int) -> List[range]:

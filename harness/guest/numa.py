@@ -14,11 +14,7 @@ def move(pages: Sequence[int]) -> None:
     here = libc.move_pages(pages[:1], None)[0]
     if here not in NODES:
         raise OSError(-here, f"page {pages[0]:#x} is on no node")
-    move_to(pages, NODES[1 - here])
-
-
-def move_to(pages: Sequence[int], node: int) -> None:
-    """Move the pages to a node; OSError if one stays."""
-    left = [place for place in libc.move_pages(pages, node) if place != node]
+    there = NODES[1 - here]
+    left = [place for place in libc.move_pages(pages, there) if place != there]
     if left:
-        raise OSError(max(0, -left[0]), f"{len(left)} of {len(pages)} pages did not move to node {node}")
+        raise OSError(max(0, -left[0]), f"{len(left)} of {len(pages)} pages did not move to node {there}")

@@ -9,13 +9,10 @@ from __future__ import annotations
 from typing import Any, Callable, Dict, List, NamedTuple
 
 from harness.guest import extended
-from harness.guest.libc import PAGE_BYTES
-from harness.guest.memory import Memory, page_count
+from harness.guest.memory import WORD_BYTES, Memory, word_spots
 from harness.guest.model import PageModel
 from harness.guest.registration import Registration
-from harness.values.case import Region
 
-ATOMIC_BYTES = 8
 _ADD = 0x0123_4567_89AB_CDEF
 _SWAP = 0xFEED_0000_0000_0000
 _MASK = (1 << 64) - 1
@@ -36,12 +33,6 @@ class Pattern(NamedTuple):
     touches: Callable[[PageModel, PageModel, int], None]
     moves: Callable[[Memory, Memory], None]
     text: str
-
-
-def atomic_spots(region: Region) -> List[int]:
-    """Where in the region atomics operate: the first whole 8 bytes of each of its pages."""
-    starts = [max(0, page * PAGE_BYTES - region.offset) for page in range(page_count(region))]
-    return [at for at in starts if at + ATOMIC_BYTES <= region.length]
 
 
 def send(connection: Any, local: Side, remote: Side) -> List[Callable[[], None]]:
@@ -100,9 +91,9 @@ def atomic_touches(local: PageModel, remote: PageModel, mtu_bytes: int) -> None:
     """Each atomic writes the remote word, which cannot lie across pages, and brings its old value to the local
     one.
     """
-    for here, there in zip(atomic_spots(local.region), atomic_spots(remote.region)):
-        remote.access(there, ATOMIC_BYTES, write=True)
-        local.access(here, ATOMIC_BYTES, write=True)
+    for here, there in zip(word_spots(local.region), word_spots(remote.region)):
+        remote.access(there, WORD_BYTES, write=True)
+        local.access(here, WORD_BYTES, write=True)
 
 
 def push_moves(local: Memory, remote: Memory) -> None:
@@ -124,17 +115,17 @@ def pull_moves(local: Memory, remote: Memory) -> None:
 def swap_moves(local: Memory, remote: Memory) -> None:
     """The words of even pages are swapped; all old values are local."""
     for number, old, here, there in _words(local, remote):
-        local.expected[here : here + ATOMIC_BYTES] = old
+        local.expected[here : here + WORD_BYTES] = old
         if number % 2 == 0:
-            remote.expected[there : there + ATOMIC_BYTES] = (_SWAP + number).to_bytes(8, "little")
+            remote.expected[there : there + WORD_BYTES] = (_SWAP + number).to_bytes(8, "little")
 
 
 def add_moves(local: Memory, remote: Memory) -> None:
     """The words are added to; all old values are local."""
     for number, old, here, there in _words(local, remote):
-        local.expected[here : here + ATOMIC_BYTES] = old
+        local.expected[here : here + WORD_BYTES] = old
         new = int.from_bytes(old, "little") + _ADD + number & _MASK
-        remote.expected[there : there + ATOMIC_BYTES] = new.to_bytes(8, "little")
+        remote.expected[there : there + WORD_BYTES] = new.to_bytes(8, "little")
 
 
 PATTERNS: Dict[str, Pattern] = {
@@ -156,10 +147,10 @@ PATTERNS: Dict[str, Pattern] = {
 
 
 def _words(local: Memory, remote: Memory) -> Any:
-    pairs = zip(atomic_spots(local.region), atomic_spots(remote.region))
+    pairs = zip(word_spots(local.region), word_spots(remote.region))
     for number, (here, there) in enumerate(pairs):
         at = remote.first + there
-        yield number, bytes(remote.expected[at : at + ATOMIC_BYTES]), local.first + here, at
+        yield number, bytes(remote.expected[at : at + WORD_BYTES]), local.first + here, at
 
 
 def _whole(connection: Any, local: Side, remote: Side, opcode: str) -> Callable[[], None]:
@@ -194,7 +185,7 @@ def _atomics(connection: Any, local: Side, remote: Side, opcode: str) -> List[Ca
 
     def one(number: int, old: bytes, here: int, there: int) -> Callable[[], None]:
         landing = local.registration.address + here - local.memory.first
-        element = SGE(landing, ATOMIC_BYTES, local.registration.lkey)
+        element = SGE(landing, WORD_BYTES, local.registration.lkey)
         work = SendWR(opcode=_opcode(opcode), num_sge=1, sg=[element], send_flags=_signaled())
         address = remote.registration.address + there - remote.memory.first
         if opcode == "ATOMIC_FETCH_AND_ADD":

@@ -2,11 +2,10 @@
 
 import pytest
 
-from harness.guest.extended import spots
 from harness.guest.faults import LOSSES, refusal
-from harness.guest.memory import page_count
+from harness.guest.memory import page_count, word_spots
 from harness.guest.model import MLX5_MEMORY, MLX5_TRANSPORT, RXE, PageModel, packets, zapped
-from harness.guest.workloads import PATTERNS, atomic_spots
+from harness.guest.workloads import PATTERNS
 from harness.values.case import LOSSES as LOSS_NAMES
 from harness.values.case import TRANSFERS, Loss, Region, Workload
 
@@ -72,7 +71,7 @@ def test_one_write_with_whole_page_packets(how, local, remote):
 def test_words_are_written_page_by_page_and_a_flush_reads_the_region_at_once():
     """Mutations: let an atomic write touch the local region; let a flush ask to write, page by page."""
     odd = Region(3 * 4096 + 9, offset=4091)
-    assert spots(odd) == [5, 4101, 8197]
+    assert word_spots(odd) == [5, 4101, 8197]
     assert counts("atomic_write", "dontneed") == ((0, 1), (4, 1))
     assert counts("flush", "dontneed") == ((0, 1), (1, 1))
     # What was only read is mapped read-only: a flush finds it, a write copies each page.
@@ -162,9 +161,9 @@ def test_packets_cover_the_message():
     ],
 )
 def test_atomics_stand_at_the_start_of_each_page(region, pages, spots):
-    """Mutation: let atomic_spots forget the region's offset, or the words that are not whole."""
+    """Mutation: let word_spots forget the region's offset, or the words that are not whole."""
     assert page_count(region) == pages
-    assert atomic_spots(region) == spots
+    assert word_spots(region) == spots
 
 
 @pytest.mark.parametrize(
