@@ -162,7 +162,7 @@ class Card:
         """Do what is due; seconds until the next, or None."""
         try:
             self.hca.timers.run()
-            self.hca.requester.run()
+            self.hca.requester.go_on()
             return 0.0 if self.hca.requester.waiting else self.hca.timers.next_s()
         except DmaError as problem:
             self.hca.judge.find("bad-address", f"{problem.address:#x}", f"{problem.size} bytes: {problem}")

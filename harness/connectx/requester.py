@@ -35,6 +35,7 @@ class Requester:
     def __init__(self, hca: Hca) -> None:
         self._hca = hca
         self._ready: deque[QueuePair] = deque()
+        self._later: deque[QueuePair] = deque()
         self._counts: Counter[str] = Counter()
         self.runner = Runner(hca, self._finish, self._counts)
 
@@ -49,20 +50,22 @@ class Requester:
         self.wake(qp)
 
     def wake(self, qp: QueuePair) -> None:
-        """Look at this QP at the next `run`."""
-        if qp not in self._ready:
+        """Look at this QP at the next `run`, or when its next turn is due."""
+        if qp not in self._ready and qp not in self._later:
             self._ready.append(qp)
 
     def clear(self) -> None:
         """Nothing is to be done any more: a reset. The counts stay: they are the run's."""
         self._ready.clear()
+        self._later.clear()
 
     def forget(self, qp: QueuePair) -> None:
         """The QP is reset or destroyed: nothing of it is left to do; who was sending to it tries again."""
         self.stop(qp)
         self._hca.faults.gone(qp.number)
-        if qp in self._ready:
-            self._ready.remove(qp)
+        for queue in (self._ready, self._later):
+            if qp in queue:
+                queue.remove(qp)
         self._hca.timers.cancel(("flush", qp))
         self._hca.timers.cancel(qp)
         qp.busy = None
@@ -88,26 +91,32 @@ class Requester:
 
     @property
     def waiting(self) -> bool:
-        """Whether a queue has had its turn and is not through: `run` again soon."""
-        return bool(self._ready)
+        """Whether a queue has had its turn and is not through: `go_on` soon."""
+        return bool(self._later)
+
+    def go_on(self) -> None:
+        """The next turn of the queues that had one: when all that the guest has said meanwhile is read. A turn for each
+        doorbell would have a short queue wait as often as a long one's were rung before its own.
+        """
+        later, self._later = self._later, deque()
+        for qp in later:
+            self.wake(qp)
+        self.run()
 
     def run(self) -> None:
-        """Execute until nothing more can be done now, or each queue that could go on has had its turn."""
-        later = []
+        """Execute until nothing more can be done now; a queue that has had its turn waits for `go_on`."""
         while self._ready:
             qp = self._ready.popleft()
             if not qp.send_blocks or qp.dead or qp.state not in (RTS, SQER, ERR):
                 continue
             try:
                 if self._turn(qp):
-                    later.append(qp)
+                    self._later.append(qp)
             except DmaError as problem:
                 self._catastrophe(qp, "bad-address", str(problem))
             except Exception:  # a defect of the model breaks one QP, not the card
                 self._hca.log({"what": "error", "why": f"qp {qp.number:#x}", "trace": traceback.format_exc()})
                 self._catastrophe(qp, "model-error", traceback.format_exc(limit=-1))
-        for qp in later:
-            self.wake(qp)
 
     def _catastrophe(self, qp: QueuePair, kind: str, why: str) -> None:
         """The QP cannot go on: its rings, record or queue are not where they should be."""

@@ -7,8 +7,12 @@ echo +memory >/sys/fs/cgroup/cgroup.subtree_control
     echo 0 >"$group/cgroup.procs"
     exec ib_write_bw --odp -d "$RDMA_DEVICE" -D 8 -s 65536 >/dev/null 2>&1
 ) &
-# The kernel says "try again" when it found less to reclaim than was asked for.
-while sleep 0.5; do echo "8M swappiness=200" >"$group/memory.reclaim"; done 2>/dev/null &
+# A page that waits in a CPU's batch for its place in the LRU lists is not reclaimed: drop_caches empties the batches of
+# all CPUs. The kernel says "try again" when it found less to reclaim than was asked for.
+while sleep 0.5; do
+    echo 1 >/proc/sys/vm/drop_caches
+    echo "8M swappiness=200" >"$group/memory.reclaim"
+done 2>/dev/null &
 reclaimer=$!
 for _ in $(seq 60); do
     sleep 1

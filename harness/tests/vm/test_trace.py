@@ -179,15 +179,19 @@ def test_a_command_is_traced_in_a_machine_of_ours(tmp_path):
 
 @pytest.mark.skipif(not FULL, reason="some 20 seconds of traffic: ODP_FULL=1")
 def test_faults_of_somebody_elses_program(tmp_path):
-    """README's example. Mutations: count only faults of the regions of a case; forget that pages are the process's."""
+    """README's example. A probe may miss a hit (a program that interrupts another): so far figures may be apart.
+
+    Mutations: count only faults of the regions of a case; forget that pages are the process's.
+    """
     script = (Path(__file__).parents[1] / "data" / "reclaimed-bw.sh").read_text()
     argv = ["trace", "--vm", "connectx-5", "--json", "--export", tmp_path / "x.perfetto.json"]
     done = harness(*argv, "--", "sh", "-c", script)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     trace = told["trace"]
-    assert trace["counts"]["works"] == trace["counts"]["queues"] == trace["counts"]["resumes"] > 0
-    assert len(trace["faults"]) + trace["lost"] == trace["counts"]["works"] and not trace["missed"]
+    stages = [trace["counts"][stage] for stage in ("works", "queues", "resumes")]
+    assert min(stages) > 0 and max(stages) - min(stages) <= trace["missed"] <= 2
+    assert abs(len(trace["faults"]) + trace["lost"] - trace["counts"]["works"]) <= trace["missed"]
     assert all(fault["pid"] > 1 and fault["token"] for fault in trace["faults"] if fault["pages"] > 0)
     drawn = json.loads((tmp_path / "x.perfetto.json").read_text())["traceEvents"]
     assert sum(event["name"] == "works" for event in drawn) == len(trace["faults"])
