@@ -10,9 +10,9 @@ import pytest
 
 from harness.cli.screen import RESUME, err, out
 from harness.errors import EXIT_INTERRUPTED, SetupError
-from harness.plan import plugin
 from harness.plan.arguments import Wanted
 from harness.plan.checkout import find_folder, plan_files
+from harness.plan.choice import chosen
 from harness.plan.folder import default_results
 from harness.plan.plan import load
 from harness.plan.progress import Progress
@@ -113,6 +113,6 @@ def _pytest_arguments(arguments: argparse.Namespace, plans: list[Path], director
 def _list(arguments: argparse.Namespace, plans: list[Path]) -> int:
     for plan in map(load, plan_files(plans)):
         out.print(f"{plan.path}: {plan.title}", markup=False)
-        for planned in plugin.chosen(plan, arguments):
+        for planned in chosen(plan, arguments):
             out.print(f"  {planned.case.id}", markup=False)
     return 0

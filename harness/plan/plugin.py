@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.device.catalogue import DEVICES
-from harness.errors import HarnessError, Unsupported
+from harness.errors import HarnessError
+from harness.plan.choice import chosen, newest_is_another
 from harness.plan.folder import open_results
 from harness.plan.options import Logs, Options
-from harness.plan.plan import Plan, Planned, load
+from harness.plan.plan import Planned, load
 from harness.plan.session import Session
 from harness.results.record import Store
 from harness.values.record import Record
@@ -128,39 +126,6 @@ class PlanFile(pytest.File):
         )
 
 
-def chosen(plan: Plan, option: Any) -> Iterator[Planned]:
-    """Cases of a plan under --kernel (default: newest), --device and --time."""
-    kernels = tuple(option.kernel) or ("newest",)
-    if "all" in kernels:
-        kernels = plan.kernels
-    devices = tuple(device for device in plan.devices if not option.device or device in option.device)
-    if not devices:
-        return
-    cases = list(plan.cases(kernels, option.time, devices))
-    if option.paced:
-        cases = [replace(one, clock="paced") if DEVICES[one.case.device].plugged else one for one in cases]
-    for kernel, device in itertools.product(kernels, devices):
-        same = [planned for planned in cases if (planned.kernel, planned.case.device) == (kernel, device)]
-        for planned in spread(same, option.cut):
-            yield from seeded(planned, option.seeds)
-
-
-def spread(cases: Sequence[Planned], most: int) -> Sequence[Planned]:
-    """At most so many of the cases (0: all), as far apart in their matrix as can be, the first always."""
-    if not most or len(cases) <= most:
-        return cases
-    return [cases[number * len(cases) // most] for number in range(most)]
-
-
-def seeded(planned: Planned, seeds: int) -> Iterator[Planned]:
-    """The case, or so many of it as seeds are wanted: each starts some instructions later than the one before."""
-    if not seeds:
-        yield planned
-    for seed in range(seeds):
-        case = replace(planned.case, id=f"{planned.case.id}/seed={seed}", seed=planned.case.seed + seed)
-        yield replace(planned, case=case)
-
-
 class PlanItem(pytest.Item):
     """One case."""
 
@@ -246,8 +211,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         )
         session = config.stash[SESSION] = Session(options, say)
         if "all" in option.kernel:
-            items[:] = without_twins(items, session.kernels.resolve)
+            _leave_out_twins(items, session.kernels.resolve)
     _leave_out_done(config, items)
+
+
+def _leave_out_twins(items: list[pytest.Item], resolve: Callable[[str], str]) -> None:
+    if newest_is_another({item.planned.kernel for item in items if isinstance(item, PlanItem)}, resolve):
+        items[:] = [
+            item for item in items if not (isinstance(item, PlanItem) and item.planned.kernel == "newest")
+        ]
 
 
 def _leave_out_done(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -261,30 +233,23 @@ def _leave_out_done(config: pytest.Config, items: list[pytest.Item]) -> None:
         items[:] = left
 
 
-def without_twins(items: list[pytest.Item], resolve: Callable[[str], str]) -> list[pytest.Item]:
-    """Leave out what runs on `newest` where that is the release of another series: once is enough."""
-    series = {item.planned.kernel for item in items if isinstance(item, PlanItem)}
-    if "newest" not in series:
-        return items
-    releases = set()
-    for name in series - {"newest"}:
-        with contextlib.suppress(Unsupported):
-            releases.add(resolve(name))
-    if resolve("newest") not in releases:
-        return items
-    return [item for item in items if not (isinstance(item, PlanItem) and item.planned.kernel == "newest")]
-
-
 def _write_progress(path: Path, line: str) -> None:
     with path.open("a", encoding="utf-8") as file:
         file.write(line + "\n")
 
 
+def _may_hold_plans(argument: str) -> bool:
+    path = Path(argument.split("::")[0])
+    return path.suffix == ".toml" or any(file.parent.name == "testplans" for file in path.rglob("*.toml"))
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell each worker of pytest-xdist where the results are."""
+    """Tell each worker of pytest-xdist where the results are, if there may be any."""
     config = node.config
     if RESULTS not in config.stash:
+        if not any(map(_may_hold_plans, config.args)):
+            return
         config.stash[RESULTS] = open_results(config)
     node.workerinput["odp_results"] = str(config.stash[RESULTS].directory)
     node.workerinput["odp_done"] = list(config.stash[RESULTS].done)
@@ -293,7 +258,9 @@ def pytest_configure_node(node: Any) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
     """All workers collect the same cases: note how many."""
-    store = node.config.stash[RESULTS]
+    store = node.config.stash.get(RESULTS, None)
+    if store is None:
+        return
     expected = len(ids) + len(store.done)
     if store.index.expected != expected:
         store.announce(expected)
