@@ -14,8 +14,8 @@ from contextlib import ExitStack
 from typing import List
 
 from harness.guest import libc
+from harness.guest.aside import begin
 from harness.guest.pair import REMOTE, Pair
-from harness.guest.problems import WorkFailed
 from harness.values.case import Case
 
 # The card takes longer than that to let go of a region.
@@ -44,21 +44,18 @@ def _round(pair: Pair, turn: int, timeout_s: float) -> None:
     pair.write(turn, lost=False)
     # A page that waits in a batch for its list is not freed when its owner loses it.
     libc.drain_lru()
-    ready, lost = threading.Event(), threading.Event()
+    ready = threading.Event()
 
     def lose() -> None:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))
         ready.set()
         time.sleep(HEAD_START_S)
         pair.lose(REMOTE)
-        lost.set()
 
-    loser = threading.Thread(target=lose, daemon=True)
-    loser.start()
+    lost = begin(f"round {turn}: pages are lost before others go on", lose)
     if not ready.wait(timeout_s):
-        raise WorkFailed(f"round {turn}: no thread goes before others")
+        lost(0.0)
     pair.deregister(pair.registrations.pop(REMOTE))
-    if not lost.wait(timeout_s):
-        raise WorkFailed(f"round {turn}: the pages were not lost after {timeout_s:g} s")
+    lost(timeout_s)
     for memory in pair.memories:
         memory.fill(turn)

@@ -1,12 +1,14 @@
 """A machine whose free memory is in small pieces, as one that has run for months: large allocations of a driver fail.
 
-Some memory is taken and locked, and half of each aligned block of it given back: that stays to work with. All the rest
-that is free in larger blocks goes into rings of packet sockets.
+Some memory of each node is taken and locked, and half of each aligned block of it given back: that stays to work with.
+All the rest that is free in larger blocks goes into rings of packet sockets.
 Ref: Linux 7.3 Documentation/admin-guide/sysctl/vm.rst; Documentation/networking/packet_mmap.rst
 """
 
 from __future__ import annotations
 
+import itertools
+import os
 import socket
 import struct
 from contextlib import ExitStack, closing
@@ -46,7 +48,7 @@ class Fragmented:
         try:
             for name, value in _SETTINGS.items():
                 self._set(_VM / name, value)
-            for start in [self._take() for _ in range(_CHUNKS)]:
+            for start in self._take_chunks():
                 _give_back_half(start)
             self.take_large()
         except BaseException:
@@ -65,8 +67,19 @@ class Fragmented:
             raise Unsupported(f"memory cannot be kept in pieces here: {error}") from error
         self._stack.callback(path.write_text, before)
 
-    def _take(self) -> int:
+    def _take_chunks(self) -> List[int]:
+        """On each CPU in turn, so from the nodes of all: one without small pieces would keep its last large blocks, and
+        the rings would get the small ones of others.
+        """
+        cpus = os.sched_getaffinity(0)
+        try:
+            return [self._take(cpu) for cpu, _ in zip(itertools.cycle(sorted(cpus)), range(_CHUNKS))]
+        finally:
+            os.sched_setaffinity(0, cpus)
+
+    def _take(self, cpu: int) -> int:
         """A chunk of locked memory."""
+        os.sched_setaffinity(0, {cpu})
         start = libc.mmap(0, _CHUNK_BYTES, libc.PROT_READ_WRITE, libc.MAP_PRIVATE | libc.MAP_ANONYMOUS)
         self._stack.callback(libc.munmap, start, _CHUNK_BYTES)
         libc.madvise(start, _CHUNK_BYTES, libc.MADV_NOHUGEPAGE)

@@ -12,7 +12,6 @@ import os
 import random
 import re
 import signal
-import threading
 import time
 from contextlib import ExitStack
 from dataclasses import replace
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Callable, List, NoReturn, Tuple
 
 from harness.guest import mlx5, nldev
+from harness.guest.aside import begin
 from harness.guest.killed import LIFE_S
 from harness.guest.nldev import Device, NlDev
 from harness.guest.pair import REMOTE, Pair
@@ -83,30 +83,7 @@ def _take_away(netlink: NlDev, device: Device) -> Tuple[Callable[[float], None],
             return mlx5.wait(netlink)
         return nldev.bring_up(device.name)
 
-    return begin(away), back
-
-
-def begin(work: Callable[[], None]) -> Callable[[float], None]:
-    """Begin to make the device go; what is returned waits so many seconds for it: WorkFailed if it stays."""
-    failed: List[BaseException] = []
-
-    def run() -> None:
-        try:
-            work()
-        except OSError as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-
-    def gone(timeout_s: float) -> None:
-        thread.join(timeout_s)
-        if thread.is_alive():
-            raise WorkFailed(f"the device was not gone after {timeout_s:g} s")
-        for error in failed:
-            raise WorkFailed(f"the device does not go: {error}")
-
-    return gone
+    return begin("the device goes", away), back
 
 
 def _live(case: Case, say: int) -> NoReturn:

@@ -1,27 +1,6 @@
-"""A device that is to go: it is waited for, and no longer than that."""
-
-import errno
-import threading
-
-import pytest
+"""Whether a driver can let go of its device."""
 
 from harness.guest import unbind
-from harness.guest.problems import WorkFailed
-
-
-def test_a_device_that_does_not_go_is_told_of():
-    """Mutations: wait without an end; forget what the kernel said."""
-    never = threading.Event()
-    with pytest.raises(WorkFailed, match="not gone after 0.05 s"):
-        unbind.begin(never.wait)(0.05)
-    never.set()
-
-    def refused():
-        raise OSError(errno.EBUSY, "busy")
-
-    with pytest.raises(WorkFailed, match="does not go: .*busy"):
-        unbind.begin(refused)(5.0)
-    unbind.begin(lambda: None)(5.0)
 
 
 def test_a_driver_is_asked_whether_it_can_let_go():
