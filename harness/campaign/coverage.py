@@ -6,12 +6,12 @@ is QEMU's own log (machine/blocks.py), so nothing about a case changes with it.
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.campaign.differing import Differing
 from harness.campaign.runs import Question, kept, modules_with_lines
 from harness.kernel import lines
 from harness.kernel.lines import Lines
@@ -106,22 +106,18 @@ class Touched:
     old: Mapping[str, set[int]]
 
 
-def touched(stock: Path, tree: Path, parts: Sequence[Part]) -> Touched:
-    """What of the parts' source files differs in `tree`."""
+def touched(differing: Iterable[Differing]) -> Touched:
+    """What of the source files differs."""
     new: dict[str, set[int]] = {}
     old: dict[str, set[int]] = {}
-    for part in parts:
-        for path in sorted((tree / part.folder).rglob("*.c")):
-            file = stock / part.folder / path.relative_to(tree / part.folder)
-            before = file.read_text(errors="replace").splitlines() if file.is_file() else []
-            after = path.read_text(errors="replace").splitlines()
-            if before == after:
-                continue
-            blocks = difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
-            for _, was, was_end, now, now_end in (block for block in blocks if block[0] != "equal"):
-                new.setdefault(path.name, set()).update(range(now + 1, now_end + 1))
-                beside = (was, was_end) if was_end > was else (was - 1, was + 1)
-                old.setdefault(path.name, set()).update(range(beside[0] + 1, beside[1] + 1))
+    for file in differing:
+        if not own(file.path.name):
+            continue
+        blocks = (block for block in file.matcher.get_opcodes() if block[0] != "equal")
+        for _, was, was_end, now, now_end in blocks:
+            new.setdefault(file.path.name, set()).update(range(now + 1, now_end + 1))
+            beside = (was, was_end) if was_end > was else (was - 1, was + 1)
+            old.setdefault(file.path.name, set()).update(range(beside[0] + 1, beside[1] + 1))
     return Touched(new, old)
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from harness.campaign.coverage import Coverage
-from harness.kernel.build import NAMES, SUFFIXES
-from harness.kernel.parts import HEADERS, Part
+from harness.campaign.differing import Differing
 
 RAN, NOT = "ran", "not"
 CONTEXT = 3
@@ -36,43 +33,28 @@ class Piece:
     lines: tuple[Line, ...]
 
 
-def pieces(stock: Path, tree: Path, parts: Sequence[Part], with_it: Coverage | None) -> tuple[Piece, ...]:
-    """What of the parts' source, and of our headers, differs in `tree`; `with_it` says what ran there."""
+def pieces(differing: Iterable[Differing], with_it: Coverage | None) -> tuple[Piece, ...]:
+    """What differs, in pieces; `with_it` says what ran with the change."""
     found: list[Piece] = []
-    for folder in (*(part.folder for part in parts), HEADERS.rstrip("/")):
-        names = {path.relative_to(root) for root in (stock, tree) for path in _files(root / folder)}
-        for name in sorted(names):
-            found += _of_file(stock, tree, name, with_it)
+    for file in differing:
+        marks = _marks(file.path.name, with_it)
+        groups = file.matcher.get_grouped_opcodes(CONTEXT)
+        found += [Piece(str(file.path), tuple(_group(file, group, marks))) for group in groups]
     return tuple(found)
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    every = (path for path in folder.rglob("*") if path.suffix in SUFFIXES or path.name in NAMES)
-    return (path for path in every if path.is_file())
-
-
-def _of_file(stock: Path, tree: Path, name: Path, with_it: Coverage | None) -> Iterator[Piece]:
-    before, after = (_lines(root / name) for root in (stock, tree))
-    if before == after:
-        return
-    marks = _marks(name.name, with_it)
-    matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
-    for group in matcher.get_grouped_opcodes(CONTEXT):
-        lines: list[Line] = []
-        for kind, was, was_end, now, now_end in group:
-            if kind == "equal":
-                pairs = zip(range(was, was_end), range(now, now_end), strict=True)
-                lines += [Line(" ", old + 1, new + 1, after[new]) for old, new in pairs]
-                continue
-            lines += [Line("-", old + 1, 0, before[old]) for old in range(was, was_end)]
-            lines += [
-                Line("+", 0, new + 1, after[new], marks.get(new + 1, "")) for new in range(now, now_end)
-            ]
-        yield Piece(str(name), tuple(lines))
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(errors="replace").splitlines() if path.is_file() else []
+def _group(
+    file: Differing, group: Iterable[tuple[str, int, int, int, int]], marks: Mapping[int, str]
+) -> Iterator[Line]:
+    for kind, was, was_end, now, now_end in group:
+        if kind == "equal":
+            for old, new in zip(range(was, was_end), range(now, now_end), strict=True):
+                yield Line(" ", old + 1, new + 1, file.after[new])
+            continue
+        for old in range(was, was_end):
+            yield Line("-", old + 1, 0, file.before[old])
+        for new in range(now, now_end):
+            yield Line("+", 0, new + 1, file.after[new], marks.get(new + 1, ""))
 
 
 def _marks(file: str, with_it: Coverage | None) -> dict[int, str]:

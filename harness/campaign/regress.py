@@ -14,6 +14,7 @@ from pathlib import Path
 from harness.campaign import coverage, null
 from harness.campaign.compare import CANNOT_TELL, Change, Comparison
 from harness.campaign.coverage import Coverage
+from harness.campaign.differing import differing
 from harness.campaign.marked import Piece, pieces
 from harness.campaign.runs import Question, modules_with_lines
 from harness.campaign.subject import Subject, Tree
@@ -78,7 +79,8 @@ def _judge(session: Session, question: Question, subject: Subject, kernel: Kerne
         # With their line tables, which coverage needs: each is compiled once.
         base, compiler, _ = modules_with_lines(session, kernel, stock, parts)
         patched, _, _ = modules_with_lines(session, kernel, tree, parts)
-        what = coverage.touched(stock, tree, parts)
+        changed = tuple(differing(stock, tree, parts))
+        what = coverage.touched(changed)
         question, chosen = _narrowed(session, question, kernel, stock, parts, what)
         notes += chosen
         found, before, after, said = in_turns(session, question, kernel, base, patched, parts)
@@ -87,13 +89,12 @@ def _judge(session: Session, question: Question, subject: Subject, kernel: Kerne
         if what.new and not any(change.outcome for change in found.changes):
             reached = coverage.measure(session, question, kernel, tree, parts, "coverage")
             notes += _unreached(reached, what.new)
-        changed = pieces(stock, tree, parts, reached)
         if any(figure.exact and figure.change for figure in found.figures):
             bands = null.bands(session, question, kernel, stock, parts, before)
             found, more = null.judged(session, question, kernel, (stock, tree), parts, before, after, bands)
             notes += more
     told = (kernel.release, compiler, subject.names, identity, names, tuple(notes))
-    return Judgement(*told, found, subject.diffs, changed)
+    return Judgement(*told, found, subject.diffs, pieces(changed, reached))
 
 
 def _narrowed(

@@ -6,6 +6,7 @@ import pytest
 
 from harness.campaign import coverage, pages
 from harness.campaign.coverage import Coverage
+from harness.campaign.differing import differing
 from harness.kernel import lines
 from harness.kernel.parts import RXE
 from harness.machine.blocks import Places
@@ -118,7 +119,7 @@ def test_touched_lines_that_no_case_runs_are_named(found, tmp_path):
     for root, text in (("stock", before), ("tree", after)):
         (tmp_path / root / "d").mkdir(parents=True)
         (tmp_path / root / "d" / "rxe_odp.c").write_text("\n".join(text))
-    touched = coverage.touched(tmp_path / "stock", tmp_path / "tree", [part])
+    touched = coverage.touched(differing(tmp_path / "stock", tmp_path / "tree", [part]))
     assert touched.new == {"rxe_odp.c": {24, 25, 26}}
     assert coverage.unreached(found, touched.new) == [("rxe_odp.c", 25, 25)]
     # Lines that are only put in are reached by who reaches those beside them.

@@ -8,6 +8,7 @@ import pytest
 from harness.campaign import mail, sides
 from harness.campaign.compare import SAME, WORSE, compare
 from harness.campaign.coverage import Coverage
+from harness.campaign.differing import differing
 from harness.campaign.marked import NOT, RAN, pieces
 from harness.campaign.regress import Judgement
 from harness.cli import main
@@ -150,14 +151,16 @@ def test_added_lines_say_whether_they_ran(trees):
     """Mutations: take the numbers of the old file; mark lines without code."""
     table = Lines(code={"rxe_odp.c": {19, 20, 22}})
     ran = Coverage({"rdma_rxe": table}, {"a": {"rdma_rxe": {"rxe_odp.c": {20}}}})
-    (new, changed) = pieces(*trees, (RXE,), ran)
+    (new, changed) = pieces(differing(*trees, (RXE,)), ran)
     assert new.file == f"{RXE.folder}/more.c" and [line.sign for line in new.lines] == ["+"]
     marked = [(line.sign, line.old, line.new, line.mark) for line in changed.lines if line.sign != " "]
     assert marked == [("-", 20, 0, ""), ("+", 0, 20, RAN)]
     assert len(changed.lines) == 8
     nobody = Coverage({"rdma_rxe": table}, {})
-    assert [line.mark for line in pieces(*trees, (RXE,), nobody)[1].lines if line.sign == "+"] == [NOT]
-    assert not any(line.mark for piece in pieces(*trees, (RXE,), None) for line in piece.lines)
+    assert [line.mark for line in pieces(differing(*trees, (RXE,)), nobody)[1].lines if line.sign == "+"] == [
+        NOT
+    ]
+    assert not any(line.mark for piece in pieces(differing(*trees, (RXE,)), None) for line in piece.lines)
 
 
 def test_the_page_marks_them(trees):
@@ -165,10 +168,10 @@ def test_the_page_marks_them(trees):
     table = Lines(code={"rxe_odp.c": {20}})
     base = runs()
     found = compare(base, base)
-    asked = pieces(*trees, (RXE,), Coverage({"rdma_rxe": table}, {}))
+    asked = pieces(differing(*trees, (RXE,)), Coverage({"rdma_rxe": table}, {}))
     page = sides.render(found, base, base, judged(found, pieces=asked))
     assert '<u class="not">not run</u>+<code>new();</code>' in page
-    unasked = judged(found, pieces=pieces(*trees, (RXE,), None))
+    unasked = judged(found, pieces=pieces(differing(*trees, (RXE,)), None))
     assert "Which of these lines cases ran was not asked" in sides.render(found, base, base, unasked)
 
 
