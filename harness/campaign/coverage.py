@@ -16,7 +16,7 @@ from harness.campaign.runs import Question, kept, modules_with_lines
 from harness.kernel import lines
 from harness.kernel.lines import Lines
 from harness.kernel.packages import Kernel
-from harness.kernel.parts import Part
+from harness.kernel.parts import FOLDERS, Part
 from harness.plan.session import Session
 
 Reached = dict[str, set[int]]
@@ -58,6 +58,22 @@ class Coverage:
             if own(each.file) and each.lines
         ]
 
+    def of_file(self, path: str) -> tuple[set[int], set[int]]:
+        """Lines of a file of the tree that have code in any module, and those that ran in one."""
+        code: set[int] = set()
+        ran: set[int] = set()
+        for module, table in self.tables.items():
+            name = _name(module, path)
+            code |= table.code.get(name, set())
+            ran |= self.reached(module).get(name, set())
+        return code, ran
+
+
+def _name(module: str, path: str) -> str:
+    """A file of the tree as the module's tables name it: its own files by their name only."""
+    folder, _, name = path.rpartition("/")
+    return name if folder == FOLDERS[module] else path
+
 
 def own(file: str) -> bool:
     """Whether it is a source file of a module, not a header."""
@@ -97,7 +113,7 @@ def lcov(coverage: Coverage, parts: Sequence[Part]) -> str:
 
 @dataclass(frozen=True)
 class Touched:
-    """What a change touches, by file name: `new` lines as they are with it, `old` ones as they were without it.
+    """What a change touches, by path in the tree: `new` lines as they are with it, `old` ones as they were without it.
 
     Where lines are only put in, the old ones are those beside them.
     """
@@ -107,17 +123,16 @@ class Touched:
 
 
 def touched(differing: Iterable[Differing]) -> Touched:
-    """What of the source files differs."""
+    """What differs of sources and headers."""
     new: dict[str, set[int]] = {}
     old: dict[str, set[int]] = {}
     for file in differing:
-        if not own(file.path.name):
-            continue
+        path = str(file.path)
         blocks = (block for block in file.matcher.get_opcodes() if block[0] != "equal")
         for _, was, was_end, now, now_end in blocks:
-            new.setdefault(file.path.name, set()).update(range(now + 1, now_end + 1))
+            new.setdefault(path, set()).update(range(now + 1, now_end + 1))
             beside = (was, was_end) if was_end > was else (was - 1, was + 1)
-            old.setdefault(file.path.name, set()).update(range(beside[0] + 1, beside[1] + 1))
+            old.setdefault(path, set()).update(range(beside[0] + 1, beside[1] + 1))
     return Touched(new, old)
 
 
@@ -126,18 +141,17 @@ def reaching(coverage: Coverage, wanted: Mapping[str, set[int]]) -> set[str]:
     return {
         case.split("/")[0]
         for case, modules in coverage.cases.items()
-        for reached in modules.values()
-        if any(reached.get(file, set()) & lines_ for file, lines_ in wanted.items())
+        for module, reached in modules.items()
+        if any(reached.get(_name(module, path), set()) & each for path, each in wanted.items())
     }
 
 
 def unreached(coverage: Coverage, wanted: Mapping[str, set[int]]) -> list[tuple[str, int, int]]:
-    """Of these lines those that have code and that no case ran: file, first and last line of each run."""
-    modules = [(table.code, coverage.reached(module)) for module, table in coverage.tables.items()]
+    """Of these lines those that have code and that no case ran: path, first and last line of each run."""
     missing: list[tuple[str, int, int]] = []
-    for file, each in sorted(wanted.items()):
-        left = {line for code, ran in modules for line in each & code.get(file, set()) - ran.get(file, set())}
-        missing += [(file, first, last) for first, last in _runs(left)]
+    for path, each in sorted(wanted.items()):
+        code, ran = coverage.of_file(path)
+        missing += [(path, first, last) for first, last in _runs(each & code - ran)]
     return missing
 
 

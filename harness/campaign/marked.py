@@ -37,7 +37,7 @@ def pieces(differing: Iterable[Differing], with_it: Coverage | None) -> tuple[Pi
     """What differs, in pieces; `with_it` says what ran with the change."""
     found: list[Piece] = []
     for file in differing:
-        marks = _marks(file.path.name, with_it)
+        marks = _marks(str(file.path), with_it)
         groups = file.matcher.get_grouped_opcodes(CONTEXT)
         found += [Piece(str(file.path), tuple(_group(file, group, marks))) for group in groups]
     return tuple(found)
@@ -57,10 +57,6 @@ def _group(
             yield Line("+", 0, new + 1, file.after[new], marks.get(new + 1, ""))
 
 
-def _marks(file: str, with_it: Coverage | None) -> dict[int, str]:
-    marks: dict[int, str] = {}
-    for module, table in with_it.tables.items() if with_it else ():
-        ran = with_it.reached(module).get(file, set()) if with_it else set()
-        for line in table.code.get(file, ()):
-            marks[line] = RAN if line in ran or marks.get(line) == RAN else NOT
-    return marks
+def _marks(path: str, with_it: Coverage | None) -> dict[int, str]:
+    code, ran = with_it.of_file(path) if with_it else (set(), set())
+    return {line: RAN if line in ran else NOT for line in code}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from harness.campaign import coverage, null
 from harness.campaign.compare import CANNOT_TELL, Change, Comparison
@@ -20,7 +20,7 @@ from harness.campaign.runs import Question, modules_with_lines
 from harness.campaign.subject import Subject, Tree
 from harness.campaign.turns import in_turns
 from harness.kernel.packages import Kernel
-from harness.kernel.parts import Part
+from harness.kernel.parts import HEADERS, Part
 from harness.kernel.source import source
 from harness.plan.checkout import plan_files
 from harness.plan.session import Session
@@ -125,7 +125,8 @@ def _narrowed(
 def _unreached(reached: Coverage, wanted: Mapping[str, set[int]]) -> Iterator[str]:
     """What of the touched lines no case ran."""
     missing = coverage.unreached(reached, wanted)
-    for file, first, last in missing[:_UNREACHED_MOST]:
+    for path, first, last in missing[:_UNREACHED_MOST]:
+        file = path if path.startswith(HEADERS) else PurePosixPath(path).name
         yield f"not tested: no case ran {file}:{first}" + (f"-{last}" if last > first else "")
     if len(missing) > _UNREACHED_MOST:
         yield f"not tested: and {len(missing) - _UNREACHED_MOST} more places that no case ran"

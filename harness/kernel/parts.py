@@ -26,6 +26,8 @@ MLX5 = Part("drivers/infiniband/hw/mlx5", ("mlx5_ib",), _CARDS, "odp.c")
 CORE = Part("drivers/infiniband/core", ("ib_core", "ib_uverbs"), ("soft-roce", *_CARDS), "umem_odp.c")
 PARTS: tuple[Part, ...] = (RXE, MLX5, CORE)
 
+FOLDERS = {module: part.folder for part in PARTS for module in part.modules}
+
 HEADERS = "include/"
 """Changes below it reach every part."""
 

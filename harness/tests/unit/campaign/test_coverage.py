@@ -1,15 +1,16 @@
 """From QEMU's log to lines, in the forms that QEMU 11.1 and binutils 2.44 write."""
 
-from types import SimpleNamespace
-
 import pytest
 
 from harness.campaign import coverage, pages
 from harness.campaign.coverage import Coverage
 from harness.campaign.differing import differing
 from harness.kernel import lines
-from harness.kernel.parts import RXE
+from harness.kernel.lines import Lines
+from harness.kernel.parts import CORE, MLX5, RXE
 from harness.machine.blocks import Places
+
+ODP = f"{RXE.folder}/rxe_odp.c"
 
 ASKED = """\
 rdma_rxe .text 0xffffffffc0470000
@@ -113,20 +114,31 @@ def test_cases_add_up(found):
 
 def test_touched_lines_that_no_case_runs_are_named(found, tmp_path):
     """Mutations: name lines without code; name lines that ran; take a moved line for a new one."""
-    part = SimpleNamespace(folder="d")
     before = [f"line {number}" for number in range(1, 50)]
     after = [*before[:23], "new 24", "new 25", "new 26", *before[23:]]
     for root, text in (("stock", before), ("tree", after)):
-        (tmp_path / root / "d").mkdir(parents=True)
-        (tmp_path / root / "d" / "rxe_odp.c").write_text("\n".join(text))
-    touched = coverage.touched(differing(tmp_path / "stock", tmp_path / "tree", [part]))
-    assert touched.new == {"rxe_odp.c": {24, 25, 26}}
-    assert coverage.unreached(found, touched.new) == [("rxe_odp.c", 25, 25)]
+        (tmp_path / root / RXE.folder).mkdir(parents=True)
+        (tmp_path / root / RXE.folder / "rxe_odp.c").write_text("\n".join(text))
+    touched = coverage.touched(differing(tmp_path / "stock", tmp_path / "tree", [RXE]))
+    assert touched.new == {ODP: {24, 25, 26}}
+    assert coverage.unreached(found, touched.new) == [(ODP, 25, 25)]
     # Lines that are only put in are reached by who reaches those beside them.
-    assert touched.old == {"rxe_odp.c": {23, 24}}
+    assert touched.old == {ODP: {23, 24}}
     assert coverage.reaching(found, touched.old) == {"two"}
-    assert coverage.reaching(found, {"rxe_odp.c": {49}}) == set()
-    assert coverage.unreached(found, {"rxe_odp.c": {40, 41, 42}}) == [("rxe_odp.c", 40, 41)]
+    assert coverage.reaching(found, {ODP: {49}}) == set()
+    assert coverage.unreached(found, {ODP: {40, 41, 42}}) == [(ODP, 40, 41)]
+
+
+def test_files_are_of_their_module_and_headers_of_all():
+    """ib_core and mlx5_ib each have a cq.c. Mutations: tell by name; want a line to run in each module."""
+    header = "include/linux/mmu_notifier.h"
+    core, mlx5 = Lines(code={"cq.c": {7}, header: {1, 2, 3}}), Lines(code={"cq.c": {9}, header: {1, 2}})
+    ran = {"one": {"ib_core": {"cq.c": {7}, header: {1}}, "mlx5_ib": {header: {2}}}}
+    both = Coverage({"ib_core": core, "mlx5_ib": mlx5}, ran)
+    wanted = {f"{CORE.folder}/cq.c": {7, 8, 9}, f"{MLX5.folder}/cq.c": {7, 8, 9}, header: {1, 2, 3, 4}}
+    assert coverage.unreached(both, wanted) == [(f"{MLX5.folder}/cq.c", 9, 9), (header, 3, 3)]
+    assert coverage.reaching(both, {f"{MLX5.folder}/cq.c": {7}}) == set()
+    assert coverage.reaching(both, {header: {2}}) == {"one"}
 
 
 def test_a_page_marks_lines_and_escapes_source(found, tmp_path):
