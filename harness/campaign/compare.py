@@ -13,13 +13,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from harness.campaign.samples import CONFIDENCE, RUNS_LEAST, chance, interval, significant
+from harness.campaign.samples import CONFIDENCE, RUNS_LEAST, chance, interval, more_often, significant
 from harness.values.histogram import percentile
 from harness.values.record import Record
 
 BETTER, SAME, WORSE, CANNOT_TELL = "better", "same", "worse", "cannot tell"
 PACED = "paced"
 LEAST = " least"
+JUDGED = ("operation", "fault")
+"""Figures of which a difference in real time must show, if there is one."""
+
 BANDS = 3
 """How many times what changes that change nothing did is still nothing: they were few."""
 
@@ -83,22 +86,28 @@ def compare(
     Worse outranks better; without a difference it is the same; where no case ran on both sides it cannot be told.
     """
     one, other = by_case(base), by_case(patched)
-    changes: list[Change] = []
+    # A run ends after so many failures: of the cases behind them nothing is known without the change.
+    ended = any(_ends(record) == FAILED for record in base)
+    changes = _clocks(base, patched)
     measured: list[tuple[Figure, tuple[list[float], list[float]]]] = []
     failing: list[str] = []
     for case in sorted({*one, *other}):
         before, after = one.get(case, []), other.get(case, [])
-        outcomes = _outcomes(case, before, after)
+        outcomes = _outcomes(case, before, after, ended)
         changes += outcomes
         if not outcomes and min(_severity(before), _severity(after)):
             failing.append(case)
-        if outcomes or not before or not all(_sound(record) for record in (*before, *after)):
+        if (
+            outcomes
+            or not before
+            or not all(_sound(record) for record in (*before, *after))
+            or _mixed(before, after)
+        ):
             continue
         measured += _figures(case, before, after, bands or {})
     figures = [figure for figure, _ in measured]
-    tests = sum(not figure.exact for figure in figures)
     for figure, samples in measured:
-        changes += _latency(figure, *samples, tests)
+        changes += _latency(figure, *samples, _tests(figure, figures))
     changes += _too_few(figures)
     ran = set(one) & set(other) and any(record.verdict in RAN for record in (*base, *patched))
     return Comparison(
@@ -122,33 +131,62 @@ def _sound(record: Record) -> bool:
     return record.verdict in ("pass", "known") and record.answer is not None
 
 
+WELL, AS_KNOWN, FAILED = range(3)
+"""How badly a run ends: well (or better than is known of it), as known, with a failure."""
+
+
 def _severity(records: Sequence[Record]) -> int:
-    """How badly the worst of these runs ends: 0 well (or better than is known of it), 1 as known, 2 failed."""
-    return max((_ends(record) for record in records), default=0)
+    """How badly the worst of these runs ends."""
+    return max((_ends(record) for record in records), default=WELL)
 
 
 def _ends(record: Record) -> int:
     if record.verdict == "fail":
         # A case that its plan knows to fail, and that does not, fails so that somebody notices.
-        return 0 if record.reasons and record.reasons[0].kind == "known" else 2
-    return 1 if record.verdict == "known" else 0
+        return WELL if record.reasons and record.reasons[0].kind == "known" else FAILED
+    return AS_KNOWN if record.verdict == "known" else WELL
 
 
-def _outcomes(case: str, before: Sequence[Record], after: Sequence[Record]) -> list[Change]:
-    """What differs before any figure: new failures, old ones that are gone, cases that ran on one side only."""
-    if not before or not after:
+def _outcomes(case: str, before: Sequence[Record], after: Sequence[Record], ended: bool) -> list[Change]:
+    """What differs before any figure: new failures, old ones that are gone, cases that ran on one side only; `ended`
+    says that the side without the change may have stopped at its failures.
+    """
+    if not after or not before:
+        if after and ended and _severity(after) < FAILED:
+            return []
         return [Change(CANNOT_TELL, case, "ran on one side only: the other ended before it", True)]
     old, new = _severity(before), _severity(after)
-    not_run = next((r for r in (*before, *after) if r.verdict == "error"), None)
+    not_run = next((record for record in (*before, *after) if record.verdict == "error"), None)
     if new > old:
         failed = [record for record in after if _ends(record) == new]
         text = f"fails in {len(failed)} of {len(after)} runs: {_reasons(failed[0])}"
         return [Change(WORSE, case, text, True)]
-    if old and not new and not not_run:
+    lacks = [[record for record in side if record.verdict == "skip"] for side in (before, after)]
+    if lacks[1] and not lacks[0]:
+        return [Change(WORSE, case, f"cannot run any more: {_reasons(lacks[1][0])}", True)]
+    if not_run is None and old and not new:
         failed = [record for record in before if _ends(record) == old]
         return [Change(BETTER, case, f"no longer fails: {_reasons(failed[0])}", True)]
     if not_run is not None:
         return [Change(CANNOT_TELL, case, "; ".join(reason.text for reason in not_run.reasons), True)]
+    return _otherwise(case, before, after) if old == FAILED else []
+
+
+def _otherwise(case: str, before: Sequence[Record], after: Sequence[Record]) -> list[Change]:
+    """Both sides fail: whether the changed one does for reasons of another kind, or more often."""
+    failed = [[record for record in side if _ends(record) == FAILED] for side in (before, after)]
+    kinds = {reason.kind for record in failed[0] for reason in record.reasons}
+    for record in failed[1]:
+        other = [reason for reason in record.reasons if reason.kind not in kinds]
+        if other:
+            text = f"fails without it, too, but not for that: {other[0]}"
+            return [Change(WORSE, case, text, True)]
+    counts = (len(failed[0]), len(before)), (len(failed[1]), len(after))
+    if significant(more_often(*counts), 1):
+        text = (
+            f"fails in {counts[1][0]} of {counts[1][1]} runs, without it in {counts[0][0]} of {counts[0][1]}"
+        )
+        return [Change(WORSE, case, f"{text}: {_reasons(failed[1][0])}", True)]
     return []
 
 
@@ -226,6 +264,27 @@ def _latency(figure: Figure, before: list[float], after: list[float], tests: int
     moved = f"{figure.change:+.0f} instructions ({figure.base:.0f} to {figure.patched:.0f})"
     nothing = f"changes that change nothing move it by up to {figure.band:.0f}"
     return [Change(verdict, figure.case, f"{figure.stage}: {moved}; {nothing}", stage=figure.stage)]
+
+
+def _tests(figure: Figure, figures: Sequence[Figure]) -> int:
+    """Of how many tests in real time that of this figure is one: those that are JUDGED are a family of their own."""
+    judged = figure.stage in JUDGED
+    return sum(not each.exact and (not judged or each.stage in JUDGED) for each in figures)
+
+
+def _mixed(before: Sequence[Record], after: Sequence[Record]) -> bool:
+    """Whether one side counted instructions, and the other did not."""
+    return len({record.environment.get("clock") in ("exact", PACED) for record in (*before, *after)}) > 1
+
+
+def _clocks(base: Sequence[Record], patched: Sequence[Record]) -> list[Change]:
+    """A word on sides whose latencies cannot be compared."""
+    one, other = by_case(base), by_case(patched)
+    mixed = [case for case in sorted(set(one) & set(other)) if _mixed(one[case], other[case])]
+    if not mixed:
+        return []
+    text = "latency: in instructions on one side, in real time on the other"
+    return [Change(CANNOT_TELL, mixed[0] if len(mixed) == 1 else f"{len(mixed)} cases", text)]
 
 
 def _too_few(figures: Sequence[Figure]) -> list[Change]:

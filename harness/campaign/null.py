@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.campaign.compare import LEAST, Change, Comparison, compare, overall
+from harness.campaign.compare import BETTER, LEAST, WORSE, Change, Comparison, compare, overall
 from harness.campaign.runs import Question, answers, copied, modules
 from harness.errors import SetupError
 from harness.kernel.packages import Kernel
@@ -31,8 +31,10 @@ _OBJECTS = re.compile(r"^(?P<name>\w+-y)\s*:?=\s*(?P<list>(?:[^\n\\]|\\\n)*)", r
 
 
 def _before_the_fault_path(folder: Path, part: Part, inserted: str) -> None:
-    """Put lines after the last #include of the part's first file."""
+    """Put lines after the last #include of the part's first file, or of another where a kernel has no such file."""
     file = folder / part.first
+    if not file.exists():
+        file = min(folder.glob("*.c"))
     text = file.read_text()
     end = max(found.end() for found in _INCLUDE.finditer(text))
     file.write_text(text[:end] + inserted + text[end:])
@@ -115,7 +117,7 @@ def bands(
     """By stage the most that any variant of any part moves the median of any case; each is built and run once."""
     few = dataclasses.replace(question, seeds=min(SEEDS, question.seeds), results=question.results / "null")
     found: dict[str, float] = {}
-    for part in parts:
+    for part in _that_ran(parts, base):
         for variant in some:
             session.say(f"null band: {variant} of {part.modules[0]}")
             records = _run(session, few, kernel, stock, parts, part, variant)
@@ -152,20 +154,39 @@ def judged(
         found = compare(base, patched, given)
     kept = {_place(change) for change in found.changes if change.stage}
     again = dataclasses.replace(question, results=question.results / "again")
-    for part in parts:
+    failed: dict[str, Change] = {}
+    for part in _that_ran(parts, base):
         for variant in AGAIN[-BUILDS:]:
             if not kept:
                 break
             session.say(f"again, with {variant} of {part.modules[0]}")
             records = _run(session, again, kernel, tree, parts, part, variant)
-            kept &= {_place(change) for change in compare(base, records, given).changes}
+            once_more = compare(base, records, given).changes
+            # A build whose case fails has no figure that could speak against one.
+            failed |= {
+                change.case: change for change in once_more if change.outcome and change.verdict != BETTER
+            }
+            kept = {place for place in kept if place[0] in failed} | kept & {
+                _place(each) for each in once_more
+            }
     notes = [
         f"not counted: {change.case}: {change.text}; but more builds of the same differ as much"
         for place, change in moved.items()
         if place not in kept
     ]
     changes = tuple(change for change in found.changes if not change.stage or _place(change) in kept)
+    changes += tuple(
+        dataclasses.replace(change, text=f"built once more, it {change.text}")
+        for change in failed.values()
+        if change.verdict == WORSE
+    )
     return dataclasses.replace(found, changes=changes, verdict=overall(changes)), tuple(notes)
+
+
+def _that_ran(parts: Sequence[Part], base: Sequence[Record]) -> list[Part]:
+    """The parts that moved anything: those of whose devices cases ran."""
+    devices = {record.case.device for record in base}
+    return [part for part in parts if devices & set(part.devices)]
 
 
 def _place(change: Change) -> tuple[str, str, str]:

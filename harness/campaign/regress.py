@@ -13,10 +13,11 @@ from pathlib import Path, PurePosixPath
 
 from harness.campaign import coverage, null
 from harness.campaign.compare import CANNOT_TELL, Change, Comparison
-from harness.campaign.coverage import Coverage
+from harness.campaign.coverage import Coverage, own
 from harness.campaign.differing import differing
 from harness.campaign.marked import Piece, pieces
 from harness.campaign.runs import Question, modules_with_lines
+from harness.campaign.samples import RUNS_LEAST
 from harness.campaign.subject import Subject, Tree
 from harness.campaign.turns import in_turns
 from harness.kernel.packages import Kernel
@@ -68,23 +69,29 @@ def _judge(session: Session, question: Question, subject: Subject, kernel: Kerne
     identity = subject.identity(session.host)
     parts, outside = subject.reach(stock)
     notes = [f"not tested: {path}" for path in outside]
-    if not parts:
-        nothing = Change(CANNOT_TELL, question.name, "it touches nothing that is tested here")
-        found = Comparison(CANNOT_TELL, (nothing,))
-        return Judgement(kernel.release, "", subject.names, identity, (), tuple(notes), found, subject.diffs)
     names = tuple(module for part in parts for module in part.modules)
     with session.ledger.scratch_folder("patched") as tree:
-        notes += subject.lay(stock, parts, tree, session.host)
+        notes += subject.lay(stock, parts, tree, session.host) if parts else ()
+        changed = tuple(differing(stock, tree, parts)) if parts else ()
+        if not changed:
+            nothing = Change(CANNOT_TELL, question.name, "it touches nothing that is tested here")
+            found = Comparison(CANNOT_TELL, (nothing,))
+            return Judgement(
+                kernel.release, "", subject.names, identity, (), tuple(notes), found, subject.diffs
+            )
         session.say(f"building {', '.join(names)} with and without it")
         # With their line tables, which coverage needs: each is compiled once.
         base, compiler, _ = modules_with_lines(session, kernel, stock, parts)
         patched, _, _ = modules_with_lines(session, kernel, tree, parts)
-        changed = tuple(differing(stock, tree, parts))
         what = coverage.touched(changed)
         question, chosen = _narrowed(session, question, kernel, stock, parts, what)
         notes += chosen
         found, before, after, said = in_turns(session, question, kernel, base, patched, parts)
         notes += said
+        if question.seeds < RUNS_LEAST and any(figure.exact for figure in found.figures):
+            notes.append(
+                f"{question.seeds} runs a case tell only of the shortest way through a stage: --seeds {RUNS_LEAST}"
+            )
         reached = None
         if what.new and not any(change.outcome for change in found.changes):
             reached = coverage.measure(session, question, kernel, tree, parts, "coverage")
@@ -116,7 +123,11 @@ def _narrowed(
     stock_reached = coverage.measure(session, question, kernel, stock, parts, "reach")
     names = coverage.reaching(stock_reached, what.old)
     wanted = [path for path in plans if path.stem in names]
-    if not wanted or len(wanted) == len(plans):
+    # What a macro or a structure of a header reaches, no line table says.
+    unsure = any(
+        not coverage.reaching(stock_reached, {path: what.old[path]}) for path in what.old if not own(path)
+    )
+    if not wanted or unsure or len(wanted) == len(plans):
         return question, []
     said = f"run: {len(wanted)} of {len(plans)} plans, those that reach what is touched (--all: every one)"
     return replace(question, plans=wanted), [said]

@@ -5,6 +5,8 @@ Both are kept by content, since the same is asked again and again.
 
 from __future__ import annotations
 
+import functools
+import os
 import shutil
 import sys
 import time
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+import harness
 from harness import agent
 from harness.errors import SetupError, UsageError
 from harness.kernel.build import build
@@ -22,15 +25,17 @@ from harness.kernel.parts import HEADERS, Part
 from harness.kernel.source import source
 from harness.plan.arguments import Wanted
 from harness.plan.checkout import plan_files
+from harness.plan.plan import FULL
 from harness.plan.replay import PARCEL
 from harness.plan.session import Session
 from harness.results.record import read_run, write_atomically
 from harness.store import digest
 from harness.values.record import Record
 
-RECIPE = 4
+RECIPE = 5
 POLL_S = 0.5
 BROKEN = (pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR)
+_JUDGING = ("connectx", "device", "machine", "plan", "results", "values", "wire")
 KEY = "key"
 """A file: what the answers beside it are kept as."""
 
@@ -138,6 +143,9 @@ def kept(
         *(part for item in sorted(agent.bundle().items()) for part in item),
         *(part for place, path in sorted(files.items()) for part in (place, path.read_bytes())),
         *(plan.read_bytes() for plan in plans),
+        judging(),
+        # What ran in real time is compared with what ran in the same hours only.
+        str(question.results.resolve()) if question.detect else "",
         # Cases are named after the series that was asked for, whichever kernel it is now.
         [
             question.kernel,
@@ -147,6 +155,7 @@ def kept(
             question.failures,
             question.turn,
             question.paced,
+            os.environ.get(FULL, ""),
             devices,
             blocks,
         ],
@@ -162,13 +171,32 @@ def kept(
         begun = _begin(place, key, files)
         session.say(f"{name}: {'going on with' if begun else 'preparing a machine, then'} the cases")
         _run(session, question, devices, name, blocks, place, begun)
+        if any(record.verdict == "error" for record in read_run(place).records):
+            raise _NotKept
         shutil.copytree(place, into, dirs_exist_ok=True)
 
-    folder = session.store.built("answers", key, make)
+    try:
+        folder = session.store.built("answers", key, make)
+    except _NotKept:
+        return place
     if known or not place.exists():
         shutil.rmtree(place, ignore_errors=True)
         shutil.copytree(folder, place)
     return folder
+
+
+class _NotKept(Exception):
+    """A case could not run, perhaps for a reason that passes: the answers are no answers for ever."""
+
+
+@functools.cache
+def judging() -> str:
+    """A digest of the harness's own code that an answer depends on and that no snapshot holds: the card, the plans'
+    laws and verdicts, the symptoms.
+    """
+    here = Path(harness.__file__).parent
+    files = (path for room in _JUDGING for path in sorted((here / room).rglob("*.py")))
+    return digest(*(part for path in files for part in (str(path.relative_to(here)), path.read_bytes())))
 
 
 def _begin(place: Path, key: str, files: Mapping[str, Path]) -> bool:
@@ -226,9 +254,13 @@ def _run(
         _follow(session, into, name, lambda: child.poll() is not None)
     finally:
         session.host.stop(child)
-    records = read_run(into).records if (into / "records").is_dir() else ()
-    if not records or child.returncode in BROKEN:
-        raise SetupError(f"no case was executed with the {name} modules", log.read_text().splitlines()[-10:])
+    run = read_run(into) if (into / "records").is_dir() else None
+    said = log.read_text(errors="replace").splitlines()[-10:]
+    if run is None or not run.records or child.returncode in BROKEN:
+        raise SetupError(f"no case was executed with the {name} modules", said)
+    if not run.index.finished or run.index.interrupted:
+        ended = f"the run with the {name} modules did not come to its end (status {child.returncode})"
+        raise SetupError(ended, said, "the same command with --resume, and its folder of results, goes on")
 
 
 def _follow(session: Session, into: Path, name: str, ended: Callable[[], bool]) -> None:

@@ -12,6 +12,7 @@ RUNS_LEAST = 8
 """Runs of a case on each side, below which a rank test says nothing."""
 
 CONFIDENCE = 0.95
+POWER = 0.9
 _SIGNIFICANT = 0.01
 
 _Floats = NDArray[np.float64]
@@ -25,6 +26,14 @@ def chance(before: Sequence[float], after: Sequence[float]) -> float:
 def significant(probable: float, tests: int) -> bool:
     """Whether that is too little for chance, where so many tests were made at once. Ref: Bonferroni's inequality"""
     return probable * tests < _SIGNIFICANT
+
+
+def more_often(before: tuple[int, int], after: tuple[int, int]) -> float:
+    """How probable it is that so many (first) of so many (second) come more often after than before by chance.
+    Ref: Fisher's exact test
+    """
+    table = [[count, of - count] for count, of in (before, after)]
+    return float(stats.fisher_exact(table, alternative="less").pvalue)
 
 
 def interval(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:
@@ -43,9 +52,13 @@ def interval(before: Sequence[float], after: Sequence[float]) -> tuple[float, fl
     return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
 
 
-def shows(before: Sequence[float], after: Sequence[float]) -> float:
-    """How large a difference must be to show in such runs, as a part of the median before; infinite for a few."""
+def shows(before: Sequence[float], after: Sequence[float], tests: int = 1) -> float:
+    """How large a difference must be to be found significant in such runs, in POWER of the cases, where it is one of
+    so many tests: as a part of the median before; infinite for a few runs.
+    """
     if min(len(before), len(after)) < RUNS_LEAST:
         return float("inf")
     low, high = interval(before, after)
-    return (high - low) / 2 / float(np.median(before))
+    error = (high - low) / 2 / stats.norm.ppf((1 + CONFIDENCE) / 2)
+    needed = stats.norm.ppf(1 - _SIGNIFICANT / tests / 2) + stats.norm.ppf(POWER)
+    return float(error * needed / np.median(before))

@@ -12,7 +12,7 @@ from harness.errors import UsageError
 from harness.host import LocalHost
 from harness.kernel import patches
 from harness.kernel.build import sources_of
-from harness.kernel.parts import PARTS, Part, touched
+from harness.kernel.parts import HEADERS, PARTS, Part, touched
 from harness.kernel.patches import Patch
 from harness.kernel.source import PARTS as KEPT
 
@@ -42,9 +42,17 @@ class Patched:
         return touched(file for patch in self.series for file in patch.files)
 
     def lay(self, stock: Path, parts: Sequence[Part], into: Path, host: LocalHost) -> tuple[str, ...]:
-        """The parts' source as it is judged; returns what GNU patch said of offsets and fuzz."""
+        """The parts' source as it is judged; returns what GNU patch said of offsets and fuzz, and which files are built
+        into nothing here. UsageError: it changes files of a part that this kernel lacks.
+        """
         copied(stock, parts, into)
-        return patches.apply(self.series, into, host).notes
+        applied = patches.apply(self.series, into, host)
+        lacking = [file for file in applied.outside if not file.startswith(HEADERS) and touched([file])[0]]
+        if lacking:
+            hint = "rebase it on this kernel, or --kernel the one that it was made for"
+            raise UsageError("the patch changes files that this kernel does not have", lacking, hint)
+        headers = (file for file in applied.outside if file.startswith(HEADERS))
+        return (*applied.notes, *(f"not tested: {file}" for file in headers))
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,9 @@ Subject = Patched | Tree
 
 
 def _headers() -> tuple[str, ...]:
-    return tuple(name for name in KEPT if name.startswith(("include/rdma", "include/linux")))
+    return tuple(
+        name for name in KEPT if name.startswith(("include/rdma", "include/linux", "include/uapi/rdma"))
+    )
 
 
 def _modules_differ(tree: Path, stock: Path, part: Part) -> bool:

@@ -9,7 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from harness.campaign.compare import CANNOT_TELL, Change, Comparison, by_case, by_run, compare, overall
+from harness.campaign.compare import (
+    CANNOT_TELL,
+    JUDGED,
+    Change,
+    Comparison,
+    by_case,
+    by_run,
+    compare,
+    overall,
+)
 from harness.campaign.runs import Question, answers
 from harness.campaign.samples import shows
 from harness.kernel.packages import Kernel
@@ -18,8 +27,6 @@ from harness.plan.session import Session
 from harness.values.record import Record
 
 TURNS_MOST = 12
-JUDGED = ("operation", "fault")
-"""Figures of which a difference must show."""
 
 
 def in_turns(
@@ -56,12 +63,12 @@ def in_turns(
 def resolution(base: Sequence[Record], patched: Sequence[Record]) -> float:
     """The largest difference that would not show in one of the figures JUDGED of one case, as a part of it."""
     one, other = by_case(base), by_case(patched)
-    worst = 0.0
+    pairs: list[tuple[list[float], list[float]]] = []
     for case in set(one) & set(other):
         sides = [
             [record for record in side if record.answer is not None] for side in (one[case], other[case])
         ]
         mine, theirs = (by_run(side, False) for side in sides)
         for stage in set(JUDGED) & set(mine) & set(theirs):
-            worst = max(worst, shows(list(mine[stage].values()), list(theirs[stage].values())))
-    return worst
+            pairs.append((list(mine[stage].values()), list(theirs[stage].values())))
+    return max((shows(*pair, len(pairs)) for pair in pairs), default=0.0)

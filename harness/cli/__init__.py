@@ -7,6 +7,7 @@ the exit status: 0 pass, 1 failed, 2 usage, 3 set-up or nothing executed.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -36,6 +37,10 @@ from harness.cli import (
 )
 from harness.cli.screen import common_options, err
 from harness.errors import EXIT_INTERRUPTED, HarnessError
+from harness.results.record import EXIT_SETUP
+
+# The host's own state, not a mistake of ours.
+_HOSTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EMFILE, errno.ENOMEM)
 
 VERBS = (
     run,
@@ -61,7 +66,10 @@ VERBS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; returns the exit status."""
-    arguments = _parser().parse_args(argv)
+    try:
+        arguments = _parser().parse_args(argv)
+    except SystemExit as end:
+        return regress.usage_status(sys.argv[1:] if argv is None else argv, int(end.code or 0))
     signal.signal(signal.SIGTERM, _terminated)
     try:
         return int(arguments.act(arguments))
@@ -75,6 +83,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output is gone; Python would complain once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if error.errno not in _HOSTS:
+            raise
+        err.print(f"error: {error.strerror}: {error.filename or 'while writing'}", markup=False)
+        return EXIT_SETUP
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:

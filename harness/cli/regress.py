@@ -8,6 +8,8 @@ import json
 import os
 import shlex
 import sys
+import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.campaign import mail, sides
@@ -82,7 +84,14 @@ def act(arguments: argparse.Namespace) -> int:
         return _judged(arguments, question)
     except HarnessError as error:
         err.print(f"error: {error.render()}", markup=False)
-        return BISECT_SKIP
+    except Exception:  # git takes Python's own status, 1, for a bad commit
+        traceback.print_exc()
+    return BISECT_SKIP
+
+
+def usage_status(argv: Sequence[str], status: int) -> int:
+    """What the process says of a command line that is none: git takes 2 for a bad commit."""
+    return BISECT_USAGE if status and "--bisect" in argv else status
 
 
 def _judged(arguments: argparse.Namespace, question: Question) -> int:

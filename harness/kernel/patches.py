@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import email
 import email.policy
-import mailbox
 import re
 import shlex
 from collections.abc import Iterable, Sequence
@@ -23,7 +22,14 @@ from harness.errors import UsageError
 from harness.host import LocalHost, require
 
 _DIFF = re.compile(r"^(diff --git |--- \S)", re.M)
-_NUMBERED = re.compile(r"\[.*?\b(\d+)/\d+\]")
+_NUMBERED = re.compile(r"\[[^]]*?\b(\d+)/\d+\b[^]]*\]")
+# As git takes a box apart: a message of the box begins with a sender and a date, and other lines with "From " do not.
+_MESSAGE = re.compile(r"^From \S+ .*\b\d\d:\d\d.*\d{4}.*\n", re.M)
+_FOLDER = (".patch", ".diff", ".mbox", ".mbx", ".eml")
+# What paths in a kernel tree begin with; another first folder is a prefix, as a/, b/, linux-7.3/ and linux-7.3.orig/.
+_TOP = re.compile(
+    r"(drivers|include|arch|kernel|mm|net|lib|fs|block|security|tools|scripts|samples|Documentation)/"
+)
 NEAREST_LEAST = 0.5
 
 
@@ -53,10 +59,9 @@ def read(path: Path) -> tuple[Patch, ...]:
             lines = (line.split("#")[0].split() for line in series.read_text().splitlines())
             files = [path / words[0] for words in lines if words]
         else:
-            files = sorted(
-                file for file in path.iterdir() if file.suffix in (".patch", ".diff", ".mbox", ".eml")
-            )
-        found = tuple(patch for file in files for patch in read(file))
+            files = sorted(file for file in path.iterdir() if file.suffix in _FOLDER)
+        # A cover letter holds none.
+        found = tuple(patch for file in files for patch in _read_file(file))
     elif path.is_file():
         found = tuple(_read_file(path))
     else:
@@ -102,15 +107,11 @@ def _read_file(path: Path) -> Iterable[Patch]:
         text = path.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from error
-    if text.startswith("From ") and "\nSubject:" in text:
-        messages = [
-            email.message_from_bytes(bytes(m), policy=email.policy.default) for m in mailbox.mbox(path)
-        ]
-        parts = [(str(m["Subject"] or path.name), _body(m)) for m in messages]
+    if _MESSAGE.match(text):
+        parts = [_message(each, path) for each in _MESSAGE.split(text)[1:]]
         parts.sort(key=lambda part: _position(part[0]))
     elif re.match(r"[\w-]+: ", text) and "\n\n" in text:
-        message = email.message_from_string(text, policy=email.policy.default)
-        parts = [(str(message["Subject"] or path.name), _body(message))]
+        parts = [_message(text, path)]
     else:
         parts = [(path.name, text)]
     for name, body in parts:
@@ -119,10 +120,13 @@ def _read_file(path: Path) -> Iterable[Patch]:
             yield _patch(" ".join(name.split()), body[start.start() :], path)
 
 
-def _body(message: email.message.EmailMessage) -> str:
+def _message(text: str, path: Path) -> tuple[str, str]:
+    """The subject of a message (or the file's name) and its text."""
+    message = email.message_from_bytes(text.encode("utf-8", "surrogateescape"), policy=email.policy.default)
     part = message.get_body(("plain",)) or message
     content = part.get_content()
-    return content if isinstance(content, str) else content.decode("utf-8", "surrogateescape")
+    body = content if isinstance(content, str) else content.decode("utf-8", "surrogateescape")
+    return str(message["Subject"] or path.name), body.replace("\r\n", "\n")
 
 
 def _position(subject: str) -> int:
@@ -132,20 +136,34 @@ def _position(subject: str) -> int:
 
 def _patch(name: str, diff: str, path: Path) -> Patch:
     try:
-        files = tuple(dict.fromkeys(file.path for file in PatchSet(diff)))
+        parsed = PatchSet(diff)
     except UnidiffParseError as error:
         raise UsageError(f"{path}: not a unified diff: {error}", [name]) from error
-    for file in files:
-        if file.startswith("/") or ".." in Path(file).parts:
-            raise UsageError(f"{path}: a patch may not leave the source tree", [file])
-    return Patch(name, diff, files)
+    for file in parsed:
+        if file.path.startswith("/") or ".." in Path(file.path).parts:
+            raise UsageError(f"{path}: a patch may not leave the source tree", [file.path])
+    if any(_prefixed(file) for file in parsed):
+        diff = str(parsed)
+    return Patch(name, diff, tuple(dict.fromkeys(file.path for file in parsed)))
+
+
+def _prefixed(file: PatchedFile) -> bool:
+    """Give the file's paths the prefixes a/ and b/ in place of none or of others; whether they had others."""
+    before = file.source_file, file.target_file
+    for side, prefix in (("source_file", "a/"), ("target_file", "b/")):
+        name = getattr(file, side)
+        if name != "/dev/null":
+            plain = name if _TOP.match(name) else name.partition("/")[2]
+            if _TOP.match(plain):
+                setattr(file, side, prefix + plain)
+    return before != (file.source_file, file.target_file)
 
 
 def apply(patches: Sequence[Patch], tree: Path, host: LocalHost) -> Applied:
     """Apply a series to `tree` (a copy of the source that may be written).
 
-    Files outside the parts that the tree holds are left out and named. UsageError with the first hunk that does
-    not apply and the nearest place for it.
+    Files outside what the tree holds are left out and named. UsageError with the first hunk that does not apply and
+    the nearest place for it.
     """
     notes: list[str] = []
     changed: dict[str, None] = {}
@@ -153,7 +171,8 @@ def apply(patches: Sequence[Patch], tree: Path, host: LocalHost) -> Applied:
     for number, patch in enumerate(patches, 1):
         inside = PatchSet("")
         for file in PatchSet(patch.diff):
-            holds = (tree / file.path).exists() or (file.is_added_file and (tree / file.path).parent.is_dir())
+            old = tree / re.sub("^a/", "", file.source_file)
+            holds = old.exists() or (file.is_added_file and (tree / file.path).parent.is_dir())
             if holds:
                 inside.append(file)
             (changed if holds else outside)[file.path] = None

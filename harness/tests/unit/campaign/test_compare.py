@@ -75,6 +75,49 @@ def test_what_did_not_run_cannot_be_told():
     assert found.verdict == CANNOT_TELL and found.changes[0].text == "no space left"
 
 
+def test_what_no_longer_runs_is_not_the_same():
+    """A patch that takes a capability away. Mutations: a skip is a pass; a failure that is skipped now is mended."""
+    skipped = runs(verdict="skip", reasons=(Reason("need", "needs odp.rc.write"),))
+    failed = runs(verdict="fail", reasons=(Reason("data", "wrong"),))
+    for before in (runs(), failed):
+        found = compare(before, skipped)
+        assert (
+            found.verdict == WORSE
+            and "cannot run any more: need: needs odp.rc.write" in found.changes[0].text
+        )
+    assert compare(skipped, skipped).verdict == CANNOT_TELL
+    assert compare(skipped, runs()).verdict == SAME
+
+
+def test_a_case_behind_the_failures_that_ended_the_other_side_says_nothing():
+    """Mutations: call a fix unsure for that; say so too where the changed side ended, or fails there."""
+    failed = runs(4, verdict="fail", reasons=(Reason("console", "BUG"),))
+    other = [replace(one, case=replace(one.case, id="b/7.3/soft-roce/seed=0")) for one in runs(1)]
+    assert compare(failed, runs() + other).verdict == BETTER
+    assert compare(runs(), runs() + other).verdict == CANNOT_TELL
+    assert compare(failed + other, runs()).verdict == CANNOT_TELL
+    broken = [replace(one, verdict="fail", reasons=(Reason("leak", "QP"),)) for one in other]
+    assert compare(failed, runs() + broken).verdict == CANNOT_TELL
+
+
+def test_an_old_failure_hides_no_new_one():
+    """Mutations: compare the worst of each side alone; count reasons, not kinds; forget how often."""
+    slow = runs(1, verdict="fail", reasons=(Reason("latency", "p99 2 us"),)) + runs(16)[1:]
+    oops = runs(16, verdict="fail", reasons=(Reason("console", "KASAN: use-after-free"),))
+    found = compare(slow, oops)
+    assert found.verdict == WORSE and "not for that: console: KASAN" in found.changes[0].text
+    assert compare(oops, oops).verdict == SAME and compare(oops, oops).failing
+    often = runs(16, verdict="fail", reasons=(Reason("latency", "p99 3 us"),))
+    assert "fails in 16 of 16 runs, without it in 1 of 16" in compare(slow, often).changes[0].text
+    assert compare(often, slow).verdict == SAME
+
+
+def test_instructions_and_real_time_are_not_compared():
+    """Mutation: take the clock of one side for that of both."""
+    found = compare(runs(8), runs(8, clock="real", added_ns=9000))
+    assert found.verdict == CANNOT_TELL and not found.figures and "real time" in found.changes[0].text
+
+
 def test_real_time_needs_enough_runs():
     """Mutation: judge real time by its medians alone; call what few runs say the same; swap the interval's sides."""
     few = compare(runs(4, clock="real"), runs(4, clock="real", added_ns=9000))

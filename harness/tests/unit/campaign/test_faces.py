@@ -11,7 +11,7 @@ from harness.campaign import mail
 from harness.campaign.compare import BETTER, SAME, WORSE, Change, Comparison, Figure, compare
 from harness.campaign.regress import Judgement, is_fix
 from harness.campaign.subject import Patched, Tree
-from harness.cli import regress
+from harness.cli import main, regress
 from harness.errors import SetupError, UsageError
 from harness.host import LocalHost
 from harness.kernel import patches
@@ -141,6 +141,34 @@ def test_what_cannot_be_judged_is_skipped_by_bisect(monkeypatch, raised, place, 
     monkeypatch.setattr(regress, place, fail)
     assert regress.act(asked(**options)) == status
     assert set(regress.BISECT.values()) == {0, 1, 125}
+
+
+def test_bisect_blames_nobody_for_a_mistake_of_ours(monkeypatch, capfd):
+    """git takes 1 and 2 for a bad commit. Mutations: argparse's own status; Python's own."""
+    assert main(["regress", "--bisect", "--tree", ".", "--sedes", "4"]) == 128
+    assert main(["regress", "--tree", ".", "--sedes", "4"]) == 2
+    monkeypatch.setattr(regress, "_question", lambda arguments: None)
+    monkeypatch.setattr(regress, "_judged", lambda *given: {}["x"])
+    assert regress.act(asked(tree=Path())) == 125
+    assert "KeyError" in capfd.readouterr().err
+
+
+def test_what_of_a_patch_is_not_here_is_said(tmp_path, host):
+    """Mutation: judge what is left of the patch as the whole."""
+    stock = tmp_path / "stock"
+    for name in (RXE.folder, "include/rdma"):
+        (stock / name).mkdir(parents=True)
+    (stock / RXE.folder / "rxe_odp.c").write_text("1\n")
+
+    def laid(*files):
+        text = "".join(f"--- a/{file}\n+++ b/{file}\n@@ -1 +1 @@\n-1\n+2\n" for file in files)
+        (tmp_path / "p.diff").write_text(text)
+        return Patched(patches.read(tmp_path / "p.diff")).lay(stock, (RXE,), tmp_path / "into", host)
+
+    assert laid("include/linux/hmm.h") == ("not tested: include/linux/hmm.h",)
+    assert laid(f"{RXE.folder}/rxe_odp.c") == ()
+    with pytest.raises(UsageError, match="this kernel does not have"):
+        laid(f"{RXE.folder}/rxe_odp.c", f"{RXE.folder}/rxe_new.c")
 
 
 def test_a_tree_reaches_the_parts_that_differ(tmp_path, host):

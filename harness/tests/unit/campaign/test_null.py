@@ -8,9 +8,10 @@ import pytest
 from harness.campaign import null
 from harness.campaign.null import BAND, variants
 from harness.campaign.runs import Question
-from harness.kernel.parts import RXE
+from harness.kernel.parts import CORE, PARTS, RXE
 from harness.tests.unit.campaign.test_compare import runs
 from harness.values.histogram import Histogram
+from harness.values.record import Reason
 
 SOURCE = '// x\n#include <a.h>\n#include "b.h"\n\nint fault(void)\n{\n\treturn 0;\n}\n'
 MAKEFILE = "obj-$(CONFIG_X) += rdma_rxe.o\n\nrdma_rxe-y := \\\n\trxe.o \\\n\trxe_odp.o\nrdma_rxe-$(CONFIG_Y) += y.o\n"
@@ -75,3 +76,31 @@ def test_what_moves_in_one_build_only_is_not_counted(tmp_path, monkeypatch, noth
     found, notes = null.judged(session, question, None, (stock, tree), [RXE], base, with_checks(106), bands)
     assert found.verdict == verdict and bool(found.changes) == (verdict == "worse")
     assert [note.startswith("not counted: ") for note in notes] == [True] * (verdict == "same")
+
+
+def test_a_build_that_fails_speaks_against_no_figure(tmp_path, monkeypatch):
+    """Mutations: a run without figures has not moved; forget what failed."""
+    stock, tree = tmp_path / "stock", tmp_path / "tree"
+    broken = tuple(
+        replace(one, verdict="fail", reasons=(Reason("console", "KASAN"),)) for one in with_checks(106)
+    )
+    monkeypatch.setattr(null, "_run", lambda *given: broken if given[3] == tree else with_checks(90))
+    session = SimpleNamespace(say=lambda line: None)
+    question, base = Question("q", "7.3", (), tmp_path), with_checks(90)
+    bands = null.bands(session, question, None, stock, [RXE], base)
+    found, notes = null.judged(session, question, None, (stock, tree), [RXE], base, with_checks(106), bands)
+    assert found.verdict == "worse" and not notes
+    assert [change.outcome for change in found.changes] == [False, True]
+    assert "built once more, it fails in 2 of 2 runs: console: KASAN" in found.changes[1].text
+
+
+def test_only_parts_whose_devices_ran_make_a_band(tmp_path, monkeypatch):
+    """Linux 6.1 has no rxe_odp.c. Mutation: vary all that is built."""
+    asked = []
+    monkeypatch.setattr(null, "_run", lambda *given: asked.append(given[5]) or with_checks(90))
+    session = SimpleNamespace(say=lambda line: None)
+    null.bands(session, Question("q", "7.3", (), tmp_path), None, tmp_path, PARTS, with_checks(90))
+    assert set(asked) == {RXE, CORE}
+    (tmp_path / "rxe.c").write_text(SOURCE)
+    null.padding(tmp_path, RXE, 1)
+    assert (tmp_path / "rxe.c").read_text() != SOURCE

@@ -2,9 +2,10 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from harness.campaign import turns
+from harness.campaign import samples, turns
 from harness.campaign.compare import BETTER, CANNOT_TELL, SAME, WORSE
 from harness.campaign.runs import Question
 from harness.tests.unit.campaign.test_compare import runs
@@ -41,3 +42,14 @@ def test_what_would_not_show_is_not_called_the_same(monkeypatch, tmp_path):
     found, told = asked(monkeypatch, tmp_path, spread_ns=900, added_ns=0, detect=0.0001)
     assert len(told) == 2 * turns.TURNS_MOST
     assert found.verdict == CANNOT_TELL and "0.0% was wanted" in found.changes[0].text
+
+
+def test_what_is_said_to_show_is_found():
+    """Mutation: take half an interval for it, whatever the test wants."""
+    draw = np.random.default_rng(1)
+    tests, found = 8, 0
+    for _ in range(100):
+        before, after = draw.normal(1000, 80, 32), draw.normal(1000, 80, 32)
+        moved = after + samples.shows(before, after, tests) * 1000
+        found += samples.significant(samples.chance(before, moved), tests)
+    assert found >= 80

@@ -57,6 +57,57 @@ def test_a_series_is_put_in_its_order(tmp_path, tree, host):
     assert applied.changed == (FILE,) and "line XX;" in (tree / FILE).read_text()
 
 
+def test_a_box_is_taken_apart_where_messages_begin(tmp_path):
+    """Mutations: begin one at each line with "From "; take a version for no number; keep the ends of lines."""
+    box = tmp_path / "series.mbx"
+    mail = MAIL.replace("{number}/2", "{number}/2 v3").replace(
+        "Why.", "Why.\n\nFrom the specification:\n  10.3.1"
+    )
+    first, second = (
+        mail.format(number=number, subject=f"H\u00e5kon {number}", diff=diff(old=f"{number};"))
+        for number in (1, 2)
+    )
+    box.write_text(second + first.replace("\n", "\r\n").replace("\r\n", "\n", 1))
+    found = patches.read(tmp_path / "series.mbx")
+    assert [patch.name[:15] for patch in found] == ["[PATCH 1/2 v3] ", "[PATCH 2/2 v3] "]
+    assert [patch.files for patch in found] == [(FILE,), (FILE,)]
+    (tmp_path / "one.eml").write_text(first.partition("\n")[2])
+    assert patches.read(tmp_path / "one.eml")[0].diff == found[0].diff
+
+
+def test_a_cover_letter_in_a_folder_is_no_patch(tmp_path):
+    """Mutation: refuse the folder for it."""
+    (tmp_path / "0000-cover-letter.patch").write_text(MAIL.format(number=0, subject="cover", diff=""))
+    (tmp_path / "0001-x.patch").write_text(diff())
+    assert [patch.name for patch in patches.read(tmp_path)] == ["0001-x.patch"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("", ""), ("linux-7.3.orig/", "linux-7.3/"), ("i/", "w/"), ("a/", "b/")],
+    ids=["none", "quilt", "mnemonic", "git"],
+)
+def test_a_path_may_have_any_prefix(tmp_path, tree, host, before, after):
+    """Mutation: take a/ and b/ off only."""
+    (tmp_path / "p.diff").write_text(
+        diff().replace("a/drivers", before + "drivers").replace("b/dri", after + "dri")
+    )
+    (patch,) = patches.read(tmp_path / "p.diff")
+    assert patch.files == (FILE,)
+    assert (
+        patches.apply([patch], tree, host).changed == (FILE,) and "line twenty;" in (tree / FILE).read_text()
+    )
+
+
+def test_a_file_that_moves_is_changed(tmp_path, tree, host):
+    """Mutation: look for it where it is to be."""
+    new = FILE.replace("rxe_odp", "rxe_paging")
+    head = f"diff --git a/{FILE} b/{new}\nsimilarity index 90%\nrename from {FILE}\nrename to {new}\n"
+    (tmp_path / "p.diff").write_text(head + diff().replace(f"+++ b/{FILE}", f"+++ b/{new}"))
+    applied = patches.apply(patches.read(tmp_path / "p.diff"), tree, host)
+    assert applied.outside == () and not (tree / FILE).exists() and "line twenty;" in (tree / new).read_text()
+
+
 def test_a_quilt_folder_follows_its_series_file(tmp_path):
     """Mutation: read the folder by name."""
     (tmp_path / "q").mkdir()
