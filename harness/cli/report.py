@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.cli.screen import out
 from harness.results.exports import EXPORTS, export_of
 from harness.results.live import open_view
-from harness.results.record import exit_status, read_run, write_atomically
+from harness.results.record import read_run, write_atomically
 from harness.results.reports import write_reports
 
 TEXT = "Make the reports of a run again."
@@ -32,4 +32,4 @@ def act(arguments: argparse.Namespace) -> int:
     for path, export in exports:
         write_atomically(path, export(traces))
     open_view(out).summary(run, reports["report.html"])
-    return exit_status(run.records)
+    return run.status

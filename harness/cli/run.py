@@ -17,7 +17,7 @@ from harness.plan.folder import default_results
 from harness.plan.plan import load
 from harness.plan.progress import Progress
 from harness.results.live import open_view
-from harness.results.record import exit_status, read_run
+from harness.results.record import read_run
 from harness.results.reports import write_reports
 from harness.store import parse_size
 
@@ -89,7 +89,7 @@ def act(arguments: argparse.Namespace) -> int:
     if run.index.interrupted:
         err.print(f"to go on: the same with --resume {directory}", markup=False)
         return EXIT_INTERRUPTED
-    return exit_status(run.records)
+    return run.status
 
 
 def _pytest_arguments(arguments: argparse.Namespace, plans: list[Path], directory: Path) -> list[str]:

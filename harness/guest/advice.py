@@ -13,6 +13,7 @@ import time
 from contextlib import ExitStack
 from typing import Callable, List, NamedTuple, Tuple
 
+from harness.guest import pages
 from harness.guest.libc import PAGE_BYTES
 from harness.guest.pair import REMOTE, Pair
 from harness.guest.problems import WorkFailed
@@ -21,7 +22,8 @@ from harness.values.case import Case
 
 # Ref: Linux 7.3 include/uapi/rdma/ib_user_ioctl_verbs.h: enum ib_uverbs_advise_mr_advice, ib_uverbs_advise_mr_flag,
 # rdma_driver_id
-KINDS = {"PREFETCH": 0, "PREFETCH_WRITE": 1, "PREFETCH_NO_FAULT": 2}
+NO_FAULT = "PREFETCH_NO_FAULT"
+KINDS = {"PREFETCH": 0, "PREFETCH_WRITE": 1, NO_FAULT: 2}
 FLUSH, LATER = "FLUSH", "LATER"
 _FLAGS_OF = {FLUSH: 1, LATER: 0}
 _DRIVERS = {"mlx": 1, "soft-roce": 14}
@@ -125,8 +127,25 @@ def _try(pair: Pair, trial: Trial, turn: int) -> List[str]:
                 problems.append(f"{told}: was to be refused and was not")
             elif not trial.refused and status:
                 problems.append(f"{told}: errno {status}")
+            elif not trial.refused and when == FLUSH:
+                problems += [f"{told}: {said}" for said in _not_done(pair, kind, trial.pieces)]
             pair.write(turn, lost=False)
     return problems
+
+
+def _not_done(pair: Pair, kind: str, pieces: Tuple[Piece, ...]) -> List[str]:
+    """What advice that was followed at once has not done: its pages are there, or none where none may be fetched."""
+    memory, region = pair.memories[REMOTE], pair.registrations[REMOTE]
+    if memory.region.mapping != "anonymous":
+        return []
+    come = pages.present(memory.pages_start, memory.pages)
+    places = [(memory.start + address - region.address, length) for _, address, length in pieces]
+    advised = {
+        page for at, length in places for page in range(at // PAGE_BYTES, (at + length - 1) // PAGE_BYTES + 1)
+    }
+    if kind == NO_FAULT:
+        return [f"{come} pages came"] if come else []
+    return [f"{come} pages came, {len(advised)} were advised"] if come < len(advised) else []
 
 
 def _refused_kind(pair: Pair) -> List[str]:

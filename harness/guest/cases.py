@@ -244,7 +244,7 @@ def _measured(case: Case, tracer: Optional[Any], nldev: NlDev, connected: Option
             not_closed = _close(stack)
             left = leaks.settle(nldev, device, before)
             return Answer(case.id, "failed", f"getting ready: {error}; {not_closed}".strip("; "), leaks=left)
-        _spin(case.seed)
+        spin(case.seed)
         if tracer is not None:
             tracer.start(*(_range(memory) for memory in rounds.memories))
         problem = rounds.run()
@@ -309,7 +309,8 @@ def _range(memory: Memory) -> Tuple[int, int]:
     return memory.pages_start, memory.pages_start + memory.pages * PAGE_BYTES
 
 
-def _spin(turns: int) -> None:
+def spin(turns: int) -> None:
+    """Let so many turns of nothing go by: what follows begins some instructions later."""
     while turns:
         turns -= 1
     os.sched_yield()

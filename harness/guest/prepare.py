@@ -39,6 +39,7 @@ SWAP_BYTES = 64 << 20
 # Ref: Linux 7.3 Documentation/admin-guide/sysctl/kernel.rst
 HUNG_TASKS = {"hung_task_timeout_secs": "90", "hung_task_check_interval_secs": "5"}
 _KERNEL = Path("/proc/sys/kernel")
+_WARNED = Path("/sys/kernel/debug/clear_warn_once")
 _ZRAM = Path("/sys/block/zram0/disksize")
 _ZRAM_DEVICE = "/dev/zram0"
 
@@ -70,6 +71,7 @@ class Prepared:
             self.nldev = nldev.NlDev()
             self.facts["swap"] = swap_on()
             self._trace()
+        speak_up()
         gc.collect()
         gc.freeze()
         gc.disable()
@@ -211,6 +213,16 @@ def watch_hung_tasks() -> None:
     for name, value in HUNG_TASKS.items():
         if (_KERNEL / name).exists():
             (_KERNEL / name).write_text(value)
+
+
+def speak_up() -> None:
+    """Have the console show all but what is for debugging (stacks of hung tasks are no more), and each warning again.
+
+    Ref: Linux 7.3 Documentation/admin-guide/sysctl/kernel.rst, printk; clearing-warn-once.rst
+    """
+    (_KERNEL / "printk").write_text("7")
+    if _WARNED.exists():
+        _WARNED.write_text("1")
 
 
 def load_modules(names: Tuple[str, ...], facts: Dict[str, str]) -> None:

@@ -16,7 +16,8 @@ from harness.guest import registration as registrations
 from harness.guest.memory import Memory
 from harness.guest.pair import REMOTE, Pair
 from harness.guest.problems import WorkFailed
-from harness.guest.registration import ACCESS_ALL, ACCESS_ON_DEMAND, ACCESS_REMOTE_ATOMIC
+from harness.guest.registration import ACCESS_ALL, ACCESS_ON_DEMAND, ACCESS_REMOTE_ATOMIC, ACCESS_REMOTE_READ
+from harness.guest.rights import REFUSED
 from harness.values.case import Case
 
 # Ref: Linux 7.3 include/uapi/rdma/ib_user_verbs.h: IB_USER_VERBS_CMD_REREG_MR, struct ib_uverbs_rereg_mr and its
@@ -25,6 +26,7 @@ CMD_REREG_MR = 11
 _REREG_MR = struct.Struct("=IHHQIIQQQII")
 _RESPONSE = struct.Struct("=II")
 TRANSLATION, PD, ACCESS = 1, 2, 4
+TAKEN = ACCESS_REMOTE_READ | ACCESS_REMOTE_ATOMIC
 
 
 class Change(NamedTuple):
@@ -85,7 +87,7 @@ def _apply(case: Case, change: Change, odp: bool, turn: int, stack: ExitStack) -
     pair.write(turn, lost=odp)
     mine = pair.memories[REMOTE]
     target = other if change.flags & TRANSLATION else mine
-    access = ACCESS_ALL & ~ACCESS_REMOTE_ATOMIC if change.flags & ACCESS else ACCESS_ALL
+    access = ACCESS_ALL & ~TAKEN if change.flags & ACCESS else ACCESS_ALL
     now = odp != change.toggles
     if now:
         access |= ACCESS_ON_DEMAND
@@ -101,6 +103,16 @@ def _apply(case: Case, change: Change, odp: bool, turn: int, stack: ExitStack) -
     wrong, first = mine.difference()
     if wrong:
         raise WorkFailed(f"data: the memory that it was before: {wrong} bytes are wrong: {first}")
+    if change.flags & ACCESS:
+        _check_taken(pair)
+
+
+def _check_taken(pair: Pair) -> None:
+    """Who may read no more is refused. It is the end of the queues."""
+    pair.connection.requester.post_send(pair.work("RDMA_READ"))
+    ended = pair.connection.end()
+    if ended != REFUSED:
+        raise WorkFailed(f"a read, by a right that was taken away, ended with {ended or 'success'}")
 
 
 def call(pair: Pair, flags: int, memory: Memory, access: int) -> registrations.Registration:

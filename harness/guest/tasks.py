@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, List, Optional
 from harness.guest import leaks, mlx5
 from harness.guest.advice import advise, advise_pinned
 from harness.guest.amid import dereg_amid
+from harness.guest.cases import spin
 from harness.guest.dereg import dereg, dereg_first, dereg_given_up
 from harness.guest.exec import exec_closing, exec_keeping
 from harness.guest.forks import forks
@@ -147,6 +148,7 @@ def run_task(case: Case, nldev: NlDev, device: Device) -> Answer:
         if case.workload.operation not in COLD:
             TASKS[case.workload.operation](_one_round(case), nldev, device)
         before = leaks.count(nldev, _by_name(nldev, device))
+        spin(case.seed)
         began = time.monotonic_ns()
         times = TASKS[case.workload.operation](case, nldev, device)
     except Unsupported as error:

@@ -85,7 +85,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "hung_task",
         Hang,
-        r"^INFO: task .+:\d+ (blocked|is blocked) (for more than \d+ seconds|on an? )",
+        r"^INFO: task .+:\d+ (blocked|is blocked)( in I/O wait)? (for more than \d+ seconds|on an? )",
         ends=_TASK_END,
     ),
     Kind(

@@ -14,6 +14,7 @@ from harness.plan import module
 from harness.plan.schema import PAGE_BYTES, SCHEMA, Source, check, check_axis, flatten, read
 from harness.values.case import Case, Loss, Region, Workload
 from harness.values.module import ModuleUse
+from harness.values.record import Reason
 from harness.values.rule import KINDS, Rule, keys_of
 
 FULL = "ODP_FULL"
@@ -56,7 +57,8 @@ class Expect:
 
 @dataclass(frozen=True)
 class Known:
-    """A stock kernel's defect: on this series the case fails, for reasons of these kinds only, and must.
+    """A stock kernel's defect: on this series the case fails, for reasons of these kinds that have one of the texts
+    `says` in them (any, without) and no other, and must.
 
     It is a driver's, so it counts on `devices` only (empty: all). One that shows only `sometimes` need not.
     """
@@ -66,6 +68,11 @@ class Known:
     text: str
     devices: tuple[str, ...] = ()
     sometimes: bool = False
+    says: tuple[str, ...] = ()
+
+    def excuses(self, reason: Reason) -> bool:
+        """Whether this is how the defect shows."""
+        return reason.kind in self.kinds and (not self.says or any(text in reason.text for text in self.says))
 
     def applies(self, release: str, device: str) -> bool:
         """Whether a case on this release and device is to show it."""
@@ -200,7 +207,7 @@ def _known(source: Source, entries: Any) -> tuple[Known, ...]:
     for entry in entries:
         for key, value in entry.items():
             check(source, f"known.{key}", value)
-        for key in ("kernel", "kinds", "text"):
+        for key in ("kernel", "kinds", "says", "text"):
             if key not in entry:
                 raise source.error(f"known.{key}", "missing")
     return tuple(
@@ -210,6 +217,7 @@ def _known(source: Source, entries: Any) -> tuple[Known, ...]:
             entry["text"],
             tuple(entry.get("device", ())),
             entry.get("sometimes", False),
+            tuple(entry["says"]),
         )
         for entry in entries
     )
@@ -258,6 +266,9 @@ def _contradictions(source: Source, plan: Plan) -> None:
     settings = {**plan.settings, **plan.axes}
     if "workload.pages" in settings and "workload.length" in settings:
         raise source.error("workload.length", "contradicts workload.pages: give one of them")
+    expect = plan.expect
+    if expect.workload == "fails" and not expect.problem:
+        raise source.error("expect.workload", "say with which words it is to fail: expect.problem")
     software = [name for name in plan.devices if not DEVICES[name].plugged]
     if plan.rules and software:
         raise source.error("rules", f"only an emulated card takes rules, not {software[0]}", nth=1)

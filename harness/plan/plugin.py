@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -169,14 +170,16 @@ def keep(store: Store, record: Record, logs: Logs) -> Record:
         path.write_text(json.dumps({"case": record.case.id, "ran": logs.blocks}))
     if record.verdict in ("pass", "skip"):
         return record
-    if logs.console:
-        path = store.log_path(record.case.id, "console")
-        path.write_text(logs.console, encoding="utf-8")
-        record = replace(record, log=store.relative(path))
-    if logs.card:
-        path = store.log_path(record.case.id, "card", ".jsonl.gz")
-        path.write_bytes(logs.card)
-        record = replace(record, card_log=store.relative(path))
+    # A disk that is full of logs still takes the record, which is small and says more.
+    with contextlib.suppress(OSError):
+        if logs.console:
+            path = store.log_path(record.case.id, "console")
+            path.write_text(logs.console, encoding="utf-8")
+            record = replace(record, log=store.relative(path))
+        if logs.card:
+            path = store.log_path(record.case.id, "card", ".jsonl.gz")
+            path.write_bytes(logs.card)
+            record = replace(record, card_log=store.relative(path))
     return record
 
 
@@ -212,6 +215,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         session = config.stash[SESSION] = Session(options, say)
         if "all" in option.kernel:
             _leave_out_twins(items, session.kernels.resolve)
+        if workerinput is None:
+            config.stash[RESULTS].announce(sum(isinstance(item, PlanItem) for item in items))
     _leave_out_done(config, items)
 
 

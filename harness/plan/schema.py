@@ -33,7 +33,7 @@ class Key:
     items: bool = False
 
 
-REASONS = ("law", "data", "console", "leak", "latency", "workload", "finding", "rule")
+REASONS = ("law", "data", "console", "leak", "latency", "workload", "hang", "finding", "rule")
 ENDS = ("done", "fails", "any")
 
 _REGION = {
@@ -102,6 +102,7 @@ SCHEMA: dict[str, Key] = {
     "known.kernel": Key(str, tuple(name for name in SERIES if name != "newest")),
     "known.device": Key(str, tuple(DEVICES), items=True),
     "known.kinds": Key(str, REASONS, items=True),
+    "known.says": Key(str, items=True),
     "known.text": Key(str),
     "known.sometimes": Key(bool),
     **{f"rules.{key}": value for key, value in _RULE.items()},

@@ -309,7 +309,7 @@ def _answer(reply: Reply) -> Answer | None:
 
 def _reason(error: GuestError) -> Reason:
     """A failed kernel as one line; its whole report is in the record's symptoms and in the console's log."""
-    kind = "workload" if isinstance(error, Hang) else "console"
+    kind = "hang" if isinstance(error, Hang) else "console"
     return Reason(kind, error.line)
 
 

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from harness.results.latency import cost, rows, telling
 from harness.results.pictures import SERIES, latency_picture
-from harness.results.record import Run, count, exit_status
+from harness.results.record import Run, count
 from harness.results.wording import (
     FINDINGS_LISTED,
     VERDICT_ORDER,
@@ -48,7 +48,7 @@ SYMBOLS = {"pass": "✓", "fail": "✗", "known": "≈", "skip": "–", "error":
 
 def render(run: Run) -> str:
     """The whole page."""
-    outcome, word = OUTCOMES[exit_status(run.records)]
+    outcome, word = OUTCOMES[run.status]
     if not run.records:
         word = "Nothing ran"
     script = Markup((_HERE / "report.js").read_text("utf-8"))

@@ -25,7 +25,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from harness.results.record import Run, count, exit_status
+from harness.results.record import Run, count
 from harness.results.wording import (
     VERDICT_ORDER,
     VERDICT_PLURALS,
@@ -108,7 +108,7 @@ class View:
             self._line(Text(f"unreadable: {one_line(problem)}", style="yellow"))
         if run.missing:
             self._line(Text(f"{run.missing} of {run.index.expected} cases have no result", style="yellow"))
-        word, style = _OUTCOMES[exit_status(run.records)]
+        word, style = _OUTCOMES[run.status]
         if run.index.interrupted:
             word, style = "INTERRUPTED", "bold yellow"
         seconds = time.monotonic() - self._began

@@ -68,6 +68,12 @@ class Run:
         """How many of the announced cases have no record."""
         return max(0, self.index.expected - len(self.records))
 
+    @property
+    def status(self) -> int:
+        """What the process says of it: as of its records, but what is not known of each case has not passed."""
+        status = exit_status(self.records)
+        return EXIT_SETUP if status == EXIT_PASS and (self.missing or self.damaged) else status
+
 
 class Store:
     """The results directory of a run being made. Several processes may add to one directory at a time."""

@@ -113,7 +113,7 @@ EDITS = (
         "cases.py",
         "        child = self._lose()\n",
         '        while self.case.id == "spin" and turn == 2:\n            pass\n        child = self._lose()\n',
-        "workload",
+        "hang",
         "no answer to order",
     ),
 )

@@ -93,9 +93,12 @@ def test_errors_name_file_line_and_key(tmp_path, old, new, message, hint):
     _refused(tmp_path, GOOD, (old, new), message, hint)
 
 
-def test_known_needs_all_three_keys(tmp_path):
-    """Mutation: accept an entry without a text."""
+def test_known_says_what_it_looks_like(tmp_path):
+    """Mutations: accept an entry without a text, or one that excuses all of its kinds."""
     entry = '\n[[known]]\nkernel = "7.2"\nkinds = ["law"]\n'
+    with pytest.raises(UsageError, match="known.says: missing"):
+        _load(tmp_path, GOOD + entry + 'text = "why"\n')
+    entry += 'says = ["faults"]\n'
     with pytest.raises(UsageError, match="known.text: missing"):
         _load(tmp_path, GOOD + entry)
     assert _load(tmp_path, GOOD + entry + 'text = "why"\n').known[0].kinds == ("law",)

@@ -32,7 +32,7 @@ def _planned():
     ("error", "verdict", "kind"),
     [
         (Crash(PANIC[1], PANIC, "fingerprint: panic"), "fail", "console"),
-        (Hang("no answer", ("console before:",)), "fail", "workload"),
+        (Hang("no answer", ("console before:",)), "fail", "hang"),
         (SetupError("no mkfs"), "error", "setup"),
     ],
 )

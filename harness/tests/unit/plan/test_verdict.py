@@ -14,10 +14,14 @@ from harness.values.symptom import Symptom
 GOOD = Answer("x", "done", laws=(Law("faults", 2, 2, "bcc", "one a page"),), data=DataCheck(100, 0))
 
 
-def _planned(expect=None, known=()):
+def _planned(expect=None, known=(), trace=False):
     plan = Plan(Path("x.toml"), "t", (), ("7.2",), ("soft-roce",), {}, {}, expect or Expect(), known)
     return Planned(
-        plan, "7.2", Case("x", "soft-roce", Workload("write", 1, Region(1), Region(1))), "exact", 1
+        plan,
+        "7.2",
+        Case("x", "soft-roce", Workload("write", 1, Region(1), Region(1)), trace=trace),
+        "exact",
+        1,
     )
 
 
@@ -168,6 +172,50 @@ def test_known_must_fail_as_known_and_only_on_its_series():
     assert _kinds(GOOD, known=known, release="7.23.1")[0] == "pass"
 
 
+def test_a_known_defect_excuses_what_it_looks_like_only():
+    """Mutation: look at the kinds of reasons alone: any oops is the one that is known."""
+    known = (Known("7.2", ("console",), "defect", says=("Bad page state",)),)
+    told, other = (
+        Symptom("bad_page", "BUG: Bad page state in x"),
+        Symptom("oops", "BUG: NULL pointer dereference"),
+    )
+    assert _kinds(GOOD, known=known, symptoms=(told,))[0] == "known"
+    assert _kinds(GOOD, known=known, symptoms=(told, other)) == ("fail", ["console", "known"])
+
+
+def test_laws_that_nobody_witnessed_are_missed():
+    """A patch renames a function. Mutations: leave them out; want those of cards of soft-RoCE."""
+    planned = _planned(trace=True)
+    laws = tuple(Law(f"{name}_remote", 1, 1, "bcc", "") for name in ("faults", "invalidations", "snapshots"))
+    assert judge(planned, Seen("7.2.1", _with(laws=laws))) == ("pass", ())
+    verdict, reasons = judge(planned, Seen("7.2.1", _with(laws=laws[::2])))
+    assert verdict == "fail" and [r.text.partition(":")[0] for r in reasons] == ["invalidations"]
+    card = replace(planned, case=replace(planned.case, device="connectx-5"))
+    assert len(judge(card, Seen("7.2.1", _with(laws=laws)))[1]) == 4
+    pinned = Workload("write", 1, Region(1, odp=False), Region(1, odp=False))
+    assert (
+        judge(replace(planned, case=replace(planned.case, workload=pinned)), Seen("7.2.1", _with(laws=())))[1]
+        == ()
+    )
+
+
+def test_wrong_bytes_are_no_end_that_was_wanted():
+    """Mutation: take any failure for the one that the plan wants."""
+    wrong = _with(status="failed", problem="data: round 17, remote: 4096 bytes are wrong")
+    assert _kinds(wrong, Expect(workload="fails", problem="r")) == ("fail", ["data"])
+    assert _kinds(wrong) == ("fail", ["data"])
+
+
+def test_a_text_that_is_wanted_excuses_a_warning_only():
+    """Nearly each stack of mlx5's fault path has "umr" in it. Mutations: look for it in the stack; in an oops."""
+    told = Symptom("warn", "WARNING: umr.c:365 at mlx5r_umr_post_send_wait")
+    stack = Symptom("warn", "refcount_t: underflow", excerpt=("mlx5r_umr_update_xlt",))
+    oops = Symptom("oops", "BUG: NULL in umr")
+    for symptom, kinds in ((told, []), (stack, ["console"]), (oops, ["console"])):
+        _, reasons = judge(_planned(Expect(log=("umr",))), Seen("7.2.1", GOOD, (symptom,), console=("umr",)))
+        assert [reason.kind for reason in reasons] == kinds
+
+
 def test_what_a_race_decides_may_show_or_not():
     """Mutations: let it excuse other kinds; let a defect that always shows pass beside it."""
     sometimes = Known("7.2", ("law",), "a race", sometimes=True)
@@ -189,9 +237,9 @@ def test_panic_that_answers_our_own_question_is_no_reason():
     """Mutation: list every symptom of a machine that hung."""
     asked = Symptom("panic", "Kernel panic - not syncing: NMI: Not continuing")
     before = Symptom("hung task", "INFO: task x blocked")
-    hang = (Reason("workload", "no answer"),)
+    hang = (Reason("hang", "no answer"),)
     _, reasons = judge(_planned(), Seen("7.2.1", None, (before, asked), failures=hang))
-    assert [reason.kind for reason in reasons] == ["workload", "console"]
+    assert [reason.kind for reason in reasons] == ["hang", "console"]
     _, reasons = judge(_planned(), Seen("7.2.1", None, (asked,)))
     assert [reason.kind for reason in reasons] == ["console"]
 
