@@ -111,12 +111,18 @@ class Requester:
                 continue
             try:
                 if self._turn(qp):
-                    self._later.append(qp)
+                    self._postpone(qp)
             except DmaError as problem:
                 self._catastrophe(qp, "bad-address", str(problem))
             except Exception:  # a defect of the model breaks one QP, not the card
                 self._hca.log({"what": "error", "why": f"qp {qp.number:#x}", "trace": traceback.format_exc()})
                 self._catastrophe(qp, "model-error", traceback.format_exc(limit=-1))
+
+    def _postpone(self, qp: QueuePair) -> None:
+        """The rest of a queue waits for `go_on`. It may have failed in its turn, which woke it."""
+        if qp in self._ready:
+            self._ready.remove(qp)
+        self._later.append(qp)
 
     def _catastrophe(self, qp: QueuePair, kind: str, why: str) -> None:
         """The QP cannot go on: its rings, record or queue are not where they should be."""
@@ -152,12 +158,15 @@ class Requester:
                 return False
             else:
                 moved += operation.length
-        return True
+        return qp.busy is not None or self._outstanding(qp) > 0
+
+    def _outstanding(self, qp: QueuePair) -> int:
+        """Blocks that are posted and not yet fetched."""
+        return (self._hca.qps.producer(qp, 1) - qp.sent) & 0xFFFF
 
     def _fetch(self, qp: QueuePair) -> bool:
         """Take the next WQE; False when there is none."""
-        producer = self._hca.qps.producer(qp, 1)
-        outstanding = (producer - qp.sent) & 0xFFFF
+        outstanding = self._outstanding(qp)
         if outstanding > qp.send_blocks:
             detail = f"{outstanding} blocks posted, the queue has {qp.send_blocks}"
             self._hca.judge.find("bad-value", f"qp {qp.number:#x}", detail)
