@@ -189,6 +189,19 @@ def test_what_is_only_carried_is_not_written(tmp_path):
     assert (outcome.accesses, outcome.differences) == (2, [])
 
 
+def test_what_is_only_read_is_not_looked_at_again():
+    """A card that reads much would compare it all at each change. What the guest writes there later is not the card's
+    doing either. Mutation: keep what is read as what is viewed in RecordingMemory._pieces.
+    """
+    memory = RecordingMemory(lambda entry: None)
+    memory.lend(Rig.BASE, memoryview(bytearray(PAGE)))
+    memory.begin()
+    memory.read(Rig.BASE, 16)
+    memory.write(Rig.BASE + 0x100, b"card")
+    memory.overwrite(Rig.BASE, b"guest")
+    assert memory.finish() == {"did": [(Rig.BASE + 0x100, b"card".hex())]}
+
+
 def test_a_log_whose_end_is_missing(recorded, tmp_path):
     """A card that was killed. Mutation: let EOFError out."""
     whole = list(entries(recorded))
