@@ -159,16 +159,17 @@ class Card:
         self.reset()
 
     def tick(self) -> float | None:
-        """Do what is due; seconds until the next, or None."""
-        try:
-            self.hca.timers.run()
-            self.hca.requester.go_on()
-            return 0.0 if self.hca.requester.waiting else self.hca.timers.next_s()
-        except DmaError as problem:
-            self.hca.judge.find("bad-address", f"{problem.address:#x}", f"{problem.size} bytes: {problem}")
-        except Exception:  # as above
-            self._broken("timer")
-        return None
+        """Do what is due; seconds until the next, or None. What is wrong with one timer stops nothing else."""
+        for due in (self.hca.timers.run, self.hca.requester.go_on):
+            try:
+                due()
+            except DmaError as problem:
+                self.hca.judge.find(
+                    "bad-address", f"{problem.address:#x}", f"{problem.size} bytes: {problem}"
+                )
+            except Exception:  # as above
+                self._broken("timer")
+        return 0.0 if self.hca.requester.waiting else self.hca.timers.next_s()
 
     # -- registers and doorbells
 

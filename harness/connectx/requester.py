@@ -92,15 +92,15 @@ class Requester:
     @property
     def waiting(self) -> bool:
         """Whether a queue has had its turn and is not through: `go_on` soon."""
-        return bool(self._later)
+        return bool(self._later or self._ready)
 
     def go_on(self) -> None:
-        """The next turn of the queues that had one: when all that the guest has said meanwhile is read. A turn for each
-        doorbell would have a short queue wait as often as a long one's were rung before its own.
+        """The next turn of one queue that had one: when all that the guest has said meanwhile is read. A turn for each
+        doorbell would have a short queue wait as often as a long one's were rung before its own; turns for all of
+        them in one tick would have doorbells and commands wait for all.
         """
-        later, self._later = self._later, deque()
-        for qp in later:
-            self.wake(qp)
+        if self._later:
+            self.wake(self._later.popleft())
         self.run()
 
     def run(self) -> None:
