@@ -219,6 +219,13 @@ class Clocked(Protocol):
     clock: Callable[[], float]
 
 
+@runtime_checkable
+class Acting(Protocol):
+    """A device that says whether its last tick did anything: what it counts, memory does not show."""
+
+    acted: bool
+
+
 class Recorder:
     """A device that tells the log of every access to the one inside."""
 
@@ -280,7 +287,7 @@ class Recorder:
         try:
             return self.device.tick()
         finally:
-            self._finish({"k": "tick"}, always=False)
+            self._finish({"k": "tick"}, always=isinstance(self.device, Acting) and self.device.acted)
 
     def reset(self) -> None:
         """As the device inside."""

@@ -103,6 +103,25 @@ def test_what_is_written(recorded):
     assert all(line["t"] > 0 for line in lines)
 
 
+def test_a_tick_without_a_trace_is_written_if_it_did_something(tmp_path):
+    """A card counts its retries. Mutation: write only ticks with effects: a replay never gives up."""
+    path = tmp_path / "log.jsonl"
+    writer = Writer(path)
+    memory, interrupts = RecordingMemory(writer), RecordingInterrupts(EventInterrupts(1))
+
+    class Counting(Clocked):
+        acted = False
+
+        def tick(self):
+            self.acted = self.due is not None
+
+    device = Recorder(Counting(memory, interrupts), memory, interrupts, writer)
+    for device.device.due in (None, 5, None):
+        device.tick()
+    writer.close()
+    assert [line["k"] for line in entries(path)] == ["open", "tick"]
+
+
 def test_a_replay_is_the_same(recorded):
     """Mutation: load what was seen after the access instead of before."""
     outcome = replay(recorded, build)

@@ -64,6 +64,16 @@ def test_receiver_not_ready_is_tried_again_then_given_up(pair):
     assert pair.statuses(0) == [cqe.RNR_RETRY_EXCEEDED]
 
 
+def test_a_tick_that_tries_again_says_so(pair):
+    """A log has no other trace of it. Mutations: say it of each tick; of none."""
+    pair.send(wqe.SEND, b"never")
+    said = []
+    for seconds in (0.0, 0.001, 0.0001, 0.001):
+        pair.tick(seconds)
+        said.append(pair.card.acted)
+    assert said == [False, True, False, True]
+
+
 def test_a_peer_that_is_gone_is_tried_again_then_given_up(pair):
     """Mutation: complete as if it had arrived."""
     pair.command("2RST_QP", "qp_2rst", qpn=pair.b.number)
