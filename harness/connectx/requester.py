@@ -89,6 +89,12 @@ class Requester:
             self.runner.failed(operation, failed)
         self.wake(qp)
 
+    def again(self, operation: Operation, delay_s: float) -> None:
+        """Look at this operation when its timer is over and not before, whatever wakes its queue."""
+        qp = operation.qp
+        operation.again_s = self._hca.clock() + delay_s
+        self._hca.timers.after(delay_s, qp, lambda: self.wake(qp))
+
     @property
     def waiting(self) -> bool:
         """Whether a queue has had its turn and is not through: `go_on` soon."""
@@ -154,11 +160,15 @@ class Requester:
                 self._hca.faults.drop(operation)
                 self._hca.timers.cancel(qp)
                 self._finish(operation, cqe.FLUSH)
-            elif operation.fault is not None or not self.runner.advance(operation):
+            elif self._waits(operation) or not self.runner.advance(operation):
                 return False
             else:
                 moved += operation.length
         return qp.busy is not None or self._outstanding(qp) > 0
+
+    def _waits(self, operation: Operation) -> bool:
+        """Whether a page or its timer is waited for."""
+        return operation.fault is not None or operation.again_s > self._hca.clock()
 
     def _outstanding(self, qp: QueuePair) -> int:
         """Blocks that are posted and not yet fetched."""

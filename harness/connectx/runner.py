@@ -128,7 +128,7 @@ class Runner:
             return True
         self._counts["retries"] += 1
         delay_s = max(4.096e-6 * (1 << timeout), ACK_LEAST_S) if timeout else 0.1
-        self._hca.timers.after(delay_s, qp, lambda: self._hca.requester.wake(qp))
+        self._hca.requester.again(operation, delay_s)
         return False
 
     def _not_ready(self, operation: Operation, target: QueuePair) -> bool:
@@ -144,7 +144,7 @@ class Runner:
             return True
         self._counts["rnr"] += 1
         delay_s = max(RNR_MS[target.context["min_rnr_nak"]] / 1000, RNR_LEAST_S)
-        self._hca.timers.after(delay_s, qp, lambda: self._hca.requester.wake(qp))
+        self._hca.requester.again(operation, delay_s)
         return False
 
     def _absent(self, operation: Operation, target: QueuePair, stop: Stop) -> bool:

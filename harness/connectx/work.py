@@ -61,7 +61,8 @@ class Operation:
     from there.
 
     `fault` is the open page fault that holds it, `again` the faults since a byte last moved, `tries` and
-    `rnr_tries` how often it found nobody, or no receive; `answer` what an atomic read.
+    `rnr_tries` how often it found nobody, or no receive, `again_s` when it may look again; `answer` what an
+    atomic read.
     """
 
     qp: QueuePair
@@ -81,6 +82,7 @@ class Operation:
     again: int = 0
     tries: int = 0
     rnr_tries: int = 0
+    again_s: float = 0.0
     answer: bytes | None = None
     opcode: int = field(init=False)
 

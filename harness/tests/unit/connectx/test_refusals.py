@@ -64,6 +64,27 @@ def test_receiver_not_ready_is_tried_again_then_given_up(pair):
     assert pair.statuses(0) == [cqe.RNR_RETRY_EXCEEDED]
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_doorbells_are_no_retries(pair, gone):
+    """Only time uses them up, and only the timer looks again. Mutation: advance an operation before its `again_s`."""
+    if gone:
+        pair.command("2RST_QP", "qp_2rst", qpn=pair.b.number)
+    for _ in range(4):
+        pair.send(wqe.SEND, b"x")
+    assert pair.statuses(0) == []
+    pair.tick(0.01)
+    assert pair.statuses(0) == []
+    pair.tick(0.01)
+    assert pair.statuses(0) == [cqe.RETRY_EXCEEDED if gone else cqe.RNR_RETRY_EXCEEDED, *[cqe.FLUSH] * 3]
+
+
+def test_an_error_does_not_wait_for_a_retry(pair):
+    """Mutation: look at `again_s` before the state."""
+    pair.send(wqe.SEND, b"x")
+    pair.command("2ERR_QP", "qp_2err", qpn=pair.a.number)
+    assert pair.statuses(0) == [cqe.FLUSH]
+
+
 def test_a_tick_that_tries_again_says_so(pair):
     """A log has no other trace of it. Mutations: say it of each tick; of none."""
     pair.send(wqe.SEND, b"never")
