@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.connectx.qps import ERR, QP0, QP1, RC, RTR, RTS, UC, UD, XRC, QueuePair
+from harness.connectx.qps import ERR, QP0, QP1, RC, RTR, RTS, SQD, SQER, UC, UD, XRC, QueuePair
 from harness.connectx.work import Operation, Receive, parse_receive
 from harness.wire import cqe, eqe, wqe
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 FLUSH_EVERY_S = 0.005
 """How often a broken QP is looked at: receives are posted without a doorbell."""
+
+HEARING = (RTR, RTS, SQD, SQER)
+"""States in which a receive queue works: what is wrong with the send queue alone does not stop it. Ref: InfiniBand
+architecture 1.4, 10.3.1."""
 
 CQE_OPCODES = {
     wqe.SEND: cqe.RECEIVE_SEND,
@@ -50,7 +54,7 @@ class Responder:
             found = self._datagram_target(vector)
             if found is None or found.context["q_key"] != self._qkey(qp, vector):
                 return None
-        return found if found.state in (RTR, RTS) else None
+        return found if found.state in HEARING else None
 
     def _datagram_target(self, vector: wqe.AddressVector) -> QueuePair | None:
         table = self._hca.judge.table("qp")

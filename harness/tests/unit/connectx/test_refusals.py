@@ -138,6 +138,16 @@ def datagram(pair, data):
     assert pair.done(0)[1] == 0, "the sender of a datagram does not notice"
 
 
+def test_a_failed_send_queue_still_receives_datagrams():
+    """Mutation: hear in RTR and RTS only."""
+    pair = Pair(service=UD)
+    pair.receive((pair.keys[1], VA, 48))
+    pair.b.post(0x3F)
+    assert pair.statuses(1) == [cqe.LOCAL_QP_OPERATION]
+    datagram(pair, b"datagram")
+    assert pair.statuses(1) == [0] and pair.memory.read(pair.at[1] + 40, 8) == b"datagram"
+
+
 def test_a_datagram_too_long_leaves_the_receive_posted():
     """Mutation: do not take the receive back."""
     pair = Pair(service=UD)
