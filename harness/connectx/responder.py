@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from harness.connectx.mkeys import User
 from harness.connectx.qps import ERR, QP0, QP1, RC, RTR, RTS, SQD, SQER, UC, UD, XRC, QueuePair
 from harness.connectx.work import Operation, Receive, parse_receive
 from harness.wire import cqe, eqe, wqe
@@ -70,16 +71,19 @@ class Responder:
         own: int = qp.context["q_key"]
         return own if vector.qkey >> 31 else vector.qkey
 
-    def receive_pd(self, receive: Receive, target: QueuePair) -> int | None:
-        """The PD that a receive WQE's keys belong to: the SRQ's if it came from one."""
+    def receive_user(self, receive: Receive, target: QueuePair) -> User:
+        """Whose keys a receive WQE names: its PD is the SRQ's if it came from one.
+
+        An SRQ's context does not say whether the reserved key may be used.
+        """
         if receive.srqn is not None:
             queue: SharedQueue | None = self._hca.judge.table("srq").get(receive.srqn)
             if queue is not None:
-                return queue.pd
-        return target.pd
+                return User(queue.pd, target.number, reserved=True)
+        return target.user
 
-    def remote_pd(self, operation: Operation, target: QueuePair) -> int | None:
-        """The PD that remote keys must be of: XRC's is that of the SRQ a message names.
+    def remote_user(self, operation: Operation, target: QueuePair) -> User:
+        """For whom remote keys must be: XRC's PD is that of the SRQ a message names.
 
         An XRC target QP of mlx5_ib has a PD of the driver's own. Ref: Linux 7.2
         drivers/infiniband/hw/mlx5/qp.c.
@@ -87,8 +91,8 @@ class Responder:
         if operation.xrc_srqn is not None:
             queue: SharedQueue | None = self._hca.judge.table("srq").get(operation.xrc_srqn)
             if queue is not None:
-                return queue.pd
-        return target.pd
+                return target.user._replace(pd=queue.pd)
+        return target.user
 
     def take(self, target: QueuePair, operation: Operation) -> Receive | None:
         """The next receive WQE for a message, None when none is posted."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.connectx.mkeys import OCTOWORD, Key, Refused
+from harness.connectx.mkeys import ANY_QP, OCTOWORD, Key, Refused
 from harness.wire import cqe, wqe
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ MASK_FIELDS: dict[int, tuple[str, ...]] = {
 }
 """What a bit of the UMR's mkey mask changes. Ref: Linux 7.2 include/linux/mlx5/device.h, MLX5_MKEY_MASK_*."""
 
-ANY_QP = 0xFFFFFF
 """A key's QPN that binds it to none. Ref: Linux 7.2 drivers/infiniband/hw/mlx5/mr.c,
 set_mkc_access_pd_addr_fields."""
 
@@ -79,7 +78,7 @@ def _pointed(hca: Hca, qp: QueuePair, work: bytes, size: int) -> bytes:
     if len(work) < LIST_AT + wqe.SEGMENT:
         raise Refused(cqe.LOCAL_QP_OPERATION, "UMR list without a pointer")
     data = wqe.Data(work, at=LIST_AT)
-    spans, absent = hca.keys.access(data.lkey, data.address, size, qp.pd, "lr", cqe.LOCAL_PROTECTION)
+    spans, absent = hca.keys.access(data.lkey, data.address, size, qp.user, "lr", cqe.LOCAL_PROTECTION)
     if absent is not None:
         raise Refused(cqe.LOCAL_PROTECTION, "UMR list on an absent page")
     pieces = (

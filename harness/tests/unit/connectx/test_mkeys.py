@@ -2,7 +2,7 @@ import struct
 
 import pytest
 
-from harness.connectx.mkeys import KLM, KSM, LOCAL_KEY, MTT, NULL_KEY, Refused, Span
+from harness.connectx.mkeys import KLM, KSM, LOCAL_KEY, MTT, NULL_KEY, Refused, Span, User
 from harness.tests.unit.connectx.driver import Driver
 from harness.wire import cqe
 
@@ -31,8 +31,9 @@ class Rig(Driver):
         assert entry.owner == 0
         return entry.syndrome if entry.opcode == cqe.REQUESTER_ERROR else 0
 
-    def access(self, key, va, length, need="lr", pd=None):
-        return self.card.hca.keys.access(key, va, length, pd or self.pd, need, cqe.LOCAL_PROTECTION)
+    def access(self, key, va, length, need="lr", pd=None, qpn=0x40, reserved=True):
+        user = User(pd or self.pd, qpn, reserved)
+        return self.card.hca.keys.access(key, va, length, user, need, cqe.LOCAL_PROTECTION)
 
 
 @pytest.fixture
@@ -145,6 +146,22 @@ def test_keys_that_refer_to_themselves_end(rig):
 def test_reserved_keys(rig):
     assert rig.access(LOCAL_KEY, 0x1234, 8)[0] == [Span(0x1234, 8)]
     assert rig.access(NULL_KEY, 0x1234, 8)[0] == [Span(None, 8)]
+
+
+@pytest.mark.parametrize(("need", "reserved"), [("lr", False), ("rr", True), ("rw", True), ("a", True)])
+def test_the_local_key_is_for_local_accesses_of_the_kernels_queues(rig, need, reserved):
+    """It is all of the machine's memory. Mutations: leave `need` out; leave `rlky` out."""
+    with pytest.raises(Refused, match="reserved"):
+        rig.access(LOCAL_KEY, 0x1234, 8, need, reserved=reserved)
+
+
+def test_a_key_bound_to_a_queue_is_for_that_queue(rig):
+    """Mutation: leave `qpn` out."""
+    key = mtt_key(rig, 0x5000 | 3)
+    rig.card.hca.judge.table("mkey")[key >> 8].fields["qpn"] = 0x41
+    assert rig.access(key, VA, 1, qpn=0x41)[0]
+    with pytest.raises(Refused, match="bound to QP 0x41"):
+        rig.access(key, VA, 1, qpn=0x40)
 
 
 def test_umr_enables_a_pool_key_by_list(rig):

@@ -166,3 +166,23 @@ def test_a_datagram_too_long_for_a_shared_receive_is_told():
     datagram(pair, b"nine byte")
     opcode, syndrome, entry = pair.done(1)
     assert (opcode, syndrome, entry.wqe_counter) == (cqe.RESPONDER_ERROR, cqe.REMOTE_INVALID_REQUEST, 0)
+
+
+@pytest.mark.parametrize(("kernel", "status"), [(0, cqe.LOCAL_PROTECTION), (1, 0)])
+def test_only_a_queue_of_the_kernel_reaches_all_memory(kernel, status):
+    """Mutation: say that each QP may use the reserved key (`QueuePair.user`)."""
+    pair = Pair()
+    qp = pair.create_qp(pair.cqs[0][0], st=0, log_sq=6, log_rq=3, log_rq_stride=0, rlky=kernel)
+    pair.to_rts_as(qp, pair.b)
+    pair.command("2RST_QP", "qp_2rst", qpn=pair.b.number)
+    pair.to_rts_as(pair.b, qp)
+    pair.send(wqe.RDMA_WRITE, (0x500, pair.at[0], 8), remote=(pair.keys[1], VA), qp=qp)
+    assert pair.statuses(0) == [status]
+
+
+def test_nobody_reaches_all_memory_from_afar(pair):
+    """Mutation: take the reserved key as a remote one."""
+    secret = pair.page()
+    pair.memory.write(secret, b"secret!!")
+    pair.send(wqe.RDMA_WRITE, b"overwrit", remote=(0x500, secret))
+    assert pair.statuses(0) == [cqe.REMOTE_ACCESS] and pair.memory.read(secret, 8) == b"secret!!"
