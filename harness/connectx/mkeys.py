@@ -31,7 +31,8 @@ REPEAT_BLOCK = 0x400
 """In the place of a key: the list is a repeat block. Ref: rdma-core 56 providers/mlx5/wqe.h."""
 
 ANY_QP = 0xFFFFFF
-"""In `mkc.qpn`: the key is bound to no QP."""
+"""In `mkc.qpn`: the key is bound to no QP. Ref: Linux 7.2 drivers/infiniband/hw/mlx5/mr.c,
+set_mkc_access_pd_addr_fields."""
 
 MAX_DEPTH = 4
 
@@ -209,6 +210,10 @@ class Keys:
                 _append(spans, entry_va, size)
             elif inner is None or inner.fields["free"] or inner.fields["mkey_7_0"] != entry_key & 0xFF:
                 raise Refused(syndrome, f"key {key.value:#x} refers to {entry_key:#x}, which is not usable")
+            elif inner.fields["pd"] != key.fields["pd"]:
+                raise Refused(
+                    syndrome, f"key {key.value:#x} refers to {entry_key:#x}, which is of another PD"
+                )
             else:
                 self._check_range(inner, entry_va, size, syndrome)
                 absent = self._walk(inner, entry_va, size, write, spans, syndrome, depth + 1)
@@ -220,9 +225,14 @@ class Keys:
         raise Refused(syndrome, f"key {key.value:#x} has no entry for {va:#x}")
 
     def invalidate(self, value: int, pd: int | None) -> None:
-        """A send with invalidate arrived: the key becomes free if it allows that."""
-        key = self._hca.judge.table("mkey").get(value >> 8)
-        if key is not None and key.fields["en_rinval"] and pd in (None, key.fields["pd"]):
+        """A send with invalidate arrived: the key becomes free if it allows that. An old value does not free it."""
+        key: Key | None = self._hca.judge.table("mkey").get(value >> 8)
+        if (
+            key is not None
+            and key.value == value
+            and key.fields["en_rinval"]
+            and pd in (None, key.fields["pd"])
+        ):
             key.fields["free"] = 1
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from harness.wire.ifc import View
     from harness.wire.wqe import UmrControl
 
+FREE = 29
 MASK_FIELDS: dict[int, tuple[str, ...]] = {
     0: ("len", "length64"),
     1: ("log_page_size",),
@@ -32,13 +33,10 @@ MASK_FIELDS: dict[int, tuple[str, ...]] = {
     21: ("a",),
     23: ("small_fence_on_rdma_read_response",),
     25: ("relaxed_ordering_write",),
-    29: ("free",),
+    FREE: ("free",),
     47: ("relaxed_ordering_read",),
 }
 """What a bit of the UMR's mkey mask changes. Ref: Linux 7.2 include/linux/mlx5/device.h, MLX5_MKEY_MASK_*."""
-
-"""A key's QPN that binds it to none. Ref: Linux 7.2 drivers/infiniband/hw/mlx5/mr.c,
-set_mkc_access_pd_addr_fields."""
 
 LIST_MOST = 1 << 28
 """Bytes of a translation list at most, whatever a driver says."""
@@ -102,6 +100,8 @@ def apply(hca: Hca, qp: QueuePair, number: int, control: UmrControl, segment: Vi
     if control.check_qpn and key.fields["qpn"] not in (ANY_QP, qp.number):
         raise Refused(cqe.MW_BIND, f"key {number:#x} is bound to QP {key.fields['qpn']:#x}")
     _check_state(hca, key, control)
+    if control.mkey_mask >> FREE & 1 and segment["free"] and not key.fields["free"] and key.value != number:
+        raise Refused(cqe.MW_BIND, f"key {number:#x} is {key.value:#x} now")
     offset = (control.offset_high << 16 | control.offset_low) if control.translation_offset else 0
     begin, end = offset * OCTOWORD, offset * OCTOWORD + len(listed)
     if listed:

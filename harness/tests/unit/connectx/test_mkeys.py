@@ -135,6 +135,33 @@ def test_keys_of_keys(rig):
     )
 
 
+def test_a_key_reaches_keys_of_its_own_pd_only(rig):
+    """Mutation: check the outer key's PD only in Keys._walk_keys."""
+    inner = mtt_key(rig, 0x5000 | 3, pd=rig.command("ALLOC_PD")["pd"])
+    entry = struct.pack(">IIQ", 4096, inner, VA)
+    key = rig.create_mkey(entry, **ALL, access_mode_1_0=KLM, start_addr=0, len=4096)
+    with pytest.raises(Refused, match="another PD"):
+        rig.access(key, 0, 8)
+
+
+def test_an_old_value_of_a_peer_does_not_free_the_key(rig):
+    """A window is bound anew, then its old value is invalidated. Mutation: compare the index only in
+    Keys.invalidate.
+    """
+    key = mtt_key(rig, 0x5000 | 3, en_rinval=1)
+    for value, free in ((key ^ 1, 0), (key, 1)):
+        rig.card.hca.keys.invalidate(value, rig.pd)
+        assert rig.card.hca.judge.table("mkey")[key >> 8].fields["free"] == free
+
+
+@pytest.mark.parametrize(("change", "status", "free"), [(1, cqe.MW_BIND, 0), (0, 0, 1)])
+def test_an_old_value_does_not_free_the_key(rig, change, status, free):
+    """As rdma-core invalidates a window, which sets the variant to 0. Mutation: compare the index only in umr.apply."""
+    key = mtt_key(rig, 0x5000 | 3)
+    rig.qp.umr(key ^ change, INLINE, 1 << 29 | 1 << 13, free=1, mkey_7_0=0)
+    assert rig.status() == status and rig.card.hca.judge.table("mkey")[key >> 8].fields["free"] == free
+
+
 def test_keys_that_refer_to_themselves_end(rig):
     """Mutation: drop the depth limit; the card recurses until it dies."""
     key = rig.create_mkey(bytes(16), **ALL, access_mode_1_0=KLM, start_addr=0, len=4096)
