@@ -112,6 +112,8 @@ class QueuePair(Thing):
     `context` is its `qpc`, kept current for queries; what every WQE needs is taken out of it by `refresh`.
     The driver's UMR QP has no PD: it may use any key. The reserved one is for all QPs of the kernel (`rlky`). Ref:
     Linux 7.2 drivers/infiniband/hw/mlx5/qp.c create_kernel_qp.
+    `busy` is the operation that its send queue is at, `taking` the one (of another queue) whose message is arriving,
+    or began to and never ended: its receive is in hand.
     """
 
     kind: ClassVar[str] = "qp"
@@ -134,6 +136,7 @@ class QueuePair(Thing):
     sent: int = 0
     received: int = 0
     busy: Any = None
+    taking: Any = None
     established: bool = False
     dead: bool = False
     flush_due_s: float = 0.0
@@ -218,9 +221,11 @@ class QueuePairs:
         elif state in (RTS, RTR):
             self._hca.requester.wake(qp)
 
-    def fail(self, qp: QueuePair) -> None:
-        """The QP breaks: what is posted is flushed from here on."""
-        qp.state = SQER if qp.service == UD else ERR
+    def fail(self, qp: QueuePair, receiving: bool = False) -> None:
+        """The QP breaks: what is posted is flushed from here on. A datagram queue that cannot send still receives."""
+        if qp.state == ERR:
+            return
+        qp.state = SQER if qp.service == UD and not receiving else ERR
         qp.context["state"] = qp.state
         self._hca.requester.wake(qp)
         if qp.state == ERR:

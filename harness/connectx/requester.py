@@ -62,6 +62,7 @@ class Requester:
     def forget(self, qp: QueuePair) -> None:
         """The QP is reset or destroyed: nothing of it is left to do; who was sending to it tries again."""
         self.stop(qp)
+        self._hca.responder.drop(qp, flushed=False)
         self._hca.faults.gone(qp.number)
         for queue in (self._ready, self._later):
             if qp in queue:

@@ -94,11 +94,27 @@ class Responder:
                 return target.user._replace(pd=queue.pd)
         return target.user
 
+    @staticmethod
+    def occupied(target: QueuePair) -> bool:
+        """Whether another message is arriving: receives complete in the order in which they are taken."""
+        return target.taking is not None and target.taking.qp.busy is target.taking
+
     def take(self, target: QueuePair, operation: Operation) -> Receive | None:
-        """The next receive WQE for a message, None when none is posted."""
+        """The receive WQE for a message: one that is in hand of a message that never ended, or the next; None when
+        none is posted.
+        """
         srqn = operation.xrc_srqn if operation.qp.service == XRC else target.srq
-        if srqn is None:
-            return self._take_own(target)
+        begun = target.taking.receive if target.taking is not None else None
+        if begun is not None and begun.srqn == srqn:
+            target.taking.receive = None
+            taken: Receive | None = begun
+        else:
+            self.drop(target, flushed=True)
+            taken = self._take_own(target) if srqn is None else self._take_of(srqn, target)
+        target.taking = operation if taken is not None else None
+        return taken
+
+    def _take_of(self, srqn: int, target: QueuePair) -> Receive | None:
         queue: SharedQueue | None = self._hca.judge.table("srq").get(srqn)
         if queue is None:
             self._hca.judge.missing("srq", srqn, f"qp {target.number:#x}")
@@ -154,6 +170,7 @@ class Responder:
         receive = operation.receive
         if receive is None:
             return
+        target.taking = None
         queue, index = self._queue(target, receive)
         if queue is None:
             self._hca.judge.missing("cq", target.receive_cq, f"qp {target.number:#x}")
@@ -176,11 +193,25 @@ class Responder:
     def fail(self, target: QueuePair, receive: Receive | None, syndrome: int) -> None:
         """The responder breaks: an error CQE for the receive it was at, and what is posted is flushed."""
         if receive is not None and syndrome:
-            self._error(target, receive, syndrome)
+            self.error(target, receive, syndrome)
         if syndrome or receive is None:
-            self._hca.qps.fail(target)
+            self._hca.qps.fail(target, receiving=True)
 
-    def _error(self, target: QueuePair, receive: Receive, syndrome: int) -> None:
+    def drop(self, target: QueuePair, flushed: bool) -> None:
+        """The message that is arriving will not: its receive is flushed, or forgotten with its queue. The sender, if
+        it is still at it, begins anew.
+        """
+        operation: Operation | None = target.taking
+        target.taking = None
+        if operation is None or operation.receive is None:
+            return
+        receive, operation.receive, operation.done = operation.receive, None, 0
+        if flushed:
+            self.error(target, receive, cqe.FLUSH)
+
+    def error(self, target: QueuePair, receive: Receive, syndrome: int) -> None:
+        """The error CQE of a receive, which is not in hand any more."""
+        target.taking = None
         queue, index = self._queue(target, receive)
         if queue is not None:
             entry = cqe.ErrorCqe.new(
@@ -197,11 +228,12 @@ class Responder:
         if target.state != ERR or not target.receive_count or target.record == 0:
             return
         while (receive := self._take_own(target)) is not None:
-            self._error(target, receive, cqe.FLUSH)
+            self.error(target, receive, cqe.FLUSH)
         self._hca.timers.after(FLUSH_EVERY_S, ("flush", target), lambda: self.flush(target))
 
     def broken(self, target: QueuePair) -> None:
         """What follows when a QP enters the error state."""
+        self.drop(target, flushed=True)
         self.flush(target)
         if target.srq is not None and target.service != XRC:
             event = eqe.QpSrqEqe.new(qp_srq_n=target.number)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from harness.connectx.mkeys import Absent, Refused, Span, User
 from harness.connectx.telling import RDMA, RECEIVER, REQUESTER
-from harness.connectx.work import ATOMICS, RETURNS, WRITES, Operation, Segment, rest_of
+from harness.connectx.work import ATOMICS, RETURNS, WRITES, Operation, Segment
 from harness.wire import cqe, wqe
 
 if TYPE_CHECKING:
@@ -54,14 +54,13 @@ class Transfer:
     def __init__(self, hca: Hca) -> None:
         self._hca = hca
 
-    def advance(self, operation: Operation, target: QueuePair) -> Stop | None:
-        """Go on until all is done (None) or a page is absent. Raises Refused (requester) or RemoteRefused."""
+    def advance(self, operation: Operation, target: QueuePair, local: Side) -> Stop | None:
+        """Go on until all is done (None) or a page is absent. Raises RemoteRefused."""
         if operation.opcode in ATOMICS:
-            return self._atomic(operation, target)
+            return self._atomic(operation, target, local)
         left = operation.length - operation.done
         if not left:
             return None
-        local = self._local(operation)
         remote = self._remote(operation, target, left)
         back = operation.opcode in RETURNS
         source, sink = (remote, local) if back else (local, remote)
@@ -115,7 +114,8 @@ class Transfer:
                 absent = missing
         return Side(spans, length, absent)
 
-    def _local(self, operation: Operation) -> Side:
+    def local(self, operation: Operation) -> Side:
+        """The requester's end. Raises Refused."""
         need = "lw" if operation.opcode in RETURNS else "lr"
         left = operation.length - operation.done
         pieces = operation.slice()
@@ -130,7 +130,7 @@ class Transfer:
                 user = self._hca.responder.remote_user(operation, target)
                 return self._side(operation, RDMA, [piece], user, need, cqe.REMOTE_ACCESS, left)
             assert operation.receive is not None
-            pieces = rest_of(operation.receive.segments, operation.done)
+            pieces = operation.receive.rest(operation.done)
             user = self._hca.responder.receive_user(operation.receive, target)
             return self._side(operation, RECEIVER, pieces, user, "lw", cqe.LOCAL_PROTECTION, left)
         except Refused as refusal:
@@ -157,11 +157,10 @@ class Transfer:
                 at, skip, moved = at + size, skip + size, moved + size
         return moved
 
-    def _atomic(self, operation: Operation, target: QueuePair) -> Stop | None:
+    def _atomic(self, operation: Operation, target: QueuePair, local: Side) -> Stop | None:
         """Eight bytes, little endian in memory as the driver asks. Ref: Linux 7.2 core/main.c
         handle_hca_cap_atomic."""
         assert operation.remote is not None and operation.atomic is not None
-        local = self._local(operation)
         address = operation.remote.address
         if address & 7:
             raise RemoteRefused(cqe.REMOTE_INVALID_REQUEST, 0, f"atomic at {address:#x}")
