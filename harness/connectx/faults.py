@@ -74,7 +74,7 @@ class Faults:
         telling = tell(self.scheme, self.token(), operation, side, absent, self._hca.clock())
         fault = telling.fault
         if fault.key in self.open:  # without tokens a queue has one fault of a kind at a time
-            self._hca.timers.after(AGAIN_S, operation.qp, lambda: self._hca.requester.wake(operation.qp))
+            self._hca.requester.again(operation, AGAIN_S)
             return True
         self._open(fault, absent)
         self._hca.rules.telling(telling)

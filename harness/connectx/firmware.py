@@ -39,7 +39,8 @@ class Card:
     """One emulated ConnectX. `model` is a name of `card.MODELS`, `layouts` those of the kernel that will
     drive it.
 
-    `log` receives dicts with a "what": command, event, umr, refused, finding, unknown, error.
+    `log` receives dicts with a "what": command, event, umr, refused, finding, unknown, error. `acted` says whether
+    the last tick did anything.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Card:
         self.unknown: Counter[str] = Counter()
         self.commands_run: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
+        self.acted = False
         self._entries = self._commands(layouts)
         self._handlers: dict[int, Callable[[bytes], None]] = {
             UAR_CQ_ARM: self._arm_cq,
@@ -159,16 +161,18 @@ class Card:
         self.reset()
 
     def tick(self) -> float | None:
-        """Do what is due; seconds until the next, or None."""
-        try:
-            self.hca.timers.run()
-            self.hca.requester.go_on()
-            return 0.0 if self.hca.requester.waiting else self.hca.timers.next_s()
-        except DmaError as problem:
-            self.hca.judge.find("bad-address", f"{problem.address:#x}", f"{problem.size} bytes: {problem}")
-        except Exception:  # as above
-            self._broken("timer")
-        return None
+        """Do what is due; seconds until the next, or None. What is wrong with one timer stops nothing else."""
+        self.acted = self.hca.requester.waiting or self.hca.timers.next_s() == 0.0
+        for due in (self.hca.timers.run, self.hca.requester.go_on):
+            try:
+                due()
+            except DmaError as problem:
+                self.hca.judge.find(
+                    "bad-address", f"{problem.address:#x}", f"{problem.size} bytes: {problem}"
+                )
+            except Exception:  # as above
+                self._broken("timer")
+        return 0.0 if self.hca.requester.waiting else self.hca.timers.next_s()
 
     # -- registers and doorbells
 

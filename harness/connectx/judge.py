@@ -7,6 +7,7 @@ card as well.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
@@ -26,6 +27,10 @@ class Finding:
         """As it travels."""
         return {"kind": self.kind, "subject": self.subject, "detail": self.detail}
 
+
+FINDINGS_MOST = 10_000
+REPEATS_MOST = 16
+"""Findings in all, and of one: what is looked at every few milliseconds is found wrong each time."""
 
 KINDS = {
     "use-after-destroy": "a command, doorbell or WQE names an object that was destroyed",
@@ -105,15 +110,20 @@ class Judge:
     def __init__(self, report: Callable[[Finding], None]) -> None:
         self._report = report
         self.findings: list[Finding] = []
+        self._times: Counter[Finding] = Counter()
         self._tables: dict[str, dict[int, Any]] = {}
         self._numbers: dict[str, Numbers] = {}
         self._gone: dict[str, dict[int, None]] = {}
 
     def find(self, kind: str, subject: str, detail: str) -> None:
-        """Record a finding."""
+        """Record a finding, unless it was often enough, or there are too many."""
         finding = Finding(kind, subject, detail)
-        self.findings.append(finding)
-        self._report(finding)
+        if len(self.findings) >= FINDINGS_MOST:
+            return
+        self._times[finding] += 1
+        if self._times[finding] <= REPEATS_MOST:
+            self.findings.append(finding)
+            self._report(finding)
 
     def table(self, kind: str) -> dict[int, Any]:
         """The objects of that kind, by number."""

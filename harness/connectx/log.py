@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Protocol, cast, runtime_checkable
 
-from harness.connectx.memory import Map, Memory, anonymous
+from harness.connectx.memory import WRITE, Map, Memory, anonymous
 from harness.connectx.vfio_user import Device
 
 FORMAT = 1
@@ -157,11 +157,12 @@ class RecordingMemory(Memory):
         pieces = super()._pieces(address, size, flag)
         at = address
         for piece in pieces:
-            self._note(at, piece)
+            self._note(at, piece, changes_later=bool(flag & WRITE))
             at += len(piece)
         return pieces
 
-    def _note(self, address: int, piece: memoryview) -> None:
+    def _note(self, address: int, piece: memoryview, changes_later: bool = True) -> None:
+        """What a piece shows now; what becomes of it is looked for unless it is only read."""
         granted = self._find(address, len(piece))
         start = address - granted.address
         shadow = self._shadows[granted.address][start : start + len(piece)]
@@ -172,7 +173,8 @@ class RecordingMemory(Memory):
             if now != told:
                 self._saw += changes(address, told, now)
                 shadow[:] = now
-        self._open.append((address, piece, shadow))
+        if changes_later:
+            self._open.append((address, piece, shadow))
 
     def settle(self) -> None:
         """Note what has become of the views so far."""
@@ -215,6 +217,13 @@ class Clocked(Protocol):
     """A device that takes its time from a clock that can be replaced."""
 
     clock: Callable[[], float]
+
+
+@runtime_checkable
+class Acting(Protocol):
+    """A device that says whether its last tick did anything: what it counts, memory does not show."""
+
+    acted: bool
 
 
 class Recorder:
@@ -278,7 +287,7 @@ class Recorder:
         try:
             return self.device.tick()
         finally:
-            self._finish({"k": "tick"}, always=False)
+            self._finish({"k": "tick"}, always=isinstance(self.device, Acting) and self.device.acted)
 
     def reset(self) -> None:
         """As the device inside."""

@@ -30,6 +30,10 @@ null_mkey."""
 REPEAT_BLOCK = 0x400
 """In the place of a key: the list is a repeat block. Ref: rdma-core 56 providers/mlx5/wqe.h."""
 
+ANY_QP = 0xFFFFFF
+"""In `mkc.qpn`: the key is bound to no QP. Ref: Linux 7.2 drivers/infiniband/hw/mlx5/mr.c,
+set_mkc_access_pd_addr_fields."""
+
 MAX_DEPTH = 4
 
 _FIELDS = """free umr_en a rw rr lw lr access_mode_1_0 access_mode_4_2 qpn mkey_7_0 length64 bsf_en
@@ -63,6 +67,14 @@ class Span(NamedTuple):
 
     address: int | None
     length: int
+
+
+class User(NamedTuple):
+    """On whose behalf a key is used: PD (None: any), QP, and whether that may use the reserved local key."""
+
+    pd: int | None
+    qpn: int
+    reserved: bool
 
 
 @dataclass(eq=False)
@@ -106,9 +118,8 @@ class Keys:
         self.made = {"pg_access": 0, "always": 0}
         """Keys made by command, by whether entries carry access bits."""
 
-    def find(self, value: int, pd: int | None, syndrome: int) -> Key:
-        """The key of that value if it may be used in `pd` (None: in any); Refused with `syndrome`
-        otherwise."""
+    def find(self, value: int, user: User, syndrome: int) -> Key:
+        """The key of that value if `user` may use it; Refused with `syndrome` otherwise."""
         key: Key | None = self._hca.judge.table("mkey").get(value >> 8)
         if key is None:
             raise Refused(syndrome, f"no key {value:#x}")
@@ -116,12 +127,14 @@ class Keys:
             raise Refused(syndrome, f"key {value:#x} is free")
         if key.fields["mkey_7_0"] != value & 0xFF:
             raise Refused(syndrome, f"key {value:#x}: the variant is {key.fields['mkey_7_0']:#x}")
-        if pd is not None and key.fields["pd"] != pd:
-            raise Refused(syndrome, f"key {value:#x} is of PD {key.fields['pd']}, not {pd}")
+        if user.pd is not None and key.fields["pd"] != user.pd:
+            raise Refused(syndrome, f"key {value:#x} is of PD {key.fields['pd']}, not {user.pd}")
+        if key.fields["qpn"] not in (ANY_QP, user.qpn):
+            raise Refused(syndrome, f"key {value:#x} is bound to QP {key.fields['qpn']:#x}")
         return key
 
     def access(
-        self, value: int, va: int, length: int, pd: int | None, need: str, syndrome: int
+        self, value: int, va: int, length: int, user: User, need: str, syndrome: int
     ) -> tuple[list[Span], Absent | None]:
         """Where `length` bytes at `va` of a key are, up to the first absent page.
 
@@ -130,10 +143,12 @@ class Keys:
         """
         write = need in ("lw", "rw", "a")
         if value == LOCAL_KEY:
+            if not user.reserved or need not in ("lr", "lw"):
+                raise Refused(syndrome, f"QP {user.qpn:#x} may not use the reserved key for {need}")
             return [Span(va, length)], None
         if value == NULL_KEY:
             return [Span(None, length)], None
-        key = self.find(value, pd, syndrome)
+        key = self.find(value, user, syndrome)
         if not key.fields[need]:
             raise Refused(syndrome, f"key {value:#x} lacks {need}")
         self._check_range(key, va, length, syndrome)
@@ -195,6 +210,10 @@ class Keys:
                 _append(spans, entry_va, size)
             elif inner is None or inner.fields["free"] or inner.fields["mkey_7_0"] != entry_key & 0xFF:
                 raise Refused(syndrome, f"key {key.value:#x} refers to {entry_key:#x}, which is not usable")
+            elif inner.fields["pd"] != key.fields["pd"]:
+                raise Refused(
+                    syndrome, f"key {key.value:#x} refers to {entry_key:#x}, which is of another PD"
+                )
             else:
                 self._check_range(inner, entry_va, size, syndrome)
                 absent = self._walk(inner, entry_va, size, write, spans, syndrome, depth + 1)
@@ -206,9 +225,14 @@ class Keys:
         raise Refused(syndrome, f"key {key.value:#x} has no entry for {va:#x}")
 
     def invalidate(self, value: int, pd: int | None) -> None:
-        """A send with invalidate arrived: the key becomes free if it allows that."""
-        key = self._hca.judge.table("mkey").get(value >> 8)
-        if key is not None and key.fields["en_rinval"] and pd in (None, key.fields["pd"]):
+        """A send with invalidate arrived: the key becomes free if it allows that. An old value does not free it."""
+        key: Key | None = self._hca.judge.table("mkey").get(value >> 8)
+        if (
+            key is not None
+            and key.value == value
+            and key.fields["en_rinval"]
+            and pd in (None, key.fields["pd"])
+        ):
             key.fields["free"] = 1
 
 

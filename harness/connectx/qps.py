@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.connectx.command import FirmwareError, Status
 from harness.connectx.judge import Thing
+from harness.connectx.mkeys import User
 from harness.connectx.queues import Ring
 from harness.wire import wqe
 
@@ -101,13 +102,18 @@ OPTIONAL: dict[int, tuple[str, ...]] = {
 """Fields that a bit of `opt_param_mask` adds. Ref: Linux 7.2 include/linux/mlx5/qp.h, enum mlx5_qp_optpar."""
 
 
+NOBODY = User(None, 0, False)
+
+
 @dataclass(eq=False)
 class QueuePair(Thing):
     """A QP. Counters run freely; the send queue counts blocks of 64 bytes, the receive queue entries.
 
     `context` is its `qpc`, kept current for queries; what every WQE needs is taken out of it by `refresh`.
-    The driver's UMR QP has no PD: it may use any key. Ref: Linux 7.2 drivers/infiniband/hw/mlx5/qp.c
-    create_kernel_qp.
+    The driver's UMR QP has no PD: it may use any key. The reserved one is for all QPs of the kernel (`rlky`). Ref:
+    Linux 7.2 drivers/infiniband/hw/mlx5/qp.c create_kernel_qp.
+    `busy` is the operation that its send queue is at, `taking` the one (of another queue) whose message is arriving,
+    or began to and never ended: its receive is in hand.
     """
 
     kind: ClassVar[str] = "qp"
@@ -116,6 +122,7 @@ class QueuePair(Thing):
     state: int = RST
     service: int = RC
     pd: int | None = None
+    user: User = NOBODY
     user_index: int = 0
     send_cq: int = 0
     receive_cq: int = 0
@@ -129,6 +136,7 @@ class QueuePair(Thing):
     sent: int = 0
     received: int = 0
     busy: Any = None
+    taking: Any = None
     established: bool = False
     dead: bool = False
     flush_due_s: float = 0.0
@@ -138,6 +146,7 @@ class QueuePair(Thing):
         get = self.context.__getitem__
         self.service, self.user_index = get("st"), get("user_index")
         self.pd = None if self.service == REG_UMR else get("pd")
+        self.user = User(self.pd, self.number, self.pd is None or bool(get("rlky")))
         self.send_cq, self.receive_cq = get("cqn_snd"), get("cqn_rcv")
         self.remote, self.record = get("remote_qpn"), get("dbr_addr")
         rq_type = get("rq_type")
@@ -212,9 +221,11 @@ class QueuePairs:
         elif state in (RTS, RTR):
             self._hca.requester.wake(qp)
 
-    def fail(self, qp: QueuePair) -> None:
-        """The QP breaks: what is posted is flushed from here on."""
-        qp.state = SQER if qp.service == UD else ERR
+    def fail(self, qp: QueuePair, receiving: bool = False) -> None:
+        """The QP breaks: what is posted is flushed from here on. A datagram queue that cannot send still receives."""
+        if qp.state == ERR:
+            return
+        qp.state = SQER if qp.service == UD and not receiving else ERR
         qp.context["state"] = qp.state
         self._hca.requester.wake(qp)
         if qp.state == ERR:

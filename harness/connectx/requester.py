@@ -62,6 +62,7 @@ class Requester:
     def forget(self, qp: QueuePair) -> None:
         """The QP is reset or destroyed: nothing of it is left to do; who was sending to it tries again."""
         self.stop(qp)
+        self._hca.responder.drop(qp, flushed=False)
         self._hca.faults.gone(qp.number)
         for queue in (self._ready, self._later):
             if qp in queue:
@@ -89,18 +90,24 @@ class Requester:
             self.runner.failed(operation, failed)
         self.wake(qp)
 
+    def again(self, operation: Operation, delay_s: float) -> None:
+        """Look at this operation when its timer is over and not before, whatever wakes its queue."""
+        qp = operation.qp
+        operation.again_s = self._hca.clock() + delay_s
+        self._hca.timers.after(delay_s, qp, lambda: self.wake(qp))
+
     @property
     def waiting(self) -> bool:
         """Whether a queue has had its turn and is not through: `go_on` soon."""
-        return bool(self._later)
+        return bool(self._later or self._ready)
 
     def go_on(self) -> None:
-        """The next turn of the queues that had one: when all that the guest has said meanwhile is read. A turn for each
-        doorbell would have a short queue wait as often as a long one's were rung before its own.
+        """The next turn of one queue that had one: when all that the guest has said meanwhile is read. A turn for each
+        doorbell would have a short queue wait as often as a long one's were rung before its own; turns for all of
+        them in one tick would have doorbells and commands wait for all.
         """
-        later, self._later = self._later, deque()
-        for qp in later:
-            self.wake(qp)
+        if self._later:
+            self.wake(self._later.popleft())
         self.run()
 
     def run(self) -> None:
@@ -111,12 +118,18 @@ class Requester:
                 continue
             try:
                 if self._turn(qp):
-                    self._later.append(qp)
+                    self._postpone(qp)
             except DmaError as problem:
                 self._catastrophe(qp, "bad-address", str(problem))
             except Exception:  # a defect of the model breaks one QP, not the card
                 self._hca.log({"what": "error", "why": f"qp {qp.number:#x}", "trace": traceback.format_exc()})
                 self._catastrophe(qp, "model-error", traceback.format_exc(limit=-1))
+
+    def _postpone(self, qp: QueuePair) -> None:
+        """The rest of a queue waits for `go_on`. It may have failed in its turn, which woke it."""
+        if qp in self._ready:
+            self._ready.remove(qp)
+        self._later.append(qp)
 
     def _catastrophe(self, qp: QueuePair, kind: str, why: str) -> None:
         """The QP cannot go on: its rings, record or queue are not where they should be."""
@@ -148,16 +161,23 @@ class Requester:
                 self._hca.faults.drop(operation)
                 self._hca.timers.cancel(qp)
                 self._finish(operation, cqe.FLUSH)
-            elif operation.fault is not None or not self.runner.advance(operation):
+            elif self._waits(operation) or not self.runner.advance(operation):
                 return False
             else:
                 moved += operation.length
-        return True
+        return qp.busy is not None or self._outstanding(qp) > 0
+
+    def _waits(self, operation: Operation) -> bool:
+        """Whether a page or its timer is waited for."""
+        return operation.fault is not None or operation.again_s > self._hca.clock()
+
+    def _outstanding(self, qp: QueuePair) -> int:
+        """Blocks that are posted and not yet fetched."""
+        return (self._hca.qps.producer(qp, 1) - qp.sent) & 0xFFFF
 
     def _fetch(self, qp: QueuePair) -> bool:
         """Take the next WQE; False when there is none."""
-        producer = self._hca.qps.producer(qp, 1)
-        outstanding = (producer - qp.sent) & 0xFFFF
+        outstanding = self._outstanding(qp)
         if outstanding > qp.send_blocks:
             detail = f"{outstanding} blocks posted, the queue has {qp.send_blocks}"
             self._hca.judge.find("bad-value", f"qp {qp.number:#x}", detail)

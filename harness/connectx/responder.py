@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.connectx.qps import ERR, QP0, QP1, RC, RTR, RTS, UC, UD, XRC, QueuePair
+from harness.connectx.mkeys import User
+from harness.connectx.qps import ERR, QP0, QP1, RC, RTR, RTS, SQD, SQER, UC, UD, XRC, QueuePair
 from harness.connectx.work import Operation, Receive, parse_receive
 from harness.wire import cqe, eqe, wqe
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 FLUSH_EVERY_S = 0.005
 """How often a broken QP is looked at: receives are posted without a doorbell."""
+
+HEARING = (RTR, RTS, SQD, SQER)
+"""States in which a receive queue works: what is wrong with the send queue alone does not stop it. Ref: InfiniBand
+architecture 1.4, 10.3.1."""
 
 CQE_OPCODES = {
     wqe.SEND: cqe.RECEIVE_SEND,
@@ -50,7 +55,7 @@ class Responder:
             found = self._datagram_target(vector)
             if found is None or found.context["q_key"] != self._qkey(qp, vector):
                 return None
-        return found if found.state in (RTR, RTS) else None
+        return found if found.state in HEARING else None
 
     def _datagram_target(self, vector: wqe.AddressVector) -> QueuePair | None:
         table = self._hca.judge.table("qp")
@@ -66,16 +71,19 @@ class Responder:
         own: int = qp.context["q_key"]
         return own if vector.qkey >> 31 else vector.qkey
 
-    def receive_pd(self, receive: Receive, target: QueuePair) -> int | None:
-        """The PD that a receive WQE's keys belong to: the SRQ's if it came from one."""
+    def receive_user(self, receive: Receive, target: QueuePair) -> User:
+        """Whose keys a receive WQE names: its PD is the SRQ's if it came from one.
+
+        An SRQ's context does not say whether the reserved key may be used.
+        """
         if receive.srqn is not None:
             queue: SharedQueue | None = self._hca.judge.table("srq").get(receive.srqn)
             if queue is not None:
-                return queue.pd
-        return target.pd
+                return User(queue.pd, target.number, reserved=True)
+        return target.user
 
-    def remote_pd(self, operation: Operation, target: QueuePair) -> int | None:
-        """The PD that remote keys must be of: XRC's is that of the SRQ a message names.
+    def remote_user(self, operation: Operation, target: QueuePair) -> User:
+        """For whom remote keys must be: XRC's PD is that of the SRQ a message names.
 
         An XRC target QP of mlx5_ib has a PD of the driver's own. Ref: Linux 7.2
         drivers/infiniband/hw/mlx5/qp.c.
@@ -83,14 +91,30 @@ class Responder:
         if operation.xrc_srqn is not None:
             queue: SharedQueue | None = self._hca.judge.table("srq").get(operation.xrc_srqn)
             if queue is not None:
-                return queue.pd
-        return target.pd
+                return target.user._replace(pd=queue.pd)
+        return target.user
+
+    @staticmethod
+    def occupied(target: QueuePair) -> bool:
+        """Whether another message is arriving: receives complete in the order in which they are taken."""
+        return target.taking is not None and target.taking.qp.busy is target.taking
 
     def take(self, target: QueuePair, operation: Operation) -> Receive | None:
-        """The next receive WQE for a message, None when none is posted."""
+        """The receive WQE for a message: one that is in hand of a message that never ended, or the next; None when
+        none is posted.
+        """
         srqn = operation.xrc_srqn if operation.qp.service == XRC else target.srq
-        if srqn is None:
-            return self._take_own(target)
+        begun = target.taking.receive if target.taking is not None else None
+        if begun is not None and begun.srqn == srqn:
+            target.taking.receive = None
+            taken: Receive | None = begun
+        else:
+            self.drop(target, flushed=True)
+            taken = self._take_own(target) if srqn is None else self._take_of(srqn, target)
+        target.taking = operation if taken is not None else None
+        return taken
+
+    def _take_of(self, srqn: int, target: QueuePair) -> Receive | None:
         queue: SharedQueue | None = self._hca.judge.table("srq").get(srqn)
         if queue is None:
             self._hca.judge.missing("srq", srqn, f"qp {target.number:#x}")
@@ -146,6 +170,7 @@ class Responder:
         receive = operation.receive
         if receive is None:
             return
+        target.taking = None
         queue, index = self._queue(target, receive)
         if queue is None:
             self._hca.judge.missing("cq", target.receive_cq, f"qp {target.number:#x}")
@@ -168,11 +193,25 @@ class Responder:
     def fail(self, target: QueuePair, receive: Receive | None, syndrome: int) -> None:
         """The responder breaks: an error CQE for the receive it was at, and what is posted is flushed."""
         if receive is not None and syndrome:
-            self._error(target, receive, syndrome)
+            self.error(target, receive, syndrome)
         if syndrome or receive is None:
-            self._hca.qps.fail(target)
+            self._hca.qps.fail(target, receiving=True)
 
-    def _error(self, target: QueuePair, receive: Receive, syndrome: int) -> None:
+    def drop(self, target: QueuePair, flushed: bool) -> None:
+        """The message that is arriving will not: its receive is flushed, or forgotten with its queue. The sender, if
+        it is still at it, begins anew.
+        """
+        operation: Operation | None = target.taking
+        target.taking = None
+        if operation is None or operation.receive is None:
+            return
+        receive, operation.receive, operation.done = operation.receive, None, 0
+        if flushed:
+            self.error(target, receive, cqe.FLUSH)
+
+    def error(self, target: QueuePair, receive: Receive, syndrome: int) -> None:
+        """The error CQE of a receive, which is not in hand any more."""
+        target.taking = None
         queue, index = self._queue(target, receive)
         if queue is not None:
             entry = cqe.ErrorCqe.new(
@@ -189,11 +228,12 @@ class Responder:
         if target.state != ERR or not target.receive_count or target.record == 0:
             return
         while (receive := self._take_own(target)) is not None:
-            self._error(target, receive, cqe.FLUSH)
+            self.error(target, receive, cqe.FLUSH)
         self._hca.timers.after(FLUSH_EVERY_S, ("flush", target), lambda: self.flush(target))
 
     def broken(self, target: QueuePair) -> None:
         """What follows when a QP enters the error state."""
+        self.drop(target, flushed=True)
         self.flush(target)
         if target.srq is not None and target.service != XRC:
             event = eqe.QpSrqEqe.new(qp_srq_n=target.number)

@@ -13,7 +13,7 @@ from harness.connectx.mkeys import Refused
 from harness.connectx.qps import RC, UC, XRC, QueuePair
 from harness.connectx.telling import RDMA, REQUESTER
 from harness.connectx.transfer import RemoteRefused, Stop
-from harness.connectx.work import ATOMICS, GRH, RETURNS, TAKES_RECEIVE, WRITES, Operation
+from harness.connectx.work import ATOMICS, GRH, RETURNS, SENDS, WRITES, Operation
 from harness.wire import cqe, eqe, wqe
 
 if TYPE_CHECKING:
@@ -52,13 +52,17 @@ class Runner:
         extra = GRH if operation.vector is not None else 0
         try:
             self._permitted(operation, target)
+            local = self._hca.transfer.local(operation)
+            begins = operation.opcode in SENDS and operation.receive is None
+            if begins and local.absent is not None and (extra or not local.length):
+                return self._absent(operation, target, Stop(REQUESTER, local.absent))
             self._hca.responder.heard(target)
-            if operation.opcode in TAKES_RECEIVE and operation.receive is None:
-                operation.receive = self._hca.responder.take(target, operation)
-                if operation.receive is None:
-                    return self._not_ready(operation, target)
-                self._fits(operation, target, extra)
-            stop = self._hca.transfer.advance(operation, target)
+            if begins and not self._take(operation, target, extra):
+                return qp.busy is None
+            stop = self._hca.transfer.advance(operation, target, local)
+            ends = stop is None and operation.opcode == wqe.RDMA_WRITE_IMM
+            if ends and not self._take(operation, target, extra):
+                return qp.busy is None
         except Refused as refusal:
             self.note(operation, refusal.why)
             self._finish(operation, refusal.syndrome)
@@ -88,6 +92,20 @@ class Runner:
         if operation.qp.service == UC and operation.opcode in RETURNS:
             raise Refused(cqe.LOCAL_QP_OPERATION, "UC has no reads and atomics")
 
+    def _take(self, operation: Operation, target: QueuePair, extra: int) -> bool:
+        """Take a receive: for a send when its first bytes can go out (a datagram's: when all can), for a write with
+        immediate when the rest is done. False when there is none: the operation waits, or has ended.
+        """
+        if self._hca.responder.occupied(target):
+            self._hca.requester.again(operation, ACK_LEAST_S)
+            return False
+        operation.receive = self._hca.responder.take(target, operation)
+        if operation.receive is None:
+            self._not_ready(operation, target)
+            return False
+        self._fits(operation, target, extra)
+        return True
+
     def _fits(self, operation: Operation, target: QueuePair, extra: int) -> None:
         """A datagram's first bytes are for the GRH; what is longer than the receive is refused."""
         receive = operation.receive
@@ -99,8 +117,7 @@ class Runner:
             if operation.qp.service not in (RC, XRC):
                 self._too_long(operation, target)
             raise RemoteRefused(cqe.REMOTE_INVALID_REQUEST, cqe.LOCAL_LENGTH, why)
-        if extra:
-            receive.skip(extra)
+        receive.head = extra
 
     def _too_long(self, operation: Operation, target: QueuePair) -> None:
         """An unreliable message that does not fit is dropped: its receive stays posted, a shared queue cannot
@@ -112,8 +129,9 @@ class Runner:
         assert receive is not None
         if receive.srqn is None:
             target.received = target.received - 1 & 0xFFFF
+            target.taking = None
         else:
-            self._hca.responder.fail(target, receive, cqe.REMOTE_INVALID_REQUEST)
+            self._hca.responder.error(target, receive, cqe.REMOTE_INVALID_REQUEST)
 
     def _nobody(self, operation: Operation) -> bool:
         """No QP hears it. Unreliable services do not notice; reliable ones try again, then give up."""
@@ -128,24 +146,23 @@ class Runner:
             return True
         self._counts["retries"] += 1
         delay_s = max(4.096e-6 * (1 << timeout), ACK_LEAST_S) if timeout else 0.1
-        self._hca.timers.after(delay_s, qp, lambda: self._hca.requester.wake(qp))
+        self._hca.requester.again(operation, delay_s)
         return False
 
-    def _not_ready(self, operation: Operation, target: QueuePair) -> bool:
+    def _not_ready(self, operation: Operation, target: QueuePair) -> None:
         """No receive is posted: RNR. Posting one rings no doorbell, so a timer looks again."""
         qp = operation.qp
         if qp.service not in (RC, XRC):
             self._finish(operation, 0)
-            return True
+            return
         operation.rnr_tries += 1
         most = qp.context["rnr_retry"]
         if most != FOREVER and operation.rnr_tries > most:
             self._finish(operation, cqe.RNR_RETRY_EXCEEDED)
-            return True
+            return
         self._counts["rnr"] += 1
         delay_s = max(RNR_MS[target.context["min_rnr_nak"]] / 1000, RNR_LEAST_S)
-        self._hca.timers.after(delay_s, qp, lambda: self._hca.requester.wake(qp))
-        return False
+        self._hca.requester.again(operation, delay_s)
 
     def _absent(self, operation: Operation, target: QueuePair, stop: Stop) -> bool:
         """A page is absent: park, unless the service drops such messages or nobody resolves it."""
@@ -166,15 +183,12 @@ class Runner:
         """The responder's side refuses: it breaks too, with a completion or an event; UC and UD do not
         tell."""
         reliable = operation.qp.service in (RC, XRC)
-        if target is not None and reliable:
-            if operation.receive is not None and refusal.local:
-                self._hca.responder.fail(target, operation.receive, refusal.local)
-            else:
-                kind = (
-                    eqe.WQ_ACCESS_ERROR if refusal.syndrome == cqe.REMOTE_ACCESS else eqe.WQ_INVALID_REQUEST
-                )
-                self._hca.events.post(kind, eqe.QpSrqEqe.new(qp_srq_n=target.number))
-                self._hca.responder.fail(target, None, 0)
+        if target is not None and operation.receive is not None and refusal.local:
+            self._hca.responder.fail(target, operation.receive, refusal.local)
+        elif target is not None and reliable:
+            kind = eqe.WQ_ACCESS_ERROR if refusal.syndrome == cqe.REMOTE_ACCESS else eqe.WQ_INVALID_REQUEST
+            self._hca.events.post(kind, eqe.QpSrqEqe.new(qp_srq_n=target.number))
+            self._hca.responder.fail(target, None, 0)
         self._finish(operation, refusal.syndrome if reliable else 0)
 
     def note(self, operation: Operation, why: str) -> None:

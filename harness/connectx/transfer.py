@@ -10,9 +10,9 @@ import struct
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from harness.connectx.mkeys import Absent, Refused, Span
+from harness.connectx.mkeys import Absent, Refused, Span, User
 from harness.connectx.telling import RDMA, RECEIVER, REQUESTER
-from harness.connectx.work import ATOMICS, RETURNS, WRITES, Operation, Segment, rest_of
+from harness.connectx.work import ATOMICS, RETURNS, WRITES, Operation, Segment
 from harness.wire import cqe, wqe
 
 if TYPE_CHECKING:
@@ -54,14 +54,13 @@ class Transfer:
     def __init__(self, hca: Hca) -> None:
         self._hca = hca
 
-    def advance(self, operation: Operation, target: QueuePair) -> Stop | None:
-        """Go on until all is done (None) or a page is absent. Raises Refused (requester) or RemoteRefused."""
+    def advance(self, operation: Operation, target: QueuePair, local: Side) -> Stop | None:
+        """Go on until all is done (None) or a page is absent. Raises RemoteRefused."""
         if operation.opcode in ATOMICS:
-            return self._atomic(operation, target)
+            return self._atomic(operation, target, local)
         left = operation.length - operation.done
         if not left:
             return None
-        local = self._local(operation)
         remote = self._remote(operation, target, left)
         back = operation.opcode in RETURNS
         source, sink = (remote, local) if back else (local, remote)
@@ -84,7 +83,7 @@ class Transfer:
         operation: Operation,
         side: str,
         segments: Iterable[Segment],
-        pd: int | None,
+        user: User,
         need: str,
         syndrome: int,
         limit: int,
@@ -102,7 +101,7 @@ class Transfer:
                 found: list[tuple[Span, bytes | None]] = [(Span(None, size), segment.data)]
                 missing = None
             else:
-                reached = self._hca.keys.access(segment.lkey, segment.va, size, pd, need, syndrome)
+                reached = self._hca.keys.access(segment.lkey, segment.va, size, user, need, syndrome)
                 if self._hca.rules.on_access:
                     wanted = segment._replace(length=size)
                     write = need in ("lw", "rw", "a")
@@ -115,11 +114,12 @@ class Transfer:
                 absent = missing
         return Side(spans, length, absent)
 
-    def _local(self, operation: Operation) -> Side:
+    def local(self, operation: Operation) -> Side:
+        """The requester's end. Raises Refused."""
         need = "lw" if operation.opcode in RETURNS else "lr"
         left = operation.length - operation.done
         pieces = operation.slice()
-        return self._side(operation, REQUESTER, pieces, operation.qp.pd, need, cqe.LOCAL_PROTECTION, left)
+        return self._side(operation, REQUESTER, pieces, operation.qp.user, need, cqe.LOCAL_PROTECTION, left)
 
     def _remote(self, operation: Operation, target: QueuePair, left: int) -> Side:
         try:
@@ -127,12 +127,12 @@ class Transfer:
                 address = operation.remote.address + operation.done & MASK_64
                 piece = Segment(operation.remote.rkey, address, left)
                 need = "rw" if operation.opcode in WRITES else "rr"
-                pd = self._hca.responder.remote_pd(operation, target)
-                return self._side(operation, RDMA, [piece], pd, need, cqe.REMOTE_ACCESS, left)
+                user = self._hca.responder.remote_user(operation, target)
+                return self._side(operation, RDMA, [piece], user, need, cqe.REMOTE_ACCESS, left)
             assert operation.receive is not None
-            pieces = rest_of(operation.receive.segments, operation.done)
-            pd = self._hca.responder.receive_pd(operation.receive, target)
-            return self._side(operation, RECEIVER, pieces, pd, "lw", cqe.LOCAL_PROTECTION, left)
+            pieces = operation.receive.rest(operation.done)
+            user = self._hca.responder.receive_user(operation.receive, target)
+            return self._side(operation, RECEIVER, pieces, user, "lw", cqe.LOCAL_PROTECTION, left)
         except Refused as refusal:
             if refusal.syndrome == cqe.REMOTE_ACCESS:
                 raise RemoteRefused(cqe.REMOTE_ACCESS, 0, refusal.why) from refusal
@@ -157,19 +157,18 @@ class Transfer:
                 at, skip, moved = at + size, skip + size, moved + size
         return moved
 
-    def _atomic(self, operation: Operation, target: QueuePair) -> Stop | None:
+    def _atomic(self, operation: Operation, target: QueuePair, local: Side) -> Stop | None:
         """Eight bytes, little endian in memory as the driver asks. Ref: Linux 7.2 core/main.c
         handle_hca_cap_atomic."""
         assert operation.remote is not None and operation.atomic is not None
-        local = self._local(operation)
         address = operation.remote.address
         if address & 7:
             raise RemoteRefused(cqe.REMOTE_INVALID_REQUEST, 0, f"atomic at {address:#x}")
         if operation.answer is None:
             try:
                 word = Segment(operation.remote.rkey, address, 8)
-                pd = self._hca.responder.remote_pd(operation, target)
-                there = self._side(operation, RDMA, [word], pd, "a", cqe.REMOTE_ACCESS, 8)
+                user = self._hca.responder.remote_user(operation, target)
+                there = self._side(operation, RDMA, [word], user, "a", cqe.REMOTE_ACCESS, 8)
             except Refused as refusal:
                 raise RemoteRefused(cqe.REMOTE_ACCESS, 0, refusal.why) from refusal
             if there.absent is not None:

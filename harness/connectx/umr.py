@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.connectx.mkeys import OCTOWORD, Key, Refused
+from harness.connectx.mkeys import ANY_QP, OCTOWORD, Key, Refused
 from harness.wire import cqe, wqe
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from harness.wire.ifc import View
     from harness.wire.wqe import UmrControl
 
+FREE = 29
 MASK_FIELDS: dict[int, tuple[str, ...]] = {
     0: ("len", "length64"),
     1: ("log_page_size",),
@@ -32,14 +33,10 @@ MASK_FIELDS: dict[int, tuple[str, ...]] = {
     21: ("a",),
     23: ("small_fence_on_rdma_read_response",),
     25: ("relaxed_ordering_write",),
-    29: ("free",),
+    FREE: ("free",),
     47: ("relaxed_ordering_read",),
 }
 """What a bit of the UMR's mkey mask changes. Ref: Linux 7.2 include/linux/mlx5/device.h, MLX5_MKEY_MASK_*."""
-
-ANY_QP = 0xFFFFFF
-"""A key's QPN that binds it to none. Ref: Linux 7.2 drivers/infiniband/hw/mlx5/mr.c,
-set_mkc_access_pd_addr_fields."""
 
 LIST_MOST = 1 << 28
 """Bytes of a translation list at most, whatever a driver says."""
@@ -79,7 +76,7 @@ def _pointed(hca: Hca, qp: QueuePair, work: bytes, size: int) -> bytes:
     if len(work) < LIST_AT + wqe.SEGMENT:
         raise Refused(cqe.LOCAL_QP_OPERATION, "UMR list without a pointer")
     data = wqe.Data(work, at=LIST_AT)
-    spans, absent = hca.keys.access(data.lkey, data.address, size, qp.pd, "lr", cqe.LOCAL_PROTECTION)
+    spans, absent = hca.keys.access(data.lkey, data.address, size, qp.user, "lr", cqe.LOCAL_PROTECTION)
     if absent is not None:
         raise Refused(cqe.LOCAL_PROTECTION, "UMR list on an absent page")
     pieces = (
@@ -103,6 +100,8 @@ def apply(hca: Hca, qp: QueuePair, number: int, control: UmrControl, segment: Vi
     if control.check_qpn and key.fields["qpn"] not in (ANY_QP, qp.number):
         raise Refused(cqe.MW_BIND, f"key {number:#x} is bound to QP {key.fields['qpn']:#x}")
     _check_state(hca, key, control)
+    if control.mkey_mask >> FREE & 1 and segment["free"] and not key.fields["free"] and key.value != number:
+        raise Refused(cqe.MW_BIND, f"key {number:#x} is {key.value:#x} now")
     offset = (control.offset_high << 16 | control.offset_low) if control.translation_offset else 0
     begin, end = offset * OCTOWORD, offset * OCTOWORD + len(listed)
     if listed:

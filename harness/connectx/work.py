@@ -39,20 +39,23 @@ class Segment(NamedTuple):
 
 @dataclass
 class Receive:
-    """A receive WQE that a message took: `index` of the WQE, its segments, and how much they hold."""
+    """A receive WQE that a message took: `index` of the WQE, its segments, and how much they hold. The first `head`
+    bytes are left out: a datagram's GRH goes there.
+    """
 
     index: int
     segments: list[Segment]
     srqn: int | None
+    head: int = 0
 
     @property
     def room(self) -> int:
         """Bytes it can take."""
         return sum(segment.length for segment in self.segments)
 
-    def skip(self, count: int) -> None:
-        """Leave the first bytes out: a datagram's GRH goes there."""
-        self.segments = list(rest_of(self.segments, count))
+    def rest(self, done: int) -> Iterator[Segment]:
+        """The segments from that byte of the message on."""
+        return rest_of(self.segments, self.head + done)
 
 
 @dataclass
@@ -61,7 +64,8 @@ class Operation:
     from there.
 
     `fault` is the open page fault that holds it, `again` the faults since a byte last moved, `tries` and
-    `rnr_tries` how often it found nobody, or no receive; `answer` what an atomic read.
+    `rnr_tries` how often it found nobody, or no receive, `again_s` when it may look again; `answer` what an
+    atomic read.
     """
 
     qp: QueuePair
@@ -81,6 +85,7 @@ class Operation:
     again: int = 0
     tries: int = 0
     rnr_tries: int = 0
+    again_s: float = 0.0
     answer: bytes | None = None
     opcode: int = field(init=False)
 

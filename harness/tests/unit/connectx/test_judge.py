@@ -1,5 +1,6 @@
 import pytest
 
+from harness.connectx import judge
 from harness.connectx.command import Status
 from harness.connectx.qps import TRANSITIONS
 from harness.tests.unit.connectx.driver import CommandFailed, Driver
@@ -126,3 +127,18 @@ def test_pages_are_asked_for_as_objects_come_and_offered_back_as_they_go(driver)
         "output_num_entries"
     ]
     assert taken == 64 and driver.card.findings() == []
+
+
+def test_what_is_found_again_and_again_does_not_grow(driver, monkeypatch):
+    """A broken record is looked at for as long as its queue lives. Mutations: no limit for one; none for all; forget
+    what comes after repeats.
+    """
+    monkeypatch.setattr(judge, "REPEATS_MOST", 2)
+    monkeypatch.setattr(judge, "FINDINGS_MOST", 5)
+    told = len(driver.notes)
+    for _ in range(5):
+        driver.card.hca.judge.find("bad-value", "qp 0x40", "the same")
+    for number in range(5):
+        driver.card.hca.judge.find("bad-address", f"qp {number}", "another")
+    assert driver.kinds() == ["bad-value"] * 2 + ["bad-address"] * 3
+    assert len(driver.notes) == told + 5

@@ -103,6 +103,25 @@ def test_what_is_written(recorded):
     assert all(line["t"] > 0 for line in lines)
 
 
+def test_a_tick_without_a_trace_is_written_if_it_did_something(tmp_path):
+    """A card counts its retries. Mutation: write only ticks with effects: a replay never gives up."""
+    path = tmp_path / "log.jsonl"
+    writer = Writer(path)
+    memory, interrupts = RecordingMemory(writer), RecordingInterrupts(EventInterrupts(1))
+
+    class Counting(Clocked):
+        acted = False
+
+        def tick(self):
+            self.acted = self.due is not None
+
+    device = Recorder(Counting(memory, interrupts), memory, interrupts, writer)
+    for device.device.due in (None, 5, None):
+        device.tick()
+    writer.close()
+    assert [line["k"] for line in entries(path)] == ["open", "tick"]
+
+
 def test_a_replay_is_the_same(recorded):
     """Mutation: load what was seen after the access instead of before."""
     outcome = replay(recorded, build)
@@ -187,6 +206,19 @@ def test_what_is_only_carried_is_not_written(tmp_path):
     assert second["saw"] == [[Rig.BASE + 0x208, b"numb".hex()]]
     outcome = replay(path, lambda memory, interrupts, note: Carrier(memory, interrupts))
     assert (outcome.accesses, outcome.differences) == (2, [])
+
+
+def test_what_is_only_read_is_not_looked_at_again():
+    """A card that reads much would compare it all at each change. What the guest writes there later is not the card's
+    doing either. Mutation: keep what is read as what is viewed in RecordingMemory._pieces.
+    """
+    memory = RecordingMemory(lambda entry: None)
+    memory.lend(Rig.BASE, memoryview(bytearray(PAGE)))
+    memory.begin()
+    memory.read(Rig.BASE, 16)
+    memory.write(Rig.BASE + 0x100, b"card")
+    memory.overwrite(Rig.BASE, b"guest")
+    assert memory.finish() == {"did": [(Rig.BASE + 0x100, b"card".hex())]}
 
 
 def test_a_log_whose_end_is_missing(recorded, tmp_path):

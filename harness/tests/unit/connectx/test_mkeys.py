@@ -2,7 +2,7 @@ import struct
 
 import pytest
 
-from harness.connectx.mkeys import KLM, KSM, LOCAL_KEY, MTT, NULL_KEY, Refused, Span
+from harness.connectx.mkeys import KLM, KSM, LOCAL_KEY, MTT, NULL_KEY, Refused, Span, User
 from harness.tests.unit.connectx.driver import Driver
 from harness.wire import cqe
 
@@ -31,8 +31,9 @@ class Rig(Driver):
         assert entry.owner == 0
         return entry.syndrome if entry.opcode == cqe.REQUESTER_ERROR else 0
 
-    def access(self, key, va, length, need="lr", pd=None):
-        return self.card.hca.keys.access(key, va, length, pd or self.pd, need, cqe.LOCAL_PROTECTION)
+    def access(self, key, va, length, need="lr", pd=None, qpn=0x40, reserved=True):
+        user = User(pd or self.pd, qpn, reserved)
+        return self.card.hca.keys.access(key, va, length, user, need, cqe.LOCAL_PROTECTION)
 
 
 @pytest.fixture
@@ -134,6 +135,33 @@ def test_keys_of_keys(rig):
     )
 
 
+def test_a_key_reaches_keys_of_its_own_pd_only(rig):
+    """Mutation: check the outer key's PD only in Keys._walk_keys."""
+    inner = mtt_key(rig, 0x5000 | 3, pd=rig.command("ALLOC_PD")["pd"])
+    entry = struct.pack(">IIQ", 4096, inner, VA)
+    key = rig.create_mkey(entry, **ALL, access_mode_1_0=KLM, start_addr=0, len=4096)
+    with pytest.raises(Refused, match="another PD"):
+        rig.access(key, 0, 8)
+
+
+def test_an_old_value_of_a_peer_does_not_free_the_key(rig):
+    """A window is bound anew, then its old value is invalidated. Mutation: compare the index only in
+    Keys.invalidate.
+    """
+    key = mtt_key(rig, 0x5000 | 3, en_rinval=1)
+    for value, free in ((key ^ 1, 0), (key, 1)):
+        rig.card.hca.keys.invalidate(value, rig.pd)
+        assert rig.card.hca.judge.table("mkey")[key >> 8].fields["free"] == free
+
+
+@pytest.mark.parametrize(("change", "status", "free"), [(1, cqe.MW_BIND, 0), (0, 0, 1)])
+def test_an_old_value_does_not_free_the_key(rig, change, status, free):
+    """As rdma-core invalidates a window, which sets the variant to 0. Mutation: compare the index only in umr.apply."""
+    key = mtt_key(rig, 0x5000 | 3)
+    rig.qp.umr(key ^ change, INLINE, 1 << 29 | 1 << 13, free=1, mkey_7_0=0)
+    assert rig.status() == status and rig.card.hca.judge.table("mkey")[key >> 8].fields["free"] == free
+
+
 def test_keys_that_refer_to_themselves_end(rig):
     """Mutation: drop the depth limit; the card recurses until it dies."""
     key = rig.create_mkey(bytes(16), **ALL, access_mode_1_0=KLM, start_addr=0, len=4096)
@@ -145,6 +173,22 @@ def test_keys_that_refer_to_themselves_end(rig):
 def test_reserved_keys(rig):
     assert rig.access(LOCAL_KEY, 0x1234, 8)[0] == [Span(0x1234, 8)]
     assert rig.access(NULL_KEY, 0x1234, 8)[0] == [Span(None, 8)]
+
+
+@pytest.mark.parametrize(("need", "reserved"), [("lr", False), ("rr", True), ("rw", True), ("a", True)])
+def test_the_local_key_is_for_local_accesses_of_the_kernels_queues(rig, need, reserved):
+    """It is all of the machine's memory. Mutations: leave `need` out; leave `rlky` out."""
+    with pytest.raises(Refused, match="reserved"):
+        rig.access(LOCAL_KEY, 0x1234, 8, need, reserved=reserved)
+
+
+def test_a_key_bound_to_a_queue_is_for_that_queue(rig):
+    """Mutation: leave `qpn` out."""
+    key = mtt_key(rig, 0x5000 | 3)
+    rig.card.hca.judge.table("mkey")[key >> 8].fields["qpn"] = 0x41
+    assert rig.access(key, VA, 1, qpn=0x41)[0]
+    with pytest.raises(Refused, match="bound to QP 0x41"):
+        rig.access(key, VA, 1, qpn=0x40)
 
 
 def test_umr_enables_a_pool_key_by_list(rig):

@@ -64,6 +64,37 @@ def test_receiver_not_ready_is_tried_again_then_given_up(pair):
     assert pair.statuses(0) == [cqe.RNR_RETRY_EXCEEDED]
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_doorbells_are_no_retries(pair, gone):
+    """Only time uses them up, and only the timer looks again. Mutation: advance an operation before its `again_s`."""
+    if gone:
+        pair.command("2RST_QP", "qp_2rst", qpn=pair.b.number)
+    for _ in range(4):
+        pair.send(wqe.SEND, b"x")
+    assert pair.statuses(0) == []
+    pair.tick(0.01)
+    assert pair.statuses(0) == []
+    pair.tick(0.01)
+    assert pair.statuses(0) == [cqe.RETRY_EXCEEDED if gone else cqe.RNR_RETRY_EXCEEDED, *[cqe.FLUSH] * 3]
+
+
+def test_an_error_does_not_wait_for_a_retry(pair):
+    """Mutation: look at `again_s` before the state."""
+    pair.send(wqe.SEND, b"x")
+    pair.command("2ERR_QP", "qp_2err", qpn=pair.a.number)
+    assert pair.statuses(0) == [cqe.FLUSH]
+
+
+def test_a_tick_that_tries_again_says_so(pair):
+    """A log has no other trace of it. Mutations: say it of each tick; of none."""
+    pair.send(wqe.SEND, b"never")
+    said = []
+    for seconds in (0.0, 0.001, 0.0001, 0.001):
+        pair.tick(seconds)
+        said.append(pair.card.acted)
+    assert said == [False, True, False, True]
+
+
 def test_a_peer_that_is_gone_is_tried_again_then_given_up(pair):
     """Mutation: complete as if it had arrived."""
     pair.command("2RST_QP", "qp_2rst", qpn=pair.b.number)
@@ -107,6 +138,16 @@ def datagram(pair, data):
     assert pair.done(0)[1] == 0, "the sender of a datagram does not notice"
 
 
+def test_a_failed_send_queue_still_receives_datagrams():
+    """Mutation: hear in RTR and RTS only."""
+    pair = Pair(service=UD)
+    pair.receive((pair.keys[1], VA, 48))
+    pair.b.post(0x3F)
+    assert pair.statuses(1) == [cqe.LOCAL_QP_OPERATION]
+    datagram(pair, b"datagram")
+    assert pair.statuses(1) == [0] and pair.memory.read(pair.at[1] + 40, 8) == b"datagram"
+
+
 def test_a_datagram_too_long_leaves_the_receive_posted():
     """Mutation: do not take the receive back."""
     pair = Pair(service=UD)
@@ -125,3 +166,23 @@ def test_a_datagram_too_long_for_a_shared_receive_is_told():
     datagram(pair, b"nine byte")
     opcode, syndrome, entry = pair.done(1)
     assert (opcode, syndrome, entry.wqe_counter) == (cqe.RESPONDER_ERROR, cqe.REMOTE_INVALID_REQUEST, 0)
+
+
+@pytest.mark.parametrize(("kernel", "status"), [(0, cqe.LOCAL_PROTECTION), (1, 0)])
+def test_only_a_queue_of_the_kernel_reaches_all_memory(kernel, status):
+    """Mutation: say that each QP may use the reserved key (`QueuePair.user`)."""
+    pair = Pair()
+    qp = pair.create_qp(pair.cqs[0][0], st=0, log_sq=6, log_rq=3, log_rq_stride=0, rlky=kernel)
+    pair.to_rts_as(qp, pair.b)
+    pair.command("2RST_QP", "qp_2rst", qpn=pair.b.number)
+    pair.to_rts_as(pair.b, qp)
+    pair.send(wqe.RDMA_WRITE, (0x500, pair.at[0], 8), remote=(pair.keys[1], VA), qp=qp)
+    assert pair.statuses(0) == [status]
+
+
+def test_nobody_reaches_all_memory_from_afar(pair):
+    """Mutation: take the reserved key as a remote one."""
+    secret = pair.page()
+    pair.memory.write(secret, b"secret!!")
+    pair.send(wqe.RDMA_WRITE, b"overwrit", remote=(0x500, secret))
+    assert pair.statuses(0) == [cqe.REMOTE_ACCESS] and pair.memory.read(secret, 8) == b"secret!!"

@@ -4,6 +4,7 @@ import struct
 
 import pytest
 
+from harness.connectx.mkeys import User
 from harness.guest import pg_access
 from harness.tests.unit.connectx.driver import SERIES, CommandFailed, Driver, Qp
 from harness.wire import cqe, wqe
@@ -130,11 +131,11 @@ def test_a_key_over_a_umem_has_its_pages_and_its_access(series):
     reply = driver.answer()
     assert reply[0] == 0
     index = int.from_bytes(reply[9:12], "big")
-    keys = driver.card.hca.keys
+    keys, user = driver.card.hca.keys, User(driver.pd, 0x40, reserved=False)
     assert keys.made["pg_access"] == 1
-    spans, absent = keys.access(index << 8 | 0x42, 0x7000_0000 + 100, 8192, driver.pd, "rr", 0)
+    spans, absent = keys.access(index << 8 | 0x42, 0x7000_0000 + 100, 8192, user, "rr", 0)
     assert [(span.address, span.length) for span in spans] == [(at + 100, 8192)] and absent is None
-    spans, absent = keys.access(index << 8 | 0x42, 0x7000_0000, 8, driver.pd, "rw", 0)
+    spans, absent = keys.access(index << 8 | 0x42, 0x7000_0000, 8, user, "rw", 0)
     assert absent is not None, "the umem may only be read"
     with pytest.raises(CommandFailed):
         driver.command("DESTROY_UMEM", umem_id=77)
