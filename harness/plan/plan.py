@@ -243,13 +243,18 @@ def _rules(source: Source, entries: Any) -> tuple[Rule, ...]:
 
 def _workload(settings: dict[str, Any]) -> Workload:
     length = settings.get("workload.length", settings.get("workload.pages", 1) * PAGE_BYTES)
+    loss = Loss(settings["faults.how"], settings.get("faults.side", "remote"))
 
     def region(side: str) -> Region:
-        keys = ("offset", "mapping", "iova", "odp")
-        given = {k: settings[f"workload.{side}.{k}"] for k in keys if f"workload.{side}.{k}" in settings}
+        names = ["lost", side] if loss.side in (side, "both") else [side]
+        keys = [(name, key) for name in names for key in ("offset", "mapping", "iova", "odp")]
+        given = {
+            key: settings[f"workload.{name}.{key}"]
+            for name, key in keys
+            if f"workload.{name}.{key}" in settings
+        }
         return Region(length, **given)
 
-    loss = Loss(settings["faults.how"], settings.get("faults.side", "remote"))
     return Workload(
         settings["workload.operation"],
         settings.get("workload.rounds", 1),

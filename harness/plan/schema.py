@@ -33,6 +33,8 @@ class Key:
     items: bool = False
 
 
+# `lost`: whichever of the two loses pages.
+REGIONS = ("local", "remote", "lost")
 REASONS = ("law", "data", "console", "leak", "latency", "workload", "hang", "finding", "rule")
 ENDS = ("done", "fails", "any")
 
@@ -83,7 +85,7 @@ SCHEMA: dict[str, Key] = {
     "workload.seed": Key(int, high=1 << 20),
     "workload.timeout_s": Key(int, low=1, high=600),
     "workload.trace": Key(bool),
-    **{f"workload.{side}.{key}": value for side in ("local", "remote") for key, value in _REGION.items()},
+    **{f"workload.{side}.{key}": value for side in REGIONS for key, value in _REGION.items()},
     "faults.how": Key(str, LOSSES),
     "faults.side": Key(str, SIDES),
     "expect.laws": Key(bool),

@@ -53,6 +53,16 @@ def test_matrix_is_the_product(tmp_path):
     assert cases[0].clock == "exact"
 
 
+def test_what_is_said_of_the_lost_region_is_of_the_side_that_loses_pages(tmp_path):
+    """Mutation: of the remote one always: then cases of another side repeat each other."""
+    varied = GOOD.replace(
+        '"remote.offset" = [0, 100]', 'side = ["remote", "local", "both"]\n"lost.offset" = [100]'
+    )
+    cases = _load(tmp_path, varied.replace('side = "remote"\n', "")).cases(("7.2",))
+    offsets = [(one.case.workload.local.offset, one.case.workload.remote.offset) for one in cases]
+    assert offsets == [(0, 100), (100, 0), (100, 100)]
+
+
 def _refused(tmp_path, good, edit, message, hint):
     """A plan that was good is an error of the user's after one edit."""
     assert edit[0] in good
