@@ -26,8 +26,8 @@ ORDER_MOST = 4
 """Free memory is in blocks of at most so many pages, as a power of two: 64 KiB."""
 
 _VM = Path("/proc/sys/vm")
-# Locked pages stay where they are; pieces that are small are no reason to reclaim all that can be.
-_SETTINGS = {"compact_unevictable_allowed": "0", "watermark_boost_factor": "0"}
+# Locked pages stay where they are; pieces that are small are no reason to reclaim all that can be, or to swap.
+_SETTINGS = {"compact_unevictable_allowed": "0", "watermark_boost_factor": "0", "swappiness": "0"}
 _BUDDIES = Path("/proc/buddyinfo")
 _CHUNK_BYTES = 16 << 20
 _CHUNKS = 16

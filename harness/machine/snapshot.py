@@ -25,7 +25,7 @@ from harness.store import digest
 from harness.values.answer import Reply
 from harness.values.case import Order
 
-RECIPE = 5
+RECIPE = 6
 BOOT_DEADLINE_S = 240.0
 PREPARE_DEADLINE_S = 400.0
 _KINDS = {"compile": "compiled", "prepare": "prepared"}
