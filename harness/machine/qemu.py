@@ -126,7 +126,8 @@ def _version(host: LocalHost, command: Sequence[str]) -> str:
 def command_line(qemu: Qemu, shape: Shape, wiring: Wiring) -> list[str]:
     """The whole command of a machine; the same for a cold start and (plus `-incoming`) a restore."""
     if shape.counted:
-        recorded = ALONE if shape.clock == "exact" and not wiring.terminal else ""
+        # One that shares its memory may be saved; one that records cannot be.
+        recorded = ALONE if shape.clock == "exact" and not (wiring.shared or wiring.terminal) else ""
         sleep = "off" if shape.clock == "exact" else "on"
         accel = ["-accel", "tcg,thread=single", "-icount", f"shift=0,sleep={sleep}{recorded}"]
     elif shape.accelerator == "kvm":
