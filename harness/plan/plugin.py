@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, SetupError
 from harness.plan.choice import chosen, newest_is_another
 from harness.plan.folder import open_results
 from harness.plan.options import Logs, Options
@@ -171,7 +171,7 @@ def keep(store: Store, record: Record, logs: Logs) -> Record:
     if record.verdict in ("pass", "skip"):
         return record
     # A disk that is full of logs still takes the record, which is small and says more.
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, SetupError):
         if logs.console:
             path = store.log_path(record.case.id, "console")
             path.write_text(logs.console, encoding="utf-8")

@@ -117,6 +117,13 @@ def test_clones_modules_and_inline_addresses_are_one_function():
     assert scan(one)[0].fingerprint == scan(two)[0].fingerprint == "oops page fault: a_b < c"
 
 
+def test_a_task_that_waits_for_a_page_hangs_too():
+    """Mutation: know the one form of the message."""
+    for how in ("blocked", "is blocked", "blocked in I/O wait"):
+        line = f"[  119.400001] INFO: task kworker/u4:1:33 {how} for more than 90 seconds."
+        assert [symptom.kind for symptom in scan([line, "[  119.500001]  </TASK>"])] == ["hung_task"]
+
+
 def test_arm64():
     lines = [
         "[  5.000000] Unable to handle kernel NULL pointer dereference at virtual address 0000000000000058",

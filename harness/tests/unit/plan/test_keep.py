@@ -17,6 +17,15 @@ def test_logs_of_a_case_that_failed_stay_and_are_named(tmp_path):
     assert gzip.decompress((tmp_path / kept.card_log).read_bytes()) == b'{"k":"open"}\n'
 
 
+def test_a_full_disk_takes_the_record_still(tmp_path):
+    """Mutation: let the log's error end the case before its record is written."""
+    store = Store.create(tmp_path)
+    (tmp_path / "logs").rmdir()
+    (tmp_path / "logs").write_text("in the way")
+    kept = keep(store, record(1, "fail", log=""), Logs("[ 1.0] BUG"))
+    assert (kept.verdict, kept.log) == ("fail", "")
+
+
 def test_a_pass_and_silence_leave_nothing(tmp_path):
     """Mutation: write empty files."""
     store = Store.create(tmp_path)

@@ -4,11 +4,21 @@ import errno
 import multiprocessing
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
 from harness.errors import SetupError, UsageError
-from harness.results.record import Store, count, exit_status, file_name, read_run, write_atomically
+from harness.results.record import (
+    Index,
+    Run,
+    Store,
+    count,
+    exit_status,
+    file_name,
+    read_run,
+    write_atomically,
+)
 from harness.tests.unit.results.sample import hostile, mixed, record, stored
 
 
@@ -163,6 +173,14 @@ def test_file_names_stay_in_their_folder():
 def test_exit_status(verdicts, status):
     """Mutation: count skips as executed."""
     assert exit_status([record(i, verdict) for i, verdict in enumerate(verdicts.split())]) == status
+
+
+@pytest.mark.parametrize(("verdicts", "expected", "status"), [("pass", 1, 0), ("pass", 2, 3), ("fail", 2, 1)])
+def test_cases_without_a_record_have_not_passed(verdicts, expected, status):
+    """Mutation: look at what there is alone."""
+    records = tuple(record(i, verdict) for i, verdict in enumerate(verdicts.split()))
+    assert Run(Path(), Index("", expected=expected, finished="x"), records).status == status
+    assert Run(Path(), Index("", expected=1), records, ("records/1.json: cut",)).status == (status or 3)
 
 
 def test_count_names_every_verdict():
