@@ -19,7 +19,7 @@ _PAGEMAP = "/proc/{}/pagemap"
 _FLAGS = "/proc/kpageflags"
 _MAPPED = "/proc/kpagecount"
 _ENTRY = 8
-_PRESENT = 1 << 63
+_PRESENT, _ELSEWHERE = 1 << 63, 1 << 62
 # Of a large region there are more empty pieces than others.
 _PIECE = 4096
 _FRAME = (1 << 55) - 1
@@ -55,16 +55,32 @@ class Frames:
 
 def present(start: int, pages: int) -> int:
     """How many of `pages` pages from the address `start` on this process has in memory; looking brings none."""
-    pieces = range(0, pages, _PIECE)
-    return sum(len(frames(start + at * PAGE_BYTES, min(_PIECE, pages - at))) for at in pieces)
+    return _count(start, pages, _PRESENT)
+
+
+def held(start: int, pages: int) -> int:
+    """How many of them hold something: in memory, in swap, or just on the way to another place."""
+    return _count(start, pages, _PRESENT | _ELSEWHERE)
 
 
 def frames(start: int, pages: int, pid: Union[int, str] = "self") -> List[int]:
     """The frames of those of `pages` pages from the address `start` on that are there, in order."""
+    return [entry & _FRAME for entry in _entries(start, pages, _PRESENT, pid)]
+
+
+def _count(start: int, pages: int, flags: int) -> int:
+    pieces = range(0, pages, _PIECE)
+    return sum(
+        len(_entries(start + at * PAGE_BYTES, min(_PIECE, pages - at), flags, "self")) for at in pieces
+    )
+
+
+def _entries(start: int, pages: int, flags: int, pid: Union[int, str]) -> List[int]:
+    """Those of the page map's entries that have one of the flags."""
     data = _read(_PAGEMAP.format(pid), start // PAGE_BYTES, pages)
     if not data.strip(bytes(1)):
         return []
-    return [entry & _FRAME for entry in array("Q", data) if entry & _PRESENT]
+    return [entry for entry in array("Q", data) if entry & flags]
 
 
 def _unfreed(frame: int) -> bool:
