@@ -88,7 +88,8 @@ def compare(
     one, other = by_case(base), by_case(patched)
     # A run ends after so many failures: of the cases behind them nothing is known without the change.
     ended = any(_ends(record) == FAILED for record in base)
-    changes = _clocks(base, patched)
+    changes: list[Change] = []
+    mixed: list[str] = []
     measured: list[tuple[Figure, tuple[list[float], list[float]]]] = []
     failing: list[str] = []
     for case in sorted({*one, *other}):
@@ -97,15 +98,12 @@ def compare(
         changes += outcomes
         if not outcomes and min(_severity(before), _severity(after)):
             failing.append(case)
-        if (
-            outcomes
-            or not before
-            or not all(_sound(record) for record in (*before, *after))
-            or _mixed(before, after)
-        ):
-            continue
-        measured += _figures(case, before, after, bands or {})
+        if before and after and _mixed(before, after):
+            mixed.append(case)
+        elif not outcomes and before and all(_sound(record) for record in (*before, *after)):
+            measured += _figures(case, before, after, bands or {})
     figures = [figure for figure, _ in measured]
+    changes += _apart(mixed)
     for figure, samples in measured:
         changes += _latency(figure, *samples, _tests(figure, figures))
     changes += _too_few(figures)
@@ -273,18 +271,15 @@ def _tests(figure: Figure, figures: Sequence[Figure]) -> int:
 
 
 def _mixed(before: Sequence[Record], after: Sequence[Record]) -> bool:
-    """Whether one side counted instructions, and the other did not."""
-    return len({record.environment.get("clock") in ("exact", PACED) for record in (*before, *after)}) > 1
+    """Whether one side counted instructions, and the other did not. What never came to a case has no clock."""
+    clocks = {record.environment.get("clock") for record in (*before, *after)} - {None}
+    return len({clock in ("exact", PACED) for clock in clocks}) > 1
 
 
-def _clocks(base: Sequence[Record], patched: Sequence[Record]) -> list[Change]:
-    """A word on sides whose latencies cannot be compared."""
-    one, other = by_case(base), by_case(patched)
-    mixed = [case for case in sorted(set(one) & set(other)) if _mixed(one[case], other[case])]
-    if not mixed:
-        return []
+def _apart(cases: Sequence[str]) -> list[Change]:
+    """A word on cases that are mixed."""
     text = "latency: in instructions on one side, in real time on the other"
-    return [Change(CANNOT_TELL, mixed[0] if len(mixed) == 1 else f"{len(mixed)} cases", text)]
+    return [Change(CANNOT_TELL, _named(cases), text)] if cases else []
 
 
 def _too_few(figures: Sequence[Figure]) -> list[Change]:
@@ -294,7 +289,11 @@ def _too_few(figures: Sequence[Figure]) -> list[Change]:
     if not few:
         return []
     text = f"latency in real time: {min(few.values())} runs, {RUNS_LEAST} on each side are the least (run --seeds)"
-    return [Change(CANNOT_TELL, next(iter(few)) if len(few) == 1 else f"{len(few)} cases", text)]
+    return [Change(CANNOT_TELL, _named(list(few)), text)]
+
+
+def _named(cases: Sequence[str]) -> str:
+    return cases[0] if len(cases) == 1 else f"{len(cases)} cases"
 
 
 def overall(changes: Sequence[Change]) -> str:

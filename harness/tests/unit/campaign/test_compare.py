@@ -118,6 +118,15 @@ def test_instructions_and_real_time_are_not_compared():
     assert found.verdict == CANNOT_TELL and not found.figures and "real time" in found.changes[0].text
 
 
+def test_a_machine_that_could_not_be_prepared_has_no_clock():
+    """Mutation: take that for real time: then mending it is not better."""
+    broken = [
+        replace(one, environment={}) for one in runs(verdict="fail", reasons=(Reason("console", "BUG"),))
+    ]
+    assert compare(broken, runs()).verdict == BETTER
+    assert [change.outcome for change in compare(runs(), broken).changes] == [True]
+
+
 def test_real_time_needs_enough_runs():
     """Mutation: judge real time by its medians alone; call what few runs say the same; swap the interval's sides."""
     few = compare(runs(4, clock="real"), runs(4, clock="real", added_ns=9000))
