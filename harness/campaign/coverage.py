@@ -65,7 +65,7 @@ class Coverage:
         for module, table in self.tables.items():
             name = _name(module, path)
             code |= table.code.get(name, set())
-            ran |= self.reached(module).get(name, set())
+            ran |= set().union(*(case.get(module, {}).get(name, ()) for case in self.cases.values()))
         return code, ran
 
 

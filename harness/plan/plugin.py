@@ -266,9 +266,7 @@ def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
     store = node.config.stash.get(RESULTS, None)
     if store is None:
         return
-    expected = len(ids) + len(store.done)
-    if store.index.expected != expected:
-        store.announce(expected)
+    store.announce(len(ids) + len(store.done))
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

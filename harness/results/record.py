@@ -162,6 +162,8 @@ class Store:
 
     def announce(self, expected: int) -> None:
         """Note how many cases are to run, once that is known."""
+        if expected == self.index.expected:
+            return
         self.index = replace(self.index, expected=expected)
         with _disk(self.directory):
             self._write_index()
