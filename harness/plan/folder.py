@@ -11,6 +11,7 @@ import pytest
 
 from harness.errors import UsageError
 from harness.plan.checkout import files_below, plan_files, version
+from harness.plan.plan import FULL
 from harness.results.record import Store
 from harness.store import digest
 
@@ -49,6 +50,7 @@ def open_results(config: pytest.Config, expected: int = 0) -> Store:
 def _options(option: Any) -> str:
     """What a record depends on that its case's name does not tell."""
     flags = [name for name in ("paced", "twice", "no_skip") if getattr(option, name)]
+    flags += ["full"] if os.environ.get(FULL) else []
     given = [f"time={option.time or 'default'}", f"image={option.image}"]
     parcel = files_below(option.parcel)
     if parcel:
