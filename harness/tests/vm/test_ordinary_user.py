@@ -36,6 +36,7 @@ def _as_user(user, *argv):
     name, uid, home = user
     environment = {"HOME": str(home), "USER": name, "PATH": os.environ["PATH"]}
     environment["PYTHONPATH"] = f"{CHECKOUT}:{LIBRARIES}"
+    environment["PYTEST_DEBUG_TEMPROOT"] = str(home)  # goes with the user
     switch = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--"]
     with (home / "log").open("wb") as log:
         return subprocess.Popen(
