@@ -190,6 +190,10 @@ def kernel_command_line(shape: Shape) -> str:
         "net.ifnames=0",
         "numa=fake=2",  # pages have somewhere to move; a case says when
         "numa_balancing=disable",
+        # DAMON (which Debian starts by itself) clears accessed bits and leaves the TLB as it is. Whether the next
+        # access sets them again depends on what QEMU's TLB holds, and QEMU resizes that by the host's clock.
+        # Ref: Linux 7.3 mm/damon/stat.c; QEMU 11.1 accel/tcg/cputlb.c, tlb_mmu_resize_locked
+        "damon_stat.enabled=N",
     ]
     return " ".join(words)
 
