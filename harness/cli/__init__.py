@@ -11,7 +11,9 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from harness import __version__
@@ -37,7 +39,9 @@ from harness.cli import (
 )
 from harness.cli.screen import common_options, err
 from harness.errors import EXIT_INTERRUPTED, HarnessError
+from harness.ledger import reap
 from harness.results.record import EXIT_SETUP
+from harness.store import default_root
 
 # The host's own state, not a mistake of ours.
 _HOSTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EMFILE, errno.ENOMEM)
@@ -72,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return regress.usage_status(sys.argv[1:] if argv is None else argv, int(end.code or 0))
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        return int(arguments.act(arguments))
+        with _undone(arguments.cache or default_root()):
+            return int(arguments.act(arguments))
     except HarnessError as error:
         err.print(f"error: {error.render()}", markup=False)
         return error.exit_status or 3
@@ -88,6 +93,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         err.print(f"error: {error.strerror}: {error.filename or 'while writing'}", markup=False)
         return EXIT_SETUP
+
+
+@contextmanager
+def _undone(cache: Path) -> Iterator[None]:
+    """At the end also what workers made is undone that were ended before they could do it themselves."""
+    try:
+        yield
+    finally:
+        reap(cache / "runs")
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+from harness.cli import main
 from harness.host import CommandError, LocalHost
 from harness.ledger import Ledger, boot_id, reap, start_time
 
@@ -13,6 +14,7 @@ OWNER = """
 import sys, time
 from pathlib import Path
 from harness.ledger import Ledger
+from harness.cli import main
 from harness.host import LocalHost
 ledger = Ledger(Path(sys.argv[1]))
 # Without its parent-death signal, as a child that lost it would be; with a child of its own.
@@ -62,6 +64,15 @@ def test_killed_owner_is_reaped(tmp_path):
     while _session_members(leader) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert _session_members(leader) == []
+
+
+def test_a_command_ends_with_what_its_killed_children_left(tmp_path):
+    """Mutation: leave it to the next command that opens a session, as after an interrupted `regress`."""
+    folder = tmp_path / "runs/1-x"
+    folder.mkdir(parents=True)
+    (folder / "lock").touch()
+    assert main(["cache", "--cache", str(tmp_path)]) == 0
+    assert not folder.exists()
 
 
 def test_reused_pid_is_left_alone(tmp_path):
