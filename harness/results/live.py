@@ -218,7 +218,8 @@ def open_view(console: Console) -> View:
 
 
 def _environment_lines(records: Sequence[Record]) -> list[Text]:
-    common = common_environment(records)
+    """What all cases ran on; what a machine said of itself (`machine.`: probes, capabilities) is in the report."""
+    common = {key: value for key, value in common_environment(records).items() if "." not in key}
     if not common:
         return []
     return [

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import termios
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,14 @@ def test_summary(tmp_path):
     assert text.index("fail  soft-roce") < text.index("error soft-roce"), "worst first"
     assert "leak: QP: 2 before, 3 after" in text and "fingerprint: oops: rxe_odp_map_range_and_lock" in text
     assert "qemu 11.1.3" in text and "kernel 7.3.4" not in text.splitlines()[1]
+
+
+def test_summary_says_what_all_ran_on_in_a_line(tmp_path):
+    """Mutation: each probe of the machine too, which is most of a screen."""
+    console = plain_console()
+    facts = {"kernel": "7.3.4", "machine.probe hmm": "hmm_range_fault"}
+    View(console).summary(stored(tmp_path / "r", [replace(each, environment=facts) for each in mixed()]))
+    assert "kernel 7.3.4" in said(console)
 
 
 @pytest.mark.parametrize(
