@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from harness.campaign.samples import CONFIDENCE, RUNS_LEAST, chance, interval, more_often, significant
@@ -25,6 +25,10 @@ JUDGED = ("operation", "fault")
 
 BANDS = 3
 """How many times what changes that change nothing did is still nothing: they were few."""
+PROBES = 5.0
+"""Instructions by which the shortest way through one stage or another moves where the other builds of a band show none,
+probably by where a probe lies in the kernel's hash of probes. No band of a shortest way is narrower.
+"""
 
 SEED = re.compile(r"/seed=\d+$")
 RAN = ("pass", "known", "fail")
@@ -81,7 +85,8 @@ class Comparison:
 def compare(
     base: Sequence[Record], patched: Sequence[Record], bands: Mapping[str, float] | None = None
 ) -> Comparison:
-    """Compare two runs. `bands` says by stage how many ns a change that changes nothing moves it (default 0).
+    """Compare two runs. `bands` says by stage how many ns a change that changes nothing moves it; without them only the
+    shortest ways through a stage are judged in instructions.
 
     Worse outranks better; without a difference it is the same; where no case ran on both sides it cannot be told.
     """
@@ -101,11 +106,11 @@ def compare(
         if before and after and _mixed(before, after):
             mixed.append(case)
         elif not outcomes and before and all(_sound(record) for record in (*before, *after)):
-            measured += _figures(case, before, after, bands or {})
+            measured += _figures(case, before, after, bands)
     figures = [figure for figure, _ in measured]
     changes += _apart(mixed)
     for figure, samples in measured:
-        changes += _latency(figure, *samples, _tests(figure, figures))
+        changes += _latency(figure, *samples, _tests(figure, figures), bands is not None)
     changes += _too_few(figures)
     ran = set(one) & set(other) and any(record.verdict in RAN for record in (*base, *patched))
     return Comparison(
@@ -115,6 +120,12 @@ def compare(
         _environments(base, patched),
         tuple(failing),
     )
+
+
+def with_more(found: Comparison, changes: Sequence[Change]) -> Comparison:
+    """The same, with changes that no record says."""
+    verdict = overall([*found.changes, *changes]) if changes else found.verdict
+    return replace(found, changes=(*found.changes, *changes), verdict=verdict)
 
 
 def by_case(records: Iterable[Record]) -> dict[str, list[Record]]:
@@ -193,7 +204,7 @@ def _reasons(record: Record) -> str:
 
 
 def _figures(
-    case: str, before: Sequence[Record], after: Sequence[Record], bands: Mapping[str, float]
+    case: str, before: Sequence[Record], after: Sequence[Record], bands: Mapping[str, float] | None
 ) -> Iterable[tuple[Figure, tuple[list[float], list[float]]]]:
     clocks = {record.environment.get("clock") for record in (*before, *after)}
     exact = clocks <= {"exact", PACED}
@@ -206,7 +217,8 @@ def _figures(
         counts = (len(samples[0]), len(samples[1]))
         base, patched = (float(median(values)) for values in samples)
         change = _paired(*pair) if exact else patched - base
-        yield Figure(case, stage, exact, base, patched, counts, float(bands.get(stage, 0)), change), samples
+        band = (bands or {}).get(stage, PROBES if exact and stage.endswith(LEAST) else 0.0)
+        yield Figure(case, stage, exact, base, patched, counts, float(band), change), samples
 
 
 def _paired(before: Mapping[str, float], after: Mapping[str, float]) -> float:
@@ -239,8 +251,11 @@ def by_run(records: Sequence[Record], exact: bool) -> dict[str, dict[str, float]
     return found
 
 
-def _latency(figure: Figure, before: list[float], after: list[float], tests: int) -> list[Change]:
-    """What a figure says, if anything. In real time, where nothing but the runs is known, it is one of `tests`.
+def _latency(
+    figure: Figure, before: list[float], after: list[float], tests: int, banded: bool
+) -> list[Change]:
+    """What a figure says, if anything. In real time, where nothing but the runs is known, it is one of `tests`; in
+    instructions it depends on whether its band is known.
 
     The shortest way through a stage is a property of the code. Everything else also depends on what else the machine
     does meanwhile, which any change shifts: there the runs of both sides must be told apart by a rank test, too.
@@ -261,6 +276,9 @@ def _latency(figure: Figure, before: list[float], after: list[float], tests: int
         return [Change(verdict, figure.case, f"{figure.stage}: {numbers}", stage=figure.stage)]
     moved = f"{figure.change:+.0f} instructions ({figure.base:.0f} to {figure.patched:.0f})"
     nothing = f"changes that change nothing move it by up to {figure.band:.0f}"
+    if not banded:
+        nothing = "how far changes that change nothing move it was not measured (`regress` does)"
+        verdict = verdict if sure else CANNOT_TELL
     return [Change(verdict, figure.case, f"{figure.stage}: {moved}; {nothing}", stage=figure.stage)]
 
 

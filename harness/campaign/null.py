@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.campaign.compare import BETTER, LEAST, WORSE, Change, Comparison, compare, overall
+from harness.campaign.compare import BETTER, LEAST, PROBES, WORSE, Change, Comparison, compare, overall
 from harness.campaign.runs import Question, answers, copied, modules
 from harness.errors import SetupError
 from harness.kernel.packages import Kernel
@@ -21,10 +21,6 @@ from harness.plan.session import Session
 from harness.values.record import Record
 
 SEEDS = 4
-PROBES = 5.0
-"""Instructions by which the shortest way through one stage or another moves where the other builds of a band show none,
-probably by where a probe lies in the kernel's hash of probes. No band of a shortest way is narrower.
-"""
 
 _INCLUDE = re.compile(r"^#include .*\n", re.M)
 _OBJECTS = re.compile(r"^(?P<name>\w+-y)\s*:?=\s*(?P<list>(?:[^\n\\]|\\\n)*)", re.M)

@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from harness.campaign import coverage, null
-from harness.campaign.compare import CANNOT_TELL, Change, Comparison
+from harness.campaign.compare import BETTER, CANNOT_TELL, SAME, WORSE, Change, Comparison, with_more
 from harness.campaign.coverage import Coverage, own
 from harness.campaign.differing import differing
 from harness.campaign.marked import Piece, pieces
 from harness.campaign.runs import Question, modules_with_lines
 from harness.campaign.samples import RUNS_LEAST
 from harness.campaign.subject import Subject, Tree
-from harness.campaign.turns import in_turns
+from harness.campaign.turns import in_turns, not_run
 from harness.kernel.packages import Kernel
 from harness.kernel.parts import HEADERS, Part
 from harness.kernel.source import source
@@ -74,11 +74,9 @@ def _judge(session: Session, question: Question, subject: Subject, kernel: Kerne
         notes += subject.lay(stock, parts, tree, session.host) if parts else ()
         changed = tuple(differing(stock, tree, parts)) if parts else ()
         if not changed:
-            nothing = Change(CANNOT_TELL, question.name, "it touches nothing that is tested here")
-            found = Comparison(CANNOT_TELL, (nothing,))
-            return Judgement(
-                kernel.release, "", subject.names, identity, (), tuple(notes), found, subject.diffs
-            )
+            nothing = _untouched(question, subject, parts)
+            said = tuple(notes)
+            return Judgement(kernel.release, "", subject.names, identity, (), said, nothing, subject.diffs)
         session.say(f"building {', '.join(names)} with and without it")
         # With their line tables, which coverage needs: each is compiled once.
         base, compiler, _ = modules_with_lines(session, kernel, stock, parts)
@@ -88,6 +86,8 @@ def _judge(session: Session, question: Question, subject: Subject, kernel: Kerne
         notes += chosen
         found, before, after, said = in_turns(session, question, kernel, base, patched, parts)
         notes += said
+        lacking = not_run(question, before, after)
+        found = with_more(found, lacking)
         if question.seeds < RUNS_LEAST and any(figure.exact for figure in found.figures):
             notes.append(
                 f"{question.seeds} runs a case tell only of the shortest way through a stage: --seeds {RUNS_LEAST}"
@@ -99,9 +99,18 @@ def _judge(session: Session, question: Question, subject: Subject, kernel: Kerne
         if any(figure.exact and figure.change for figure in found.figures):
             bands = null.bands(session, question, kernel, stock, parts, before)
             found, more = null.judged(session, question, kernel, (stock, tree), parts, before, after, bands)
+            found = with_more(found, lacking)
             notes += more
     told = (kernel.release, compiler, subject.names, identity, names, tuple(notes))
     return Judgement(*told, found, subject.diffs, pieces(changed, reached))
+
+
+def _untouched(question: Question, subject: Subject, parts: Sequence[Part]) -> Comparison:
+    """What is said where no source of ours changed. A tree is whole: it is as good as what it equals."""
+    if isinstance(subject, Tree) and not parts:
+        return Comparison(SAME, ())
+    nothing = Change(CANNOT_TELL, question.name, "it touches nothing that is tested here")
+    return Comparison(CANNOT_TELL, (nothing,))
 
 
 def _narrowed(
@@ -143,14 +152,17 @@ def _unreached(reached: Coverage, wanted: Mapping[str, set[int]]) -> Iterator[st
         yield f"not tested: and {len(missing) - _UNREACHED_MOST} more places that no case ran"
 
 
-def is_fix(found: Comparison) -> tuple[bool, str]:
-    """Whether something that failed no longer does, nothing still fails, and nothing got worse; and why not."""
-    worse = [change for change in found.changes if change.verdict != "better"]
-    if worse:
-        return False, f"{worse[0].case}: {worse[0].text}"
+def is_fix(found: Comparison) -> tuple[str, str]:
+    """BETTER if something that failed no longer does, nothing still fails, and nothing ends worse; else WORSE, or
+    CANNOT_TELL; and why. What it costs is not asked: a fix may.
+    """
+    ends = [change for change in found.changes if change.outcome]
+    for verdict in (WORSE, CANNOT_TELL):
+        for change in ends:
+            if change.verdict == verdict:
+                return verdict, f"{change.case}: {change.text}"
     if found.failing:
-        return False, f"{found.failing[0]} fails with the fix, too"
-    mended = [change for change in found.changes if change.outcome]
-    if not mended:
-        return False, "nothing fails without the fix: the plan does not show what it mends"
-    return True, f"{mended[0].case}: {mended[0].text}"
+        return WORSE, f"{found.failing[0]} fails with the fix, too"
+    if not ends:
+        return WORSE, "nothing fails without the fix: the plan does not show what it mends"
+    return BETTER, f"{ends[0].case}: {ends[0].text}"

@@ -37,6 +37,8 @@ POLL_S = 0.5
 BROKEN = (pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR)
 # (What is shipped to the machine is in the key by itself.)
 _JUDGING = ("connectx", "device", "machine", "plan")
+SIDES = ("base", "patched")
+"""Folders of results: of the modules without what is judged, and of those with it."""
 KEY = "key"
 """A file: what the answers beside it are kept as."""
 
@@ -44,7 +46,7 @@ KEY = "key"
 @dataclass(frozen=True)
 class Question:
     """What is asked: of what (a name), for which kernel, by which plans, with how many seeds, at most so many cases of
-    a plan. A run ends after `failures`: a machine that hangs costs its deadline each time, and the verdict is clear.
+    a plan. A run ends after `failures` (0: never): a machine that hangs costs its deadline each time, and all is clear.
 
     `results` is a folder for everything that comes of it. `paced`: machines with a card count instructions, too.
     `detect`: latencies are judged in real time, until a difference of this part of one would show, in turns; `turn` is
@@ -66,8 +68,8 @@ class Question:
 
     @property
     def exact(self) -> Question:
-        """The same, once, with machines that count instructions."""
-        return replace(self, detect=0.0, turn=0, seeds=1)
+        """The same, once, to its end, with machines that count instructions."""
+        return replace(self, detect=0.0, turn=0, seeds=1, failures=0)
 
 
 def copied(stock: Path, parts: Sequence[Part], into: Path) -> None:

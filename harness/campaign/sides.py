@@ -25,6 +25,7 @@ from harness.campaign.compare import (
     overall,
 )
 from harness.campaign.regress import Judgement
+from harness.campaign.runs import SIDES
 from harness.results.html import page
 from harness.results.small import mirrored, strips
 from harness.results.wording import VERDICT_ORDER, common_environment, duration
@@ -32,7 +33,7 @@ from harness.values.histogram import Histogram
 from harness.values.record import Record
 
 TONES = {WORSE: "fail", BETTER: "pass", SAME: "pass", CANNOT_TELL: "known"}
-NAMES = ("base", "patched")
+NAMES = SIDES
 REASONS_MOST = 6
 SYMPTOM_LINES = 24
 PICTURED_MOST = 200

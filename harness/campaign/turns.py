@@ -19,11 +19,12 @@ from harness.campaign.compare import (
     compare,
     overall,
 )
-from harness.campaign.runs import Question, answers
+from harness.campaign.runs import SIDES, Question, answers
 from harness.campaign.samples import shows
 from harness.kernel.packages import Kernel
 from harness.kernel.parts import Part
 from harness.plan.session import Session
+from harness.results.record import read_run
 from harness.values.record import Record
 
 TURNS_MOST = 12
@@ -58,6 +59,17 @@ def in_turns(
         unsure = Change(CANNOT_TELL, question.name, f"{word}, {question.detect:.1%} was wanted")
         found = replace(found, changes=(unsure,), verdict=overall([unsure]))
     return found, before, after, (word,)
+
+
+def not_run(question: Question, before: Sequence[Record], after: Sequence[Record]) -> list[Change]:
+    """A word on runs that neither side came to, since both ended at their failures: of them nothing is known."""
+    folders = (question.results / name for name in SIDES)
+    expected = max((read_run(folder).index.expected for folder in folders if folder.is_dir()), default=0)
+    lacking = expected - len({record.case.id for record in (*before, *after)})
+    if lacking <= 0:
+        return []
+    text = f"{lacking} of {expected} runs came on neither side: each ends at {question.failures} failures"
+    return [Change(CANNOT_TELL, question.name, text, True)]
 
 
 def resolution(base: Sequence[Record], patched: Sequence[Record]) -> float:

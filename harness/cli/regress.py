@@ -21,7 +21,9 @@ from harness.cli.compare import STATUS, show
 from harness.cli.screen import JSON, RESUME, err, new_results, open_session, out, write
 from harness.errors import HarnessError, UsageError
 from harness.kernel import patches
+from harness.plan.arguments import check_expression
 from harness.plan.checkout import find_folder, plan_files
+from harness.plan.plan import load
 from harness.plan.session import Session
 from harness.results.record import read_run
 
@@ -30,6 +32,7 @@ TEXT = "Is this kernel patch worse? Builds the modules that it touches with and 
 BISECT = {SAME: 0, BETTER: 0, WORSE: 1, CANNOT_TELL: 125}
 BISECT_USAGE, BISECT_SKIP = 128, 125
 PAGE = "verdict.html"
+FIX = {BETTER: "a fix", WORSE: "not shown to be a fix", CANNOT_TELL: "cannot tell whether it is a fix"}
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -72,18 +75,18 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """Exit status 0 same or better, 1 worse, 3 cannot tell; with --expect-fix 0 if it is one, else 1."""
+    """Exit status 0 same or better, 1 worse, 3 cannot tell; with --expect-fix 0 if it is one, 1 if not, 3."""
     if not arguments.bisect:
         return _judged(arguments, _question(arguments))
+    asked = False
     try:
         question = _question(arguments)
-    except UsageError as error:
-        err.print(f"error: {error.render()}", markup=False)
-        return BISECT_USAGE
-    try:
+        _resolve(arguments, question)
+        asked = True
         return _judged(arguments, question)
     except HarnessError as error:
         err.print(f"error: {error.render()}", markup=False)
+        return BISECT_USAGE if isinstance(error, UsageError) and not asked else BISECT_SKIP
     except Exception:  # git takes Python's own status, 1, for a bad commit
         traceback.print_exc()
     return BISECT_SKIP
@@ -112,9 +115,9 @@ def _judged(arguments: argparse.Namespace, question: Question) -> int:
     page = _page(found, question)
     err.print(f"side by side: {page}", markup=False)
     if arguments.expect_fix:
-        fixed, why = is_fix(found.comparison)
-        err.print(f"{'a fix' if fixed else 'not shown to be a fix'}: {why}", markup=False)
-        return 0 if fixed else 1
+        verdict, why = is_fix(found.comparison)
+        err.print(f"{FIX[verdict]}: {why}", markup=False)
+        return BISECT[verdict] if arguments.bisect else STATUS.get(verdict, 0)
     if arguments.bisect:
         return BISECT[CANNOT_TELL if verdict == SAME and found.comparison.failing else verdict]
     return STATUS.get(verdict, 0)
@@ -155,11 +158,20 @@ def _question(arguments: argparse.Namespace) -> Question:
     if arguments.expect_fix:
         plans = [arguments.expect_fix]
     plans = plan_files(plans)
+    for file in plans:
+        load(file)
+    check_expression(arguments.k)
     name = str(arguments.patch or arguments.tree)
     cut = 0 if arguments.all or arguments.expect_fix else 1
     kernel = arguments.base if arguments.base and not _base_tree(arguments) else arguments.kernel
     wanted = Question(name, kernel, plans, results, arguments.seeds, cut, arguments.jobs, arguments.k)
     return dataclasses.replace(wanted, detect=(arguments.real or 0.0) / 100)
+
+
+def _resolve(arguments: argparse.Namespace, question: Question) -> None:
+    """UsageError if nobody has a kernel of that name: of no commit it would be known."""
+    with open_session(arguments) as session:
+        session.kernels.resolve(question.kernel)
 
 
 def _base_tree(arguments: argparse.Namespace) -> Tree | None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from harness.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -34,3 +37,13 @@ class Wanted:
         given += ["-k", self.expression] if self.expression else []
         given += ["-n", str(self.jobs)] if self.jobs > 1 else []
         return [*given, *map(str, self.plans)]
+
+
+def check_expression(text: str) -> None:
+    """UsageError if `text` is no expression of pytest's -k: words with and, or, not, and parentheses."""
+    said = re.sub(r"[^\s()]+", lambda word: word[0] if word[0] in ("and", "or", "not") else "True", text)
+    try:
+        compile(said.strip() or "True", "-k", "eval")
+    except SyntaxError as error:
+        hint = "words with and, or, not, and parentheses: -k 'odp-write and not connectx-7'"
+        raise UsageError(f"-k {text!r} is no expression", hint=hint) from error

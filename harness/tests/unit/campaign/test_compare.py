@@ -51,11 +51,17 @@ def test_exact_latency_against_its_band(added, band, verdict):
 
 def test_what_depends_on_the_rest_of_the_machine_must_be_told_apart():
     """Mutations: judge medians of a few runs; forget the rank test."""
-    assert compare(runs(4), runs(4, added_ns=90)).verdict == SAME
+    assert compare(runs(4), runs(4, added_ns=90), {}).verdict == SAME
     mixed = runs(8, spread_ns=50)
     moved = [*runs(6, spread_ns=50, added_ns=30), *runs(8, spread_ns=50)[6:]]
-    assert compare(mixed, moved).verdict == SAME
-    assert compare(mixed, runs(8, spread_ns=50, added_ns=900)).verdict == WORSE
+    assert compare(mixed, moved, {}).verdict == SAME
+    assert compare(mixed, runs(8, spread_ns=50, added_ns=900), {}).verdict == WORSE
+
+
+def test_without_a_band_a_figure_that_depends_on_the_rest_says_nothing():
+    """Mutation: take no band for a band of nothing, and say so."""
+    (change,) = compare(runs(8), runs(8, added_ns=90)).changes[:1]
+    assert change.verdict == CANNOT_TELL and "was not measured" in change.text
 
 
 def test_a_new_failure_outranks_a_faster_fault():
@@ -185,6 +191,8 @@ def test_a_machine_that_waits_in_real_time_tells_only_the_shortest_way():
             )
         return made
 
-    found = compare(staged(0), staged(3))
-    assert [(figure.stage, figure.change) for figure in found.figures] == [("keys least", 3)]
+    found = compare(staged(0), staged(20))
+    assert [(figure.stage, figure.change) for figure in found.figures] == [("keys least", 20)]
     assert found.verdict == WORSE
+    # What a probe's place in a table may cost is nothing, also where no band was measured.
+    assert compare(staged(0), staged(15)).verdict == SAME

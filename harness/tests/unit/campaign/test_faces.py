@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from harness.campaign import mail
-from harness.campaign.compare import BETTER, SAME, WORSE, Change, Comparison, Figure, compare
+from harness.campaign import regress as judged
+from harness.campaign.compare import BETTER, CANNOT_TELL, SAME, WORSE, Change, Comparison, Figure, compare
 from harness.campaign.regress import Judgement, is_fix
+from harness.campaign.runs import Question
 from harness.campaign.subject import Patched, Tree
 from harness.cli import main, regress
-from harness.errors import SetupError, UsageError
+from harness.errors import SetupError, Unsupported, UsageError
 from harness.host import LocalHost
 from harness.kernel import patches
 from harness.kernel.parts import RXE
@@ -68,18 +70,23 @@ def test_a_mail_has_short_lines_and_says_all():
     assert "No new failure" in mail.text(same, command, 16)
 
 
+MENDED = Change(BETTER, "a", "no longer fails: data", True)
+
+
 @pytest.mark.parametrize(
     ("comparison", "fixed"),
     [
-        (Comparison(BETTER, (Change(BETTER, "a", "no longer fails: data", True),)), True),
-        (Comparison(BETTER, (Change(BETTER, "a", "fault: -20 instructions"),)), False),
-        (Comparison(BETTER, (Change(BETTER, "a", "no longer fails", True),), failing=("b",)), False),
-        (Comparison(WORSE, (Change(BETTER, "a", "gone", True), Change(WORSE, "b", "slow"))), False),
-        (Comparison(SAME, ()), False),
+        (Comparison(BETTER, (MENDED,)), BETTER),
+        (Comparison(BETTER, (Change(BETTER, "a", "fault: -20 instructions"),)), WORSE),
+        (Comparison(BETTER, (MENDED,), failing=("b",)), WORSE),
+        (Comparison(WORSE, (MENDED, Change(WORSE, "b", "leaks", True))), WORSE),
+        (Comparison(WORSE, (MENDED, Change(WORSE, "b", "fault: +40 instructions"))), BETTER),
+        (Comparison(CANNOT_TELL, (MENDED, Change(CANNOT_TELL, "b", "no machine", True))), CANNOT_TELL),
+        (Comparison(SAME, ()), WORSE),
     ],
 )
 def test_a_fix_mends_something_and_leaves_nothing(comparison, fixed):
-    """Mutation: take a faster fault for a fix; forget what still fails."""
+    """Mutation: take a faster fault for a fix; forget what still fails; ask what a fix costs."""
     assert is_fix(comparison)[0] == fixed
 
 
@@ -125,6 +132,8 @@ def asked(**options):
     [
         (SetupError("does not build"), "_judged", {"tree": Path()}, 125),
         (UsageError("no kernel tree"), "_judged", {"tree": Path()}, 125),
+        (UsageError("no such kernel"), "_resolve", {}, 128),
+        (Unsupported("no kernel of that series any more"), "_resolve", {}, 125),
         (UsageError("no such plan"), "_question", {}, 128),
         (UsageError("no such plan"), "_question", {"tree": Path()}, 128),
     ],
@@ -138,6 +147,7 @@ def test_what_cannot_be_judged_is_skipped_by_bisect(monkeypatch, raised, place, 
         raise raised
 
     monkeypatch.setattr(regress, "_question", lambda arguments: None)
+    monkeypatch.setattr(regress, "_resolve", lambda *given: None)
     monkeypatch.setattr(regress, place, fail)
     assert regress.act(asked(**options)) == status
     assert set(regress.BISECT.values()) == {0, 1, 125}
@@ -148,6 +158,7 @@ def test_bisect_blames_nobody_for_a_mistake_of_ours(monkeypatch, capfd):
     assert main(["regress", "--bisect", "--tree", ".", "--sedes", "4"]) == 128
     assert main(["regress", "--tree", ".", "--sedes", "4"]) == 2
     monkeypatch.setattr(regress, "_question", lambda arguments: None)
+    monkeypatch.setattr(regress, "_resolve", lambda *given: None)
     monkeypatch.setattr(regress, "_judged", lambda *given: {}["x"])
     assert regress.act(asked(tree=Path())) == 125
     assert "KeyError" in capfd.readouterr().err
@@ -186,6 +197,10 @@ def test_a_tree_reaches_the_parts_that_differ(tmp_path, host):
     into = tmp_path / "into"
     tree.lay(stock, (RXE,), into, host)
     assert (into / RXE.folder / "rxe_odp.c").read_text() == "two\n"
+    equal = judged._untouched(Question("t", "7.3", (), tmp_path), tree, ())
+    assert equal.verdict == SAME, "what git bisect passes on its way, and the base has too"
+    nothing = judged._untouched(Question("t", "7.3", (), tmp_path), Patched(()), ())
+    assert nothing.verdict == CANNOT_TELL
     with pytest.raises(UsageError, match="is no kernel tree"):
         Tree(stock / "include").reach(stock)
 

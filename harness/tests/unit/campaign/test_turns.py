@@ -7,8 +7,10 @@ import pytest
 
 from harness.campaign import samples, turns
 from harness.campaign.compare import BETTER, CANNOT_TELL, SAME, WORSE
-from harness.campaign.runs import Question
+from harness.campaign.runs import SIDES, Question
+from harness.results.record import Store
 from harness.tests.unit.campaign.test_compare import runs
+from harness.tests.unit.results.sample import record
 
 
 def asked(monkeypatch, tmp_path, *, spread_ns, added_ns, detect):
@@ -53,3 +55,16 @@ def test_what_is_said_to_show_is_found():
         moved = after + samples.shows(before, after, tests) * 1000
         found += samples.significant(samples.chance(before, moved), tests)
     assert found >= 80
+
+
+def test_what_ran_on_neither_side_is_not_the_same(tmp_path):
+    """A case that fails alike ends both sides. Mutation: say nothing of those behind it."""
+    records = [record(number, "fail") for number in range(4)]
+    for side in SIDES:
+        store = Store.create(tmp_path / side, {}, expected=20)
+        for each in records:
+            store.add(each)
+    question = Question("p.diff", "7.3", (), tmp_path)
+    (change,) = turns.not_run(question, records, records)
+    assert change.verdict == CANNOT_TELL and change.text.startswith("16 of 20 runs")
+    assert not turns.not_run(question, records, [record(number, "pass") for number in range(20)])

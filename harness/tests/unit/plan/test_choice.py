@@ -2,7 +2,8 @@
 
 import pytest
 
-from harness.errors import Unsupported
+from harness.errors import Unsupported, UsageError
+from harness.plan.arguments import check_expression
 from harness.plan.choice import newest_is_another, spread
 
 
@@ -28,3 +29,18 @@ def test_a_cut_is_spread_over_the_matrix():
     """Mutation: take the first ones; take none for 0."""
     assert spread(range(9), 3) == [0, 3, 6]
     assert list(spread(range(9), 0)) == list(range(9)) == list(spread(range(9), 12))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "odp-write and (soft-roce or connectx-5)", "not a.mapping=file", "a[b]-c"]
+)
+def test_an_expression_of_k(text):
+    """Mutation: take a dash for a minus."""
+    check_expression(text)
+
+
+@pytest.mark.parametrize("text", ["a and", "a b", "(a", "and"])
+def test_no_expression_of_k(text):
+    """Mutation: leave it to pytest, after the modules are built."""
+    with pytest.raises(UsageError, match="is no expression"):
+        check_expression(text)
