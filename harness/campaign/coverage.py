@@ -86,7 +86,7 @@ def measure(
     """Run the question's cases once each with the modules of `tree`; the answers are kept by content."""
     files, _, tables = modules_with_lines(session, kernel, tree, parts)
     folder = kept(session, question.exact, kernel, files, parts, name, tuple(sorted(tables)))
-    folders = {module: tree / part.folder for part in parts for module in part.modules}
+    folders = {module: tree / part.folder for part in parts for module in part.every}
     read = {module: lines.read(path, folders[module]) for module, path in tables.items()}
     cases: dict[str, dict[str, Reached]] = {}
     for path in sorted((folder / "logs").glob("*.blocks.json")):
@@ -101,7 +101,7 @@ def lcov(coverage: Coverage, parts: Sequence[Part]) -> str:
     """For genhtml and editors. Ref: geninfo(1), tracefile format."""
     out: list[str] = []
     for part in parts:
-        for module in part.modules:
+        for module in filter(coverage.tables.__contains__, part.every):
             reached = coverage.reached(module)
             for file, code in sorted(coverage.tables[module].code.items()):
                 if own(file):

@@ -7,19 +7,20 @@ by the same compiler from the same source, so that what differs is the patch.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from harness.campaign import coverage, null
 from harness.campaign.compare import BETTER, CANNOT_TELL, SAME, WORSE, Change, Comparison, with_more
 from harness.campaign.coverage import Coverage, own
-from harness.campaign.differing import differing
+from harness.campaign.differing import Differing, differing
 from harness.campaign.marked import Piece, pieces
 from harness.campaign.runs import Question, modules_with_lines
 from harness.campaign.samples import RUNS_LEAST
 from harness.campaign.subject import Subject, Tree
 from harness.campaign.turns import in_turns, not_run
+from harness.kernel import lines
 from harness.kernel.packages import Kernel
 from harness.kernel.parts import HEADERS, Part
 from harness.kernel.source import source
@@ -69,40 +70,87 @@ def _judge(session: Session, question: Question, subject: Subject, kernel: Kerne
     identity = subject.identity(session.host)
     parts, outside = subject.reach(stock)
     notes = [f"not tested: {path}" for path in outside]
-    names = tuple(module for part in parts for module in part.modules)
     with session.ledger.scratch_folder("patched") as tree:
         notes += subject.lay(stock, parts, tree, session.host) if parts else ()
         changed = tuple(differing(stock, tree, parts)) if parts else ()
         if not changed:
             nothing = _untouched(question, subject, parts)
-            said = tuple(notes)
-            return Judgement(kernel.release, "", subject.names, identity, (), said, nothing, subject.diffs)
-        session.say(f"building {', '.join(names)} with and without it")
+            told = (kernel.release, "", subject.names, identity, (), tuple(notes))
+            return Judgement(*told, nothing, subject.diffs)
+        session.say(
+            f"building {', '.join(name for part in parts for name in part.modules)} with and without it"
+        )
         # With their line tables, which coverage needs: each is compiled once.
-        base, compiler, _ = modules_with_lines(session, kernel, stock, parts)
-        patched, _, _ = modules_with_lines(session, kernel, tree, parts)
-        what = coverage.touched(changed)
-        question, chosen = _narrowed(session, question, kernel, stock, parts, what)
-        notes += chosen
-        found, before, after, said = in_turns(session, question, kernel, base, patched, parts)
-        notes += said
-        lacking = not_run(question, before, after)
+        base, compiler, tables = modules_with_lines(session, kernel, stock, parts)
+        patched, _, more = modules_with_lines(session, kernel, tree, parts)
+        names = tuple(PurePosixPath(place).stem for place in patched)
+        others = _of_others(changed, (*tables.values(), *more.values()))
+        notes += [f"not tested: {path} is built into no module that is replaced here" for path in others]
+        if len(others) == len(changed):
+            found, reached = _untouched(question, subject, parts), None
+        else:
+            notes += _unlike_the_rest(changed)
+            sides = _Sides(kernel, stock, tree, base, patched)
+            found, reached, said = _compared(session, question, sides, parts, coverage.touched(changed))
+            notes += said
+    all_notes = tuple(notes)
+    facts = (kernel.release, compiler, subject.names, identity)
+    return Judgement(*facts, names, all_notes, found, subject.diffs, pieces(changed, reached))
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """Two trees, and the modules that were built of them for a kernel."""
+
+    kernel: Kernel
+    stock: Path
+    tree: Path
+    base: Mapping[str, Path]
+    patched: Mapping[str, Path]
+
+
+def _compared(
+    session: Session, question: Question, sides: _Sides, parts: Sequence[Part], what: coverage.Touched
+) -> tuple[Comparison, Coverage | None, list[str]]:
+    """Run the cases on both sides: what differs, what of the changed side ran, if that was asked, and notes."""
+    kernel = sides.kernel
+    question, notes = _narrowed(session, question, kernel, sides.stock, parts, what)
+    found, before, after, said = in_turns(session, question, kernel, sides.base, sides.patched, parts)
+    notes += said
+    lacking = not_run(question, before, after)
+    found = with_more(found, lacking)
+    if question.seeds < RUNS_LEAST and any(figure.exact for figure in found.figures):
+        few = f"{question.seeds} runs a case tell only of the shortest way through a stage: --seeds {RUNS_LEAST}"
+        notes.append(few)
+    reached = None
+    if what.new and not any(change.outcome for change in found.changes):
+        reached = coverage.measure(session, question, kernel, sides.tree, parts, "coverage")
+        notes += _unreached(reached, what.new)
+    if any(figure.exact and figure.change for figure in found.figures):
+        bands = null.bands(session, question, kernel, sides.stock, parts, before)
+        trees = (sides.stock, sides.tree)
+        found, more = null.judged(session, question, kernel, trees, parts, before, after, bands)
         found = with_more(found, lacking)
-        if question.seeds < RUNS_LEAST and any(figure.exact for figure in found.figures):
-            notes.append(
-                f"{question.seeds} runs a case tell only of the shortest way through a stage: --seeds {RUNS_LEAST}"
-            )
-        reached = None
-        if what.new and not any(change.outcome for change in found.changes):
-            reached = coverage.measure(session, question, kernel, tree, parts, "coverage")
-            notes += _unreached(reached, what.new)
-        if any(figure.exact and figure.change for figure in found.figures):
-            bands = null.bands(session, question, kernel, stock, parts, before)
-            found, more = null.judged(session, question, kernel, (stock, tree), parts, before, after, bands)
-            found = with_more(found, lacking)
-            notes += more
-    told = (kernel.release, compiler, subject.names, identity, names, tuple(notes))
-    return Judgement(*told, found, subject.diffs, pieces(changed, reached))
+        notes += more
+    elif any(figure.exact for figure in found.figures):
+        notes.append("no figure in instructions moved at all: no null band was needed")
+    return found, reached, notes
+
+
+def _of_others(changed: Sequence[Differing], tables: Iterable[Path]) -> list[str]:
+    """Of the changed files the sources that are in none of the modules whose line tables these are."""
+    named = set().union(*map(lines.files, tables))
+    sources = (file.path for file in changed if own(str(file.path)))
+    return [str(path) for path in sources if path.name not in named]
+
+
+def _unlike_the_rest(changed: Sequence[Differing]) -> list[str]:
+    """A word on headers: modules that nobody rebuilds know them as they were."""
+    headers = [str(file.path) for file in changed if str(file.path).startswith(HEADERS)]
+    if not headers:
+        return []
+    rest = "mlx5_core, ib_cm and the rest of the kernel keep them as they were: beware of changed structures"
+    return [f"of {', '.join(headers)}: {rest}"]
 
 
 def _untouched(question: Question, subject: Subject, parts: Sequence[Part]) -> Comparison:
@@ -121,25 +169,29 @@ def _narrowed(
     parts: Sequence[Part],
     what: coverage.Touched,
 ) -> tuple[Question, list[str]]:
-    """The question with the plans of which a case reaches what is touched; all of them where none does, or if asked.
+    """The question with the plans of which a case reaches what is touched; all of them where none does, or if asked:
+    then those that reach it come first.
 
     What stock modules reach is kept by content, so it is asked once.
     """
     plans = plan_files(question.plans)
-    if not question.cut or len(plans) == 1 or not what.old:
+    if len(plans) == 1 or not what.old:
         return question, []
     session.say("which plans reach what is touched")
-    stock_reached = coverage.measure(session, question, kernel, stock, parts, "reach")
+    first = replace(question, cut=1)
+    stock_reached = coverage.measure(session, first, kernel, stock, parts, "reach")
     names = coverage.reaching(stock_reached, what.old)
     wanted = [path for path in plans if path.stem in names]
     # What a macro or a structure of a header reaches, no line table says.
     unsure = any(
         not coverage.reaching(stock_reached, {path: what.old[path]}) for path in what.old if not own(path)
     )
-    if not wanted or unsure or len(wanted) == len(plans):
-        return question, []
-    said = f"run: {len(wanted)} of {len(plans)} plans, those that reach what is touched (--all: every one)"
-    return replace(question, plans=wanted), [said]
+    if not question.cut or not wanted or unsure:
+        rest = [path for path in plans if path not in wanted]
+        return replace(question, plans=[*wanted, *rest]), []
+    ran = {case.split("/")[0] for case in stock_reached.cases}
+    said = f"run: {len(wanted)} of {len(ran)} plans, those that reach what is touched (--all: every one)"
+    return replace(question, plans=wanted), [said] if len(wanted) < len(ran) else []
 
 
 def _unreached(reached: Coverage, wanted: Mapping[str, set[int]]) -> Iterator[str]:

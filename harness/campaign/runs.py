@@ -106,11 +106,11 @@ def modules_with_lines(
             tree / part.folder, kernel, session.archive, include=tree / HEADERS, lines=lines, like=stock
         )
         compiler = built.compiler
-        tables |= {name: table for name, table in built.lines.items() if name in part.modules}
+        tables |= {name: table for name, table in built.lines.items() if name in part.every}
         for name in part.modules:
             if name not in built.modules:
                 raise SetupError(f"{part.folder} has built no {name}", [", ".join(built.modules)])
-            found[f"modules/{name}.ko"] = built.modules[name]
+        found |= {f"modules/{name}.ko": built.modules[name] for name in part.every if name in built.modules}
     return found, compiler, tables
 
 

@@ -17,7 +17,7 @@ from harness.cli.screen import JSON, new_results, open_session, out, write
 from harness.errors import UsageError
 from harness.kernel.parts import PARTS, Part
 from harness.kernel.source import source
-from harness.plan.checkout import find_folder
+from harness.plan.checkout import fault_plans
 
 TEXT = "Say which lines of the modules under test the cases of plans run; nothing about a case changes by it."
 
@@ -25,7 +25,7 @@ TEXT = "Say which lines of the modules under test the cases of plans run; nothin
 def options(parser: argparse.ArgumentParser) -> None:
     """Of what, by which plans, and how it is told."""
     parser.add_argument("plans", type=Path, nargs="*", metavar="PLAN", help="default: those of page faults")
-    names = [module for part in PARTS for module in part.modules]
+    names = [module for part in PARTS for module in part.every]
     parser.add_argument("--module", choices=names, default=names[0], help=f"default: {names[0]}")
     parser.add_argument("--kernel", default="newest", metavar="SERIES")
     parser.add_argument("-k", metavar="EXPR", default="", help="only cases whose name matches (as pytest -k)")
@@ -40,8 +40,8 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def act(arguments: argparse.Namespace) -> int:
     """Exit status 0; 3 when no case ran."""
-    (part,) = (part for part in PARTS if arguments.module in part.modules)
-    plans = arguments.plans or sorted(find_folder("testplans", None).glob("odp-*.toml"))
+    (part,) = (part for part in PARTS if arguments.module in part.every)
+    plans = arguments.plans or fault_plans()
     results = new_results(arguments)
     question = Question(
         arguments.module,
@@ -57,9 +57,11 @@ def act(arguments: argparse.Namespace) -> int:
         kernel = session.kernel(arguments.kernel)
         stock = source(kernel, session.archive)
         found = coverage.measure(session, question, kernel, stock, [part], "coverage")
-        if arguments.html:
+        if arguments.html and arguments.module in found.tables:
             page = pages.coverage(found, arguments.module, stock / part.folder, kernel.release)
             write(arguments.html, page)
+    if arguments.module not in found.tables:
+        raise UsageError(f"{kernel.release} has no module {arguments.module}")
     if arguments.file and arguments.file not in found.tables[arguments.module].code:
         raise UsageError(f"{arguments.module} has no file {arguments.file}")
     if arguments.lcov:

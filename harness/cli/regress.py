@@ -22,7 +22,7 @@ from harness.cli.screen import JSON, RESUME, err, new_results, open_session, out
 from harness.errors import HarnessError, UsageError
 from harness.kernel import patches
 from harness.plan.arguments import check_expression
-from harness.plan.checkout import find_folder, plan_files
+from harness.plan.checkout import fault_plans, plan_files
 from harness.plan.plan import load
 from harness.plan.session import Session
 from harness.results.record import read_run
@@ -154,7 +154,7 @@ def _question(arguments: argparse.Namespace) -> Question:
     results = arguments.resume or new_results(arguments)
     if not results.is_dir() and arguments.resume:
         raise UsageError(f"{results} does not exist", hint="the folder that was named when it stopped")
-    plans = arguments.plans or sorted(find_folder("testplans", None).glob("odp-*.toml"))
+    plans = arguments.plans or fault_plans()
     if arguments.expect_fix:
         plans = [arguments.expect_fix]
     plans = plan_files(plans)

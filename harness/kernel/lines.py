@@ -55,6 +55,12 @@ class Lines:
         return found
 
 
+def files(path: Path) -> set[str]:
+    """The files that the tables name: those of the module's folder by their name only."""
+    headings = map(_HEADING.match, path.read_text(errors="replace").splitlines())
+    return {_named(heading["file"]) for heading in headings if heading}
+
+
 def read(path: Path, folder: Path) -> Lines:
     """The tables that kernel/build.py wrote; `folder` is the module's source, which says where a function ends."""
     rows: list[tuple[int, str, int]] = []

@@ -10,23 +10,35 @@ from dataclasses import dataclass
 class Part:
     """A folder of the kernel's source, the modules built from it that matter here, and the devices that need them.
 
-    `first` is the file of the part that holds its page-fault path.
+    `first` is the file of the part that holds its page-fault path; `newer` are modules that only newer kernels have.
     """
 
     folder: str
     modules: tuple[str, ...]
     devices: tuple[str, ...]
     first: str
+    newer: tuple[str, ...] = ()
+
+    @property
+    def every(self) -> tuple[str, ...]:
+        """All its modules, of whichever kernel."""
+        return (*self.modules, *self.newer)
 
 
 _CARDS = ("connectx-5", "connectx-7")
 
 RXE = Part("drivers/infiniband/sw/rxe", ("rdma_rxe",), ("soft-roce",), "rxe_odp.c")
 MLX5 = Part("drivers/infiniband/hw/mlx5", ("mlx5_ib",), _CARDS, "odp.c")
-CORE = Part("drivers/infiniband/core", ("ib_core", "ib_uverbs"), ("soft-roce", *_CARDS), "umem_odp.c")
+CORE = Part(
+    "drivers/infiniband/core",
+    ("ib_core", "ib_uverbs"),
+    ("soft-roce", *_CARDS),
+    "umem_odp.c",
+    newer=("ib_uverbs_support",),
+)
 PARTS: tuple[Part, ...] = (RXE, MLX5, CORE)
 
-FOLDERS = {module: part.folder for part in PARTS for module in part.modules}
+FOLDERS = {module: part.folder for part in PARTS for module in part.every}
 
 HEADERS = "include/"
 """Changes below it reach every part."""

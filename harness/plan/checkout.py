@@ -17,6 +17,13 @@ def files_below(folder: Path | None) -> dict[str, Path]:
     return {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+def fault_plans() -> list[Path]:
+    """The checkout's plans of page faults, without those that go on for minutes."""
+    folder = find_folder("testplans", None)
+    found = (path for kind in ("odp", "mlx5") for path in folder.glob(f"{kind}-*.toml"))
+    return sorted(path for path in found if "-soak" not in path.stem)
+
+
 def plan_files(given: Iterable[Path]) -> list[Path]:
     """The plan files among files and folders, a folder's by their names; UsageError for one that does not exist."""
     paths = list(given)

@@ -97,7 +97,7 @@ def _watch(session: Session, machine: Machine, presence: Presence, ended: Callab
 
 def _modules(session: Session, kernel: Kernel, snapshot: Snapshot) -> list[gdb.Loaded]:
     """Those under test that are in the machine, with the best symbols that there are of each."""
-    parts = {module: part for part in PARTS for module in part.modules}
+    parts = {module: part for part in PARTS for module in part.every}
     order = Order(NUMBER, "exec", argv=(*blocks.ASK, *parts))
     answer = session.studio.run(snapshot, order, ASK_DEADLINE_S).output
     found = []
