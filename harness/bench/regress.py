@@ -11,7 +11,9 @@ from pathlib import Path
 from harness.bench.figures import Figures
 from harness.campaign import null
 from harness.campaign.compare import SAME
+from harness.campaign.regress import judge
 from harness.campaign.runs import Question, answers, copied, modules, modules_with_lines
+from harness.campaign.subject import Tree
 from harness.kernel.packages import Kernel
 from harness.kernel.parts import Part
 from harness.kernel.source import source
@@ -24,8 +26,9 @@ MAKES = 3
 class Regress(Figures):
     """One part of the kernel, `seeds` runs of each case.
 
-    `make_s` is what the compiler needs for both sides, clean, the median of MAKES; `verdict_s` is patch to verdict,
-    compiler included, with the base's objects and answers and the null band known already. `false_alarms` are
+    `make_s` is what the compiler needs for both sides, clean, the median of MAKES; `verdict_s` is patch to verdict as
+    `regress` gives it, compiler and what ran of the changed lines included, with the base's objects and answers and
+    the null band known already. `false_alarms` are
     verdicts other than "same" on `null_changes` different changes that change nothing; `unconfirmed` counts those of
     which a figure moved in one build and not in others. `null_band_instructions` are the bands by stage.
     """
@@ -56,17 +59,16 @@ def measure(session: Session, question: Question, part: Part, changes: int) -> R
     makes_s = [_make(session, kernel, stock, part) for _ in range(MAKES)]
     cases = unconfirmed = 0
     for variant in null.variants(changes):
-        began = time.monotonic()
+        asked = replace(question, results=question.results / str(variant).replace(" ", "-"))
         with session.ledger.scratch_folder("null") as tree:
             copied(stock, [part], tree)
             variant.apply(tree / part.folder, part)
             _unlike_any_before(tree / part.folder / part.first)
-            files, _ = modules(session, kernel, tree, [part])
-            asked = replace(question, results=question.results / str(variant).replace(" ", "-"))
-            after = answers(session, asked, kernel, files, [part], str(variant))
-            found, again = null.judged(session, asked, kernel, (stock, tree), [part], before, after, bands)
-        unconfirmed += bool(again)
+            began = time.monotonic()
+            judgement = judge(session, asked, Tree(tree))
         verdicts_s.append(time.monotonic() - began)
+        found = judgement.comparison
+        unconfirmed += any(note.startswith(null.NOT_COUNTED) for note in judgement.notes)
         cases = len({figure.case for figure in found.figures})
         if found.verdict != SAME:
             alarms.append(f"{variant}: {found.verdict}: {found.changes[0].text}")

@@ -1,6 +1,6 @@
 """The null band: how far changes that change nothing move a figure.
 
-Code that never runs, bytes between functions, another order of the same objects: each moves addresses, so hash
+Code that never runs, bytes between functions, another order of functions or of objects: each moves addresses, so hash
 chains, alignments and page boundaries, and with them a few instructions. A patch within that band is the same.
 """
 
@@ -23,14 +23,20 @@ from harness.values.record import Record
 SEEDS = 4
 
 _INCLUDE = re.compile(r"^#include .*\n", re.M)
+_STATIC = re.compile(r"^(?P<head>static (?!inline\b)[^;{}=#]*?\([^;{}=#]*\))\n\{\n.*?^\}\n", re.M | re.S)
+_IF, _ENDIF = re.compile(r"^#\s*if", re.M), re.compile(r"^#\s*endif", re.M)
 _OBJECTS = re.compile(r"^(?P<name>\w+-y)\s*:?=\s*(?P<list>(?:[^\n\\]|\\\n)*)", re.M)
 
 
-def _before_the_fault_path(folder: Path, part: Part, inserted: str) -> None:
-    """Put lines after the last #include of the part's first file, or of another where a kernel has no such file."""
+def _first_file(folder: Path, part: Part) -> Path:
+    """The part's first file, or another where a kernel has no such file."""
     file = folder / part.first
-    if not file.exists():
-        file = min(folder.glob("*.c"))
+    return file if file.exists() else min(folder.glob("*.c"))
+
+
+def _before_the_fault_path(folder: Path, part: Part, inserted: str) -> None:
+    """Put lines after the last #include of the part's first file."""
+    file = _first_file(folder, part)
     text = file.read_text()
     end = max(found.end() for found in _INCLUDE.finditer(text))
     file.write_text(text[:end] + inserted + text[end:])
@@ -46,6 +52,24 @@ def dead_function(folder: Path, part: Part, size: int) -> None:
     terms = " ^ ".join(f"n % {3 + 2 * number}" for number in range(size))
     code = f"\nstatic noinline __used int odp_harness_dead_{size}(int n)\n{{\n\treturn {terms};\n}}\n"
     _before_the_fault_path(folder, part, code)
+
+
+def moved_function(folder: Path, part: Part, size: int) -> None:
+    """A static function of the fault path's file, declared where it was and defined at the end."""
+    file = _first_file(folder, part)
+    text = file.read_text()
+    every = [found for found in _STATIC.finditer(text) if not _conditional(text, found)]
+    if not every:
+        raise SetupError(f"no static function in {part.folder}/{file.name}")
+    found = every[(size - 1) % len(every)]
+    declared = f"{found['head']};\n"
+    file.write_text(f"{text[: found.start()]}{declared}{text[found.end() :]}\n{found[0]}")
+
+
+def _conditional(text: str, found: re.Match[str]) -> bool:
+    """Whether a function is in an #if, or has one in it."""
+    opened = len(_IF.findall(text, 0, found.start())) - len(_ENDIF.findall(text, 0, found.start()))
+    return bool(opened or _IF.search(found[0]))
 
 
 def padding(folder: Path, part: Part, size: int) -> None:
@@ -68,7 +92,13 @@ def link_order(folder: Path, part: Part, size: int) -> None:
     makefile.write_text(text[: found.start()] + line + text[found.end() :])
 
 
-KINDS: tuple[Callable[[Path, Part, int], None], ...] = (comment, dead_function, padding, link_order)
+KINDS: tuple[Callable[[Path, Part, int], None], ...] = (
+    comment,
+    dead_function,
+    moved_function,
+    padding,
+    link_order,
+)
 
 
 @dataclass(frozen=True)
@@ -91,12 +121,13 @@ def variants(number: int) -> tuple[Variant, ...]:
     return tuple(Variant(KINDS[n % len(KINDS)], 1 + n // len(KINDS)) for n in range(number))
 
 
-BAND = tuple(Variant(kind, size) for kind, size in zip(KINDS, (3, 2, 11, 1), strict=True))
+BAND = tuple(Variant(kind, size) for kind, size in zip(KINDS, (3, 2, 2, 11, 1), strict=True))
 """Those of which the band is made; `variants` is what it is tried on."""
 
-AGAIN = tuple(Variant(kind, size) for kind, size in zip(KINDS, (71, 61, 7, 3), strict=True))
+AGAIN = tuple(Variant(kind, size) for kind, size in zip(KINDS, (71, 61, 5, 7, 3), strict=True))
 """More of them, for a band of which a figure has moved out, and to build what moved it again."""
 
+NOT_COUNTED = "not counted: "
 BUILDS = 3
 """In so many builds more a figure must have moved, too."""
 
@@ -166,7 +197,7 @@ def judged(
                 _place(each) for each in once_more
             }
     notes = [
-        f"not counted: {change.case}: {change.text}; but more builds of the same differ as much"
+        f"{NOT_COUNTED}{change.case}: {change.text}; but more builds of the same differ as much"
         for place, change in moved.items()
         if place not in kept
     ]

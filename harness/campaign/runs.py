@@ -236,7 +236,7 @@ def _run(
         "parcel": into / PARCEL,
         "time": "real" if question.detect else None,
     }
-    flags = [*(f"--blocks={module}" for module in blocks), f"--maxfail={question.failures}"]
+    flags = [*(f"--blocks={module}" for module in blocks), f"--maxfail={question.failures}", "--ruled-once"]
     flags += ["--paced"] if question.paced and not question.detect else []
     flags += ["--resume"] if begun else []
     wanted = Wanted(

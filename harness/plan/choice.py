@@ -27,7 +27,9 @@ def chosen(plan: Plan, option: Any) -> Iterator[Planned]:
     for kernel, device in itertools.product(kernels, devices):
         same = [planned for planned in cases if (planned.kernel, planned.case.device) == (kernel, device)]
         for planned in spread(same, option.cut):
-            yield from seeded(planned, option.seeds)
+            # The card's rules say what falls where: a start some instructions later says little more.
+            once = option.ruled_once and planned.case.rules
+            yield from seeded(planned, min(1, option.seeds) if once else option.seeds)
 
 
 def spread(cases: Sequence[Planned], most: int) -> Sequence[Planned]:

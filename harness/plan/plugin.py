@@ -66,6 +66,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add(
         "--seeds", type=int, default=0, metavar="N", help="run each case N times, its start shifted by a seed"
     )
+    add("--ruled-once", action="store_true", help="of --seeds one for each case with rules of the card")
     add(
         "--parcel",
         type=Path,

@@ -13,21 +13,33 @@ from harness.tests.unit.campaign.test_compare import runs
 from harness.values.histogram import Histogram
 from harness.values.record import Reason
 
-SOURCE = '// x\n#include <a.h>\n#include "b.h"\n\nint fault(void)\n{\n\treturn 0;\n}\n'
+STATIC = (
+    "static int part{n}(struct mr *mr,\n\t\t    u64 iova)\n"
+    "{{\n\tif (mr) {{\n\t\treturn {n};\n\t}}\n\treturn 0;\n}}\n"
+)
+OPS = "static const struct ops ops = {\n\t.fault = part0,\n};\n"
+FAULT = "int fault(void)\n{\n\treturn 0;\n}\n"
+ONLY_SOME = "#ifdef CONFIG_Z\nstatic int only(void)\n{\n\treturn 1;\n}\n#endif\n"
+PLACES = "\n".join((*(STATIC.format(n=n) for n in range(11)), OPS, ONLY_SOME, FAULT))
+SOURCE = f'// x\n#include <a.h>\n#include "b.h"\n\n{PLACES}'
 MAKEFILE = "obj-$(CONFIG_X) += rdma_rxe.o\n\nrdma_rxe-y := \\\n\trxe.o \\\n\trxe_odp.o\nrdma_rxe-$(CONFIG_Y) += y.o\n"
 
 
-@pytest.mark.parametrize("variant", [*BAND, *variants(8)], ids=str)
+@pytest.mark.parametrize("variant", [*BAND, *variants(10)], ids=str)
 def test_each_variant_differs_and_keeps_the_code(tmp_path, variant):
-    """Mutation: write the text back as it was; lose an object."""
+    """Mutation: write the text back as it was; lose an object; cut a function in two."""
     (tmp_path / "rxe_odp.c").write_text(SOURCE)
     (tmp_path / "Makefile").write_text(MAKEFILE)
     variant.apply(tmp_path, RXE)
     source, makefile = (tmp_path / "rxe_odp.c").read_text(), (tmp_path / "Makefile").read_text()
     assert (source, makefile) != (SOURCE, MAKEFILE)
-    assert source.endswith("int fault(void)\n{\n\treturn 0;\n}\n") and source.startswith(
-        "// x\n#include <a.h>\n"
-    )
+    assert source.startswith("// x\n#include <a.h>\n")
+    for code in (*(STATIC.format(n=n) for n in range(11)), OPS, ONLY_SOME, FAULT):
+        assert source.count(code) == 1
+    moved = [
+        name for name in source.replace("\n\t\t   ", "").splitlines() if name.startswith("static int part")
+    ]
+    assert len(moved) == 11 + (variant.kind is null.moved_function), "declared where it was"
     assert sorted(makefile.replace("\\\n", " ").split()) == sorted(MAKEFILE.replace("\\\n", " ").split())
 
 
@@ -57,10 +69,10 @@ def with_checks(least_ns):
 @pytest.mark.parametrize(
     ("nothing_ns", "again_ns", "verdict"),
     [
-        ((90,) * 8, (106, 107, 106), "worse"),
-        ((90,) * 8, (106, 90, 106), "same"),
-        ((90,) * 8, (74, 74, 74), "same"),
-        ((90,) * 7 + (96,), (106, 106, 106), "same"),
+        ((90,) * 10, (106, 107, 106), "worse"),
+        ((90,) * 10, (106, 90, 106), "same"),
+        ((90,) * 10, (74, 74, 74), "same"),
+        ((90,) * 9 + (96,), (106, 106, 106), "same"),
     ],
     ids=["moved", "not in one build", "the other way", "within a band of more builds"],
 )

@@ -1,10 +1,14 @@
 """Which cases of a plan run."""
 
+from argparse import Namespace
+
 import pytest
 
 from harness.errors import Unsupported, UsageError
 from harness.plan.arguments import check_expression
-from harness.plan.choice import newest_is_another, spread
+from harness.plan.checkout import find_folder
+from harness.plan.choice import chosen, newest_is_another, spread
+from harness.plan.plan import load
 
 
 @pytest.mark.parametrize(("newest", "same"), [("7.3.4", True), ("7.4.1", False)])
@@ -29,6 +33,16 @@ def test_a_cut_is_spread_over_the_matrix():
     """Mutation: take the first ones; take none for 0."""
     assert spread(range(9), 3) == [0, 3, 6]
     assert list(spread(range(9), 0)) == list(range(9)) == list(spread(range(9), 12))
+
+
+def test_a_case_with_rules_of_the_card_may_run_once():
+    """Mutation: forget what was asked; take one of the others, too."""
+    asked = {"kernel": ["7.3"], "device": ["connectx-5"], "time": None, "paced": False, "cut": 1, "seeds": 4}
+    folder = find_folder("testplans", None)
+    for name, once, runs in (("mlx5-event-dropped", 1, 4), ("odp-write", 4, 4)):
+        plan = load(folder / f"{name}.toml")
+        assert len(list(chosen(plan, Namespace(**asked, ruled_once=True)))) == once
+        assert len(list(chosen(plan, Namespace(**asked, ruled_once=False)))) == runs
 
 
 @pytest.mark.parametrize(
