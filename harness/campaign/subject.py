@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.campaign.runs import copied
 from harness.errors import UsageError
-from harness.host import LocalHost
+from harness.host import LocalHost, require
 from harness.kernel import patches
 from harness.kernel.build import sources_of
 from harness.kernel.parts import HEADERS, PARTS, Part, touched
@@ -95,6 +95,33 @@ class Tree:
 
 
 Subject = Patched | Tree
+
+
+def before(tree: Path, commits: str, into: Path, host: LocalHost) -> Tree:
+    """What a git tree had of our parts before a range `A..B` of its commits, laid out in `into`. UsageError with git's
+    words.
+    """
+    first, _, last = commits.replace("...", "..").partition("..")
+    git = [require("git"), "-C", str(tree)]
+    found = host.run([*git, "merge-base", first or "HEAD", last or "HEAD"], check=False)
+    if found.status:
+        raise UsageError(f"{tree} has no commits {commits}", found.output.splitlines()[-3:])
+    base = found.output.strip()
+    have = host.run([*git, "ls-tree", "-d", "--full-tree", "--name-only", base, *KEPT]).output.split()
+    if have:
+        with host.ledger.scratch_file("tar") as archive:
+            host.run(
+                [
+                    *git,
+                    "archive",
+                    "--format=tar",
+                    f"--output={archive}",
+                    base,
+                    *(f":/{path}" for path in have),
+                ]
+            )
+            host.run(["tar", "-xf", str(archive), "-C", str(into)])
+    return Tree(into)
 
 
 def _headers() -> tuple[str, ...]:

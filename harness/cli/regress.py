@@ -16,7 +16,7 @@ from harness.campaign import mail, sides
 from harness.campaign.compare import BETTER, CANNOT_TELL, SAME, WORSE
 from harness.campaign.regress import Judgement, is_fix, judge
 from harness.campaign.runs import Question
-from harness.campaign.subject import Patched, Subject, Tree
+from harness.campaign.subject import Patched, Subject, Tree, before
 from harness.cli.compare import STATUS, show
 from harness.cli.screen import JSON, RESUME, err, new_results, open_session, out, write
 from harness.errors import HarnessError, UsageError
@@ -46,7 +46,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     base = (
         "what it is judged against: the source of a kernel, which it then also runs in, or of a tree of yours"
     )
-    parser.add_argument("--base", metavar="KERNEL|TREE", help=f"{base} (default: of that kernel)")
+    parser.add_argument(
+        "--base", metavar="KERNEL|TREE", help=f"{base} (default: of that kernel, or what a range goes on)"
+    )
     plans = "plan files or folders (default: those of page faults)"
     parser.add_argument("--plans", type=Path, nargs="+", default=[], help=plans)
     parser.add_argument("-k", metavar="EXPR", default="", help="only cases whose name matches (as pytest -k)")
@@ -99,8 +101,9 @@ def usage_status(argv: Sequence[str], status: int) -> int:
 
 def _judged(arguments: argparse.Namespace, question: Question) -> int:
     try:
-        with open_session(arguments) as session:
-            found = judge(session, question, _subject(arguments, session), _base_tree(arguments))
+        with open_session(arguments) as session, session.ledger.scratch_folder("range") as folder:
+            base = _base_tree(arguments) or _before_range(arguments, session, folder)
+            found = judge(session, question, _subject(arguments, session), base)
     except KeyboardInterrupt:
         if question.results.exists():
             err.print(f"to go on: the same with --resume {question.results}", markup=False)
@@ -178,9 +181,20 @@ def _base_tree(arguments: argparse.Namespace) -> Tree | None:
     return Tree(Path(arguments.base)) if arguments.base and Path(arguments.base).is_dir() else None
 
 
+def _before_range(arguments: argparse.Namespace, session: Session, folder: Path) -> Tree | None:
+    """Of a range of commits what it goes on, if nothing else is named."""
+    if arguments.base or not _is_range(arguments.patch):
+        return None
+    return before(arguments.tree or Path(), arguments.patch, folder, session.host)
+
+
+def _is_range(patch: str | None) -> bool:
+    return bool(patch and ".." in patch and not Path(patch).exists())
+
+
 def _subject(arguments: argparse.Namespace, session: Session) -> Subject:
     patch, tree = arguments.patch, arguments.tree
-    if patch and ".." in patch and not Path(patch).exists():
+    if _is_range(patch):
         return Patched(patches.read_range(tree or Path(), patch, session.host))
     if patch:
         if tree:

@@ -12,7 +12,7 @@ from harness.campaign import regress as judged
 from harness.campaign.compare import BETTER, CANNOT_TELL, SAME, WORSE, Change, Comparison, Figure, compare
 from harness.campaign.regress import Judgement, is_fix
 from harness.campaign.runs import Question
-from harness.campaign.subject import Patched, Tree
+from harness.campaign.subject import Patched, Tree, before
 from harness.cli import main, regress
 from harness.errors import SetupError, Unsupported, UsageError
 from harness.host import LocalHost
@@ -206,7 +206,7 @@ def test_a_tree_reaches_the_parts_that_differ(tmp_path, host):
 
 
 def test_a_range_of_commits_is_a_series_with_an_identity(tmp_path, host):
-    """Mutation: take the newest commit first; make the identity of line numbers."""
+    """Mutation: take the newest commit first; make the identity of line numbers; judge on what is checked out."""
     tree = tmp_path / "tree"
     file = tree / RXE.folder / "rxe_odp.c"
     file.parent.mkdir(parents=True)
@@ -225,6 +225,13 @@ def test_a_range_of_commits_is_a_series_with_an_identity(tmp_path, host):
     subject = Patched(series)
     assert subject.reach(tmp_path)[0] == (RXE,)
     assert len(subject.identity(host)) == 40
+    # A commit is judged on what it goes on, which the distribution need not have.
+    into = tmp_path / "into"
+    into.mkdir()
+    base = before(tree, "HEAD~1..HEAD", into, host)
+    assert (base.folder / RXE.folder / "rxe_odp.c").read_text() == "one\n" * 3
+    with pytest.raises(UsageError, match="has no commits nowhere"):
+        before(tree, "nowhere..HEAD", into, host)
     with pytest.raises(UsageError, match="has no commits nowhere"):
         patches.read_range(tree, "nowhere..HEAD", host)
     with pytest.raises(UsageError, match="no commit that changes anything"):
