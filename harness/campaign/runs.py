@@ -5,9 +5,12 @@ Both are kept by content, since the same is asked again and again.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shutil
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +37,9 @@ from harness.values.record import Record
 
 RECIPE = 5
 POLL_S = 0.5
+HANGS = 2
+"""A run ends after so many cases that hung: each costs its deadline, and it is clear what is wrong."""
+END_S = 60.0
 BROKEN = (pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR)
 # (What is shipped to the machine is in the key by itself.)
 _JUDGING = ("connectx", "device", "machine", "plan")
@@ -254,27 +260,39 @@ def _run(
         argv = [sys.executable, "-m", "pytest", *wanted.arguments()]
         child = session.host.start(argv, stdout=output, stderr=output)
     try:
-        _follow(session, into, name, lambda: child.poll() is not None)
+        hung = _follow(session, into, name, lambda: child.poll() is not None)
+        if hung:
+            child.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(END_S)
     finally:
         session.host.stop(child)
     run = read_run(into) if (into / "records").is_dir() else None
     said = log.read_text(errors="replace").splitlines()[-10:]
     if run is None or not run.records or child.returncode in BROKEN:
         raise SetupError(f"no case was executed with the {name} modules", said)
-    if not run.index.finished or run.index.interrupted:
+    if not hung and (not run.index.finished or run.index.interrupted):
         ended = f"the run with the {name} modules did not come to its end (status {child.returncode})"
         raise SetupError(ended, said, "the same command with --resume, and its folder of results, goes on")
 
 
-def _follow(session: Session, into: Path, name: str, ended: Callable[[], bool]) -> None:
-    """Wait for a run and say how far it is, ten times."""
-    told = 0
+def _follow(session: Session, into: Path, name: str, ended: Callable[[], bool]) -> bool:
+    """Wait for a run and say how far it is, ten times; not to its end, and True, once HANGS cases hung."""
+    told = seen = 0
     while not ended():
         time.sleep(POLL_S)
-        if not (into / "records").is_dir():
+        records = into / "records"
+        number = len(list(records.iterdir())) if records.is_dir() else 0
+        if number == seen:
             continue
+        seen = number
         run = read_run(into)
+        failed = (record for record in run.records if record.verdict == "fail")
+        if sum(any(reason.kind == "hang" for reason in record.reasons) for record in failed) >= HANGS:
+            session.say(f"{name}: {HANGS} cases hung, the rest is left out")
+            return True
         expected = run.index.expected
         if expected and len(run.records) * 10 // expected > told:
             told = len(run.records) * 10 // expected
             session.say(f"{name}: {len(run.records)} of {expected} cases")
+    return False

@@ -68,7 +68,7 @@ def not_run(question: Question, before: Sequence[Record], after: Sequence[Record
     lacking = expected - len({record.case.id for record in (*before, *after)})
     if lacking <= 0:
         return []
-    text = f"{lacking} of {expected} runs came on neither side: each ends at {question.failures} failures"
+    text = f"{lacking} of {expected} runs came on neither side: each ended at its failures"
     return [Change(CANNOT_TELL, question.name, text, True)]
 
 

@@ -11,6 +11,7 @@ from harness.kernel.parts import RXE
 from harness.results.record import Store as Results
 from harness.store import Store
 from harness.tests.unit.results.sample import record
+from harness.values.record import Reason
 
 
 @pytest.fixture
@@ -66,3 +67,20 @@ def test_real_time_of_another_day_is_no_answer(asked):
     """Mutation: take the other side's runs from the cache."""
     assert asked(detect=0.05)[1] == 1
     assert asked(detect=0.05)[1] == 2
+
+
+def test_a_run_ends_when_it_is_clear_that_machines_hang(tmp_path, monkeypatch):
+    """Four deadlines are eight minutes. Mutations: count hangs that are known; wait for the end."""
+    monkeypatch.setattr(runs, "POLL_S", 0.0)
+    store = Results.create(tmp_path / "r", {}, expected=20)
+    hung = (Reason("hang", "no answer to order 3 (case) within 120 s"),)
+    polls = iter(range(100))
+
+    def ended():
+        poll = next(polls)
+        store.add(replace(record(poll, "known" if poll < 3 else "fail"), reasons=hung))
+        return poll == 9
+
+    said = []
+    assert runs._follow(SimpleNamespace(say=said.append), tmp_path / "r", "patched", ended)
+    assert next(polls) == 5 and "2 cases hung" in said[-1]
