@@ -60,6 +60,7 @@ def tried(session, parcel):
         ("rereg-toggle", "connectx-5", "success was reported, but byte 0 is 0"),
         ("rxe-local-error", "soft-roce", "ended with: Work Request Flushed Error"),
         ("mlx5-dirty-free", "connectx-5", "a page was changed when it was free"),
+        ("mlx5-implicit-child", "connectx-7", "into an implicit region that loses its pages ended with"),
     ],
 )
 def test_the_reproducer_shows_a_stock_kernels_defect(tried, name, device, said):

@@ -344,6 +344,45 @@ static int dirty_free(struct rig *rig)
 	return DEFECT;
 }
 
+/* A thread that takes the pages away again and again, each time a little later after the last. */
+static void *keep_losing(void *memory)
+{
+	for (long turn = 0;; turn++) {
+		struct timespec pause = { .tv_sec = 0, .tv_nsec = turn % 50 * 200000 };
+
+		madvise(memory, PAGES * PAGE, MADV_DONTNEED);
+		nanosleep(&pause, NULL);
+	}
+	return NULL;
+}
+
+/* mlx5-implicit-child: all writes into an implicit region must end well, whatever becomes of the pages meanwhile. */
+static int implicit_child(struct rig *rig)
+{
+	struct ibv_mr *mr = need(ibv_reg_mr(rig->pd, NULL, SIZE_MAX, ALL | IBV_ACCESS_ON_DEMAND),
+				 "registering the whole address space");
+	time_t end = time(NULL) + 50;
+	enum ibv_wc_status status;
+	pthread_t thread;
+	long writes = 0;
+
+	if (write_all(rig, (uintptr_t)rig->memory[1], mr->rkey))
+		give_up("a write into an implicit region whose pages are there");
+	errno = pthread_create(&thread, NULL, keep_losing, rig->memory[1]);
+	if (errno)
+		give_up("pthread_create");
+	while (time(NULL) < end) {
+		status = write_all(rig, (uintptr_t)rig->memory[1], mr->rkey);
+		writes++;
+		if (status) {
+			printf("write %ld into an implicit region that loses its pages ended with: %s\n", writes,
+			       ibv_wc_status_str(status));
+			return DEFECT;
+		}
+	}
+	return BEHAVES;
+}
+
 static const struct {
 	const char *name;
 	int (*run)(struct rig *rig);
@@ -355,6 +394,7 @@ static const struct {
 	{ "rxe-advise-pinned", advise_pinned, IBV_MTU_1024 },
 	{ "rxe-local-error", local_error, IBV_MTU_1024 },
 	{ "mlx5-dirty-free", dirty_free, IBV_MTU_1024 },
+	{ "mlx5-implicit-child", implicit_child, IBV_MTU_1024 },
 };
 
 int main(int argc, char **argv)
