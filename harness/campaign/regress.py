@@ -12,7 +12,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from harness.campaign import coverage, null
-from harness.campaign.compare import BETTER, CANNOT_TELL, SAME, WORSE, Change, Comparison, with_more
+from harness.campaign.compare import (
+    BETTER,
+    CANNOT_TELL,
+    JUDGED,
+    LEAST,
+    SAME,
+    WORSE,
+    Change,
+    Comparison,
+    with_more,
+)
 from harness.campaign.coverage import Coverage, own
 from harness.campaign.differing import Differing, differing
 from harness.campaign.marked import Piece, pieces
@@ -131,10 +141,20 @@ def _compared(
         trees = (sides.stock, sides.tree)
         found, more = null.judged(session, question, kernel, trees, parts, before, after, bands)
         found = with_more(found, lacking)
-        notes += more
+        notes += [*more, band_said(found)]
     elif any(figure.exact for figure in found.figures):
         notes.append("no figure in instructions moved at all: no null band was needed")
     return found, reached, notes
+
+
+def band_said(found: Comparison) -> str:
+    """How far changes that change nothing move what was compared in instructions."""
+    widths: dict[str, float] = {}
+    for figure in found.figures:
+        if figure.exact and (figure.stage.endswith(LEAST) or figure.stage in JUDGED):
+            widths[figure.stage] = max(widths.get(figure.stage, 0.0), figure.band)
+    told = ", ".join(f"{stage} {width:.0f}" for stage, width in sorted(widths.items()))
+    return f"changes that change nothing move, in instructions, by up to: {told}"
 
 
 def _of_others(changed: Sequence[Differing], tables: Iterable[Path]) -> list[str]:

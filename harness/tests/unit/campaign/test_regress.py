@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness.campaign import regress
+from harness.campaign.compare import SAME, Comparison, Figure
 from harness.campaign.coverage import Coverage, Touched
 from harness.campaign.differing import Differing
 from harness.campaign.runs import Question
@@ -76,3 +77,19 @@ def test_plans_of_page_faults_are_those_of_cards_too():
     names = {path.stem for path in fault_plans()}
     assert {"odp-write", "mlx5-prefetch-hint", "mlx5-second-fault"} <= names
     assert not any("soak" in name or name.startswith("seed") for name in names)
+
+
+def test_the_null_band_is_said():
+    """Mutation: only of figures that moved."""
+    figures = [
+        Figure("a", stage, exact, 100, 100, (4, 4), band, 0)
+        for stage, exact, band in (
+            ("checks least", True, 5),
+            ("fault", True, 40),
+            ("fault", False, 9),
+            ("x mean", True, 7),
+        )
+    ]
+    assert regress.band_said(Comparison(SAME, (), tuple(figures))).endswith(
+        "by up to: checks least 5, fault 40"
+    )
