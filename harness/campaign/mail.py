@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Sequence
+import itertools
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from harness.campaign.compare import SAME, Change
+from rich.cells import cell_len, chop_cells
+
+from harness.campaign.compare import SAME, Change, Figure
 from harness.campaign.regress import Judgement
+from harness.campaign.same import measured, same, telling
+from harness.results.wording import clean, one_line
 
 WIDTH = 71
+"""Columns of a line at most; a letter may take two."""
+
 CHANGES_MOST = 8
+FIGURES_MOST = 6
+_TAIL = " \\"
 
 
 def text(found: Judgement, command: Sequence[str], seeds: int) -> str:
-    """The mail's body; `command` is what was asked, to be asked again."""
+    """The mail's body; `command` are the words of what was asked, to be asked again."""
     comparison = found.comparison
     cases = {figure.case for figure in comparison.figures}
     runs = max((min(figure.runs) for figure in comparison.figures), default=seeds)
@@ -33,25 +43,81 @@ def text(found: Judgement, command: Sequence[str], seeds: int) -> str:
     if len(comparison.changes) > CHANGES_MOST:
         lines.append(f"And {len(comparison.changes) - CHANGES_MOST} more.")
     if comparison.verdict == SAME:
-        lines += textwrap.wrap(
-            "No new failure, symptom or leak; no latency moved beyond its null band.", WIDTH
-        )
+        lines += [*_wrapped(same(comparison.figures, banded=True)), *_compared(comparison.figures)]
     for case in comparison.failing:
-        lines += textwrap.wrap(f"Fails with and without the patch: {case}", WIDTH, subsequent_indent="  ")
+        lines += _wrapped(f"Fails with and without the patch: {case}", "", 2)
     if any(figure.exact for figure in comparison.figures):
         said = "Instructions are counted by QEMU (icount) from one snapshot: exact, but not hardware time."
-        lines += ["", *textwrap.wrap(said, WIDTH)]
-    again = textwrap.wrap(" ".join(command), WIDTH - 4, break_long_words=False, break_on_hyphens=False)
-    lines += ["", "To reproduce:", *(f"  {line}" + " \\" * (line != again[-1]) for line in again)]
+        lines += ["", *_wrapped(said)]
+    lines += ["", "To reproduce:", *_command(command)]
     return "\n".join(lines) + "\n"
 
 
 def _field(name: str, value: str) -> list[str]:
-    return textwrap.wrap(f"{name + ':':<10}{value}", WIDTH, subsequent_indent=" " * 10)
+    return _wrapped(value, f"{name + ':':<10}", 10)
 
 
 def _change(change: Change) -> list[str]:
     place = change.case.split("/seed=")[0]
-    said = textwrap.wrap(f"{change.text}", WIDTH - 2, initial_indent="  ", subsequent_indent="  ")
-    head = textwrap.wrap(f"{change.verdict}: {place}", WIDTH, subsequent_indent="  ", break_on_hyphens=False)
-    return [*head, *said]
+    return [*_wrapped(f"{change.verdict}: {place}", "", 2), *_wrapped(change.text, "  ", 2)]
+
+
+def _compared(figures: Sequence[Figure]) -> Iterator[str]:
+    """A few of the figures, without and with the patch."""
+    if not figures:
+        return
+    chosen = telling(figures, FIGURES_MOST)
+    yield ""
+    yield from _wrapped("Compared, without and with the patch:")
+    for case, each in itertools.groupby(chosen, lambda figure: figure.case):
+        yield from _wrapped(case, "  ", 4)
+        for figure in each:
+            band = f", null band {figure.band:.0f}" if figure.exact and measured(figures) else ""
+            yield from _wrapped(f"{figure.stage}: {_numbers(figure)}{band}", "    ", 6)
+    if len(chosen) < len(figures):
+        yield f"And {len(figures) - len(chosen)} figures more."
+
+
+def _numbers(figure: Figure) -> str:
+    if figure.exact:
+        return f"{figure.base:.0f} and {figure.patched:.0f} instructions"
+    return f"{figure.base / 1000:.1f} and {figure.patched / 1000:.1f} us"
+
+
+def _wrapped(said: str, head: str = "", indent: int = 0) -> list[str]:
+    """Lines of at most WIDTH columns: the first begins with `head`, the others with so many blanks."""
+    room = WIDTH - max(indent, len(head))
+    lines, empty = [head], True
+    for word in one_line(said).split():
+        for number, piece in enumerate(chop_cells(word, room)):
+            longer = lines[-1] + piece if empty else f"{lines[-1]} {piece}"
+            if number or cell_len(longer) > WIDTH:
+                lines.append(" " * indent + piece)
+            else:
+                lines[-1] = longer
+            empty = False
+    return lines
+
+
+def _command(words: Sequence[str]) -> list[str]:
+    """The command as a shell reads it, broken between words only. One that is too long for any line has its own."""
+    lines: list[str] = []
+    for word in _shortened(words):
+        together = f"{lines[-1]} {word}" if lines else f"  {word}"
+        if lines and cell_len(together + _TAIL) > WIDTH:
+            lines.append(f"  {word}")
+        else:
+            lines[-1:] = [together]
+    return [line + _TAIL for line in lines[:-1]] + lines[-1:]
+
+
+def _shortened(words: Sequence[str]) -> Iterator[str]:
+    """The words, quoted; of a patch whose path would be too long only its name: who reads this has it elsewhere."""
+    before = ""
+    for word in words:
+        option, _, value = word.partition("=") if word.startswith("--patch=") else (before, "", word)
+        long = cell_len(f"  {shlex.quote(word)}{_TAIL}") > WIDTH
+        if long and option == "--patch" and Path(value).exists():
+            word = word.removesuffix(value) + Path(value).name
+        before = word
+        yield clean(shlex.quote(word))

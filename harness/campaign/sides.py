@@ -26,6 +26,7 @@ from harness.campaign.compare import (
 )
 from harness.campaign.regress import Judgement
 from harness.campaign.runs import SIDES
+from harness.campaign.same import same
 from harness.results.html import page
 from harness.results.small import mirrored, strips
 from harness.results.wording import VERDICT_ORDER, common_environment, duration
@@ -70,6 +71,7 @@ def render(
     return page(
         Path(__file__).with_name("verdict.html"),
         found=found,
+        same=same(found.figures, banded=judgement is not None),
         judgement=judgement,
         names=names,
         tones=TONES,

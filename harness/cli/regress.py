@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import json
 import os
-import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -147,7 +146,7 @@ def _again(argv: list[str]) -> list[str]:
         if word in ("--results", "--resume"):
             next(kept, None)
         elif word not in ("--mail", "--json") and not word.startswith(("--results=", "--resume=")):
-            words.append(shlex.quote(word))
+            words.append(word)
     return words
 
 

@@ -1,13 +1,16 @@
 """What a judgement looks like: as a mail, for git bisect, for a fix; and what is judged."""
 
 import argparse
+import os
+import shlex
 import subprocess
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from harness.campaign import mail
+from harness.campaign import mail, sides
 from harness.campaign import regress as judged
 from harness.campaign.compare import BETTER, CANNOT_TELL, SAME, WORSE, Change, Comparison, Figure, compare
 from harness.campaign.regress import Judgement, is_fix
@@ -66,8 +69,122 @@ def test_a_mail_has_short_lines_and_says_all():
     ):
         assert said in flat
     assert "counted by QEMU" in flat and "To reproduce:" in text
-    same = replace(FOUND, comparison=Comparison(SAME, ()))
-    assert "No new failure" in mail.text(same, command, 16)
+
+
+WIDE = "\u9801\u9762\u932f\u8aa4"
+LONG = "a-directory-of-somebody/" * 8 + "x.diff"
+
+
+def columns(line):
+    """How wide a terminal draws it, at most."""
+    return sum(2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in line)
+
+
+def pasted(text, tmp_path):
+    """The words that a shell makes of the command."""
+    (tmp_path / "odp-harness").write_text('#!/bin/sh\nprintf "%s\\0" "$0" "$@"\n')
+    (tmp_path / "odp-harness").chmod(0o755)
+    script = text.partition("To reproduce:\n")[2]
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    said = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, check=True)
+    program, *words = said.stdout.split("\0")[:-1]
+    return [Path(program).name, *words]
+
+
+def test_a_mail_is_narrow_whatever_it_says(tmp_path):
+    """Mutations: count letters, not columns; wrap the fields at blanks only; let a control character through."""
+    subject = f"[PATCH] {WIDE * 20} {LONG} \x1b[31m\udcff"
+    change = replace(SLOWER, case=LONG, text=f"{WIDE * 30}: {LONG}")
+    figure = replace(FIGURE, case=WIDE * 30, stage=LONG)
+    found = replace(FOUND, patches=(subject,), notes=(LONG,), modules=(WIDE * 30,), kernel=LONG)
+    command = ["odp-harness", "regress", "-k", WIDE * 8, "--patch", WIDE * 8, "--seeds", "16"]
+    for verdict, changes in ((WORSE, (change,)), (SAME, ())):
+        told = replace(found, comparison=Comparison(verdict, changes, (figure,), (), (LONG + WIDE,)))
+        text = mail.text(told, command, 16)
+        assert max(map(columns, text.splitlines())) < 72
+        text.encode()
+        assert "\x1b" not in text and LONG in "".join(text.split()) and WIDE * 20 in "".join(text.split())
+        assert pasted(text, tmp_path) == command
+
+
+def test_the_command_of_a_mail_can_be_pasted(tmp_path):
+    """Mutation: wrap it where a line is full, also within quotes."""
+    only = "odp-write and (soft-roce or connectx-5)"
+    command = ["odp-harness", "regress", "--patch", "it's a b.diff", "--kernel", "7.3", "-k", only]
+    command += ["--seeds", "16", "--plans", "testplans/odp-write.toml", f"--base={'x' * 90}", "-j", "2"]
+    text = mail.text(FOUND, command, 16)
+    assert pasted(text, tmp_path) == command
+    assert shlex.split(text.partition("To reproduce:\n")[2].replace("\\\n", "")) == command
+    long = [line for line in text.splitlines() if len(line) > 71]
+    assert [line.strip(" \\") for line in long] == [f"--base={'x' * 90}"]
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_long_way_to_a_patch_is_left_out(tmp_path, joined):
+    """Mutations: leave it in; take a range of commits for a way; shorten what fits."""
+
+    def asked(given):
+        words = [f"--patch={given}"] if joined else ["--patch", str(given)]
+        text = mail.text(FOUND, ["odp-harness", "regress", *words], 16)
+        return shlex.split(text.partition("To reproduce:\n")[2].replace("\\\n", ""))[-1].removeprefix(
+            "--patch="
+        )
+
+    patch = tmp_path / ("d" * 60) / "v3 2.mbox"
+    patch.parent.mkdir()
+    patch.touch()
+    assert asked(patch) == "v3 2.mbox"
+    commits = f"{'a' * 30}/{'b' * 30}..{'c' * 30}/{'d' * 30}"
+    assert asked(commits) == commits
+    assert asked("/dev/null") == "/dev/null"
+
+
+def lines_of(*figures):
+    same = replace(FOUND, comparison=Comparison(SAME, (), figures))
+    return mail.text(same, ["odp-harness"], 16).splitlines()
+
+
+STILL = replace(FIGURE, patched=100, change=0)
+
+
+@pytest.mark.parametrize(
+    ("figures", "said"),
+    [
+        ((), "no latency was compared"),
+        ((replace(STILL, band=5),), "no latency moved."),
+        ((replace(STILL, band=5), replace(FIGURE, band=9)), "no latency moved beyond its null band"),
+        ((replace(FIGURE, exact=False, band=5),), "no latency differs by more than chance"),
+    ],
+)
+def test_a_mail_of_no_difference_claims_no_more_than_was_compared(figures, said):
+    """Mutation: say that nothing moved beyond a band, whatever was measured."""
+    text = " ".join(" ".join(lines_of(*figures)).split())
+    assert f"No new failure, symptom or leak; {said}" in text
+    found = Comparison(SAME, (), figures)
+    assert f"No new failure, symptom or leak; {said}" in sides.render(
+        found, [], [], replace(FOUND, comparison=found)
+    )
+    # Of two stored runs nobody measured any.
+    assert "null band" not in sides.render(found, [], [])
+
+
+def test_a_mail_of_no_difference_shows_what_was_compared():
+    """Mutations: show none; those that nothing can be told of; those that moved least; a band that nobody measured."""
+    moved = replace(FIGURE, band=9)
+    mean = replace(FIGURE, stage="checks mean", change=900, band=40)
+    many = [replace(STILL, case=f"odp-{n}/7.3/soft-roce", band=5) for n in range(9)]
+    lines = lines_of(*many, mean, moved)
+    at = lines.index("Compared, without and with the patch:")
+    assert lines[at + 1 : at + 3] == [
+        "  odp-0/7.3/soft-roce",
+        "    checks least: 100 and 100 instructions, null band 5",
+    ]
+    assert "    checks least: 100 and 120 instructions, null band 9" in lines
+    assert "And 5 figures more." in lines and not any("mean" in line for line in lines)
+    assert "    checks least: 100 and 100 instructions" in lines_of(replace(STILL, band=5))
+    assert "    fault: 4.2 and 4.4 us" in lines_of(
+        replace(STILL, exact=False, stage="fault", base=4200, patched=4400)
+    )
 
 
 MENDED = Change(BETTER, "a", "no longer fails: data", True)
@@ -108,7 +225,7 @@ def test_a_known_defect_that_is_mended_is_better():
 def test_what_is_asked_again_is_without_our_own_folders():
     """Mutation: leave the results of somebody else's machine in it."""
     argv = ["regress", "--patch", "a b.diff", "--results", "/x", "--mail", "--results=/y", "--seeds", "4"]
-    assert regress._again(argv) == ["regress", "--patch", "'a b.diff'", "--seeds", "4"]
+    assert regress._again(argv) == ["regress", "--patch", "a b.diff", "--seeds", "4"]
 
 
 def test_a_plain_diff_has_an_identity_too(host, tmp_path):
