@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.errors import SetupError
@@ -35,8 +35,7 @@ def packed(files: Mapping[str, Path], store: Store, host: LocalHost) -> Path:
 
     SetupError when they do not fit. The same content gives the same file.
     """
-    contents = sorted((name, path.read_bytes()) for name, path in files.items())
-    key = digest(RECIPE, *(part for pair in contents for part in pair))
+    contents = _contents(files)
 
     def make(into: Path) -> None:
         root = into / "root"
@@ -51,4 +50,17 @@ def packed(files: Mapping[str, Path], store: Store, host: LocalHost) -> Path:
             raise SetupError("the modules do not fit into a machine's parcel", [taken], "strip --strip-debug")
         os.truncate(parcel, SIZE_BYTES)
 
-    return store.built("parcel", key, make) / "parcel"
+    return store.built("parcel", _key(contents), make) / "parcel"
+
+
+def key(files: Mapping[str, Path]) -> str:
+    """A digest of what such a parcel holds: the name of the folder of the packed one."""
+    return _key(_contents(files))
+
+
+def _contents(files: Mapping[str, Path]) -> list[tuple[str, bytes]]:
+    return sorted((name, path.read_bytes()) for name, path in files.items())
+
+
+def _key(contents: Sequence[tuple[str, bytes]]) -> str:
+    return digest(RECIPE, *(part for pair in contents for part in pair))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import platform
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -23,8 +22,8 @@ from harness.machine.image import ImageSpec
 from harness.machine.qemu import Qemu, find_qemu, probe_accelerator
 from harness.machine.snapshot import Snapshot, Studio
 from harness.machine.vm import Machine
-from harness.plan import module
-from harness.plan.checkout import files_below, find_folder, version
+from harness.plan import environment, module
+from harness.plan.checkout import files_below, find_folder
 from harness.plan.difference import first_difference
 from harness.plan.options import Logs, Options
 from harness.plan.plan import Planned
@@ -141,8 +140,12 @@ class Session:
         logs = Logs()
         try:
             case = planned.case
-            kernel, snapshot = self.prepared(planned.kernel, case.device, planned.clock, case.module)
-            record = dataclasses.replace(record, environment=self._environment(kernel, snapshot, planned))
+            try:
+                kernel, snapshot = self.prepared(planned.kernel, case.device, planned.clock, case.module)
+            finally:
+                record = dataclasses.replace(record, environment=self._begun(planned))
+            told = environment.prepared(snapshot, self.qemu.version, self.studio.image.digest)
+            record = dataclasses.replace(record, environment={**record.environment, **told})
             _check_needs(planned, snapshot)
             record = self._execute(record, planned, kernel, snapshot, twice, logs)
         except Unsupported as error:
@@ -263,23 +266,9 @@ class Session:
             presence.check()
             raise
 
-    def _environment(self, kernel: Kernel, snapshot: Snapshot, planned: Planned) -> dict[str, str]:
-        return {
-            "kernel": kernel.release,
-            "kernel_package": kernel.version,
-            "series": planned.kernel,
-            "device": planned.case.device,
-            "clock": snapshot.shape.clock,
-            "accelerator": snapshot.shape.accelerator,
-            "qemu": self.qemu.version,
-            "image": self.studio.image.digest,
-            "snapshot": snapshot.key,
-            "harness": version(),
-            "host": platform.node(),
-            **{
-                f"machine.{name}": v for name, v in snapshot.facts.items() if name not in ("kernel", "device")
-            },
-        }
+    def _begun(self, planned: Planned) -> dict[str, str]:
+        kernel = self._kernels.get(planned.kernel)
+        return environment.begun(kernel, planned, files_below(self.options.parcel)) if kernel else {}
 
 
 def case_order(planned: Planned, kernel: Kernel) -> Order:

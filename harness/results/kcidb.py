@@ -1,5 +1,7 @@
 """Records as KCIDB JSON, the kernel community's common form of test results: a build per kernel, a test per record.
 
+A kernel of which modules were replaced is another build, of another checkout, than the distribution's.
+
 Ref: kcidb-io schema 5.3
 """
 
@@ -10,6 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import astuple, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +22,9 @@ from harness.values.record import Record
 
 MAJOR, MINOR = 5, 3
 ORIGIN = "odp_harness"
+NO_MODULES = "no modules"
+"""What a machine says of a parcel that replaces none. Ref: guest/parcel.py
+"""
 
 # A known defect is the kernel's; one that we could not run says nothing of it.
 _STATUS = {"pass": "PASS", "fail": "FAIL", "known": "FAIL", "skip": "SKIP", "error": "MISS"}
@@ -26,33 +32,62 @@ _STATUS = {"pass": "PASS", "fail": "FAIL", "known": "FAIL", "skip": "SKIP", "err
 
 def render(run: Run) -> str:
     """The whole run; identifiers are the same whenever it is made again."""
-    kernels = sorted({_kernel(record) for record in run.records})
+    builds = sorted({_built(record) for record in run.records}, key=astuple)
     document = {
         "version": {"major": MAJOR, "minor": MINOR},
-        "checkouts": [{"id": _id("checkout", kernel), "origin": ORIGIN} for kernel in kernels],
-        "builds": [_build(kernel) for kernel in kernels],
+        "checkouts": [{"id": built.id("checkout"), "origin": ORIGIN} for built in builds],
+        "builds": [_build(built) for built in builds],
         "tests": [_test(record, run.index.started) for record in run.records],
     }
     return json.dumps(document, indent=1) + "\n"
 
 
-def _build(kernel: str) -> dict[str, Any]:
-    release, _, package = kernel.partition(" ")
+@dataclass(frozen=True)
+class _Built:
+    """What ran: a kernel and its package, and the modules in the place of its own with the digest of their parcel."""
+
+    kernel: str
+    modules: str = ""
+    parcel: str = ""
+
+    def id(self, kind: str) -> str:
+        """Of its build or its checkout; the distribution's kernel is the same wherever it ran."""
+        own = (self.modules, self.parcel) if self.modules else ()
+        return _id(kind, self.kernel, *own)
+
+
+def _built(record: Record) -> _Built:
+    environment = record.environment
+    kernel = f"{environment.get('kernel', 'unknown')} {environment.get('kernel_package', '')}".strip()
+    modules = environment.get("machine.parcel", NO_MODULES)
+    if modules == NO_MODULES:
+        return _Built(kernel)
+    # Of an older record the saved machine's key, which the parcel is part of.
+    return _Built(kernel, modules, environment.get("parcel") or environment.get("snapshot", ""))
+
+
+def _build(built: _Built) -> dict[str, Any]:
+    release, _, package = built.kernel.partition(" ")
     made: dict[str, Any] = {
-        "id": _id("build", kernel),
+        "id": built.id("build"),
         "origin": ORIGIN,
-        "checkout_id": _id("checkout", kernel),
+        "checkout_id": built.id("checkout"),
         "architecture": "x86_64",
         "comment": f"Debian's {release}",
     }
-    return {**made, "misc": {"package_version": package}} if package else made
+    misc = {"package_version": package} if package else {}
+    if built.modules:
+        names = ", ".join(clean(built.modules).split())
+        made["comment"] = f"not Debian's {release} as it is: modules {names} are replaced"
+        misc |= {"modules": names, "parcel": clean(built.parcel)}
+    return {**made, "misc": misc} if misc else made
 
 
 def _test(record: Record, started: str) -> dict[str, Any]:
     made: dict[str, Any] = {
         "id": _id("test", started, record.case.id),
         "origin": ORIGIN,
-        "build_id": _id("build", _kernel(record)),
+        "build_id": _built(record).id("build"),
         "path": ".".join(_word(part) for part in (ORIGIN, *record.case.id.split("/"))),
         "status": _STATUS[record.verdict],
         "duration": record.wall_s,
@@ -64,11 +99,6 @@ def _test(record: Record, started: str) -> dict[str, Any]:
     with contextlib.suppress(ValueError):
         made["start_time"] = datetime.fromisoformat(record.started).isoformat()
     return made
-
-
-def _kernel(record: Record) -> str:
-    environment = record.environment
-    return f"{environment.get('kernel', 'unknown')} {environment.get('kernel_package', '')}".strip()
 
 
 def _id(*parts: str) -> str:

@@ -1,8 +1,12 @@
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from harness.errors import Crash, Hang, SetupError
+from harness.machine import parcel
+from harness.plan.checkout import files_below
 from harness.plan.options import Options
 from harness.plan.plan import Expect, Plan, Planned
 from harness.plan.session import Session
@@ -53,6 +57,49 @@ def test_what_fails_before_any_case_is_a_record_and_happens_once(session, monkey
     if kind == "console":
         assert logs.console.splitlines() == list(PANIC)
         assert [symptom.kind for symptom in record.symptoms] == ["panic"]
+
+
+def test_a_record_says_what_it_ran_on_also_where_nothing_did(session, monkeypatch, tmp_path):
+    """Mutations: leave out the parcel's digest (two builds of one module are one kernel then); name the empty parcel;
+    say nothing of a machine that could not be prepared; a clock of it.
+    """
+    session._qemu = SimpleNamespace(version="11")
+    session._studio = SimpleNamespace(image=SimpleNamespace(digest="d"))
+    session._kernels["7.3"] = SimpleNamespace(release="7.3.4+deb13-amd64", version="7.3.4-1")
+    (tmp_path / "parcel/modules").mkdir(parents=True)
+    (tmp_path / "parcel/modules/rdma_rxe.ko").write_bytes(b"x")
+    given = replace(session.options, parcel=tmp_path / "parcel")
+
+    def told(prepare, options):
+        session.options = options
+        monkeypatch.setattr(session, "_prepare", prepare)
+        monkeypatch.setattr(session, "_failed", {})
+        return session.run(_planned())[0].environment
+
+    def breaks(*wanted):
+        raise Crash(PANIC[1], PANIC, "")
+
+    def works(facts, key):
+        disks = SimpleNamespace(parcel=Path("parcel") / key / "parcel")
+        shape = SimpleNamespace(clock="exact", accelerator="tcg")
+        snapshot = SimpleNamespace(shape=shape, key="k", facts=facts, disks=disks)
+        return lambda *wanted: (session._kernels["7.3"], snapshot)
+
+    monkeypatch.setattr(session, "_execute", lambda record, *more: record)
+    before = told(breaks, given)
+    assert (before["kernel"], before["series"], before["machine.parcel"]) == (
+        "7.3.4+deb13-amd64",
+        "7.3",
+        "rdma_rxe",
+    )
+    assert "clock" not in before
+    digest = parcel.key(files_below(given.parcel))
+    after = told(works({"parcel": "rdma_rxe"}, digest), given)
+    assert after.items() > before.items() and (after["parcel"], after["clock"]) == (digest, "exact")
+    plain = told(works({}, "empty-128"), replace(given, parcel=None))
+    assert not {"parcel", "machine.parcel"} & set(plain)
+    (tmp_path / "parcel/modules/rdma_rxe.ko").write_bytes(b"y")
+    assert told(breaks, given)["parcel"] != before["parcel"]
 
 
 def test_start_sweeps_the_cache(tmp_path):

@@ -1,6 +1,7 @@
 """KCIDB JSON, as KCIDB itself judges it."""
 
 import json
+from dataclasses import replace
 
 import kcidb_io
 import pytest
@@ -9,6 +10,12 @@ from harness.results import kcidb
 from harness.results.wording import clean
 from harness.tests.unit.results import sample
 from harness.values.record import VERDICTS
+
+
+def with_modules(number, modules, **more):
+    """A record of a machine that had a parcel."""
+    one = sample.record(number)
+    return replace(one, environment={**one.environment, "machine.parcel": modules, **more})
 
 
 @pytest.fixture
@@ -31,6 +38,29 @@ def test_it_is_valid_and_says_each_verdict(run):
     builds = {build["id"] for build in document["builds"]}
     assert {test["build_id"] for test in document["tests"]} <= builds
     assert json.loads(kcidb.render(run)) == document
+
+
+def test_a_kernel_with_modules_replaced_is_no_build_of_the_distribution(tmp_path):
+    """Mutations: identify a build by its kernel alone; by the names of the modules; say Debian's of all."""
+    records = [
+        sample.record(0),
+        with_modules(1, "ib_core rdma_rxe", parcel="0123"),
+        with_modules(2, "ib_core rdma_rxe", parcel="4567"),
+        with_modules(3, "ib_core rdma_rxe", parcel="4567"),
+        with_modules(4, "ib_core rdma_rxe", snapshot="89ab"),
+        with_modules(5, f"mlx5_ib {sample.HOSTILE}"),
+        with_modules(6, "no modules", parcel="cdef"),
+    ]
+    document = json.loads(kcidb.render(sample.stored(tmp_path / "run", records)))
+    kcidb_io.schema.LATEST.validate(document)
+    of = [test["build_id"] for test in document["tests"]]
+    assert of[2] == of[3] and of[0] == of[6] and len(set(of)) == 5 == len(document["builds"])
+    builds = {build["id"]: build for build in document["builds"]}
+    assert len({build["checkout_id"] for build in builds.values()}) == 5 == len(document["checkouts"])
+    assert builds[of[0]]["comment"] == "Debian's 7.3.4+deb13-amd64" and "misc" not in builds[of[0]]
+    assert "modules ib_core, rdma_rxe are replaced" in builds[of[1]]["comment"]
+    assert not any(builds[each]["comment"].startswith("Debian") for each in of[1:6])
+    assert builds[of[2]]["misc"]["parcel"] == "4567"
 
 
 def test_a_known_defect_is_the_kernels_and_a_broken_run_says_nothing():
