@@ -25,6 +25,7 @@ from harness.plan.checkout import fault_plans, plan_files
 from harness.plan.plan import load
 from harness.plan.session import Session
 from harness.results.record import read_run
+from harness.results.reports import write_reports
 
 TEXT = "Is this kernel patch worse? Builds the modules that it touches with and without it, and runs plans on both."
 # For `git bisect run`: 125 says that a commit cannot be judged, anything from 128 on ends the search.
@@ -126,15 +127,16 @@ def _judged(arguments: argparse.Namespace, question: Question) -> int:
 
 
 def _page(found: Judgement, question: Question) -> Path:
-    """Both sides beside each other, in the folder of results."""
+    """Both sides beside each other, in the folder of results; and in the folders of each the reports of any run."""
     # Of a question in real time there is a folder for each turn.
-    base, patched = (
-        tuple(record for folder in question.results.glob(f"{name}*") for record in read_run(folder).records)
-        for name in sides.NAMES
-    )
+    folders = [sorted(question.results.glob(f"{name}*/records")) for name in sides.NAMES]
+    runs = [[read_run(records.parent) for records in side] for side in folders]
+    base, patched = (tuple(record for run in side for record in run.records) for side in runs)
     path = question.results / PAGE
     question.results.mkdir(parents=True, exist_ok=True)
     write(path, sides.render(found.comparison, base, patched, found))
+    for run in (run for side in runs for run in side if run.records):
+        write_reports(run.directory)
     return path
 
 

@@ -1,6 +1,7 @@
 """What a judgement looks like: as a mail, for git bisect, for a fix; and what is judged."""
 
 import argparse
+import json
 import os
 import shlex
 import subprocess
@@ -8,6 +9,7 @@ import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
+import kcidb_io
 import pytest
 
 from harness.campaign import mail, sides
@@ -22,7 +24,8 @@ from harness.host import LocalHost
 from harness.kernel import patches
 from harness.kernel.parts import RXE
 from harness.ledger import Ledger
-from harness.tests.unit.results.sample import record
+from harness.results.reports import REPORTS
+from harness.tests.unit.results.sample import ENVIRONMENT, record, stored
 from harness.values.record import Reason
 
 SLOWER = Change(
@@ -185,6 +188,32 @@ def test_a_mail_of_no_difference_shows_what_was_compared():
     assert "    fault: 4.2 and 4.4 us" in lines_of(
         replace(STILL, exact=False, stage="fault", base=4200, patched=4400)
     )
+
+
+def test_each_side_of_a_judgement_has_the_reports_of_any_run(tmp_path):
+    """Mutations: write the page alone; the first turn's only; reports of a folder without records; both sides as one
+    build.
+    """
+    folders = ("base-turn-1", "base-turn-2", "patched-turn-1", "patched-turn-2", "null")
+    for number, name in enumerate(folders):
+        had = {**ENVIRONMENT, "machine.parcel": "rdma_rxe", "parcel": name.split("-")[0]}
+        stored(tmp_path / name, [record(number, environment=had)])
+    (tmp_path / "patched" / "parcel").mkdir(parents=True)
+    found = replace(FOUND, comparison=compare([], []))
+    page = regress._page(found, Question("q", "7.3", (), tmp_path))
+    assert page.read_text().count('class="pair"') == 4
+    made = {str(path.parent.name) for path in tmp_path.glob("*/kcidb.json")}
+    assert made == set(folders[:4])
+    builds = []
+    for name in folders[:4]:
+        assert {path.name for path in (tmp_path / name).iterdir() if path.is_file()} == {
+            "index.json",
+            *REPORTS,
+        }
+        document = json.loads((tmp_path / name / "kcidb.json").read_text())
+        kcidb_io.schema.LATEST.validate(document)
+        builds += [build["id"] for build in document["builds"]]
+    assert builds[0] == builds[1] != builds[2] == builds[3]
 
 
 MENDED = Change(BETTER, "a", "no longer fails: data", True)
