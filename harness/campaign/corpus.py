@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness.campaign.entry import Entry, apply
 from harness.campaign.runs import Question, answers, copied, modules
-from harness.errors import HarnessError, SetupError, UsageError
+from harness.errors import HarnessError, UsageError
 from harness.kernel.parts import touched
 from harness.kernel.source import source
 from harness.plan.session import Session
@@ -24,7 +24,7 @@ CAUGHT, MISSED, CANNOT_APPLY = "caught", "missed", "cannot_apply"
 @dataclass(frozen=True)
 class Outcome:
     """What became of an entry: CAUGHT (`case` fails for `reason`, and does not without the bug), MISSED, or
-    CANNOT_APPLY (`reason`: the edit does not fit this kernel, or does not build).
+    CANNOT_APPLY (`reason`: the archive has no such kernel any more, the edit does not fit it, or does not build).
     """
 
     entry: str
@@ -46,7 +46,7 @@ def run(
         blank = Outcome(entry.name, entry.fix, entry.kernel, CANNOT_APPLY, "", "", 0.0)
         try:
             found = _run(session, entry, blank, plans, results / entry.name, jobs)
-        except (UsageError, SetupError) as error:
+        except HarnessError as error:
             found = replace(blank, reason=_line(error))
         yield replace(found, wall_s=round(time.monotonic() - began, 1))
 

@@ -8,10 +8,11 @@ import json
 import os
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.campaign import entry
-from harness.campaign.corpus import CANNOT_APPLY, CAUGHT, MISSED, run
+from harness.campaign.corpus import CANNOT_APPLY, CAUGHT, MISSED, Outcome, run
 from harness.cli.screen import JSON, new_results, open_session, out
 from harness.plan.checkout import find_folder
 
@@ -28,25 +29,41 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """Exit status 0 when all were caught, 1 when one was missed, 3 when one could not be brought back."""
+    """Exit status 0 when all were caught, 1 when one was missed, 3 when one could not be brought back.
+
+    What was done until Ctrl-C is told, too.
+    """
     plans = find_folder("testplans", None)
     files = arguments.entries or sorted((plans / "regressions").glob("*.toml"))
     entries = [entry.load(path) for path in files]
     results = new_results(arguments)
-    found = []
-    with open_session(arguments) as session:
-        for outcome in run(session, entries, plans, results, arguments.jobs):
-            found.append(outcome)
-            if not arguments.json:
-                line = f"{outcome.outcome:12}  {outcome.entry}  {outcome.wall_s:.0f} s"
-                out.print(line, markup=False)
-                out.print(f"      {outcome.case or outcome.kernel}: {outcome.reason}", markup=False)
+    found: list[Outcome] = []
+    try:
+        with open_session(arguments) as session:
+            for outcome in run(session, entries, plans, results, arguments.jobs):
+                found.append(outcome)
+                if not arguments.json:
+                    _print(outcome)
+    finally:
+        counts = _tell(found, len(entries) - len(found), results, arguments.json)
+    return 1 if counts[MISSED] else 3 if counts[CANNOT_APPLY] or not found else 0
+
+
+def _print(outcome: Outcome) -> None:
+    out.print(f"{outcome.outcome:12}  {outcome.entry}  {outcome.wall_s:.0f} s", markup=False)
+    out.print(f"      {outcome.case or outcome.kernel}: {outcome.reason}", markup=False)
+
+
+def _tell(found: Sequence[Outcome], left: int, results: Path, as_json: bool) -> Counter[str]:
+    """Print what became of all; `left` are those that were not come to."""
     counts = Counter(outcome.outcome for outcome in found)
     totals = {name: counts[name] for name in (CAUGHT, MISSED, CANNOT_APPLY)}
-    if arguments.json:
+    if as_json:
         listed = [dataclasses.asdict(outcome) for outcome in found]
-        sys.stdout.write(json.dumps({**totals, "entries": listed}) + "\n")
-    else:
-        out.print(", ".join(f"{number} {name}" for name, number in totals.items()), markup=False)
-        out.print(f"records: {results}", markup=False)
-    return 1 if counts[MISSED] else 3 if counts[CANNOT_APPLY] or not found else 0
+        sys.stdout.write(json.dumps({**totals, "not_run": left, "entries": listed}) + "\n")
+        sys.stdout.flush()
+        return counts
+    words = [f"{number} {name}" for name, number in totals.items()]
+    out.print(", ".join([*words, f"{left} not run"] if left else words), markup=False)
+    out.print(f"records: {results}", markup=False)
+    return counts

@@ -1,13 +1,18 @@
 """Bugs of the past: entries, their edits, and what the records with and without one say."""
 
+import contextlib
+import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from harness.campaign import entry
-from harness.campaign.corpus import CANNOT_APPLY, CAUGHT, MISSED, verdict
-from harness.errors import UsageError
+from harness.campaign import corpus, entry
+from harness.campaign.corpus import CANNOT_APPLY, CAUGHT, MISSED, Outcome, verdict
+from harness.cli import corpus as cli
+from harness.cli import main
+from harness.errors import EXIT_INTERRUPTED, SetupError, Unsupported, UsageError
 from harness.kernel.parts import touched
 from harness.tests.unit.results.sample import record
 from harness.values.record import Reason
@@ -94,3 +99,45 @@ def test_a_bug_is_caught_by_what_fails_only_with_it():
     assert verdict({bad.case.id: bad}, [bad])[0] == MISSED
     assert verdict(before, [record(1, "error")])[0] == CANNOT_APPLY
     assert verdict(before, []) == (CANNOT_APPLY, "", "no case was executed")
+
+
+def test_a_kernel_that_is_gone_costs_its_own_entries_only(written, tmp_path):
+    """Mutation: let what is unsupported end the corpus."""
+    bug = entry.load(written(GOOD))
+    bugs = [bug, replace(bug, path=Path("other.toml"), kernel="7.2")]
+    errors = {
+        "7.3": Unsupported("the archive has no kernel of the series 7.3 any more"),
+        "7.2": SetupError("no network", ["apt-get: cannot resolve"]),
+    }
+
+    def kernel(series):
+        raise errors[series]
+
+    session = SimpleNamespace(say=lambda line: None, kernel=kernel)
+    found = list(corpus.run(session, bugs, tmp_path, tmp_path / "r", 1))
+    assert [(one.entry, one.outcome, one.reason) for one in found] == [
+        ("bug", CANNOT_APPLY, "the archive has no kernel of the series 7.3 any more"),
+        ("other", CANNOT_APPLY, "no network; apt-get: cannot resolve"),
+    ]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_what_was_done_until_ctrl_c_is_told(monkeypatch, tmp_path, capfd, as_json):
+    """Mutations: print the totals behind the loop; take the interruption for the end."""
+    done = Outcome("bug", "0123456789ab", "7.3", CAUGHT, "odp-x/7.3", "data: 7 bytes", 12.0)
+
+    def run(*given):
+        yield done
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "run", run)
+    monkeypatch.setattr(cli, "open_session", lambda arguments: contextlib.nullcontext())
+    files = sorted(map(str, ENTRIES.glob("*.toml")))[:3]
+    argv = ["corpus", *files, "--results", str(tmp_path / "r"), "--cache", str(tmp_path / "cache")]
+    assert main([*argv, "--json"] if as_json else argv) == EXIT_INTERRUPTED
+    said = capfd.readouterr().out
+    if as_json:
+        told = json.loads(said)
+        assert (told["caught"], told["not_run"], [one["entry"] for one in told["entries"]]) == (1, 2, ["bug"])
+    else:
+        assert "1 caught, 0 missed, 0 cannot_apply, 2 not run" in said and "data: 7 bytes" in said
