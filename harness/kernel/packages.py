@@ -105,17 +105,33 @@ class Kernels:
             raise Unsupported(f"the archive has no kernel of the series {series} any more")
         return found[-1]
 
-    def get(self, series: str) -> Kernel:
-        """The kernel of a series, fetched and unpacked if the cache has not got it."""
+    def get(self, series: str, version: str = "") -> Kernel:
+        """The kernel of a series, or an exact release, fetched and unpacked if the cache has not got it.
+
+        Of a release there may have been several packages: the one of this `version`, if the cache has it. And one
+        that the archive has no more is taken from there.
+        """
+        cached = self._cached(series) if series not in SERIES else []
+        if cached and (version in cached or series not in self.releases()):
+            return self._unpacked(series, series, version if version in cached else cached[-1])
         release = self.resolve(series)
         package = self.archive.show(f"linux-image-{release}")
         if package is None:
             raise Unsupported(
                 f"the archive's index lost linux-image-{release}", hint="odp-harness kernel list"
             )
-        key = f"{release}-{digest(RECIPE, package.version)}"
+        return self._unpacked(series, release, package.version)
+
+    def _unpacked(self, series: str, release: str, version: str) -> Kernel:
+        key = _key(release, version)
         folder = self.archive.store.built("kernel", key, lambda into: self._fetch(release, into))
-        return Kernel(series, release, package.version, folder)
+        return Kernel(series, release, version, folder)
+
+    def _cached(self, release: str) -> list[str]:
+        """The versions of a release's package that the cache has."""
+        files = (self.archive.store.root / "kernel").glob("[!.]*/packages.json")
+        versions = ((file, json.loads(file.read_text()).get(f"linux-image-{release}", "")) for file in files)
+        return sorted(version for file, version in versions if file.parent.name == _key(release, version))
 
     def _fetch(self, release: str, into: Path) -> None:
         """Unpack image, modules, base and headers of one release, and index the modules."""
@@ -143,6 +159,10 @@ class Kernels:
             shutil.rmtree(root / needless, ignore_errors=True)
         self.archive.host.run([require("depmod"), "-b", str(root / "usr"), release])
         (into / "packages.json").write_text(json.dumps(versions, indent=1))
+
+
+def _key(release: str, version: str) -> str:
+    return f"{release}-{digest(RECIPE, version)}"
 
 
 def release_order(release: str) -> tuple[int, ...]:

@@ -94,11 +94,11 @@ class Session:
         self._ran = self._ran or Ran(self.studio, self.options.blocks)
         return self._ran
 
-    def kernel(self, series: str) -> Kernel:
-        """A kernel by series or release, fetched at first use."""
+    def kernel(self, series: str, version: str = "") -> Kernel:
+        """A kernel by series or release, fetched at first use; then also of which package (Kernels.get)."""
         if series not in self._kernels:
             self.say(f"kernel {series}")
-            self._kernels[series] = self.kernels.get(series)
+            self._kernels[series] = self.kernels.get(series, version)
         return self._kernels[series]
 
     def accelerator(self, kernel: Kernel) -> tuple[str, str]:

@@ -1,7 +1,12 @@
+import json
+import re
+
 import pytest
 
+from harness.debian import Package
 from harness.errors import Unsupported, UsageError
-from harness.kernel.packages import Kernels, release_order
+from harness.kernel.packages import RECIPE, Kernel, Kernels, release_order
+from harness.store import Store, digest
 
 
 class Names:
@@ -52,6 +57,43 @@ def test_series_that_is_gone_is_unsupported_and_a_typo_is_usage():
         Kernels(Names("7.3.4+deb13-amd64")).resolve("7.2")
     with pytest.raises(UsageError, match="unknown kernel '7.33'"):
         Kernels(INDEX).resolve("7.33")
+
+
+GONE = "7.3.1+deb13-amd64"
+
+
+@pytest.fixture
+def cached(tmp_path):
+    """An archive that has one kernel, and a cache with two packages of another, and one of an older recipe."""
+
+    def keep(release, version, key=None):
+        folder = tmp_path / "kernel" / (key or f"{release}-{digest(RECIPE, version)}")
+        folder.mkdir(parents=True)
+        (folder / "packages.json").write_text(json.dumps({f"linux-image-{release}": version}))
+        return folder
+
+    store = Store(tmp_path)
+    archive = Names("7.3.4+deb13-amd64")
+    archive.store, archive.show = store, lambda name: Package(name, "7.3.4-2", "")
+    yield Kernels(archive), keep
+    store.close()
+
+
+def test_a_release_that_is_gone_is_had_from_the_cache(cached):
+    """Mutations: ask the archive alone; take what another recipe made; another package than is wanted."""
+    kernels, keep = cached
+    keep(GONE, "7.3.1-1", f"{GONE}-of-old")
+    with pytest.raises(UsageError, match=f"unknown kernel '{re.escape(GONE)}'"):
+        kernels.get(GONE, "7.3.1-1")
+    one, two = keep(GONE, "7.3.1-1"), keep(GONE, "7.3.1-2")
+    assert kernels.get(GONE, "7.3.1-1") == Kernel(GONE, GONE, "7.3.1-1", one)
+    assert kernels.get(GONE).folder == kernels.get(GONE, "7.3.1-3").folder == two
+    still = "7.3.4+deb13-amd64"
+    old, new = keep(still, "7.3.4-1"), keep(still, "7.3.4-2")
+    assert kernels.get(still, "7.3.4-1").folder == old
+    assert {kernels.get(name, version).folder for name in (still, "7.3") for version in ("", "7.3.4-9")} == {
+        new
+    }
 
 
 def test_release_order_is_numeric():
