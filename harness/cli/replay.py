@@ -20,13 +20,11 @@ from harness.plan.checkout import find_folder
 from harness.plan.debug import at_stub, debug
 from harness.plan.difference import first_difference
 from harness.plan.plan import Planned
-from harness.plan.replay import difference, planned, stored
+from harness.plan.replay import difference, fetch, planned, stored, todays
 from harness.plan.session import Session
 from harness.values.record import Record
 
-TEXT = (
-    "Run a stored case again, with the same kernel, modules and seed, and say whether it ends the same way."
-)
+TEXT = "Run a stored case again, with its own kernel, modules, plan and seed: does it end the same way?"
 GDB, PRINT = "run", "print"
 
 
@@ -46,12 +44,16 @@ def act(arguments: argparse.Namespace) -> int:
         raise UsageError("--gdb runs a case once")
     found = stored(arguments.record)
     record = found.record
-    case = planned(record, find_folder("testplans", None))
+    plan = found.plan or todays(record, find_folder("testplans", None))
+    case = planned(record, plan)
     reasons = "; ".join(map(str, record.reasons))
     out.print(f"{record.verdict}  {record.case.id}  {reasons}".rstrip(), markup=False)
+    if not found.plan:
+        err.print(f"no copy of its plan is beside the record: as {plan} is now", markup=False)
     with open_session(arguments) as opened:
         wanted = dataclasses.replace(opened.options, parcel=arguments.parcel or found.parcel)
         with Session(wanted, opened.say) as session:
+            fetch(session, record, case)
             if arguments.gdb:
                 return _debugged(session, record, case, arguments.gdb)
             ends = [difference(session, record, case) for _ in range(arguments.times)]

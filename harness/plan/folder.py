@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def open_results(config: pytest.Config, expected: int = 0) -> Store:
     """The results of a run with the plugin's options: new, or with `resume` those of one that did not come to its end.
 
     pytest.UsageError if there is another's already, or if another harness made those, from other plans, or with other
-    options.
+    options; or if two plans have one name.
     """
     option = config.option
     plans = plan_files(Path(argument.split("::")[0]) for argument in config.args)
@@ -40,11 +41,23 @@ def open_results(config: pytest.Config, expected: int = 0) -> Store:
         "plans": digest(*(plan.read_bytes() for plan in plans)),
     }
     try:
+        _check_names(plans)
         if option.resume:
             return Store.reopen(option.results, about)
         return Store.create(option.results or default_results(), about, expected)
     except UsageError as error:
         raise pytest.UsageError(error.render()) from error
+
+
+def _check_names(plans: Sequence[Path]) -> None:
+    """Cases, and the copies of plans beside their records, are named after the plan."""
+    known: dict[str, Path] = {}
+    for plan in plans:
+        other = known.setdefault(plan.stem, plan)
+        if other.read_bytes() != plan.read_bytes():
+            raise UsageError(
+                f"two plans are called {plan.stem}", [str(other), str(plan)], "rename one of them"
+            )
 
 
 def _options(option: Any) -> str:

@@ -92,7 +92,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """A plan file, checked."""
+    """A plan file, checked; `text` is what it said then."""
 
     path: Path
     title: str
@@ -105,6 +105,7 @@ class Plan:
     known: tuple[Known, ...]
     rules: tuple[Rule, ...] = ()
     module: ModuleUse | None = None
+    text: str = ""
 
     @property
     def name(self) -> str:
@@ -171,6 +172,7 @@ def load(path: Path) -> Plan:
         _known(source, known),
         _rules(source, rules),
         used,
+        source.text,
     )
     _contradictions(source, plan)
     return plan

@@ -144,6 +144,9 @@ class PlanItem(pytest.Item):
         record, logs = session.run(self.planned, option.twice, option.no_skip)
         record = keep(store, record, logs)
         path = store.add(record)
+        # As with logs: a full disk does not cost the case.
+        with contextlib.suppress(SetupError):
+            store.keep_plan(self.planned.plan.name, self.planned.plan.text)
         self.user_properties.append((RECORD, str(path)))
         if record.verdict == "skip":
             pytest.skip("; ".join(reason.text for reason in record.reasons))

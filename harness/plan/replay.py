@@ -1,4 +1,4 @@
-"""A stored case once more: the same kernel, modules, machine and seed, and in exact time the same end."""
+"""A stored case once more: the same kernel, modules, plan, machine and seed, and in exact time the same end."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import UsageError
+from harness.errors import SetupError, Unsupported, UsageError
 from harness.plan.difference import first_difference
 from harness.plan.plan import Planned, load
 from harness.plan.session import Session
+from harness.results.record import PLANS
 from harness.values import codec
 from harness.values.record import Record
 
@@ -19,10 +20,11 @@ PARCEL = "parcel"
 
 @dataclass(frozen=True)
 class Stored:
-    """A record, and the folder of modules that it ran with, if any."""
+    """A record, and beside it the folder of modules that it ran with and the copy of its plan's file, if any."""
 
     record: Record
     parcel: Path | None
+    plan: Path | None = None
 
 
 def stored(path: Path) -> Stored:
@@ -31,21 +33,49 @@ def stored(path: Path) -> Stored:
         record = codec.loads(Record, path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} is no record: {error}", hint="RESULTS/records/NUMBER-CASE.json") from error
-    parcel = path.parent.parent / PARCEL
-    return Stored(record, parcel if parcel.is_dir() else None)
+    folder = path.parent.parent
+    parcel, plan = folder / PARCEL, folder / PLANS / f"{record.plan}.toml"
+    return Stored(record, parcel if parcel.is_dir() else None, plan if plan.is_file() else None)
 
 
-def planned(record: Record, plans: Path) -> Planned:
-    """The case as its plan has it now, with the seed, kernel and clock of the record."""
+def todays(record: Record, plans: Path) -> Path:
+    """The plan's file in a folder of plans; it may expect something else than it did. UsageError if it is gone."""
     path = plans / f"{record.plan}.toml"
     if not path.is_file():
-        raise UsageError(f"{plans} has no plan {record.plan} any more")
-    series = record.environment.get("series", "newest")
+        raise UsageError(
+            f"{plans} has no plan {record.plan} any more, and no copy of it is beside the record"
+        )
+    return path
+
+
+def planned(record: Record, path: Path) -> Planned:
+    """The case with what its plan's file expects, and with the seed, clock and exact kernel of the record."""
     clock = record.environment.get("clock", "")
-    first = next(load(path).cases((series,), clock, (record.case.device,)), None)
+    first = next(load(path).cases((_kernel(record),), clock, (record.case.device,)), None)
     if first is None:
         raise UsageError(f"{path} has no case of {record.case.device} any more")
     return dataclasses.replace(first, case=record.case)
+
+
+def _kernel(record: Record) -> str:
+    """Its release; of a record that does not say, the series in its case's name."""
+    series = record.case.id.split("/")[1:2] or ["newest"]
+    return record.environment.get("kernel") or record.environment.get("series") or series[0]
+
+
+def fetch(session: Session, record: Record, case: Planned) -> None:
+    """Have the kernel that the record's case ran on; SetupError that names it if it cannot be had any more."""
+    package = record.environment.get("kernel_package", "")
+    try:
+        kernel = session.kernel(case.kernel, package)
+    except (UsageError, Unsupported) as error:
+        raise SetupError(
+            f"this record's kernel cannot be had any more: {case.kernel}",
+            [f"package: {package or 'unknown'}", error.headline, "the cache has not got it either"],
+            "on a kernel of today: odp-harness run PLAN --kernel SERIES",
+        ) from error
+    if package and kernel.version != package:
+        session.say(f"{kernel.release} is of package {kernel.version} now, the record's was of {package}")
 
 
 def difference(session: Session, record: Record, case: Planned) -> str:

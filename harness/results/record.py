@@ -4,6 +4,7 @@
       index.json                  what was to run, where, and whether the run came to its end
       records/NNN-<case id>.json  one Record each, in the order in which they finished
       logs/<case id>.<kind>.log   console, agent and workload logs, named by `Record.log`; a card's conversation
+      plans/NAME.toml             each plan as it was when its cases ran
 
 A record is written to a hidden file, synced, and renamed: whoever reads a run, also one that was killed or is
 still going, sees whole records only.
@@ -24,6 +25,7 @@ from harness.errors import SetupError, UsageError
 from harness.values.codec import DecodeError, dumps, loads
 from harness.values.record import VERDICTS, Record
 
+PLANS = "plans"
 EXECUTED = ("pass", "fail", "known")
 EXIT_PASS, EXIT_FAIL, EXIT_SETUP = 0, 1, 3
 
@@ -138,6 +140,15 @@ class Store:
             path = records / f"{number:03d}-{file_name(record.case.id)}.json"
             write_atomically(path, dumps(record) + "\n")
         return path
+
+    def keep_plan(self, name: str, text: str) -> None:
+        """Keep what a plan says, once: with it its cases can be run again, whatever becomes of its file."""
+        path = self.directory / PLANS / f"{name}.toml"
+        if path.exists():
+            return
+        with _disk(self.directory):
+            path.parent.mkdir(exist_ok=True)
+            write_atomically(path, text)
 
     def log_path(self, case_id: str, kind: str, suffix: str = ".log") -> Path:
         """A new path under logs/ for a log of `case_id` (`console`, `agent`, ...).
