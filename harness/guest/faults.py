@@ -144,6 +144,13 @@ def fork_law(model: PageModel) -> None:
     model.fork()
 
 
+# The sides that an operation writes to, where it is not just the remote one.
+_WRITTEN: Dict[str, Tuple[str, ...]] = {
+    "read": ("local",),
+    "flush": (),
+    "compare_swap": ("local", "remote"),
+    "fetch_add": ("local", "remote"),
+}
 # More than any group here has.
 _EVERYTHING = 1 << 30
 PRIVATE = ("anonymous", "file", "thp")
@@ -212,6 +219,8 @@ def refusal(workload: Workload) -> Optional[str]:
 def _refuse_region(workload: Workload, side: str, region: Region) -> Optional[str]:
     if region.length < 1 or not 0 <= region.offset < libc.PAGE_BYTES:
         return f"{side}: length {region.length}, offset {region.offset} within a page of {libc.PAGE_BYTES}"
+    if region.prot == "read" and side in _WRITTEN.get(workload.operation, ("remote",)):
+        return f"{side}: {workload.operation} writes there, and it may only be read"
     if region.iova == "implicit":
         return f"{side}: there is no law of the faults of an implicit region: only a soak uses one"
     if workload.operation in ("compare_swap", "fetch_add") and (region.offset % 8 or region.length < 8):

@@ -68,6 +68,7 @@ class Memory:
         self.pages_bytes = self.pages * PAGE_BYTES
         self.size = self.pages_bytes + 2 * PAGE_BYTES
         self._tag = tag
+        self._prot = libc.PROT_READ if region.prot == "read" else libc.PROT_READ_WRITE
         self._file: Optional[int] = None
         self._late: Optional[Late] = None
         if region.mapping == "file":
@@ -88,6 +89,7 @@ class Memory:
         if self._huge:
             libc.munmap(self.pages_start, self.pages_bytes)
             self._map(self.pages_start, self.pages_bytes, 0)
+        self._allow(self._prot)
         self.expected[:] = self._fresh(0, self.size)
 
     @property
@@ -96,9 +98,13 @@ class Memory:
         return PAGE_BYTES + self.region.offset
 
     def fill(self, turn: int) -> None:
-        """Write every byte of the memory, by the CPU, with the pattern of this turn."""
+        """Write every byte of the memory, by the CPU, with the pattern of this turn; where only reading is allowed,
+        writing is for so long.
+        """
         data = pattern(self._tag, turn, self.size)
+        self._allow(libc.PROT_READ_WRITE)
         ctypes.memmove(self.base, data, self.size)
+        self._allow(self._prot)
         self.expected[:] = data
 
     def advise(self, advice: int, pages: Optional[range] = None) -> None:
@@ -112,9 +118,10 @@ class Memory:
         return range(self.pages_start, self.pages_start + self.pages_bytes, step)
 
     def protect(self, pages: Optional[range] = None) -> None:
-        """Forbid writing to the region's pages, or some of them, and allow it again."""
+        """Forbid what is allowed of the region's pages, or some of them (writing; else reading), and allow it again."""
         at = range(self.pages) if pages is None else pages
-        for protection in (libc.PROT_READ, libc.PROT_READ_WRITE):
+        forbidding = libc.PROT_READ if self._prot == libc.PROT_READ_WRITE else libc.PROT_NONE
+        for protection in (forbidding, self._prot):
             libc.mprotect(self.pages_start + at.start * PAGE_BYTES, len(at) * PAGE_BYTES, protection)
 
     def advise_all(self, advice: int) -> None:
@@ -180,11 +187,17 @@ class Memory:
         # Over our own reservation at first; later a hole that nothing else may have taken meanwhile.
         flags |= libc.MAP_FIXED if whole else libc.MAP_FIXED_NOREPLACE
         fd = -1 if self._file is None else self._file
-        libc.mmap(address, length, libc.PROT_READ_WRITE, flags, fd, 0 if fd < 0 else offset)
+        prot = libc.PROT_READ_WRITE if whole else self._prot
+        libc.mmap(address, length, prot, flags, fd, 0 if fd < 0 else offset)
         if whole or not self._huge:
             libc.madvise(address, length, libc.MADV_NOHUGEPAGE)
         elif self.region.mapping == "thp":
             libc.madvise(address, length, libc.MADV_HUGEPAGE)
+
+    def _allow(self, prot: int) -> None:
+        """mprotect the region's pages, if they are such as may only be read."""
+        if self._prot != libc.PROT_READ_WRITE:
+            libc.mprotect(self.pages_start, self.pages_bytes, prot)
 
     def _fresh(self, offset: int, length: int) -> bytes:
         if self._file is None:

@@ -13,6 +13,10 @@ Rules of memory, each seen on Linux 6.1 to 7.3 (Ref: drivers/infiniband/core/ume
 4. A write to a page that is not mapped at all copies nothing: no invalidation.
 5. madvise, munmap, mprotect and fork tell the driver once for the region's whole range; reclaim and migration tell
    it page by page.
+6. A huge page of the kernel's pool is nobody else's from its first read on: no zero page stands in for it, so a write
+   copies nothing.
+7. Where the CPU may only read, a fault maps pages read-only; to fill them writing is allowed and forbidden again: one
+   invalidation of the region's whole range each.
 
 Rules of a driver (`Rules`): what it asks for at a time, and with which access. Those of soft-RoCE were seen on
 7.2 and 7.3, those of mlx5 with the emulated card on 6.1, 6.12, 7.2 and 7.3, where they are the same.
@@ -71,6 +75,7 @@ class PageModel:
         self.region = region
         self.rules = rules
         self.private = region.mapping != "shared"
+        self.read_only = region.prot == "read"
         self.cpu: List[int] = [NONE] * page_count(region)
         self.device: List[int] = [ABSENT] * len(self.cpu)
         self.registered = False
@@ -100,9 +105,13 @@ class PageModel:
         self.device = [ABSENT] * len(self.cpu)
 
     def write_all(self) -> None:
-        """The CPU writes every page."""
+        """The CPU writes every page; of those that it may only read, it is allowed to for so long."""
+        if self.read_only:
+            self._invalidate(range(len(self.cpu)))
         for page in range(len(self.cpu)):
             self._cpu_write(page)
+        if self.read_only:
+            self._invalidate(range(len(self.cpu)))
 
     def read_all(self) -> None:
         """The CPU reads every page: one that is not mapped is mapped as a read maps it."""
@@ -164,7 +173,7 @@ class PageModel:
             if not absent:
                 return
             asked = self._asked(first if self.rules.packets else absent[0], last)
-            self._fault(asked, write or self.rules.writable)
+            self._fault(asked, write or (self.rules.writable and not self.read_only))
 
     def _asked(self, first: int, last: int) -> range:
         most = self.rules.most_pages
@@ -189,12 +198,14 @@ class PageModel:
     def _see(self, page: int, write: bool) -> None:
         state = self.cpu[page]
         if state == WRITABLE:
-            self.device[page] = WRITE
+            self.device[page] = READ if self.read_only else WRITE
         elif state in (SOURCE, FORKED, ALONE) and not write:
             self.device[page] = READ
 
     def _cpu_read(self, page: int) -> None:
-        if self.cpu[page] == NONE:
+        if self.cpu[page] == NONE and self.region.mapping == "hugetlb":
+            self.cpu[page] = ALONE
+        elif self.cpu[page] == NONE:
             self.cpu[page] = SOURCE if self.private else WRITABLE
         elif self.cpu[page] == SWAPPED:
             self.cpu[page] = WRITABLE

@@ -204,6 +204,8 @@ def rehearsals() -> Tuple[Workload, ...]:
         Workload("write", 1, Region(4096, mapping=mapping), Region(4096, mapping=mapping, odp=odp), Loss())
         for mapping, odp in (("shared", True), ("file", False), ("thp", True), ("hugetlb", True))
     ]
+    read_only = Region(2 * libc.PAGE_BYTES, prot="read")
+    kinds += [Workload("write", 2, read_only, anonymous, Loss("dontneed", "both"))]
     kinds += [Workload(name, 1, anonymous, anonymous) for name in REHEARSED]
     return tuple(kinds)
 

@@ -31,6 +31,8 @@ ACCESS_ON_DEMAND = 1 << 6
 ACCESS_FLUSH_GLOBAL = 1 << 8
 ACCESS_FLUSH_PERSISTENT = 1 << 9
 ACCESS_ALL = ACCESS_LOCAL_WRITE | ACCESS_REMOTE_WRITE | ACCESS_REMOTE_READ | ACCESS_REMOTE_ATOMIC
+# Each of them lets a device write. Ref: Linux 7.3 include/rdma/ib_verbs.h, ib_access_writable
+ACCESS_WRITING = ACCESS_LOCAL_WRITE | ACCESS_REMOTE_WRITE | ACCESS_REMOTE_ATOMIC
 # Ref: Linux 7.3 drivers/infiniband/hw/mlx5/mr.c, create_user_odp_mr: such a length at 0 is the whole address space.
 _EVERYTHING = (1 << 64) - 1
 
@@ -84,7 +86,12 @@ def register(command_fd: int, pd: int, start: int, length: int, iova: int, acces
 def register_region(
     command_fd: int, pd: int, region: Region, start: int, access: int, odp: bool
 ) -> Registration:
-    """Register a region that begins at `start` as it says, on demand or not; OSError if refused."""
+    """Register a region that begins at `start` as it says, on demand or not; OSError if refused.
+
+    Of `access`, memory that may only be read gets no right to write.
+    """
+    if region.prot == "read":
+        access &= ~ACCESS_WRITING
     if odp:
         access |= ACCESS_ON_DEMAND
     if region.iova == "implicit":

@@ -249,7 +249,7 @@ def _workload(settings: dict[str, Any]) -> Workload:
 
     def region(side: str) -> Region:
         names = ["lost", side] if loss.side in (side, "both") else [side]
-        keys = [(name, key) for name in names for key in ("offset", "mapping", "iova", "odp")]
+        keys = [(name, key) for name in names for key in ("offset", "mapping", "iova", "odp", "prot")]
         given = {
             key: settings[f"workload.{name}.{key}"]
             for name, key in keys

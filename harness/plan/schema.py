@@ -13,7 +13,7 @@ from typing import Any
 from harness.device.catalogue import DEVICES
 from harness.errors import UsageError
 from harness.kernel.packages import SERIES
-from harness.values.case import IOVAS, LOSSES, MAPPINGS, OPERATIONS, SIDES
+from harness.values.case import IOVAS, LOSSES, MAPPINGS, OPERATIONS, PROTS, SIDES
 from harness.values.rule import EVENT_SIDES, KINDS, LISTS, OBJECTS, REGION_SIDES, SINCE
 
 PAGE_BYTES = 4096
@@ -43,6 +43,7 @@ _REGION = {
     "mapping": Key(str, MAPPINGS),
     "iova": Key(str, IOVAS),
     "odp": Key(bool),
+    "prot": Key(str, PROTS),
 }
 
 _RULE = {

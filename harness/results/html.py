@@ -170,7 +170,8 @@ def _workload_text(workload: Workload) -> str:
 def _region_text(region: Region) -> str:
     kind = "on-demand" if region.odp else "pinned"
     place = f"{region.offset} bytes into its page" if region.offset else "at the start of a page"
-    return f"{_grouped(region.length)} bytes of {kind} {region.mapping} memory {place}, iova {region.iova}"
+    mapping = region.mapping if region.prot == "write" else f"{region.mapping} read-only"
+    return f"{_grouped(region.length)} bytes of {kind} {mapping} memory {place}, iova {region.iova}"
 
 
 def _faults(answer: Answer | None) -> str:

@@ -24,6 +24,7 @@ OPERATIONS = (
     *("queues", "rights", "sparse", "fragmented", "overtaken", "unbind"),
 )
 MAPPINGS = ("anonymous", "shared", "file", "thp", "hugetlb")
+PROTS = ("write", "read")
 IOVAS = ("address", "shifted", "zero", "implicit")
 LOSSES = (
     "none",
@@ -53,6 +54,8 @@ class Region:
     memory of whole pages of 2 MiB, the kernel's choice or from its pool). `iova` says which
     address the region is registered at, one of IOVAS: the address of its first byte, that address plus 2**40
     (same offset in the page), or zero-based; `implicit` registers the whole address space, for soaks only.
+    `prot`, one of PROTS, says what the process may do with the pages: write them, too, or only `read`; they are
+    filled before writing is forbidden, and registered without any right to write.
     """
 
     length: int
@@ -60,6 +63,7 @@ class Region:
     mapping: str = "anonymous"
     iova: str = "address"
     odp: bool = True
+    prot: str = "write"
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,34 @@ def test_the_second_round_copies_what_was_only_read():
     assert counts("write", "dontneed", rounds=2) == ((8, 1 + 4 + 1), (8, 2))
 
 
+@pytest.mark.parametrize("rules", [RXE, MLX5_TRANSPORT, MLX5_MEMORY])
+@pytest.mark.parametrize(
+    ("how", "faults", "invalidations"),
+    [
+        # each fill allows writing and forbids it again: 2; what was only read is copied by it, 4, in the second round
+        ("dontneed", 8, 2 + 1 + 2 + 4 + 1),
+        ("pageout", 8, 2 + 4 + 2 + 4),
+        # pages that were read before the registration are there, to be read: none is copied for a device
+        ("peeked", 0, 2 + 2 + 4),
+        ("protect", 8, 2 * (2 + 2)),
+        ("fork", 8, 2 * (2 + 1)),
+    ],
+)
+def test_memory_that_may_only_be_read_is_mapped_so(rules, how, faults, invalidations):
+    """Mutations: map it writable (the driver would fault again); let mlx5_ib ask to write; fill it as it is."""
+    closed = Region(PAGES * 4096, prot="read")
+    _, model = played("read", how, 2, remote=closed, rules=rules)
+    assert model.invalidations == invalidations
+    # A packet faults, or a message of four.
+    assert model.faults == (faults if rules is RXE else faults // PAGES)
+
+
+def test_a_huge_page_of_the_pool_is_never_copied():
+    """Mutation: let the first read of one find the zero page."""
+    pool = Region(PAGES * 4096, mapping="hugetlb")
+    assert counts("read", "dontneed", 3, pool, pool) == ((12, 3), (12, 3))
+
+
 def test_shared_memory_is_never_copied():
     """Mutation: let _cpu_read make every page SOURCE."""
     shared = Region(PAGES * 4096, mapping="shared")
@@ -175,6 +203,9 @@ def test_atomics_stand_at_the_start_of_each_page(region, pages, spots):
         (Workload("write", 1, Region(0), Region(0)), "length 0"),
         (Workload("write", 1, Region(1, 4096), Region(1)), "offset 4096"),
         (Workload("fetch_add", 1, Region(8, 4), Region(8)), "multiple of 8"),
+        (Workload("write", 1, Region(8), Region(8, prot="read")), "remote: write writes there"),
+        (Workload("read", 1, Region(8, prot="read"), Region(8)), "local: read writes there"),
+        (Workload("fetch_add", 1, Region(8), Region(8, prot="read")), "remote: fetch_add writes"),
     ],
 )
 def test_what_makes_no_sense_is_refused(workload, word):
@@ -186,6 +217,9 @@ def test_what_makes_sense_is_not_refused():
     pinned = Region(4096, odp=False)
     assert refusal(Workload("write", 1, Region(4096), pinned, Loss("dontneed", "local"))) is None
     assert refusal(Workload("write", 9, pinned, pinned, Loss("untouched", "both"))) is None
+    closed = Region(8, prot="read")
+    assert refusal(Workload("send", 1, closed, Region(8), Loss("peeked", "local"))) is None
+    assert refusal(Workload("read", 1, Region(8), closed, Loss("fork", "remote"))) is None
 
 
 CARD = (MLX5_TRANSPORT, MLX5_MEMORY)

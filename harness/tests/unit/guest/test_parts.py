@@ -11,6 +11,7 @@ import pytest
 
 from harness.guest import leaks, libc, prepare, registration, stages, trace
 from harness.guest.memory import Memory, pattern
+from harness.guest.registration import ACCESS_ALL, ACCESS_ON_DEMAND, ACCESS_REMOTE_READ
 from harness.values import codec
 from harness.values.answer import Answer, Leak, Reply, Trace
 from harness.values.case import LOSSES, MAPPINGS, TRANSFERS, Region
@@ -131,6 +132,37 @@ def test_memory_holds_what_it_is_expected_to(mapping, advice):
         assert same == kept
     finally:
         memory.close()
+
+
+@pytest.mark.parametrize("mapping", ["anonymous", "shared", "file"])
+@pytest.mark.parametrize("how", ["none", "dontneed", "remap", "protect", "peeked"])
+def test_memory_that_may_only_be_read_is_so_after_all_that_is_done_to_it(mapping, how):
+    """Mutations: leave it open after a fill; map it anew with all rights; let `protect` end with them."""
+    from harness.guest import faults
+
+    memory = Memory(Region(5000, 100, mapping, prot="read"), 1)
+    try:
+        memory.fill(1)
+        faults.LOSSES[how].act(memory)
+        assert memory.difference() == (0, "")
+        found = re.findall(r"^([0-9a-f]+)-[0-9a-f]+ (\S+)", Path("/proc/self/maps").read_text(), re.M)
+        rights = {int(start, 16): allowed[:2] for start, allowed in found}
+        assert rights[memory.pages_start] == "r-"
+        ctypes.memset(memory.base, 0, 1)
+        ctypes.memset(memory.pages_start + memory.pages_bytes, 0, 1)
+    finally:
+        memory.close()
+
+
+@pytest.mark.parametrize(("prot", "rights"), [("write", ACCESS_ALL), ("read", ACCESS_REMOTE_READ)])
+def test_memory_that_may_only_be_read_is_registered_without_rights_to_write(monkeypatch, prot, rights):
+    """Mutation: leave one of them."""
+    asked = []
+    monkeypatch.setattr(
+        registration, "register", lambda fd, pd, start, length, iova, access: asked.append(access)
+    )
+    registration.register_region(-1, 7, Region(8, prot=prot), 4096, ACCESS_ALL, odp=True)
+    assert asked == [rights | ACCESS_ON_DEMAND]
 
 
 def test_a_wrong_byte_is_named():

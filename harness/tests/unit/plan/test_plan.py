@@ -63,6 +63,14 @@ def test_what_is_said_of_the_lost_region_is_of_the_side_that_loses_pages(tmp_pat
     assert offsets == [(0, 100), (100, 0), (100, 100)]
 
 
+def test_what_may_be_done_with_pages_is_said_of_a_region(tmp_path):
+    """Mutation: leave the key out of a region's."""
+    closed = GOOD.replace('"remote.offset" = [0, 100]', '"lost.prot" = ["write", "read"]')
+    cases = list(_load(tmp_path, closed).cases(("7.2",)))
+    prots = [(one.case.workload.local.prot, one.case.workload.remote.prot) for one in cases]
+    assert prots == [("write", "write"), ("write", "read")]
+
+
 def _refused(tmp_path, good, edit, message, hint):
     """A plan that was good is an error of the user's after one edit."""
     assert edit[0] in good
