@@ -6,15 +6,17 @@ Ref: rdma-core 56 libibverbs/man/ibv_rereg_mr.3; Linux 7.3 drivers/infiniband/co
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
 import time
 from contextlib import ExitStack
-from typing import List, NamedTuple, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
+from harness.guest import pages
 from harness.guest import registration as registrations
 from harness.guest.memory import Memory
-from harness.guest.pair import REMOTE, Pair
+from harness.guest.pair import LOCAL, REMOTE, Pair, compare
 from harness.guest.problems import WorkFailed
 from harness.guest.registration import ACCESS_ALL, ACCESS_ON_DEMAND, ACCESS_REMOTE_ATOMIC, ACCESS_REMOTE_READ
 from harness.guest.rights import REFUSED
@@ -27,14 +29,21 @@ _REREG_MR = struct.Struct("=IHHQIIQQQII")
 _RESPONSE = struct.Struct("=II")
 TRANSLATION, PD, ACCESS = 1, 2, 4
 TAKEN = ACCESS_REMOTE_READ | ACCESS_REMOTE_ATOMIC
+# What a driver, by the beginning of its device's name, may leave undone, with EOPNOTSUPP; all else has to work.
+# Ref: Linux 7.3 drivers/infiniband/sw/rxe/rxe_verbs.c, rxe_rereg_user_mr; hw/mlx5/mr.c, mlx5_ib_rereg_user_mr
+UNSUPPORTED: Dict[str, int] = {"soft-roce": TRANSLATION, "mlx": 0}
 
 
 class Change(NamedTuple):
-    """One call: what is changed, as flags; `toggles` says whether on-demand paging goes on or off by it."""
+    """One call: what is changed, as flags.
+
+    `toggles` says whether on-demand paging goes on or off by it, `moves` whether another protection domain is named.
+    """
 
     text: str
     flags: int
     toggles: bool = False
+    moves: bool = False
 
 
 KEEPING = (
@@ -42,6 +51,10 @@ KEEPING = (
     Change("other memory", TRANSLATION),
     Change("other memory and fewer rights", TRANSLATION | ACCESS),
     Change("the protection domain, by itself again", PD),
+    Change("another protection domain", PD, moves=True),
+    Change("another protection domain and fewer rights", PD | ACCESS, moves=True),
+    Change("another protection domain and other memory", PD | TRANSLATION, moves=True),
+    Change("another protection domain, other memory and fewer rights", PD | TRANSLATION | ACCESS, moves=True),
 )
 TOGGLING = (
     Change("on-demand paging toggled", ACCESS, True),
@@ -79,7 +92,8 @@ def _rounds(case: Case, changes: Tuple[Change, ...]) -> List[int]:
 
 
 def _apply(case: Case, change: Change, odp: bool, turn: int, stack: ExitStack) -> None:
-    pair = Pair(case, stack)
+    there = _elsewhere(case, stack) if change.moves else None
+    pair = Pair(case, stack, there.context if there else None)
     other = Memory(case.workload.remote, 3)
     stack.callback(other.close)
     other.fill(0)
@@ -92,19 +106,61 @@ def _apply(case: Case, change: Change, odp: bool, turn: int, stack: ExitStack) -
     if now:
         access |= ACCESS_ON_DEMAND
     try:
-        pair.registrations[REMOTE] = call(pair, change.flags, target, access)
-    except OSError:
+        pd = (there or pair.connection).pd.handle
+        pair.registrations[REMOTE] = call(pair, change.flags, target, access, pd)
+    except OSError as error:
+        check_refusal(change, pair.connection.context.name, error)
         # What is left of the registration is undefined, but it must be possible to give it back.
         pair.register_anew(REMOTE, odp)
         pair.write(turn, lost=odp)
         return
     pair.memories[REMOTE] = target
+    if there is not None:
+        _move(pair, there, lost=now)
     pair.write(turn, lost=now)
     wrong, first = mine.difference()
     if wrong:
         raise WorkFailed(f"data: the memory that it was before: {wrong} bytes are wrong: {first}")
     if change.flags & ACCESS:
         _check_taken(pair)
+
+
+def check_refusal(change: Change, device: str, error: OSError) -> None:
+    """WorkFailed if the device's driver has to do that. Whether one can toggle on-demand paging is its own affair."""
+    unsupported = UNSUPPORTED.get(device.rstrip("0123456789_-"), 0)
+    if change.toggles or (change.flags & unsupported and error.errno == errno.EOPNOTSUPP):
+        return
+    raise WorkFailed(f"refused: {error}") from error
+
+
+def _elsewhere(case: Case, stack: ExitStack) -> Any:
+    """Queue pairs in a protection domain of their own, and the context that a pair is to be in, too."""
+    from harness.guest.connection import Connection
+
+    there = Connection(case.device, case.workload.mtu_bytes, case.timeout_s)
+    stack.callback(there.close)
+    return there
+
+
+def _move(pair: Pair, there: Any, lost: bool) -> None:
+    """The remote region is of another protection domain now: who was allowed before is refused, and brings no page.
+
+    Then the old domain is given back, which works only if the region is not counted as its own any more, and the
+    pair goes on in the new one.
+    """
+    remote = pair.memories[REMOTE]
+    if lost:
+        pair.lose(REMOTE)
+    pair.connection.requester.post_send(pair.work())
+    ended = pair.connection.end()
+    come = pages.present(remote.pages_start, remote.pages) if lost else 0
+    if (ended, come) != (REFUSED, 0):
+        said = f"ended with {ended or 'success'} and {come} pages in memory"
+        raise WorkFailed(f"a write by a queue pair of the old protection domain {said}")
+    compare(pair.memories)
+    old, pair.connection = pair.connection, there
+    pair.register_anew(LOCAL, pair.memories[LOCAL].region.odp)
+    old.close()
 
 
 def _check_taken(pair: Pair) -> None:
@@ -115,8 +171,12 @@ def _check_taken(pair: Pair) -> None:
         raise WorkFailed(f"a read, by a right that was taken away, ended with {ended or 'success'}")
 
 
-def call(pair: Pair, flags: int, memory: Memory, access: int) -> registrations.Registration:
-    """IB_USER_VERBS_CMD_REREG_MR of the remote registration; OSError if it is refused."""
+def call(
+    pair: Pair, flags: int, memory: Memory, access: int, pd: Optional[int] = None
+) -> registrations.Registration:
+    """IB_USER_VERBS_CMD_REREG_MR of the remote registration, to the pair's protection domain or another; OSError if
+    it is refused.
+    """
     old = pair.registrations[REMOTE]
     answer = ctypes.create_string_buffer(_RESPONSE.size)
     iova = registrations.iova_of(memory.region.iova, memory.start)
@@ -130,7 +190,7 @@ def call(pair: Pair, flags: int, memory: Memory, access: int) -> registrations.R
         memory.start,
         memory.region.length,
         iova,
-        pair.connection.pd.handle,
+        pair.connection.pd.handle if pd is None else pd,
         access,
     )
     os.write(pair.connection.context.cmd_fd, command)

@@ -1,5 +1,6 @@
 """Advice that was followed at once has brought its pages; a right that was taken away is refused."""
 
+import errno
 from types import SimpleNamespace
 
 import pytest
@@ -38,6 +39,53 @@ def test_what_is_advised_must_be_there(monkeypatch, kind, come, said):
         pieces = ((1, iova + 100, PAGE_BYTES), (1, iova + PAGE_BYTES + 200, PAGE_BYTES))
         assert advice._not_done(pair(iova=iova), kind, pieces) == said
     assert advice._not_done(pair("file"), kind, ((1, START, 9),)) == []
+
+
+@pytest.mark.parametrize(
+    ("device", "change", "number", "works"),
+    [
+        ("soft-roce", rereg.KEEPING[1], errno.EOPNOTSUPP, True),
+        ("soft-roce", rereg.KEEPING[1], errno.EINVAL, False),
+        ("soft-roce", rereg.KEEPING[0], errno.EOPNOTSUPP, False),
+        ("soft-roce", rereg.TOGGLING[0], errno.EINVAL, True),
+        ("mlx5_0", rereg.KEEPING[1], errno.EOPNOTSUPP, False),
+    ],
+)
+def test_a_driver_refuses_what_it_is_known_not_to_do_and_nothing_else(device, change, number, works):
+    """Mutation: take any errno; any change."""
+    if works:
+        rereg.check_refusal(change, device, OSError(number, "no"))
+    else:
+        with pytest.raises(WorkFailed, match="refused: "):
+            rereg.check_refusal(change, device, OSError(number, "no"))
+
+
+@pytest.mark.parametrize(
+    ("ended", "come", "said"),
+    [(rereg.REFUSED, 0, ""), ("", 8, "success and 8 pages"), (rereg.REFUSED, 1, "1 pages in memory")],
+)
+def test_the_old_protection_domain_is_refused_and_given_back(monkeypatch, ended, come, said):
+    """Mutations: ask by a queue pair of the new one; let pages come; keep the old one."""
+    done = []
+    monkeypatch.setattr(rereg.pages, "present", lambda start, pages: come)
+    monkeypatch.setattr(rereg, "compare", lambda memories: done.append("compared"))
+    old = SimpleNamespace(
+        requester=SimpleNamespace(post_send=done.append),
+        end=lambda: ended,
+        close=lambda: done.append("closed"),
+    )
+    moved = pair()
+    moved.connection, there = old, SimpleNamespace()
+    moved.memories[0] = moved.memories[1]
+    moved.work = lambda: "write"
+    moved.lose = lambda end: done.append("lost")
+    moved.register_anew = lambda end, odp: done.append(moved.connection is there)
+    if said:
+        with pytest.raises(WorkFailed, match=said):
+            rereg._move(moved, there, lost=True)
+        return
+    rereg._move(moved, there, lost=True)
+    assert done == ["lost", "write", "compared", True, "closed"] and moved.connection is there
 
 
 @pytest.mark.parametrize("ended", ["", "IBV_WC_REM_OP_ERR", rereg.REFUSED])

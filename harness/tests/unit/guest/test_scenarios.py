@@ -52,3 +52,5 @@ def test_a_changed_registration_is_asked_for_with_its_old_handle(pair, monkeypat
     assert fields[4:] == (3, rereg.ACCESS, memory.start, 5 * 4096, memory.start, 7, 0x4F)
     assert made == Registration(3, 0, 0, 0x5000)
     assert rereg.call(pair, rereg.TRANSLATION, memory, 0x4F).address == memory.start
+    rereg.call(pair, rereg.PD, memory, 0x4F, 9)
+    assert struct.unpack("=IHHQIIQQQII", asked[2])[9] == 9
