@@ -123,7 +123,7 @@ class Connection:
         while completions:
             ended = self.poll()
             if ended:
-                raise WorkFailed(f"work completed with {ended}")
+                raise WorkFailed(f"work completed with {ended}", ended)
             if ended is not None:
                 completions -= 1
                 continue

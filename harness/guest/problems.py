@@ -13,4 +13,8 @@ class Unsupported(Exception):
 
 
 class WorkFailed(Exception):
-    """A work request that completed with an error, or not at all in time."""
+    """A work request that completed with an error, which is its `status`, or not at all in time."""
+
+    def __init__(self, problem: str, status: str = "") -> None:
+        super().__init__(problem)
+        self.status = status

@@ -1,14 +1,19 @@
-"""Every set of access rights with every one-sided operation: what is allowed is done, what is not touches no page."""
+"""Every set of access rights at either end: what is allowed is done, what is not ends with an error, touches no page.
+
+Memory that may only be read is written by no device, whatever its region allows: the fault for it fails.
+"""
 
 from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from typing import Dict, List, NamedTuple
+from dataclasses import replace
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
-from harness.guest import pages, workloads
+from harness.guest import pages
 from harness.guest import registration as registrations
-from harness.guest.pair import REMOTE, Pair, compare
+from harness.guest.model import PageModel
+from harness.guest.pair import LOCAL, REMOTE, Pair, compare
 from harness.guest.problems import WorkFailed
 from harness.guest.registration import (
     ACCESS_ALL,
@@ -17,23 +22,56 @@ from harness.guest.registration import (
     ACCESS_REMOTE_ATOMIC,
     ACCESS_REMOTE_READ,
     ACCESS_REMOTE_WRITE,
+    ACCESS_WRITING,
 )
-from harness.values.case import Case
+from harness.guest.workloads import PATTERNS, Side
+from harness.values.case import Case, Region
 
 REFUSED = "IBV_WC_REM_ACCESS_ERR"
+# Of one's own memory, and what the peer hears when it is a receive's. Ref: InfiniBand architecture 1.4, 9.9.2.4
+LOCAL_REFUSED = "IBV_WC_LOC_PROT_ERR"
+PEER_REFUSED = "IBV_WC_REM_OP_ERR"
+_PROBLEMS_MOST = 4
 
 
-class Operation(NamedTuple):
-    """What is asked of the remote region, and the right that it needs there."""
+class Trial(NamedTuple):
+    """A transfer, the end whose region has one set of rights after the other, the right that it needs there, and how
+    its work requests end without.
+    """
 
-    opcode: str
+    operation: str
+    end: int
     right: int
+    refused: Tuple[str, ...]
+
+    @property
+    def writes(self) -> bool:
+        """Whether it writes to the region."""
+        return bool(self.right & ACCESS_WRITING)
+
+    def allowed(self, region: Region, access: int) -> Optional[bool]:
+        """Whether a region with these rights allows it; None where drivers differ.
+
+        mlx5_ib asks for pages to write even to read them, as long as the region has rights to write: it gets none of
+        memory that may only be read.
+        """
+        if region.prot == "read" and (self.writes or access & ACCESS_WRITING):
+            return False if self.writes else None
+        return access & self.right == self.right
 
 
-OPERATIONS: Dict[str, Operation] = {
-    "write": Operation("RDMA_WRITE", ACCESS_REMOTE_WRITE),
-    "read": Operation("RDMA_READ", ACCESS_REMOTE_READ),
-}
+FAR = (
+    Trial("write", REMOTE, ACCESS_REMOTE_WRITE, (REFUSED,)),
+    Trial("read", REMOTE, ACCESS_REMOTE_READ, (REFUSED,)),
+    Trial("fetch_add", REMOTE, ACCESS_REMOTE_ATOMIC, (REFUSED,)),
+)
+NEAR = (
+    Trial("write", LOCAL, 0, ()),
+    Trial("send", LOCAL, 0, ()),
+    Trial("read", LOCAL, ACCESS_LOCAL_WRITE, (LOCAL_REFUSED,)),
+    Trial("fetch_add", LOCAL, ACCESS_LOCAL_WRITE, (LOCAL_REFUSED,)),
+)
+RECEIVING = (Trial("send", REMOTE, ACCESS_LOCAL_WRITE, (LOCAL_REFUSED, PEER_REFUSED)),)
 # Who may write from afar must be able to write from near. Ref: Linux 7.3 include/rdma/ib_verbs.h, ib_check_mr_access
 SETS: Dict[str, int] = {
     "none": 0,
@@ -44,55 +82,106 @@ SETS: Dict[str, int] = {
     "local write, remote atomic": ACCESS_LOCAL_WRITE | ACCESS_REMOTE_ATOMIC,
     "all": ACCESS_ALL,
 }
+# Rights of those afar change nothing at the near end.
+NEAR_SETS = ("none", "remote read", "local write", "all")
 
 
 def rights(case: Case) -> List[int]:
-    """Each round all sets with all operations, each with queues of its own, since a refusal is their end."""
+    """Each round all sets with all one-sided operations, at the end that they are done to."""
+    return _rounds(case, FAR, tuple(SETS))
+
+
+def rights_local(case: Case) -> List[int]:
+    """Each round some sets with what is done to memory by its owner's own send queue."""
+    return _rounds(case, NEAR, NEAR_SETS)
+
+
+def rights_receive(case: Case) -> List[int]:
+    """Each round some sets with a receive."""
+    return _rounds(case, RECEIVING, NEAR_SETS)
+
+
+def _rounds(case: Case, trials: Tuple[Trial, ...], sets: Tuple[str, ...]) -> List[int]:
+    """Each trial has queues of its own, since a refusal is their end."""
     times: List[int] = []
     problems: List[str] = []
     for turn in range(1, case.workload.rounds + 1):
         began = time.monotonic_ns()
-        for name, access in SETS.items():
-            for operation in OPERATIONS:
+        for name in sets:
+            for trial in trials:
                 try:
-                    _try(case, access, operation, turn)
+                    _try(case, SETS[name], trial, turn)
                 except WorkFailed as error:
-                    problems.append(f"{operation}, rights: {name}: {error}")
+                    where = ("local", "remote")[trial.end]
+                    problems.append(f"{trial.operation}, {where} rights: {name}: {error}")
         times.append(time.monotonic_ns() - began)
     if problems:
-        raise WorkFailed("; ".join(problems))
+        more = f" (and {len(problems) - _PROBLEMS_MOST} more)" if len(problems) > _PROBLEMS_MOST else ""
+        raise WorkFailed("; ".join(problems[:_PROBLEMS_MOST]) + more)
     return times
 
 
-def _try(case: Case, access: int, name: str, turn: int) -> None:
-    operation = OPERATIONS[name]
+def _try(case: Case, access: int, trial: Trial, turn: int) -> None:
     with ExitStack() as stack:
-        pair = Pair(case, stack)
-        remote = pair.memories[REMOTE]
-        pair.deregister(pair.registrations.pop())
-        pair.registrations.append(_register(pair, access))
-        for memory in pair.memories:
-            memory.fill(turn)
-        pair.lose(REMOTE)
-        pair.connection.requester.post_send(pair.work(operation.opcode))
-        ended = pair.connection.end()
-        come = pages.present(remote.pages_start, remote.pages)
-        allowed = bool(access & operation.right)
-        if allowed and not ended:
-            moves = workloads.pull_moves if name == "read" else workloads.push_moves
-            moves(*pair.memories)
-        expected = ("", remote.pages) if allowed else (REFUSED, 0)
+        pair = Pair(_at(case, trial.end), stack)
+        memory = pair.memories[trial.end]
+        allowed = trial.allowed(memory.region, access)
+        if allowed is None:
+            return
+        _register(pair, trial.end, access)
+        for each in pair.memories:
+            each.fill(turn)
+        pair.lose(trial.end)
+        ended = _ended(pair, trial)
+        come = pages.present(memory.pages_start, memory.pages)
+        expected = ((), memory.pages) if allowed else (tuple(sorted(trial.refused)), 0)
         if (ended, come) != expected:
             raise WorkFailed(
-                f"expected {expected[0] or 'success'} and {expected[1]} pages in memory,"
-                f" it was {ended or 'success'} and {come}"
+                f"expected {_words(expected[0])} and {expected[1]} pages in memory,"
+                f" it was {_words(ended)} and {come}"
             )
-        compare(pair.memories)
+        if allowed:
+            PATTERNS[trial.operation].moves(*pair.memories)
+        # What an answer that cannot be written does to the other end is done when it comes: an atomic has changed that.
+        compare(pair.memories[:1] if trial.end == LOCAL and not allowed else pair.memories)
 
 
-def _register(pair: Pair, access: int) -> registrations.Registration:
-    connection, memory = pair.connection, pair.memories[REMOTE]
+def _at(case: Case, end: int) -> Case:
+    """The case with the remote region's `prot` at the end that is tried, and memory to write at the other."""
+    work = case.workload
+    prots = ["write", "write"]
+    prots[end] = work.remote.prot
+    local, remote = (replace(region, prot=prot) for region, prot in zip((work.local, work.remote), prots))
+    return replace(case, workload=replace(work, local=local, remote=remote))
+
+
+def _words(ended: Tuple[str, ...]) -> str:
+    return " and ".join(ended) or "success"
+
+
+def _ended(pair: Pair, trial: Trial) -> Tuple[str, ...]:
+    """Do it, and say with which errors its work requests ended, sorted: none where all went well."""
+    local, remote = (
+        Side(memory, PageModel(memory.region), registration)
+        for memory, registration in zip(pair.memories, pair.registrations)
+    )
+    try:
+        for post in PATTERNS[trial.operation].prepare(pair.connection, local, remote):
+            post()
+    except WorkFailed as error:
+        if not error.status:
+            raise
+        more = [pair.connection.end()] if trial.operation == "send" else []
+        return tuple(sorted([error.status, *more]))
+    return ()
+
+
+def _register(pair: Pair, end: int, access: int) -> None:
+    """Register one end anew, with just these rights."""
+    connection, memory = pair.connection, pair.memories[end]
     start, length = memory.start, memory.region.length
-    return registrations.register(
+    made = registrations.register(
         connection.context.cmd_fd, connection.pd.handle, start, length, start, access | ACCESS_ON_DEMAND
     )
+    pair.deregister(pair.registrations[end])
+    pair.registrations[end] = made

@@ -23,7 +23,7 @@ from harness.guest.overtaken import overtaken
 from harness.guest.problems import Unsupported, WorkFailed
 from harness.guest.queues import queues
 from harness.guest.rereg import rereg, rereg_toggle
-from harness.guest.rights import rights
+from harness.guest.rights import rights, rights_local, rights_receive
 from harness.guest.soak import soak
 from harness.guest.sparse import sparse
 from harness.guest.unbind import unbind
@@ -118,6 +118,8 @@ TASKS: Dict[str, Task] = {
     "dereg_given_up": _on_demand(dereg_given_up),
     "queues": _on_demand(queues),
     "rights": _on_demand(rights),
+    "rights_local": _on_demand(rights_local),
+    "rights_receive": _on_demand(rights_receive),
     "sparse": _on_demand(sparse),
     "fragmented": _on_demand(fragmented),
     "overtaken": _on_demand(overtaken),

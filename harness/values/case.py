@@ -14,14 +14,15 @@ TRANSFERS = ("send", "write", "read", "compare_swap", "fetch_add", "atomic_write
 # registrations changed in place (each also where pages are pinned, or where that changes), processes killed; processes
 # that become another program (which may keep the device's file), that fork; registrations given back under transfers,
 # or while their pages go.
-# Several queues at once on one region, all sets of access rights, a region far larger than what is touched of it
+# Several queues at once on one region, all sets of access rights (at the far end, the near one, of a receive), a region
+# far larger than what is touched of it
 # (also where memory is in small pieces), a page lost while another is awaited, the device taken away.
 OPERATIONS = (
     *TRANSFERS,
     *("reload", "objects", "soak"),
     *("advise", "advise_pinned", "rereg", "rereg_toggle", "killed"),
     *("exec", "exec_keeping", "forks", "dereg", "dereg_given_up", "dereg_first", "dereg_amid"),
-    *("queues", "rights", "sparse", "fragmented", "overtaken", "unbind"),
+    *("queues", "rights", "rights_local", "rights_receive", "sparse", "fragmented", "overtaken", "unbind"),
 )
 MAPPINGS = ("anonymous", "shared", "file", "thp", "hugetlb")
 PROTS = ("write", "read")

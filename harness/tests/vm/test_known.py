@@ -59,6 +59,8 @@ def tried(session, parcel):
         ("rereg-toggle", "soft-roce", "success was reported, but byte 0 is 0"),
         ("rereg-toggle", "connectx-5", "success was reported, but byte 0 is 0"),
         ("rxe-local-error", "soft-roce", "ended with: Work Request Flushed Error"),
+        ("rxe-advise-read-only", "soft-roce", "was refused: Invalid argument"),
+        ("rxe-receive-error", "soft-roce", "ended with: local QP operation error"),
         ("mlx5-dirty-free", "connectx-5", "a page was changed when it was free"),
         ("mlx5-implicit-child", "connectx-7", "into an implicit region that loses its pages ended with"),
     ],
@@ -76,6 +78,8 @@ def test_the_reproducer_shows_a_stock_kernels_defect(tried, name, device, said):
         ("rxe-odp-iova", "connectx-5"),
         ("rxe-advise-pinned", "connectx-5"),
         ("rxe-local-error", "connectx-5"),
+        ("rxe-advise-read-only", "connectx-5"),
+        ("rxe-receive-error", "connectx-5"),
         ("mlx5-dirty-free", "soft-roce"),
     ],
 )

@@ -212,10 +212,12 @@ static int rereg_toggle(struct rig *rig)
 	return arrived(rig, write_all(rig, (uintptr_t)rig->memory[1], answer.rkey));
 }
 
-/* rxe-advise-pinned: prefetch of a pinned region. libibverbs may not pass it on for every device: asked directly. */
-static int advise_pinned(struct rig *rig)
+/*
+ * Whether the kernel takes the advice to prefetch, to read, the first page of a region; if not, errno says why.
+ * libibverbs may not pass it on for every device: asked directly.
+ */
+static int prefetched(struct rig *rig, struct ibv_mr *mr, uint32_t flags)
 {
-	struct ibv_mr *mr = need(ibv_reg_mr(rig->pd, rig->memory[1], PAGES * PAGE, ALL), "ibv_reg_mr");
 	struct ibv_sge element = { .addr = (uintptr_t)rig->memory[1], .length = PAGE, .lkey = mr->lkey };
 	struct {
 		struct ib_uverbs_ioctl_hdr header;
@@ -228,7 +230,7 @@ static int advise_pinned(struct rig *rig)
 		.attributes = {
 			{ .attr_id = UVERBS_ATTR_ADVISE_MR_PD_HANDLE, .data = rig->pd->handle },
 			{ .attr_id = UVERBS_ATTR_ADVISE_MR_ADVICE, .len = 8, .data = 0 },
-			{ .attr_id = UVERBS_ATTR_ADVISE_MR_FLAGS, .len = 4, .data = 0 },
+			{ .attr_id = UVERBS_ATTR_ADVISE_MR_FLAGS, .len = 4, .data = flags },
 			{ .attr_id = UVERBS_ATTR_ADVISE_MR_SGE_LIST, .len = sizeof(element),
 			  .data = (uintptr_t)&element },
 		},
@@ -242,11 +244,61 @@ static int advise_pinned(struct rig *rig)
 		request.header.driver_id = driver;
 		status = ioctl(rig->context->cmd_fd, RDMA_VERBS_IOCTL, &request) ? -1 : 0;
 	}
-	if (!status) {
-		printf("prefetching a region without on-demand paging was not refused\n");
-		return DEFECT;
-	}
-	return BEHAVES;
+	return !status;
+}
+
+/* rxe-advise-pinned: prefetch of a pinned region. */
+static int advise_pinned(struct rig *rig)
+{
+	struct ibv_mr *mr = need(ibv_reg_mr(rig->pd, rig->memory[1], PAGES * PAGE, ALL), "ibv_reg_mr");
+
+	if (!prefetched(rig, mr, 0))
+		return BEHAVES;
+	printf("prefetching a region without on-demand paging was not refused\n");
+	return DEFECT;
+}
+
+/* rxe-advise-read-only: prefetch, to read, of a region that may be read and not be written. */
+static int advise_read_only(struct rig *rig)
+{
+	struct ibv_mr *mr = need(ibv_reg_mr(rig->pd, rig->memory[1], PAGES * PAGE,
+					    IBV_ACCESS_REMOTE_READ | IBV_ACCESS_ON_DEMAND), "registering on demand");
+
+	if (prefetched(rig, mr, IB_UVERBS_ADVISE_MR_FLAG_FLUSH))
+		return BEHAVES;
+	printf("prefetching, to read, a region that may only be read was refused: %s\n", strerror(errno));
+	return DEFECT;
+}
+
+/* rxe-receive-error: a receive into a region that may not be written is a local protection error. */
+static int receive_error(struct rig *rig)
+{
+	struct ibv_mr *mr = need(ibv_reg_mr(rig->pd, rig->memory[1], PAGES * PAGE, IBV_ACCESS_REMOTE_READ),
+				 "ibv_reg_mr");
+	struct ibv_sge from = { .addr = (uintptr_t)rig->memory[0], .length = PAGE, .lkey = rig->local->lkey };
+	struct ibv_sge to = { .addr = (uintptr_t)rig->memory[1], .length = PAGE, .lkey = mr->lkey };
+	struct ibv_recv_wr *bad_receive, receive = { .sg_list = &to, .num_sge = 1 };
+	struct ibv_send_wr *bad_send, send = {
+		.sg_list = &from, .num_sge = 1, .opcode = IBV_WR_SEND, .send_flags = IBV_SEND_SIGNALED,
+	};
+	struct ibv_wc done;
+	int count;
+
+	errno = ibv_post_recv(rig->qp[1], &receive, &bad_receive);
+	if (!errno)
+		errno = ibv_post_send(rig->qp[0], &send, &bad_send);
+	if (errno)
+		give_up("posting");
+	do {
+		while (!(count = ibv_poll_cq(rig->cq, 1, &done)))
+			;
+		if (count < 0)
+			give_up("ibv_poll_cq");
+	} while (done.qp_num != rig->qp[1]->qp_num);
+	if (done.status == IBV_WC_LOC_PROT_ERR)
+		return BEHAVES;
+	printf("a receive into a region that may not be written ended with: %s\n", ibv_wc_status_str(done.status));
+	return DEFECT;
 }
 
 /* rxe-local-error: a write from a key that nobody has is a local error of that work request, and no flush. */
@@ -392,7 +444,9 @@ static const struct {
 	{ "rxe-odp-iova", iova, IBV_MTU_1024 },
 	{ "rereg-toggle", rereg_toggle, IBV_MTU_1024 },
 	{ "rxe-advise-pinned", advise_pinned, IBV_MTU_1024 },
+	{ "rxe-advise-read-only", advise_read_only, IBV_MTU_1024 },
 	{ "rxe-local-error", local_error, IBV_MTU_1024 },
+	{ "rxe-receive-error", receive_error, IBV_MTU_1024 },
 	{ "mlx5-dirty-free", dirty_free, IBV_MTU_1024 },
 	{ "mlx5-implicit-child", implicit_child, IBV_MTU_1024 },
 };

@@ -1,10 +1,21 @@
 """Regions that are shared by queues, large, or out of bounds: where they are touched, and what is allowed."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from harness.guest import queues, rights, sparse
 from harness.guest.libc import PAGE_BYTES
-from harness.guest.registration import ACCESS_LOCAL_WRITE, ACCESS_REMOTE_ATOMIC, ACCESS_REMOTE_WRITE
+from harness.guest.pair import LOCAL, REMOTE
+from harness.guest.problems import WorkFailed
+from harness.guest.registration import (
+    ACCESS_ALL,
+    ACCESS_LOCAL_WRITE,
+    ACCESS_REMOTE_ATOMIC,
+    ACCESS_REMOTE_READ,
+    ACCESS_REMOTE_WRITE,
+)
+from harness.values.case import Case, Region, Workload
 
 
 @pytest.mark.parametrize("length", [1, PAGE_BYTES, 53 * PAGE_BYTES, 53 * PAGE_BYTES + 7])
@@ -28,6 +39,51 @@ def test_sets_of_rights_are_such_as_the_kernel_takes():
     """Mutation: remote writing without local writing."""
     for access in rights.SETS.values():
         assert access & ACCESS_LOCAL_WRITE or not access & (ACCESS_REMOTE_WRITE | ACCESS_REMOTE_ATOMIC)
-    for operation in rights.OPERATIONS.values():
-        allowing = [access & operation.right for access in rights.SETS.values()]
+    for trial in rights.FAR:
+        allowing = [trial.allowed(Region(1), access) for access in rights.SETS.values()]
         assert any(allowing) and not all(allowing)
+    for trial in (*rights.NEAR, *rights.RECEIVING):
+        allowing = [trial.allowed(Region(1), rights.SETS[name]) for name in rights.NEAR_SETS]
+        assert any(allowing) and all(allowing) != bool(trial.refused)
+
+
+def test_no_right_lets_a_device_write_to_memory_that_may_only_be_read():
+    """Mutations: look at the region's rights only; expect a read where there are rights to write, too."""
+    closed = Region(1, prot="read")
+    for trial in (*rights.FAR, *rights.NEAR, *rights.RECEIVING):
+        for access in (0, ACCESS_REMOTE_READ, ACCESS_ALL):
+            reads = None if access == ACCESS_ALL else access & trial.right == trial.right
+            assert trial.allowed(closed, access) is (False if trial.writes else reads)
+
+
+@pytest.mark.parametrize("end", [LOCAL, REMOTE])
+def test_only_the_memory_that_is_tried_is_closed(end):
+    """Mutation: close the local memory whichever end is tried."""
+    work = Workload("rights_local", 1, Region(1), Region(1, prot="read"))
+    tried = rights._at(Case("x", "d", work), end).workload
+    assert [(tried.local, tried.remote)[at].prot for at in (end, 1 - end)] == ["read", "write"]
+
+
+@pytest.mark.parametrize(
+    ("operation", "ended", "said"),
+    [
+        ("read", [], ()),
+        ("fetch_add", ["IBV_WC_REM_ACCESS_ERR"], ("IBV_WC_REM_ACCESS_ERR",)),
+        ("send", ["IBV_WC_REM_OP_ERR", "IBV_WC_LOC_PROT_ERR"], ("IBV_WC_LOC_PROT_ERR", "IBV_WC_REM_OP_ERR")),
+    ],
+)
+def test_both_ends_of_a_send_say_how_it_ended(monkeypatch, operation, ended, said):
+    """Mutations: wait for one completion of a refused send; for two of another transfer."""
+    left = list(ended)
+
+    def post():
+        if left:
+            raise WorkFailed("work completed", left.pop(0))
+
+    posts = rights.PATTERNS[operation]._replace(prepare=lambda *sides: [post])
+    monkeypatch.setitem(rights.PATTERNS, operation, posts)
+    memories = [SimpleNamespace(region=Region(8)), SimpleNamespace(region=Region(8))]
+    pair = SimpleNamespace(
+        memories=memories, registrations=[None, None], connection=SimpleNamespace(end=lambda: left.pop(0))
+    )
+    assert rights._ended(pair, rights.Trial(operation, REMOTE, 0, ())) == said and not left
