@@ -12,15 +12,19 @@ from harness.guest.pair import LOCAL, REMOTE, Pair, compare
 from harness.values.case import Case
 
 QUEUES = 4
+MOVES = {"RDMA_WRITE": workloads.push_moves, "RDMA_READ": workloads.pull_moves}
 
 
 def queues(case: Case) -> List[int]:
-    """Each round every queue writes every QUEUES-th page, all at once; then each of them writes the whole region."""
+    """Each round every queue writes every QUEUES-th page, all at once; then each of them writes the whole region; then
+    both again with reads.
+    """
     from harness.guest.connection import Connection
 
     times: List[int] = []
     with ExitStack() as stack:
         pair = Pair(case, stack)
+        length = pair.memories[LOCAL].region.length
         connections = [pair.connection]
         for _ in range(QUEUES - 1):
             more = Connection(
@@ -34,31 +38,38 @@ def queues(case: Case) -> List[int]:
             connections.append(more)
         for turn in range(1, case.workload.rounds + 1):
             began = time.monotonic_ns()
-            _round(pair, 2 * turn, side_by_side(pair.memories[LOCAL].region.length), connections)
-            _round(pair, 2 * turn + 1, [[(0, pair.memories[LOCAL].region.length)]] * QUEUES, connections)
+            for number, opcode in enumerate(MOVES):
+                for nth, pieces in enumerate((side_by_side(length), [[(0, length)]] * QUEUES)):
+                    _fill_and_lose(pair, 4 * turn + 2 * number + nth)
+                    _all_at_once(pair, pieces, connections, opcode)
+                    compare(pair.memories, f"round {turn}, {opcode}, ")
             times.append(time.monotonic_ns() - began)
     return times
 
 
 def side_by_side(length: int) -> List[List[Tuple[int, int]]]:
-    """(offset, length) of what each queue writes: pages in turn."""
+    """(offset, length) of what each queue moves: pages in turn."""
     starts = range(0, length, PAGE_BYTES)
     return [[(at, min(PAGE_BYTES, length - at)) for at in starts[number::QUEUES]] for number in range(QUEUES)]
 
 
-def _round(pair: Pair, turn: int, pieces: List[List[Tuple[int, int]]], connections: List[Any]) -> None:
-    """Both ends lose their pages, of which the local ones are shared memory and keep their bytes."""
+def _fill_and_lose(pair: Pair, number: int) -> None:
+    """Both ends lose their pages; those of shared memory keep their bytes."""
     for memory in pair.memories:
-        memory.fill(turn)
+        memory.fill(number)
     for end in (LOCAL, REMOTE):
         pair.lose(end)
+
+
+def _all_at_once(
+    pair: Pair, pieces: List[List[Tuple[int, int]]], connections: List[Any], opcode: str
+) -> None:
     here, there = pair.registrations
     for nth in range(max(map(len, pieces))):
         for connection, mine in zip(connections, pieces):
             for at, length in mine[nth : nth + 1]:
-                work = workloads.one_sided_work(here.at(at), there.at(at), length, "RDMA_WRITE")
+                work = workloads.one_sided_work(here.at(at), there.at(at), length, opcode)
                 connection.requester.post_send(work)
     for connection, mine in zip(connections, pieces):
         connection.wait(len(mine))
-    workloads.push_moves(*pair.memories)
-    compare(pair.memories, f"round {turn // 2}, ")
+    MOVES[opcode](*pair.memories)

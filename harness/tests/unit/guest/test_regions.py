@@ -14,6 +14,7 @@ from harness.guest.registration import (
     ACCESS_REMOTE_ATOMIC,
     ACCESS_REMOTE_READ,
     ACCESS_REMOTE_WRITE,
+    Registration,
 )
 from harness.values.case import Case, Region, Workload
 
@@ -87,3 +88,18 @@ def test_both_ends_of_a_send_say_how_it_ended(monkeypatch, operation, ended, sai
         memories=memories, registrations=[None, None], connection=SimpleNamespace(end=lambda: left.pop(0))
     )
     assert rights._ended(pair, rights.Trial(operation, REMOTE, 0, ())) == said and not left
+
+
+def test_queues_that_read_bring_what_is_there(monkeypatch):
+    """Mutation: let a read move the local bytes to the remote end."""
+    posted = []
+    monkeypatch.setattr(queues.workloads, "one_sided_work", lambda *work: work)
+    queue = SimpleNamespace(
+        requester=SimpleNamespace(post_send=lambda work: posted.append(work[2:])), wait=lambda count: None
+    )
+    memories = [SimpleNamespace(first=0, region=Region(8), expected=bytearray([end] * 8)) for end in (1, 2)]
+    key = Registration(0, 0, 0, 0)
+    pair = SimpleNamespace(registrations=[key, key], memories=memories)
+    queues._all_at_once(pair, [[(0, 4), (4, 4)]], [queue], "RDMA_READ")
+    assert posted == [(4, "RDMA_READ"), (4, "RDMA_READ")]
+    assert memories[0].expected == memories[1].expected == bytearray([2] * 8)
