@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import os
 from array import array
+from functools import lru_cache
 from typing import List, Optional, Tuple
 
 from harness.guest import hugepages, libc
@@ -52,8 +53,16 @@ def holes(pages: int) -> List[range]:
 
 def pattern(tag: int, turn: int, length: int) -> bytes:
     """`length` bytes (a multiple of 8) in which each 8-byte word names its tag, turn and place."""
-    first = (tag & 0xFFFF) << 48 | (turn & 0xFFFF) << 32
-    return array("Q", range(first, first + length // 8)).tobytes()
+    data = bytearray(_places(length))
+    for at, byte in enumerate(((tag & 0xFFFF) << 16 | turn & 0xFFFF).to_bytes(4, "little"), 4):
+        data[at::WORD_BYTES] = bytes((byte,)) * (length // WORD_BYTES)
+    return bytes(data)
+
+
+@lru_cache(maxsize=2)
+def _places(length: int) -> bytes:
+    """Words that count. Huge pages have many, and counting them for each fill took longer than all else."""
+    return array("Q", range(length // WORD_BYTES)).tobytes()
 
 
 class Memory:

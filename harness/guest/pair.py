@@ -75,14 +75,22 @@ class Pair:
         workloads.push_moves(*self.memories)
         compare(self.memories)
 
+    def read(self, turn: int) -> None:
+        """Fill both memories, read all of the remote one, and compare, as `write`."""
+        for memory in self.memories:
+            memory.fill(turn)
+        self.transfer("RDMA_READ")
+        workloads.pull_moves(*self.memories)
+        compare(self.memories)
+
     def work(self, opcode: str = "RDMA_WRITE") -> Any:
         """The work request of one RDMA write or read of the whole local region."""
         here, there = self.registrations
         return workloads.one_sided_work(here, there, self.memories[LOCAL].region.length, opcode)
 
-    def transfer(self) -> None:
-        """One RDMA write of the whole local region."""
-        self.connection.requester.post_send(self.work())
+    def transfer(self, opcode: str = "RDMA_WRITE") -> None:
+        """One RDMA write or read of the whole local region."""
+        self.connection.requester.post_send(self.work(opcode))
         self.connection.wait(1)
 
 

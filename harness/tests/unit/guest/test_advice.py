@@ -13,9 +13,9 @@ from harness.values.case import Region
 START = 0x7000_0000
 
 
-def pair(mapping="anonymous", iova=START):
+def pair(mapping="anonymous", iova=START, prot="write"):
     memory = SimpleNamespace(
-        region=Region(8 * PAGE_BYTES, mapping=mapping), start=START, pages_start=START, pages=8
+        region=Region(8 * PAGE_BYTES, mapping=mapping, prot=prot), start=START, pages_start=START, pages=8
     )
     return SimpleNamespace(memories=[None, memory], registrations=[None, SimpleNamespace(address=iova)])
 
@@ -24,21 +24,55 @@ def pair(mapping="anonymous", iova=START):
     ("kind", "come", "said"),
     [
         ("PREFETCH", 3, []),
-        ("PREFETCH_WRITE", 8, []),
+        ("PREFETCH_WRITE", 3, []),
         ("PREFETCH", 2, ["2 pages came, 3 were advised"]),
+        ("PREFETCH", 4, ["4 pages came, 3 were advised"]),
         (advice.NO_FAULT, 0, []),
         (advice.NO_FAULT, 1, ["1 pages came"]),
     ],
 )
 def test_what_is_advised_must_be_there(monkeypatch, kind, come, said):
     """Two pieces that overlap, of three pages in all. Mutations: count the pieces' pages twice; take a kernel that does
-    nothing for one that does; look in the registered address, which may be another.
+    nothing for one that does; look in the registered address, which may be another; let more come than was asked for.
     """
     monkeypatch.setattr(advice.pages, "present", lambda start, pages: come)
     for iova in (START, 0):
         pieces = ((1, iova + 100, PAGE_BYTES), (1, iova + PAGE_BYTES + 200, PAGE_BYTES))
         assert advice._not_done(pair(iova=iova), kind, pieces) == said
-    assert advice._not_done(pair("file"), kind, ((1, START, 9),)) == []
+
+
+@pytest.mark.parametrize("mapping", ["file", "shared", "thp", "hugetlb"])
+def test_a_kernel_may_map_what_lies_around_pages_that_are_not_anonymous(monkeypatch, mapping):
+    """Mutations: want the number that was advised; take fewer."""
+    piece = ((1, START, 2 * PAGE_BYTES),)
+    for come, said in ((8, []), (1, ["1 pages came, 2 were advised"])):
+        monkeypatch.setattr(advice.pages, "present", lambda start, pages, come=come: come)
+        assert advice._not_done(pair(mapping), "PREFETCH", piece) == said
+
+
+@pytest.mark.parametrize(
+    ("prot", "kind", "status", "said"),
+    [
+        ("read", advice.WRITE, 0, ["was to be refused and was not"]),
+        ("read", advice.WRITE, 1, []),
+        ("read", "PREFETCH", 22, ["errno 22"]),
+        ("write", advice.WRITE, 1, ["errno 1"]),
+        ("write", advice.WRITE, 0, []),
+    ],
+)
+def test_advice_to_write_needs_the_right_to_write(monkeypatch, prot, kind, status, said):
+    """Mutations: take it from a region without; refuse it to all; check such a region by a write."""
+    monkeypatch.setattr(advice, "KINDS", {kind: 7})
+    monkeypatch.setattr(advice, "_call", lambda *asked: status)
+    monkeypatch.setattr(advice, "_not_done", lambda *asked: [])
+    checked = []
+    tried = pair(prot=prot)
+    tried.lose = lambda end: None
+    tried.read = lambda turn: checked.append("read")
+    tried.write = lambda turn, lost: checked.append("write")
+    found = advice._try(tried, advice.Trial("all", ((1, START, 1),)), 1)
+    assert [text.rpartition(": ")[2] for text in found] == 2 * said
+    assert checked == [prot, prot]
 
 
 @pytest.mark.parametrize(
