@@ -14,6 +14,7 @@ from harness.kernel import patches
 from harness.kernel.build import sources_of
 from harness.kernel.parts import HEADERS, PARTS, Part, touched
 from harness.kernel.patches import Patch
+from harness.kernel.source import MADE
 from harness.kernel.source import PARTS as KEPT
 
 
@@ -90,7 +91,8 @@ class Tree:
         for name in (*(part.folder for part in parts), *_headers()):
             if (self.folder / name).is_dir():
                 shutil.rmtree(into / name, ignore_errors=True)
-                shutil.copytree(self.folder / name, into / name)
+                made = shutil.ignore_patterns(*MADE)
+                shutil.copytree(self.folder / name, into / name, ignore=made)
         return ()
 
 

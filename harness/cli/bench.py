@@ -14,7 +14,7 @@ from rich.table import Table
 from harness.bench import boot, card, exact, faults, kmod, regress, repeats, trace
 from harness.bench.figures import Figures
 from harness.campaign.runs import Question
-from harness.cli.screen import JSON, open_session, out
+from harness.cli.screen import JSON, KERNEL, open_session, out
 from harness.device.catalogue import find
 from harness.errors import UsageError
 from harness.kernel.parts import MLX5, RXE
@@ -35,7 +35,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="how often (boot: 7, card: 5, exact: 10, with a card 20, faults: 400, kmod: 200, regress: 50)",
     )
-    parser.add_argument("--kernel", default="newest", metavar="SERIES")
+    parser.add_argument("--kernel", default="newest", metavar="KERNEL", help=KERNEL)
     model = "for card, faults, kmod, exact and regress: the model (the last two: soft-roce)"
     parser.add_argument("--device", help=model)
     plan = "for exact: the plan whose first case is run (default: odp-write)"

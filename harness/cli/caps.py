@@ -8,7 +8,7 @@ import sys
 
 from rich.table import Table
 
-from harness.cli.screen import JSON, open_session, out
+from harness.cli.screen import JSON, KERNEL, open_session, out
 from harness.plan import caps
 
 TEXT = (
@@ -20,7 +20,7 @@ TEXT = (
 def options(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     parser.add_argument("--device", default="connectx-5")
-    parser.add_argument("--kernel", default="newest", metavar="SERIES")
+    parser.add_argument("--kernel", default="newest", metavar="KERNEL", help=KERNEL)
     parser.add_argument("--json", action="store_true", help=JSON)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from harness.cli.screen import open_session
+from harness.cli.screen import KERNEL, open_session
 from harness.device import emulated
 
 TEXT = "An emulated card for anybody's QEMU; prints the options to give to QEMU."
@@ -17,7 +17,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--socket", type=Path, required=True, help="where QEMU connects")
     parser.add_argument("--control", type=Path, help="rules in, findings out (default: SOCKET.control)")
     parser.add_argument("--headers", type=Path, help="include/ of the guest's kernel (default: of --kernel)")
-    parser.add_argument("--kernel", default="newest", metavar="SERIES")
+    parser.add_argument("--kernel", default="newest", metavar="KERNEL", help=KERNEL)
     parser.add_argument("--log", type=Path, help="write the conversation there (.gz: compressed)")
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from harness.campaign import coverage, pages
 from harness.campaign.coverage import Coverage
 from harness.campaign.runs import Question
-from harness.cli.screen import JSON, new_results, open_session, out, write
+from harness.cli.screen import JSON, KERNEL, new_results, open_session, out, write
 from harness.errors import UsageError
 from harness.kernel.parts import PARTS, Part
 from harness.kernel.source import source
@@ -27,7 +27,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("plans", type=Path, nargs="*", metavar="PLAN", help="default: those of page faults")
     names = [module for part in PARTS for module in part.every]
     parser.add_argument("--module", choices=names, default=names[0], help=f"default: {names[0]}")
-    parser.add_argument("--kernel", default="newest", metavar="SERIES")
+    parser.add_argument("--kernel", default="newest", metavar="KERNEL", help=KERNEL)
     parser.add_argument("-k", metavar="EXPR", default="", help="only cases whose name matches (as pytest -k)")
     parser.add_argument("--cut", type=int, default=0, metavar="N", help="of each plan and device N cases")
     parser.add_argument("--file", metavar="NAME", help="the functions of this source file, as odp.c")

@@ -1,29 +1,36 @@
-"""Kernels of the archive."""
+"""Kernels of the archive, and what one of the user's own must have."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 
 from rich.table import Table
 
 from harness.cli.screen import open_session, out
 from harness.errors import Unsupported
+from harness.kernel import config
 from harness.kernel.packages import SERIES
+from harness.kernel.tree import find, named
+from harness.plan.session import Session
 
-TEXT = "List the kernels of the archive, or fetch some."
+TEXT = "List the kernels of the archive, fetch some, or print what the .config of a tree of yours needs."
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    parser.add_argument("action", choices=("list", "fetch"))
+    parser.add_argument("action", choices=("list", "fetch", "config"))
     parser.add_argument(
-        "series", nargs="*", help=f"{', '.join(SERIES)}, or an exact release; default: all series"
+        "series", nargs="*", help=f"{', '.join(SERIES)}, an exact release, or a tree; default: all series"
     )
     parser.add_argument("--refresh", action="store_true", help="read the archive's lists anew")
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """Print each series with its release, package and whether it is cached."""
+    """Print each series with its release, package and whether it is cached; or lines for a .config."""
+    if arguments.action == "config":
+        sys.stdout.writelines(f"{line}\n" for line in config.settings())
+        return 0
     with open_session(arguments) as session:
         if arguments.refresh:
             session.archive.refresh(max_age_s=0)
@@ -38,8 +45,17 @@ def act(arguments: argparse.Namespace) -> int:
                 missing.append(error.headline)
                 table.add_row(series, "-", error.headline, "")
                 continue
-            package = session.archive.show(f"linux-image-{release}")
-            cached = any((session.store.root / "kernel").glob(f"{release}-*"))
-            table.add_row(series, release, package.version if package else "?", "yes" if cached else "no")
+            package, key = _origin(session, series, release)
+            cached = any((session.store.root / "kernel").glob(key))
+            table.add_row(series, release, package, "yes" if cached else "no")
         out.print(table)
     return 3 if missing and arguments.action == "fetch" else 0
+
+
+def _origin(session: Session, series: str, release: str) -> tuple[str, str]:
+    """Where a kernel is from, and a pattern of what the cache calls it."""
+    folder = named(series)
+    if folder is not None:
+        return "a tree", find(folder).key
+    package = session.archive.show(f"linux-image-{release}")
+    return package.version if package else "?", f"{release}-*"

@@ -24,7 +24,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     parser.add_argument("action", choices=("build", "load", "unload"))
     kernel = "build: for this kernel (newest); load: built for this release of the archive, not by the local headers"
-    parser.add_argument("--kernel", metavar="SERIES", help=kernel)
+    parser.add_argument("--kernel", metavar="KERNEL", help=kernel)
     parser.add_argument("--source", type=Path, help="a folder with a Kbuild file (default: kmod/)")
     parser.add_argument("--make", action="append", default=[], metavar="WORD", help="for make, as W=1 or C=2")
     parser.add_argument("--file", type=Path, metavar="MODULE.ko", help="load: this one, built before")

@@ -17,9 +17,10 @@ from harness.campaign.regress import Judgement, is_fix, judge
 from harness.campaign.runs import Question
 from harness.campaign.subject import Patched, Subject, Tree, before
 from harness.cli.compare import STATUS, show
-from harness.cli.screen import JSON, RESUME, err, new_results, open_session, out, write
+from harness.cli.screen import JSON, KERNEL, RESUME, err, new_results, open_session, out, write
 from harness.errors import HarnessError, UsageError
 from harness.kernel import patches
+from harness.kernel.tree import is_built
 from harness.plan.arguments import check_expression
 from harness.plan.checkout import fault_plans, plan_files
 from harness.plan.plan import load
@@ -41,8 +42,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--patch", metavar="P", help=given)
     tree = "a kernel tree: what it has of our modules is judged against the distribution's source"
     parser.add_argument("--tree", type=Path, metavar="DIR", help=tree)
-    kernel = "the kernel that it runs in (default newest)"
-    parser.add_argument("--kernel", default="newest", metavar="SERIES", help=kernel)
+    kernel = f"what it runs in: {KERNEL} (default: of a range what --tree has built, else newest)"
+    parser.add_argument("--kernel", metavar="KERNEL", help=kernel)
     base = (
         "what it is judged against: the source of a kernel, which it then also runs in, or of a tree of yours"
     )
@@ -167,9 +168,19 @@ def _question(arguments: argparse.Namespace) -> Question:
     check_expression(arguments.k)
     name = str(arguments.patch or arguments.tree)
     cut = 0 if arguments.all or arguments.expect_fix else 1
-    kernel = arguments.base if arguments.base and not _base_tree(arguments) else arguments.kernel
+    kernel = _kernel(arguments)
     wanted = Question(name, kernel, plans, results, arguments.seeds, cut, arguments.jobs, arguments.k)
     return dataclasses.replace(wanted, detect=(arguments.real or 0.0) / 100)
+
+
+def _kernel(arguments: argparse.Namespace) -> str:
+    if arguments.base and not _base_tree(arguments):
+        return str(arguments.base)
+    if arguments.kernel:
+        return str(arguments.kernel)
+    folder = arguments.tree or Path()
+    own = _is_range(arguments.patch) and not arguments.base and is_built(folder)
+    return str(folder.absolute()) if own else "newest"
 
 
 def _resolve(arguments: argparse.Namespace, question: Question) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.screen import RESUME, err, out
+from harness.cli.screen import KERNEL, RESUME, err, out
 from harness.errors import EXIT_INTERRUPTED, SetupError
+from harness.kernel.tree import distinct
 from harness.plan.arguments import Wanted
 from harness.plan.checkout import find_folder, plan_files
 from harness.plan.choice import chosen
@@ -30,7 +31,11 @@ def options(parser: argparse.ArgumentParser) -> None:
         "plans", nargs="*", type=Path, help="plan files or folders (default: testplans/ of the checkout)"
     )
     parser.add_argument(
-        "--kernel", action="append", default=[], metavar="SERIES", help="default: newest; `all`: the plans'"
+        "--kernel",
+        action="append",
+        default=[],
+        metavar="KERNEL",
+        help=f"{KERNEL} (default newest); `all`: the plans'",
     )
     parser.add_argument("--device", action="append", default=[], help="run on these devices only")
     parser.add_argument(
@@ -71,6 +76,7 @@ def act(arguments: argparse.Namespace) -> int:
     plans = arguments.plans or [find_folder("testplans", None)]
     for file in plan_files(plans):
         load(file)
+    distinct(arguments.kernel)
     if arguments.list:
         return _list(arguments, plans)
     directory = arguments.resume or arguments.results or default_results()

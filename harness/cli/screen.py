@@ -15,6 +15,7 @@ from harness.results.record import write_atomically
 from harness.store import parse_size
 
 JSON = "print one JSON object and nothing else on stdout"
+KERNEL = "a series, an exact release, or the folder of a kernel tree that is built"
 RESUME = "go on with what was stopped, in its folder of results; the rest of the command as it was"
 
 out = Console(highlight=False, soft_wrap=True)

@@ -6,7 +6,7 @@ import argparse
 import sys
 import termios
 
-from harness.cli.screen import open_session, out
+from harness.cli.screen import KERNEL, open_session, out
 from harness.values.case import Order
 
 TEXT = "A prepared machine, interactive; `exit` ends it."
@@ -16,7 +16,7 @@ SHELL = 9
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    parser.add_argument("--kernel", default="newest", metavar="SERIES")
+    parser.add_argument("--kernel", default="newest", metavar="KERNEL", help=KERNEL)
     parser.add_argument("--device", default="soft-roce")
 
 

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli.screen import JSON, err, open_session, out
+from harness.cli.screen import JSON, KERNEL, err, open_session, out
 from harness.device.catalogue import find
 from harness.errors import UsageError
 from harness.plan.session import CASE
@@ -37,7 +37,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--vm", metavar="MODEL", help="in a machine with this device, as connectx-5 or soft-roce"
     )
-    parser.add_argument("--kernel", default="newest", metavar="SERIES", help="of that machine")
+    parser.add_argument("--kernel", default="newest", metavar="KERNEL", help=f"{KERNEL}; of that machine")
     parser.add_argument(
         "--device", default="", help="here: mlx5 or rxe, or a device's name, if both drivers are loaded"
     )

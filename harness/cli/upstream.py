@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from harness.cli.screen import JSON, err, open_session, out
+from harness.cli.screen import JSON, KERNEL, err, open_session, out
 from harness.plan import upstream
 from harness.values.upstream import Selection, UpstreamTest
 
@@ -18,7 +18,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     parser.add_argument("suite", choices=tuple(upstream.SUITES), help="whose tests")
     parser.add_argument("--device", default="connectx-5")
-    parser.add_argument("--kernel", default="newest", metavar="SERIES")
+    parser.add_argument("--kernel", default="newest", metavar="KERNEL", help=KERNEL)
     matching = "only tests whose name has EXPR in it, or matches it as a whole if it has a * (as unittest -k)"
     parser.add_argument("-k", action="append", default=[], metavar="EXPR", help=matching)
     parser.add_argument("--timeout", type=float, default=180.0, metavar="S", help="of one test (180)")

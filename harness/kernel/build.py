@@ -194,7 +194,16 @@ def _compile(recipe: _Recipe, archive: Archive, work: Path) -> list[str]:
     """make; returns the compiler's messages."""
     kernel, tools = recipe.kernel, recipe.tools
     headers = f"/usr/src/linux-headers-{kernel.release}"
-    argv = ("make", f"-j{os.cpu_count() or 1}", "-C", headers, "M=/build", *recipe.flags, "modules")
+    argv = (
+        "make",
+        f"-j{os.cpu_count() or 1}",
+        "-C",
+        headers,
+        "M=/build",
+        *tools.make,
+        *recipe.flags,
+        "modules",
+    )
     try:
         done = archive.host.run(tools.command(kernel, work, argv), timeout_s=900)
     except CommandError as error:

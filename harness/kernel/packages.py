@@ -1,4 +1,4 @@
-"""Kernels of the distribution: found by series, unpacked with their headers, ready for a machine.
+"""Kernels of the distribution, found by series, and the user's own: unpacked with their headers, ready for a machine.
 
 An entry of the cache holds one kernel: `vmlinuz`, and a tree `root/` with `usr/lib/modules/RELEASE` (depmod'ed)
 and `usr/src/linux-headers-*`.
@@ -16,6 +16,7 @@ from pathlib import Path
 from harness.debian import Archive
 from harness.errors import Unsupported, UsageError
 from harness.host import require
+from harness.kernel import tree
 from harness.store import digest
 
 RECIPE = 3
@@ -38,12 +39,16 @@ _FLAVOUR = re.compile(r"-(cloud|rt)-amd64$|rc\d|-dbg$")
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel that is ready: its release (`uname -r`), the exact package version, and its cache entry."""
+    """A kernel that is ready: its release (`uname -r`), the exact package version, and its cache entry.
+
+    One that a tree of the user's has built (kernel/tree.py) says which: the folder of its source.
+    """
 
     series: str
     release: str
     version: str
     folder: Path
+    tree: Path | None = None
 
     @property
     def vmlinuz(self) -> Path:
@@ -61,16 +66,31 @@ class Kernel:
         return self.root / "usr/lib/modules" / self.release
 
     @property
+    def build(self) -> Path:
+        """What its modules are built with: configuration, headers, the kernel's own build programs."""
+        return self.root / "usr/src" / f"linux-headers-{self.release}"
+
+    @property
+    def configuration(self) -> str:
+        """Its .config."""
+        file = self.build / ".config"
+        if not file.is_file():
+            raise Unsupported(f"no headers of {self.release} to build with")
+        return file.read_text()
+
+    @property
     def headers(self) -> Path:
         """The common headers (include/linux/mlx5/mlx5_ifc.h and the like)."""
         found = sorted((self.root / "usr/src").glob("linux-headers-*-common"))
+        if self.tree is not None:
+            found = [self.build]
         if not found:
             raise Unsupported(f"the archive has no headers for {self.release}")
         return found[0]
 
 
 class Kernels:
-    """The kernels that the archive has now."""
+    """The kernels that the archive has now, and those that trees of the user's have built."""
 
     def __init__(self, archive: Archive) -> None:
         self.archive = archive
@@ -88,17 +108,20 @@ class Kernels:
         return self._releases
 
     def resolve(self, series: str) -> str:
-        """The newest release of a series (or an exact release).
+        """The newest release of a series (or an exact release, or of the kernel that a tree has built).
 
-        Raises UsageError for a name that is neither, Unsupported for a series that the archive no longer has.
+        Raises UsageError for a name that is none of them, Unsupported for a series that the archive no longer has.
         """
+        folder = tree.named(series)
+        if folder is not None:
+            return tree.find(folder).release
         if series not in SERIES:
             if series in self.releases():
                 return series
             raise UsageError(
                 f"unknown kernel {series!r}",
                 [f"series: {', '.join(SERIES)}", f"newest release: {self.releases()[-1]}"],
-                "odp-harness kernel list",
+                "odp-harness kernel list, or the folder of a kernel tree that is built",
             )
         found = [release for release in self.releases() if SERIES[series].match(release)]
         if not found:
@@ -106,11 +129,19 @@ class Kernels:
         return found[-1]
 
     def get(self, series: str, version: str = "") -> Kernel:
-        """The kernel of a series, or an exact release, fetched and unpacked if the cache has not got it.
+        """The kernel of a series, or an exact release, fetched and unpacked if the cache has not got it; a tree's is
+        copied.
 
         Of a release there may have been several packages: the one of this `version`, if the cache has it. And one
         that the archive has no more is taken from there.
         """
+        place = tree.named(series)
+        if place is not None:
+            own = tree.find(place)
+            copied = self.archive.store.built(
+                "kernel", own.key, lambda into: own.copy(into, self.archive.host)
+            )
+            return Kernel(series, own.release, own.version, copied, own.source)
         cached = self._cached(series) if series not in SERIES else []
         if cached and (version in cached or series not in self.releases()):
             return self._unpacked(series, series, version if version in cached else cached[-1])

@@ -1,4 +1,4 @@
-"""Kernel source of the distribution: the parts that hold what we test, of exactly the version of a kernel.
+"""Kernel source, the distribution's or a tree's: the parts that hold what we test, of exactly a kernel's version.
 
 Ref: package linux-source-SERIES, one archive `usr/src/linux-source-SERIES.tar.xz` with the distribution's own
 patches applied.
@@ -6,6 +6,7 @@ patches applied.
 
 from __future__ import annotations
 
+import fnmatch
 import re
 import shutil
 from pathlib import Path
@@ -30,12 +31,18 @@ PARTS = (
 )
 """Folders that are kept. mlx5_core includes files of its neighbour mlxfw."""
 
+MADE = (".*", "*.o", "*.a", "*.ko", "*.mod", "*.mod.c", "modules.order", "Module.symvers")
+"""What make leaves in a tree, and editors."""
+
 
 def source(kernel: Kernel, archive: Archive) -> Path:
     """A folder with PARTS of the kernel's source, from the cache or fetched; nobody may write there.
 
-    Unsupported when the archive has the source of another version only.
+    Unsupported when the archive has the source of another version only. Of a kernel that a tree has built it is what
+    that tree has now.
     """
+    if kernel.tree is not None:
+        return _of_tree(kernel.tree, kernel, archive)
     series = re.match(r"\d+\.\d+", kernel.release)
     assert series is not None
     name = f"linux-source-{series.group()}"
@@ -56,3 +63,20 @@ def source(kernel: Kernel, archive: Archive) -> Path:
             shutil.rmtree(unpacked / "usr")
 
     return archive.store.built("source", f"{kernel.release}-{digest(RECIPE, kernel.version, PARTS)}", fetch)
+
+
+def _of_tree(tree: Path, kernel: Kernel, archive: Archive) -> Path:
+    files = {
+        str(path.relative_to(tree)): path.read_bytes()
+        for part in PARTS
+        for path in sorted((tree / part).rglob("*"))
+        if path.is_file() and not any(fnmatch.fnmatch(path.name, pattern) for pattern in MADE)
+    }
+
+    def copy(into: Path) -> None:
+        for name, content in files.items():
+            (into / name).parent.mkdir(parents=True, exist_ok=True)
+            (into / name).write_bytes(content)
+
+    parts = [part for item in files.items() for part in item]
+    return archive.store.built("source", f"{kernel.release}-{digest(RECIPE, *parts)}", copy)

@@ -2,7 +2,7 @@
 
 A kernel's configuration states its compiler to the package's version; the archive mostly still has it. Make and
 the kernel's own build programs come from the same suites. The root is entered by chroot(1) in a mount
-namespace, so nothing of the host but /dev is seen there.
+namespace, so nothing of the host but /dev is seen there; except where the host's own compiler built the kernel.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from harness.debian import Archive
 from harness.errors import SetupError, Unsupported
 from harness.host import require
+from harness.kernel import hosttools
 from harness.kernel.packages import Kernel
 from harness.store import digest
 
@@ -25,25 +26,32 @@ RECIPE = 3
 PROGRAMS = ("make", "dash", "bash", "coreutils", "sed", "grep", "mawk", "findutils", "diffutils")
 # Names that a package's installation would have made. Ref: Debian dash.postinst, mawk.postinst
 NAMES = {"sh": "dash", "awk": "mawk"}
+PATH = "/usr/local/bin:/usr/bin:/usr/sbin"
 MOUNTS = ("dev", "proc", "usr/src", "build")
 _COMPILER = re.compile(r'CONFIG_CC_VERSION_TEXT="\S*?(?P<name>gcc-\d+) \(Debian (?P<version>[^)]+)\)')
 
-# $1 root, $2 the kernel's usr/src, $3 what is built, then the command.
+# $1 root, $2 the kernel's usr/src, $3 what is built, $4 the host's folders to have, then the command.
 _ENTER = (
-    'root=$1 && mount --rbind /dev "$root/dev" && mount --bind "$2" "$root/usr/src"'
+    'root=$1 && for each in $4; do mount --rbind "/$each" "$root/$each" || exit; done'
+    ' && mount --rbind /dev "$root/dev" && mount --bind "$2" "$root/usr/src"'
     # A container may not let us have a /proc of our own.
     ' && { mount -t proc proc "$root/proc" 2>/dev/null || mount --rbind /proc "$root/proc"; }'
-    ' && mount --bind "$3" "$root/build" && shift 3 && exec chroot "$root" "$@"'
+    ' && mount --bind "$3" "$root/build" && shift 4 && exec chroot "$root" "$@"'
 )
 
 
 @dataclass(frozen=True)
 class Toolchain:
-    """A root to build in; `compiler` is the package with its version, `matches` whether it is the kernel's own."""
+    """A root to build in; `compiler` is the package with its version, `matches` whether it is the kernel's own.
+
+    `make` is what make is told of the compiler, `folders` are the host's that are seen in the root.
+    """
 
     root: Path
     compiler: str
     matches: bool
+    make: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -56,7 +64,8 @@ class Toolchain:
         return [
             *(require("unshare"), *own, "--mount", "--pid", "--fork", "--kill-child", "--"),
             *("sh", "-c", _ENTER, "enter", str(self.root), str(kernel.root / "usr/src"), str(work)),
-            *("/usr/bin/env", "-i", "PATH=/usr/bin:/usr/sbin", "LC_ALL=C.UTF-8", *argv),
+            " ".join(self.folders),
+            *("/usr/bin/env", "-i", f"PATH={PATH}", "LC_ALL=C.UTF-8", *argv),
         ]
 
 
@@ -74,9 +83,13 @@ def compiler_of(configuration: str) -> tuple[str, str]:
 def toolchain(kernel: Kernel, archive: Archive, more: tuple[str, ...] = ()) -> Toolchain:
     """The root for a kernel's modules, with the packages `more` in it, fetched if the cache has not got it.
 
-    A compiler version that the archive no longer has is replaced by the newest of the same name.
+    A compiler version that the archive no longer has is replaced by the newest of the same name. Of a kernel that a
+    tree has built the compiler must be here.
     """
-    name, version = compiler_of((_headers(kernel) / ".config").read_text())
+    if kernel.tree is not None:
+        tools = hosttools.find(kernel, archive, more)
+        return Toolchain(tools.root, tools.compiler, True, tools.make, tools.folders)
+    name, version = compiler_of(kernel.configuration)
     offers = archive.offers(name)
     if not offers:
         raise Unsupported(f"the archive has no {name} any more, which built {kernel.release}")
@@ -91,13 +104,6 @@ def toolchain(kernel: Kernel, archive: Archive, more: tuple[str, ...] = ()) -> T
 
     key = f"{name}-{digest(RECIPE, names, offers[chosen])}"
     return Toolchain(archive.store.built("toolchain", key, fetch), f"{name} {chosen}", matches)
-
-
-def _headers(kernel: Kernel) -> Path:
-    folder = kernel.root / "usr/src" / f"linux-headers-{kernel.release}"
-    if not (folder / ".config").is_file():
-        raise Unsupported(f"no headers of {kernel.release} to build with")
-    return folder
 
 
 def _kbuild(kernel: Kernel, archive: Archive) -> tuple[str, str]:

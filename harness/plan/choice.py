@@ -10,14 +10,13 @@ from typing import Any
 
 from harness.device.catalogue import DEVICES
 from harness.errors import Unsupported
+from harness.kernel import tree
 from harness.plan.plan import Plan, Planned
 
 
 def chosen(plan: Plan, option: Any) -> Iterator[Planned]:
     """Cases of a plan under --kernel (default: newest), --device and --time."""
-    kernels = tuple(option.kernel) or ("newest",)
-    if "all" in kernels:
-        kernels = plan.kernels
+    kernels = plan.kernels if "all" in option.kernel else tree.distinct(option.kernel or ("newest",))
     devices = tuple(device for device in plan.devices if not option.device or device in option.device)
     if not devices:
         return

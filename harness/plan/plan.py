@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.device.catalogue import DEVICES
+from harness.kernel import tree
 from harness.plan import module
 from harness.plan.schema import PAGE_BYTES, SCHEMA, Source, check, check_axis, flatten, read
 from harness.values.case import Case, Loss, Region, Workload
@@ -81,7 +82,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Planned:
-    """One case of a plan on one kernel series and device, not yet run."""
+    """One case of a plan on one kernel (a series, a release, a tree) and device, not yet run."""
 
     plan: Plan
     kernel: str
@@ -121,7 +122,7 @@ class Plan:
             for values in itertools.product(*self.axes.values()):
                 settings = {**self.settings, **dict(zip(names, values, strict=True))}
                 label = "-".join(_label(name, value) for name, value in zip(names, values, strict=True))
-                case_id = "/".join(part for part in (self.name, kernel, device, label) if part)
+                case_id = "/".join(part for part in (self.name, tree.called(kernel), device, label) if part)
                 yield Planned(
                     self,
                     kernel,

@@ -15,6 +15,7 @@ from harness.device import Presence
 from harness.device.catalogue import DEVICES, find
 from harness.errors import GuestError, Hang, HarnessError, SetupError, Unsupported, UsageError
 from harness.host import LocalHost
+from harness.kernel import config
 from harness.kernel.packages import Kernel, Kernels
 from harness.ledger import Ledger
 from harness.machine.console import scan
@@ -95,7 +96,7 @@ class Session:
         return self._ran
 
     def kernel(self, series: str, version: str = "") -> Kernel:
-        """A kernel by series or release, fetched at first use; then also of which package (Kernels.get)."""
+        """A kernel by series, release (then also of which package: Kernels.get) or tree, fetched at first use."""
         if series not in self._kernels:
             self.say(f"kernel {series}")
             self._kernels[series] = self.kernels.get(series, version)
@@ -126,6 +127,7 @@ class Session:
     ) -> tuple[Kernel, Snapshot]:
         order = find(device).prepare(PREPARE)
         kernel = self.kernel(series)
+        _check_options(kernel, order.device)
         accelerator = "tcg" if clock == "exact" else self.accelerator(kernel)[0]
         shape = self.studio.shape(clock, accelerator)
         files = files_below(self.options.parcel)
@@ -300,6 +302,14 @@ def _reason(error: GuestError) -> Reason:
     """A failed kernel as one line; its whole report is in the record's symptoms and in the console's log."""
     kind = "hang" if isinstance(error, Hang) else "console"
     return Reason(kind, error.line)
+
+
+def _check_options(kernel: Kernel, device: str) -> None:
+    """A tree's kernel need not have every driver."""
+    lacks = config.lacking_for(device, config.read(kernel.configuration)) if kernel.tree else ()
+    if lacks:
+        hint = f"{config.commands(lacks)} in {kernel.tree}"
+        raise Unsupported(f"{kernel.release} lacks {', '.join(map(str, lacks))}", (), hint)
 
 
 def _check_needs(planned: Planned, snapshot: Snapshot) -> None:
