@@ -46,6 +46,8 @@ BESIDE = (
     *("64BIT", "EXPERT", "SHMEM", "X86_64_ACPI_NUMA", "ETHERNET", "NET_VENDOR_MELLANOX"),
     *("INFINIBAND_ADDR_TRANS", "DEBUG_KERNEL", "DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT", "DETECT_HUNG_TASK"),
 )
+# Of those what in a configuration of one's own is missing most: without it olddefconfig takes the other back.
+HANGS = {"DEBUG_INFO_BTF": ("DEBUG_KERNEL", "DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT")}
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,9 @@ def settings() -> Iterator[str]:
 def commands(lacks: tuple[Lack, ...]) -> str:
     """What scripts/config of a kernel tree is told, to mend what is lacking."""
     flags = {"y": "-e", "m": "-m", "n": "-d"}
-    return " ".join(["scripts/config", *(f"{flags[lack.allowed[-1]]} {lack.name}" for lack in lacks)])
+    words = [f"{flags[lack.allowed[-1]]} {lack.name}" for lack in lacks]
+    words += [f"-e {name}" for lack in lacks for name in HANGS.get(lack.name, ())]
+    return " ".join(["scripts/config", *words])
 
 
 def _needs() -> Iterator[tuple[str, str, str]]:

@@ -41,13 +41,18 @@ ONLY = {
 }
 _NOT_THESE = ("kconfig", "dtc", "package", "dt-bindings")
 _ARCHITECTURE = re.compile(r"^# Linux/(\S+) \S+ Kernel Configuration", re.M)
+_OTHERS = re.compile(r"newest$|all$|\d+\.\d+")
 _BUILT_WHEN = re.compile(r'#define UTS_VERSION "([^"]*)"')
 
 
 def named(name: str) -> Path | None:
-    """The folder, if a kernel of that name is a tree: one that exists, or whatever is written like a path."""
+    """The folder, if a kernel of that name is a tree: whatever is written like a path, or is a folder that is called
+    neither like a series nor like a release.
+    """
     path = Path(name).expanduser()
-    return path.absolute() if os.sep in name or path.is_dir() else None
+    if os.sep in name or (path.is_dir() and not _OTHERS.match(name)):
+        return path.resolve()
+    return None
 
 
 @functools.cache

@@ -18,6 +18,7 @@ WANTED = (
 
 def tree_of(kernel, session, folder, sources=True):
     """Lay out the tree; `sources` are those of the parts that we test, if the archive has them."""
+    folder.mkdir()
     (programs,) = (toolchain(kernel, session.archive).root / "usr/lib").glob("linux-kbuild-*")
     for half in (kernel.headers, kernel.build, programs):
         for name in (
