@@ -382,3 +382,23 @@ def test_a_range_of_commits_is_a_series_with_an_identity(tmp_path, host):
         patches.read_range(tree, "nowhere..HEAD", host)
     with pytest.raises(UsageError, match="no commit that changes anything"):
         patches.read_range(tree, "HEAD..HEAD", host)
+
+
+@pytest.mark.parametrize(
+    ("given", "kernel"),
+    [
+        ({"patch": "A..B"}, "own"),
+        ({"patch": "A..B", "kernel": "7.2"}, "7.2"),
+        ({"patch": "A..B", "base": "7.2"}, "7.2"),
+        ({"patch": "p.diff"}, "newest"),
+        ({"patch": None}, "newest"),
+    ],
+)
+def test_a_range_of_a_tree_that_is_built_runs_there(given, kernel, tmp_path, monkeypatch):
+    """Mutation: always; never; although another kernel is named."""
+    options = {"kernel": None, "base": None, "tree": tmp_path, **given}
+    monkeypatch.setattr(regress, "is_built", lambda folder: folder == tmp_path)
+    assert regress._kernel(argparse.Namespace(**options)) == (str(tmp_path) if kernel == "own" else kernel)
+    assert regress._kernel(argparse.Namespace(**options | {"tree": Path("/not/built"), **given})) == (
+        "newest" if kernel == "own" else kernel
+    )

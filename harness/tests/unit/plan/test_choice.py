@@ -5,6 +5,7 @@ from argparse import Namespace
 import pytest
 
 from harness.errors import Unsupported, UsageError
+from harness.kernel import tree
 from harness.plan.arguments import check_expression
 from harness.plan.checkout import find_folder
 from harness.plan.choice import chosen, newest_is_another, spread
@@ -43,6 +44,22 @@ def test_a_case_with_rules_of_the_card_may_run_once():
         plan = load(folder / f"{name}.toml")
         assert len(list(chosen(plan, Namespace(**asked, ruled_once=True)))) == once
         assert len(list(chosen(plan, Namespace(**asked, ruled_once=False)))) == runs
+
+
+def test_cases_on_a_tree_are_called_by_its_release(monkeypatch):
+    """They run on the tree all the same. Mutation: ask the archive for the release."""
+    monkeypatch.setattr(tree, "called", lambda name: "7.3.4-mine" if name == "/linux" else name)
+    asked = {
+        "kernel": ["/linux"],
+        "device": ["soft-roce"],
+        "time": None,
+        "paced": False,
+        "cut": 2,
+        "seeds": 0,
+    }
+    plan = load(find_folder("testplans", None) / "odp-write.toml")
+    found = list(chosen(plan, Namespace(**asked, ruled_once=False)))
+    assert {(one.kernel, one.case.id.split("/")[1]) for one in found} == {("/linux", "7.3.4-mine")}
 
 
 @pytest.mark.parametrize(
