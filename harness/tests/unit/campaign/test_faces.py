@@ -329,7 +329,7 @@ def test_what_of_a_patch_is_not_here_is_said(tmp_path, host):
 
 
 def test_a_tree_reaches_the_parts_that_differ(tmp_path, host):
-    """Mutation: take every part; forget the headers that ours include."""
+    """Mutation: take every part; forget the headers that ours include; take what make left for source."""
     for root in ("tree", "stock"):
         folder = tmp_path / root / RXE.folder
         folder.mkdir(parents=True)
@@ -340,8 +340,10 @@ def test_a_tree_reaches_the_parts_that_differ(tmp_path, host):
     assert tree.reach(stock) == ((), ())
     (tmp_path / "tree" / RXE.folder / "rxe_odp.c").write_text("two\n")
     assert tree.reach(stock) == ((RXE,), ())
+    (tmp_path / "tree" / RXE.folder / "rdma_rxe.mod.c").touch()
     into = tmp_path / "into"
     tree.lay(stock, (RXE,), into, host)
+    assert not list(into.rglob("*.mod.c"))
     assert (into / RXE.folder / "rxe_odp.c").read_text() == "two\n"
     equal = judged._untouched(Question("t", "7.3", (), tmp_path), tree, ())
     assert equal.verdict == SAME, "what git bisect passes on its way, and the base has too"
