@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import SetupError, Unsupported, UsageError
+from harness.kernel.tree import named
 from harness.plan.difference import first_difference
 from harness.plan.plan import Planned, load
 from harness.plan.session import Session
@@ -58,7 +59,9 @@ def planned(record: Record, path: Path) -> Planned:
 
 
 def _kernel(record: Record) -> str:
-    """Its release; of a record that does not say, the series in its case's name."""
+    """Its release, or the tree that has built it; of a record that does not say, the series in its case's name."""
+    if named(record.environment.get("series", "newest")):
+        return record.environment["series"]
     series = record.case.id.split("/")[1:2] or ["newest"]
     return record.environment.get("kernel") or record.environment.get("series") or series[0]
 
