@@ -53,6 +53,9 @@ def test_killed_owner_is_reaped(tmp_path):
     leader = int(owner.stdout.readline())
     assert ram.exists()
     assert reap(tmp_path) == []  # while the owner lives, nobody touches it
+    born = time.monotonic() + 5
+    while len(_session_members(leader)) < 2 and time.monotonic() < born:
+        time.sleep(0.02)
     assert len(_session_members(leader)) == 2
     os.kill(owner.pid, signal.SIGKILL)
     owner.wait()

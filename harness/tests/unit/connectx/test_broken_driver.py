@@ -153,13 +153,17 @@ def raw_command(pair, opcode, body):
 
 
 def loop_of_keys(pair, mode):
-    """A key of keys that names itself."""
-    number = pair.card.hca.judge.table("mkey")[pair.keys[1] >> 8]
+    """A key of keys that names itself, if no command has destroyed it (or all) meanwhile."""
+    number = pair.card.hca.judge.table("mkey").get(pair.keys[1] >> 8)
+    if number is None:
+        return
     number.fields["access_mode_1_0"] = mode
     number.table[:] = struct.pack(">IIQ", 16384, pair.keys[1], VA) * 4
 
 
 def outside(pair, end, page, address):
+    if pair.keys[end] >> 8 not in pair.card.hca.judge.table("mkey"):
+        return
     pair.entry(pair.keys[end], page, address & ~0xFFF | 3)
 
 
