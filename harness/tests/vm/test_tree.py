@@ -26,7 +26,9 @@ def run(session, tree, tmp_path, *more, timeout=1800):
     return done, records
 
 
-@pytest.mark.skipif(not FULL, reason="QEMU's recording may abort, by the number of instructions that a boot took")
+@pytest.mark.skipif(
+    not FULL, reason="QEMU's recording may abort, by the number of instructions that a boot took"
+)
 def test_a_tree_runs_as_newest_does(session, tmp_path):
     """Mutation: name its cases by its folder; leave out the modules' index; forget the headers' link."""
     kernel = session.kernel("newest")
