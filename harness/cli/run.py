@@ -69,6 +69,8 @@ def options(parser: argparse.ArgumentParser) -> None:
         "-j", "--jobs", type=int, default=jobs, help=f"cases at the same time (default here: {jobs})"
     )
     parser.add_argument("--list", action="store_true", help="print the cases and run none")
+    # An option of the plugin's that is for campaigns.
+    parser.set_defaults(ruled_once=False)
 
 
 def act(arguments: argparse.Namespace) -> int:

@@ -27,7 +27,7 @@ def chosen(plan: Plan, option: Any) -> Iterator[Planned]:
         same = [planned for planned in cases if (planned.kernel, planned.case.device) == (kernel, device)]
         for planned in spread(same, option.cut):
             # The card's rules say what falls where: a start some instructions later says little more.
-            once = getattr(option, "ruled_once", False) and planned.case.rules
+            once = option.ruled_once and planned.case.rules
             yield from seeded(planned, min(1, option.seeds) if once else option.seeds)
 
 

@@ -4,6 +4,7 @@ from argparse import Namespace
 
 import pytest
 
+from harness.cli import main
 from harness.errors import Unsupported, UsageError
 from harness.kernel import tree
 from harness.plan.arguments import check_expression
@@ -75,3 +76,9 @@ def test_no_expression_of_k(text):
     """Mutation: leave it to pytest, after the modules are built."""
     with pytest.raises(UsageError, match="is no expression"):
         check_expression(text)
+
+
+def test_the_cases_are_listed(capsys):
+    """Mutation: choose by an option that pytest has and the command line has not."""
+    assert main(["run", "--list", "-k", "odp-write", "--kernel", "7.3", "--device", "soft-roce"]) == 0
+    assert "odp-write/7.3/soft-roce/remote" in capsys.readouterr().out
