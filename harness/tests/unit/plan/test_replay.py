@@ -119,6 +119,14 @@ def test_two_plans_of_one_name_are_refused(tmp_path):
     assert open_results(SimpleNamespace(option=option, args=names[:1] * 2)).directory == tmp_path / "r"
 
 
+def test_the_kernel_of_a_tree_is_that_trees():
+    """Mutation: ask the archive for a release that only the tree has."""
+    one = record(1, "pass")
+    environment = {**one.environment, "kernel": "7.3.4-own", "series": "/home/x/linux"}
+    assert replay._kernel(replace(one, environment=environment)) == "/home/x/linux"
+    assert replay._kernel(replace(one, environment={**environment, "series": "7.3"})) == "7.3.4-own"
+
+
 def test_the_kernel_is_the_records_or_none():
     """Mutations: the series of today; a record of a machine that never came up on the newest; say no release."""
     release, package = "7.3.1+deb13-amd64", "7.3.1-1"
