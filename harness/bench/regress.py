@@ -28,9 +28,9 @@ class Regress(Figures):
 
     `make_s` is what the compiler needs for both sides, clean, the median of MAKES; `verdict_s` is patch to verdict as
     `regress` gives it, compiler and what ran of the changed lines included, with the base's objects and answers and
-    the null band known already. `false_alarms` are
-    verdicts other than "same" on `null_changes` different changes that change nothing; `unconfirmed` counts those of
-    which a figure moved in one build and not in others. `null_band_instructions` are the bands by stage.
+    the null band known already. `false_alarms` are verdicts other than "same" on `null_changes` different changes that
+    change nothing; `unconfirmed` counts those of which a figure moved in one build and not in others.
+    `null_band_instructions` are the bands by stage.
     """
 
     kernel: str

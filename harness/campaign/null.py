@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.campaign.compare import BETTER, LEAST, PROBES, WORSE, Change, Comparison, compare, overall
+from harness.campaign.compare import BETTER, WORSE, Change, Comparison, compare, overall
 from harness.campaign.runs import Question, answers, copied, modules
 from harness.errors import SetupError
 from harness.kernel.packages import Kernel
@@ -151,8 +151,7 @@ def bands(
             ran = {record.case.id for record in records}
             for figure in compare([record for record in base if record.case.id in ran], records).figures:
                 if figure.exact:
-                    least = PROBES if figure.stage.endswith(LEAST) else 0.0
-                    found[figure.stage] = max(found.get(figure.stage, least), abs(figure.change))
+                    found[figure.stage] = max(found.get(figure.stage, figure.band), abs(figure.change))
     return found
 
 

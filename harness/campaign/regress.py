@@ -27,12 +27,13 @@ from harness.campaign.coverage import Coverage, own
 from harness.campaign.differing import Differing, differing
 from harness.campaign.marked import Piece, pieces
 from harness.campaign.runs import Question, modules_with_lines
+from harness.campaign.same import measured
 from harness.campaign.samples import RUNS_LEAST
 from harness.campaign.subject import Subject, Tree
 from harness.campaign.turns import in_turns, not_run
 from harness.kernel import lines
 from harness.kernel.packages import Kernel
-from harness.kernel.parts import HEADERS, Part
+from harness.kernel.parts import FOLDERS, HEADERS, Part
 from harness.kernel.source import source
 from harness.plan.checkout import plan_files
 from harness.plan.session import Session
@@ -94,7 +95,7 @@ def _judge(session: Session, question: Question, subject: Subject, kernel: Kerne
         base, compiler, tables = modules_with_lines(session, kernel, stock, parts)
         patched, _, more = modules_with_lines(session, kernel, tree, parts)
         names = tuple(PurePosixPath(place).stem for place in patched)
-        others = _of_others(changed, (*tables.values(), *more.values()))
+        others = _of_others(changed, (*tables.items(), *more.items()))
         notes += [f"not tested: {path} is built into no module that is replaced here" for path in others]
         if len(others) == len(changed):
             found, reached = _untouched(question, subject, parts), None
@@ -136,7 +137,7 @@ def _compared(
     if what.new and not any(change.outcome for change in found.changes):
         reached = coverage.measure(session, question, kernel, sides.tree, parts, "coverage")
         notes += _unreached(reached, what.new)
-    if any(figure.exact and figure.change for figure in found.figures):
+    if measured(found.figures):
         bands = null.bands(session, question, kernel, sides.stock, parts, before)
         trees = (sides.stock, sides.tree)
         found, more = null.judged(session, question, kernel, trees, parts, before, after, bands)
@@ -157,11 +158,10 @@ def band_said(found: Comparison) -> str:
     return f"changes that change nothing move, in instructions, by up to: {told}"
 
 
-def _of_others(changed: Sequence[Differing], tables: Iterable[Path]) -> list[str]:
-    """Of the changed files the sources that are in none of the modules whose line tables these are."""
-    named = set().union(*map(lines.files, tables))
-    sources = (file.path for file in changed if own(str(file.path)))
-    return [str(path) for path in sources if path.name not in named]
+def _of_others(changed: Sequence[Differing], tables: Iterable[tuple[str, Path]]) -> list[str]:
+    """Of the changed files the sources that are in none of the modules whose line tables these are, by their names."""
+    built = {f"{FOLDERS[module]}/{name}" for module, table in tables for name in lines.files(table)}
+    return [path for path in (str(file.path) for file in changed) if own(path) and path not in built]
 
 
 def _unlike_the_rest(changed: Sequence[Differing]) -> list[str]:

@@ -24,7 +24,7 @@ from harness.campaign.samples import shows
 from harness.kernel.packages import Kernel
 from harness.kernel.parts import Part
 from harness.plan.session import Session
-from harness.results.record import read_run
+from harness.results.record import read_index
 from harness.values.record import Record
 
 TURNS_MOST = 12
@@ -64,7 +64,7 @@ def in_turns(
 def not_run(question: Question, before: Sequence[Record], after: Sequence[Record]) -> list[Change]:
     """A word on runs that neither side came to, since both ended at their failures: of them nothing is known."""
     folders = (question.results / name for name in SIDES)
-    expected = max((read_run(folder).index.expected for folder in folders if folder.is_dir()), default=0)
+    expected = max((read_index(folder).expected for folder in folders if folder.is_dir()), default=0)
     lacking = expected - len({record.case.id for record in (*before, *after)})
     if lacking <= 0:
         return []

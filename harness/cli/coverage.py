@@ -57,11 +57,11 @@ def act(arguments: argparse.Namespace) -> int:
         kernel = session.kernel(arguments.kernel)
         stock = source(kernel, session.archive)
         found = coverage.measure(session, question, kernel, stock, [part], "coverage")
-        if arguments.html and arguments.module in found.tables:
+        if arguments.module not in found.tables:
+            raise UsageError(f"{kernel.release} has no module {arguments.module}")
+        if arguments.html:
             page = pages.coverage(found, arguments.module, stock / part.folder, kernel.release)
             write(arguments.html, page)
-    if arguments.module not in found.tables:
-        raise UsageError(f"{kernel.release} has no module {arguments.module}")
     if arguments.file and arguments.file not in found.tables[arguments.module].code:
         raise UsageError(f"{arguments.module} has no file {arguments.file}")
     if arguments.lcov:

@@ -104,7 +104,7 @@ class Store:
     @classmethod
     def join(cls, directory: Path, done: Sequence[str] = ()) -> Store:
         """Open a directory that another process made, to add records to it."""
-        return cls(directory, _read_index(directory), done)
+        return cls(directory, read_index(directory), done)
 
     @classmethod
     def reopen(cls, directory: Path, about: Mapping[str, str]) -> Store:
@@ -113,7 +113,7 @@ class Store:
         UsageError if it holds no run, or one that is not `about` the same.
         """
         _check_holds(directory)
-        index = _read_index(directory)
+        index = read_index(directory)
         for name, value in about.items():
             if index.about.get(name) != value:
                 raise UsageError(
@@ -194,7 +194,7 @@ def read_run(directory: Path) -> Run:
     _check_holds(directory)
     damaged = []
     try:
-        index = _read_index(directory)
+        index = read_index(directory)
     except UsageError as error:
         index = Index(started="")
         damaged.append(error.headline)
@@ -265,7 +265,8 @@ def write_atomically(path: Path, text: str) -> None:
         os.close(folder)
 
 
-def _read_index(directory: Path) -> Index:
+def read_index(directory: Path) -> Index:
+    """What was to run, and whether it came to its end. UsageError if the directory does not say."""
     path = directory / "index.json"
     try:
         return loads(Index, path.read_text(encoding="utf-8"))

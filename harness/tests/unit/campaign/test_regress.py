@@ -53,16 +53,15 @@ def changed(*paths):
 
 
 def test_a_source_of_no_module_that_is_replaced_is_named(tmp_path):
-    """rdma_cm.ko is not shipped: both sides would run Debian's. Mutation: take the folder for the modules."""
+    """rdma_cm.ko is not shipped: both sides would run Debian's. Mutations: take the folder for the modules; a name for a file."""
     table = tmp_path / "ib_core.lines"
     table.write_text(
         "CU: /build/umem_odp.c:\numem_odp.c  12  0x10000000  x\n\n/usr/src/include/linux/mm.h:\n"
     )
-    cma = f"{CORE.folder}/cma.c"
-    found = regress._of_others(
-        changed(f"{CORE.folder}/umem_odp.c", cma, HEADER, f"{CORE.folder}/cma_priv.h"), [table]
-    )
-    assert found == [cma]
+    cma, namesake = f"{CORE.folder}/cma.c", f"{RXE.folder}/umem_odp.c"
+    paths = (f"{CORE.folder}/umem_odp.c", cma, namesake, HEADER, f"{CORE.folder}/cma_priv.h")
+    found = regress._of_others(changed(*paths), [("ib_core", table)])
+    assert found == [cma, namesake]
 
 
 def test_what_knows_a_header_as_it_was_is_said():
