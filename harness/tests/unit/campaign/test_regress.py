@@ -53,7 +53,10 @@ def changed(*paths):
 
 
 def test_a_source_of_no_module_that_is_replaced_is_named(tmp_path):
-    """rdma_cm.ko is not shipped: both sides would run Debian's. Mutations: take the folder for the modules; a name for a file."""
+    """rdma_cm.ko is not shipped: both sides would run Debian's.
+
+    Mutations: take the folder for the modules; a name for a file.
+    """
     table = tmp_path / "ib_core.lines"
     table.write_text(
         "CU: /build/umem_odp.c:\numem_odp.c  12  0x10000000  x\n\n/usr/src/include/linux/mm.h:\n"
