@@ -16,6 +16,7 @@ import importlib
 import os
 import subprocess
 import sys
+import time
 import traceback
 import tty
 from pathlib import Path
@@ -43,6 +44,7 @@ class Agent:
             "wait": self.wait,
             "compile": self.compile,
             "prepare": self.prepare,
+            "spin": self.spin,
             "case": self.case,
             "capabilities": self.capabilities,
             "exec": self.execute,
@@ -79,6 +81,13 @@ class Agent:
         program, self._compiled = self._compiled, None
         self._prepared = Prepared(order.device, probes=order.probes, program=program)
         return Reply(order.number, True, facts=self._prepared.facts)
+
+    def spin(self, order: Order) -> Reply:
+        """Run instructions; where time is counted in them, as many as nanoseconds."""
+        until = time.monotonic() + order.spin_ns / 1e9
+        while time.monotonic() < until:
+            pass
+        return Reply(order.number, True)
 
     def case(self, order: Order) -> Reply:
         """Run a case."""

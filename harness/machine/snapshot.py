@@ -2,7 +2,8 @@
 that differ in a module only, between the two (`compiled`).
 
 A snapshot is a RAM file, a state file and what the agent said. Its key is the content of all that shaped it:
-QEMU, kernel, images, initial RAM disk (with the agent's own code), shape, and the order that prepared it.
+QEMU, kernel, images, initial RAM disk (with the agent's own code), shape, and the order that prepared it. The order
+numbers: 0 boots, 2 compiles, 3 prepares; after 0 and 3 there may be one more, to spin (see icount.py).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from harness.debian import Archive
 from harness.errors import Hang, SetupError, Unsupported
 from harness.kernel.packages import Kernel
-from harness.machine import parcel
+from harness.machine import icount, parcel
 from harness.machine.console import symptom_error
 from harness.machine.image import Image, ImageSpec, build_image, initrd, kernel_disk
 from harness.machine.qemu import Qemu, Shape, kernel_command_line
@@ -25,9 +26,10 @@ from harness.store import digest
 from harness.values.answer import Reply
 from harness.values.case import Order
 
-RECIPE = 6
+RECIPE = 7
 BOOT_DEADLINE_S = 240.0
 PREPARE_DEADLINE_S = 400.0
+COMPILE = 2
 _KINDS = {"compile": "compiled", "prepare": "prepared"}
 
 
@@ -110,15 +112,15 @@ class Studio:
                 self.host.ledger.scratch_folder("boot") as folder,
                 Machine(self.host, self.qemu, shape, disks, folder, order=order, ram=into / "ram") as machine,
             ):
-                reply = machine.wait(BOOT_DEADLINE_S)
-                self._save(machine, into, reply)
+                self._save(machine, into, machine.wait(BOOT_DEADLINE_S))
+            self._spin(Snapshot("booted", "", into, shape, disks, {}, 0))
 
-        return self._snapshot("booted", self._key(shape, identity), build, shape, disks, 0)
+        return self._snapshot("booted", self._key(shape, identity), build, shape, disks, 1)
 
     def compiled(self, kernel: Kernel, shape: Shape, order: Order) -> Snapshot:
         """A machine that has compiled the probes for `order`, a preparation, before it knows any module of a parcel."""
         base = self.booted(kernel, shape)
-        first = Order(order.number - 1, "compile", order.device, probes=order.probes)
+        first = Order(COMPILE, "compile", order.device, probes=order.probes)
         return self._after(base, first, f"compiling probes on {kernel.release} for {order.device}")
 
     def prepared(
@@ -149,20 +151,35 @@ class Studio:
             self.say(say)
             # Saving needs shared RAM, so this one works on a copy.
             self._copy(base.ram, into / "ram")
-            with (
-                self.host.ledger.scratch_folder(order.verb) as folder,
-                self._restored(base, order, folder, ram=into / "ram", shared=True) as machine,
-            ):
-                reply = machine.wait(PREPARE_DEADLINE_S)
-                # A kernel warns once: of what it said before it is saved, no case would ever hear.
-                # (That it was slow is the host's matter as long as it answers.)
-                said = map(symptom_error, machine.console.since())
-                for error in (error for error in said if not isinstance(error, Hang)):
-                    raise error
-                self._save(machine, into, reply)
+            self._go_on(base, order, into)
+            self._spin(Snapshot(kind, "", into, base.shape, base.disks, {}, order.number))
 
+        kind = _KINDS[order.verb]
         key = digest(RECIPE, base.key, asdict(order), *given)
-        return self._snapshot(_KINDS[order.verb], key, build, base.shape, base.disks, order.number)
+        return self._snapshot(kind, key, build, base.shape, base.disks, order.number + 1)
+
+    def _go_on(self, base: Snapshot, order: Order, into: Path) -> None:
+        """Restore a machine on the RAM in `into`, let it carry out an order, and save it there."""
+        with (
+            self.host.ledger.scratch_folder(order.verb) as folder,
+            self._restored(base, order, folder, ram=into / "ram", shared=True) as machine,
+        ):
+            reply = machine.wait(PREPARE_DEADLINE_S)
+            # A kernel warns once: of what it said before it is saved, no case would ever hear.
+            # (That it was slow is the host's matter as long as it answers.)
+            said = map(symptom_error, machine.console.since())
+            for error in (error for error in said if not isinstance(error, Hang)):
+                raise error
+            self._save(machine, into, reply)
+
+    def _spin(self, saved: Snapshot) -> None:
+        """Let a machine that was just saved go on to where QEMU can record it, if it will be recorded."""
+        if saved.shape.clock != "exact" or not saved.state.is_file():
+            return
+        further = icount.to_spin(icount.counted(saved.state))
+        if further:
+            self.say(f"running {further / 1e9:.1f} G instructions, past what QEMU 11.1 cannot record")
+            self._go_on(saved, Order(saved.number + 1, "spin", spin_ns=further), saved.folder)
 
     @contextlib.contextmanager
     def restore(
@@ -247,14 +264,16 @@ class Studio:
     def _save(self, machine: Machine, into: Path, reply: Reply) -> None:
         if not reply.ok and "unsupported" not in reply.facts:
             raise SetupError(f"the agent could not {machine.order.verb}", reply.problem.splitlines())
-        facts = dict(reply.facts)
+        told = into / "facts.json"
+        facts = {**(json.loads(told.read_text()) if told.is_file() else {}), **reply.facts}
         if reply.ok:
-            machine.save(into / "state")
+            machine.save(into / "state.new")
+            (into / "state.new").rename(into / "state")
             # Free memory that the guest zeroed takes no disk.
             self.host.run(["fallocate", "--dig-holes", str(into / "ram")], check=False)
         else:
             (into / "ram").unlink()
-        (into / "facts.json").write_text(json.dumps(facts, indent=1, sort_keys=True))
+        told.write_text(json.dumps(facts, indent=1, sort_keys=True))
 
     def _snapshot(
         self, kind: str, key: str, build: Callable[[Path], None], shape: Shape, disks: Disks, number: int

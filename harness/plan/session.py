@@ -36,7 +36,7 @@ from harness.values.case import Order
 from harness.values.module import ModuleUse
 from harness.values.record import Reason, Record, Witness
 
-PREPARE, CASE = 2, 3
+PREPARE, CASE = 3, 5
 
 
 class Session:

@@ -139,11 +139,11 @@ class Order:
     """What is offered to the agent: a number, a verb, and what the verb needs.
 
     Verbs: `wait` (nothing yet), `compile` (the probes of `device`, for the `prepare` that follows), `prepare`
-    (bring up `device`, compile if that is still to do, attach the probes, rehearse), `case`, `capabilities` (what
-    the device can do on demand, as facts), `exec` (run `argv`), `shell` (a shell on the machine's second serial
-    line), `upstream` (upstream's own tests), `trace` (watch page faults while `argv` runs). An agent answers each
-    number once, in a `Reply`; of upstream's tests, and of what was traced so far, it tells before. `probes`, of a
-    `compile` or `prepare`, is one of PROBES: what watching costs is measured against a
+    (bring up `device`, compile if that is still to do, attach the probes, rehearse), `spin` (be busy for `spin_ns`),
+    `case`, `capabilities` (what the device can do on demand, as facts), `exec` (run `argv`), `shell` (a shell on the
+    machine's second serial line), `upstream` (upstream's own tests), `trace` (watch page faults while `argv` runs).
+    An agent answers each number once, in a `Reply`; of upstream's tests, and of what was traced so far, it tells
+    before. `probes`, of a `compile` or `prepare`, is one of PROBES: what watching costs is measured against a
     machine without them, and against one whose programs do nothing.
     """
 
@@ -158,3 +158,4 @@ class Order:
     watch: Optional[Watch] = None
     environment: Dict[str, str] = field(default_factory=dict)
     probes: str = "all"
+    spin_ns: int = 0

@@ -6,8 +6,10 @@ from dataclasses import replace
 import pytest
 
 from harness.errors import Crash, Hang, SetupError
+from harness.machine import icount
 from harness.machine.console import scan
 from harness.machine.vm import Machine
+from harness.tests.vm.conftest import FULL
 from harness.values.case import Order
 
 
@@ -115,3 +117,20 @@ def test_clean_boot_has_no_symptom(session, booted):
     reply = _run(session, booted, "dmesg")
     assert "Linux version" in reply.output
     assert scan(reply.output.splitlines()) == ()
+
+
+@pytest.mark.skipif(not FULL, reason="runs some 5 G instructions")
+def test_a_machine_that_qemu_cannot_record_goes_on_until_it_can(session, booted, tmp_path):
+    """Mutation: leave it where it is."""
+    studio, far = session.studio, tmp_path / "far"
+    far.mkdir()
+    studio._copy(booted.ram, far / "ram")
+    within = icount.counted(booted.state) % icount.ROUND
+    studio._go_on(booted, Order(7, "spin", spin_ns=icount.ROUND - (1 << 29) - within), far)
+    there = replace(booted, folder=far, number=7)
+    assert icount.to_spin(icount.counted(there.state))
+    with pytest.raises(SetupError, match="QEMU ended by itself") as caught:
+        _run(session, there, "true")
+    assert any("replay_advance_current_icount" in line for line in caught.value.evidence)
+    studio._spin(there)
+    assert _run(session, replace(there, number=8), "echo", "here").output == "here\n"

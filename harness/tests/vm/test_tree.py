@@ -30,8 +30,7 @@ def test_a_tree_runs_as_newest_does(session, tmp_path):
     """Mutation: name its cases by its folder; leave out the modules' index; forget the headers' link."""
     kernel = session.kernel("newest")
     tree = tree_of(kernel, session, tmp_path / "linux", sources=False)
-    # In exact time QEMU may abort as it restores, by the number of instructions that the boot took (README).
-    done, (record,) = run(session, tree, tmp_path, "--device", "soft-roce", "--time", "real")
+    done, (record,) = run(session, tree, tmp_path, "--device", "soft-roce")
     assert done.returncode == 0, done.stdout + done.stderr
     assert record.case.id.startswith(f"odp-write/{kernel.release}/soft-roce/")
     assert record.environment["series"] == str(tree)
