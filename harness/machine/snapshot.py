@@ -2,8 +2,8 @@
 that differ in a module only, between the two (`compiled`).
 
 A snapshot is a RAM file, a state file and what the agent said. Its key is the content of all that shaped it:
-QEMU, kernel, images, initial RAM disk (with the agent's own code), shape, and the order that prepared it. The order
-numbers: 0 boots, 2 compiles, 3 prepares; after 0 and 3 there may be one more, to spin (see icount.py).
+QEMU, kernel, images, initial RAM disk (with the agent's own code), shape, and the order that prepared it. The
+numbers of orders leave room for one more after each, to spin (see icount.py).
 """
 
 from __future__ import annotations
@@ -152,7 +152,8 @@ class Studio:
             # Saving needs shared RAM, so this one works on a copy.
             self._copy(base.ram, into / "ram")
             self._go_on(base, order, into)
-            self._spin(Snapshot(kind, "", into, base.shape, base.disks, {}, order.number))
+            if order.verb == "prepare":
+                self._spin(Snapshot(kind, "", into, base.shape, base.disks, {}, order.number))
 
         kind = _KINDS[order.verb]
         key = digest(RECIPE, base.key, asdict(order), *given)

@@ -36,7 +36,7 @@ from harness.values.case import Order
 from harness.values.module import ModuleUse
 from harness.values.record import Reason, Record, Witness
 
-PREPARE, CASE = 3, 5
+PREPARE, CASE = 4, 6
 
 
 class Session:
