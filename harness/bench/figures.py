@@ -12,3 +12,11 @@ class Figures:
     def plain(self) -> dict[str, object]:
         """For --json, in the order of the fields; what is asked for most may stand at the top."""
         return asdict(self)
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C came in the midst of a long measurement; `figures` are of what was done."""
+
+    def __init__(self, figures: Figures) -> None:
+        super().__init__()
+        self.figures = figures

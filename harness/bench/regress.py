@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.bench.figures import Figures
+from harness.bench.figures import Figures, Stopped
 from harness.campaign import null
 from harness.campaign.compare import SAME
 from harness.campaign.regress import judge
@@ -48,45 +48,75 @@ class Regress(Figures):
 
 
 def measure(session: Session, question: Question, part: Part, changes: int) -> Regress:
-    """Judge `changes` changes that change nothing, each built and prepared anew. `question.results` is filled."""
+    """Judge `changes` changes that change nothing, each built and prepared anew. `question.results` is filled.
+
+    Ctrl-C raises Stopped with the figures of those that were judged, if any was.
+    """
     kernel = session.kernel(question.kernel)
     stock = source(kernel, session.archive)
     base, _ = modules(session, kernel, stock, [part])
     before = answers(session, question, kernel, base, [part], "base")
     bands = null.bands(session, question, kernel, stock, [part], before)
-    alarms: list[str] = []
-    verdicts_s: list[float] = []
     makes_s = [_make(session, kernel, stock, part) for _ in range(MAKES)]
-    cases = unconfirmed = 0
-    for variant in null.variants(changes):
-        asked = replace(question, results=question.results / str(variant).replace(" ", "-"))
-        with session.ledger.scratch_folder("null") as tree:
-            copied(stock, [part], tree)
-            variant.apply(tree / part.folder, part)
-            _unlike_any_before(tree / part.folder / part.first)
-            began = time.monotonic()
-            judgement = judge(session, asked, Tree(tree))
-        verdicts_s.append(time.monotonic() - began)
-        found = judgement.comparison
-        unconfirmed += any(note.startswith(null.NOT_COUNTED) for note in judgement.notes)
-        cases = len({figure.case for figure in found.figures})
-        if found.verdict != SAME:
-            alarms.append(f"{variant}: {found.verdict}: {found.changes[0].text}")
-        session.say(f"{len(verdicts_s)} of {changes}: {variant}: {found.verdict}")
-    make_s, verdict_s = statistics.median(makes_s), statistics.median(verdicts_s)
-    return Regress(
-        kernel.release,
-        part.modules[0],
-        cases,
-        question.seeds,
-        round(2 * make_s, 1),
-        round(verdict_s, 1),
-        round(verdict_s / (2 * make_s), 2),
-        changes,
-        len(alarms),
-        tuple(alarms),
-        unconfirmed,
-        bands,
+    judged: list[_Judged] = []
+
+    def figures() -> Regress:
+        make_s = statistics.median(makes_s)
+        verdict_s = statistics.median(each.wall_s for each in judged)
+        alarms = tuple(each.alarm for each in judged if each.alarm)
+        return Regress(
+            kernel.release,
+            part.modules[0],
+            judged[-1].cases,
+            question.seeds,
+            round(2 * make_s, 1),
+            round(verdict_s, 1),
+            round(verdict_s / (2 * make_s), 2),
+            len(judged),
+            len(alarms),
+            alarms,
+            sum(each.unconfirmed for each in judged),
+            bands,
+        )
+
+    try:
+        for variant in null.variants(changes):
+            judged.append(_judged(session, question, part, stock, variant))
+            verdict = judged[-1].alarm or f"{variant}: {SAME}"
+            session.say(f"{len(judged)} of {changes}: {verdict}")
+    except KeyboardInterrupt as stop:
+        if not judged:
+            raise
+        raise Stopped(figures()) from stop
+    return figures()
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What was said of one change: `alarm` is empty when it was "same"."""
+
+    wall_s: float
+    cases: int
+    alarm: str
+    unconfirmed: bool
+
+
+def _judged(session: Session, question: Question, part: Part, stock: Path, variant: null.Variant) -> _Judged:
+    asked = replace(question, results=question.results / str(variant).replace(" ", "-"))
+    with session.ledger.scratch_folder("null") as tree:
+        copied(stock, [part], tree)
+        variant.apply(tree / part.folder, part)
+        _unlike_any_before(tree / part.folder / part.first)
+        began = time.monotonic()
+        judgement = judge(session, asked, Tree(tree))
+        wall_s = time.monotonic() - began
+    found = judgement.comparison
+    why = [change.text for change in found.changes] or judgement.notes
+    return _Judged(
+        wall_s,
+        len({figure.case for figure in found.figures}),
+        "" if found.verdict == SAME else f"{variant}: {found.verdict}: {'; '.join(why)}",
+        any(note.startswith(null.NOT_COUNTED) for note in judgement.notes),
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.table import Table
 
 from harness.bench import boot, card, exact, faults, kmod, regress, repeats, trace
-from harness.bench.figures import Figures
+from harness.bench.figures import Figures, Stopped
 from harness.campaign.runs import Question
 from harness.cli.screen import JSON, KERNEL, open_session, out
 from harness.device.catalogue import find
@@ -44,17 +44,25 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def act(arguments: argparse.Namespace) -> int:
     """Print the figures of one measurement."""
-    with open_session(arguments) as session:
-        result = BENCHES[arguments.name](session, arguments)
-    plain = result.plain()
+    try:
+        with open_session(arguments) as session:
+            result = BENCHES[arguments.name](session, arguments)
+    except Stopped as stopped:
+        _show(arguments, stopped.figures)
+        raise
+    _show(arguments, result)
+    return 0
+
+
+def _show(arguments: argparse.Namespace, figures: Figures) -> None:
     if arguments.json:
-        sys.stdout.write(json.dumps(plain) + "\n")
-        return 0
+        sys.stdout.write(json.dumps(figures.plain()) + "\n")
+        sys.stdout.flush()
+        return
     table = Table("figure", "value", title=f"bench {arguments.name}")
-    for name, value in plain.items():
+    for name, value in figures.plain().items():
         table.add_row(name, str(value))
     out.print(table)
-    return 0
 
 
 def _exact(session: Session, arguments: argparse.Namespace) -> Figures:

@@ -13,7 +13,16 @@ from rich.table import Table
 from harness.campaign import coverage, pages
 from harness.campaign.coverage import Coverage
 from harness.campaign.runs import Question
-from harness.cli.screen import JSON, KERNEL, new_results, open_session, out, write
+from harness.cli.screen import (
+    JSON,
+    KERNEL,
+    open_session,
+    out,
+    results_options,
+    resumable,
+    resumed_results,
+    write,
+)
 from harness.errors import UsageError
 from harness.kernel.parts import PARTS, Part
 from harness.kernel.source import source
@@ -33,7 +42,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--file", metavar="NAME", help="the functions of this source file, as odp.c")
     parser.add_argument("--lcov", type=Path, metavar="FILE", help="write a tracefile, as genhtml reads it")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the source with what ran marked")
-    parser.add_argument("--results", type=Path, metavar="DIR", help="default: odp-results/TIME")
+    results_options(parser)
     parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1, help="cases at the same time")
     parser.add_argument("--json", action="store_true", help=JSON)
 
@@ -42,7 +51,7 @@ def act(arguments: argparse.Namespace) -> int:
     """Exit status 0; 3 when no case ran."""
     (part,) = (part for part in PARTS if arguments.module in part.every)
     plans = arguments.plans or fault_plans()
-    results = new_results(arguments)
+    results = resumed_results(arguments)
     question = Question(
         arguments.module,
         arguments.kernel,
@@ -53,7 +62,7 @@ def act(arguments: argparse.Namespace) -> int:
         jobs=arguments.jobs,
         expression=arguments.k,
     )
-    with open_session(arguments) as session:
+    with resumable(results), open_session(arguments) as session:
         kernel = session.kernel(arguments.kernel)
         stock = source(kernel, session.archive)
         found = coverage.measure(session, question, kernel, stock, [part], "coverage")

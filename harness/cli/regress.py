@@ -17,7 +17,17 @@ from harness.campaign.regress import Judgement, is_fix, judge
 from harness.campaign.runs import Question
 from harness.campaign.subject import Patched, Subject, Tree, before
 from harness.cli.compare import STATUS, show
-from harness.cli.screen import JSON, KERNEL, RESUME, err, new_results, open_session, out, write
+from harness.cli.screen import (
+    JSON,
+    KERNEL,
+    err,
+    open_session,
+    out,
+    results_options,
+    resumable,
+    resumed_results,
+    write,
+)
 from harness.errors import HarnessError, UsageError
 from harness.kernel import patches
 from harness.kernel.tree import is_built
@@ -61,9 +71,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     real = "judge latencies in real time, until a difference of so many percent would show (of instructions: without)"
     parser.add_argument("--real", type=float, metavar="PERCENT", help=real)
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument("--results", type=Path, metavar="DIR", help="default: odp-results/TIME")
-    where.add_argument("--resume", type=Path, metavar="DIR", help=RESUME)
+    results_options(parser)
     parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1, help="cases at the same time")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help=JSON)
@@ -101,14 +109,13 @@ def usage_status(argv: Sequence[str], status: int) -> int:
 
 
 def _judged(arguments: argparse.Namespace, question: Question) -> int:
-    try:
-        with open_session(arguments) as session, session.ledger.scratch_folder("range") as folder:
-            base = _base_tree(arguments) or _before_range(arguments, session, folder)
-            found = judge(session, question, _subject(arguments, session), base)
-    except KeyboardInterrupt:
-        if question.results.exists():
-            err.print(f"to go on: the same with --resume {question.results}", markup=False)
-        raise
+    with (
+        resumable(question.results),
+        open_session(arguments) as session,
+        session.ledger.scratch_folder("range") as folder,
+    ):
+        base = _base_tree(arguments) or _before_range(arguments, session, folder)
+        found = judge(session, question, _subject(arguments, session), base)
     verdict = found.comparison.verdict
     if arguments.mail:
         sys.stdout.write(mail.text(found, ["odp-harness", *_again(sys.argv[1:])], question.seeds))
@@ -156,9 +163,7 @@ def _again(argv: list[str]) -> list[str]:
 def _question(arguments: argparse.Namespace) -> Question:
     if not arguments.patch and not arguments.tree:
         raise UsageError("what is to be judged?", hint="--patch P, or --tree DIR")
-    results = arguments.resume or new_results(arguments)
-    if not results.is_dir() and arguments.resume:
-        raise UsageError(f"{results} does not exist", hint="the folder that was named when it stopped")
+    results = resumed_results(arguments)
     plans = arguments.plans or fault_plans()
     if arguments.expect_fix:
         plans = [arguments.expect_fix]

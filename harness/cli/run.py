@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.screen import KERNEL, RESUME, err, out
+from harness.cli.screen import KERNEL, err, goes_on, out, results_options
 from harness.errors import EXIT_INTERRUPTED, SetupError
 from harness.kernel.tree import distinct
 from harness.plan.arguments import Wanted
@@ -59,9 +59,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         help="modules/NAME.ko there replaces the kernel's own, for each machine",
     )
     parser.add_argument("--no-skip", action="store_true", help="a missing need is a failure, not a skip")
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument("--results", type=Path, metavar="DIR", help="default: odp-results/TIME")
-    where.add_argument("--resume", type=Path, metavar="DIR", help=RESUME)
+    results_options(parser)
     parser.add_argument("-k", metavar="EXPR", help="only cases whose name matches (as pytest -k)")
     parser.add_argument("-x", action="store_true", help="stop at the first failure")
     jobs = os.cpu_count() or 1
@@ -95,7 +93,7 @@ def act(arguments: argparse.Namespace) -> int:
         run = read_run(directory)
         view.summary(run, reports["report.html"])
     if run.index.interrupted:
-        err.print(f"to go on: the same with --resume {directory}", markup=False)
+        err.print(goes_on(directory), markup=False)
         return EXIT_INTERRUPTED
     return run.status
 

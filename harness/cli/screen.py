@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -29,6 +31,39 @@ def common_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mirror", metavar="URL", help="Debian archive (default: the host's own)")
     parser.add_argument("--vm-images", type=Path, metavar="DIR", help="default: vm-images/ of the checkout")
     parser.add_argument("--image", default="trixie", help="a file of vm-images/")
+
+
+def results_options(parser: argparse.ArgumentParser) -> None:
+    """Where results go, or are."""
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--results", type=Path, metavar="DIR", help="default: odp-results/TIME")
+    where.add_argument("--resume", type=Path, metavar="DIR", help=RESUME)
+
+
+def resumed_results(arguments: argparse.Namespace) -> Path:
+    """The folder of --resume, UsageError when it is not there; else as `new_results`."""
+    if not arguments.resume:
+        return new_results(arguments)
+    results: Path = arguments.resume
+    if not results.is_dir():
+        raise UsageError(f"{results} does not exist", hint="the folder that was named when it stopped")
+    return results
+
+
+def goes_on(results: Path) -> str:
+    """What to type after Ctrl-C."""
+    return f"to go on: the same with --resume {results}"
+
+
+@contextmanager
+def resumable(results: Path) -> Iterator[None]:
+    """Ctrl-C inside says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if results.exists():
+            err.print(goes_on(results), markup=False)
+        raise
 
 
 def new_results(arguments: argparse.Namespace) -> Path:

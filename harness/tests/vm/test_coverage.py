@@ -1,5 +1,8 @@
 """What a case runs of a module, from a real machine and a real module."""
 
+import os
+import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +15,7 @@ from harness.kernel.source import source
 from harness.plan.difference import first_difference
 from harness.plan.plan import load
 from harness.plan.session import Session
-from harness.tests.vm.conftest import FULL
+from harness.tests.vm.conftest import FULL, harness, start_harness
 
 PLAN = Path(__file__).parents[3] / "testplans" / "odp-write.toml"
 
@@ -41,3 +44,22 @@ def test_coverage_changes_nothing_and_says_what_ran(session, tmp_path):
     assert len(reached & functions["rxe_odp_map_range_and_lock"]) > 10
     assert reached & functions["rxe_ib_invalidate_range"]
     assert not reached & functions["rxe_ib_advise_mr"]
+
+
+def test_coverage_that_was_stopped_goes_on(session, tmp_path):
+    """Mutation: ask for another --results; run all once more."""
+    argv = ["coverage", PLAN, "--kernel", "7.3", "-k", "soft-roce", "-j", 1, "--file", "rxe_odp.c"]
+    log, records = tmp_path / "log", tmp_path / "r" / "coverage" / "records"
+    stopped = start_harness(log, *argv, "--results", tmp_path / "r")
+    deadline = time.monotonic() + 900
+    while not list(records.glob("*.json")):
+        assert stopped.poll() is None and time.monotonic() < deadline, log.read_text()
+        time.sleep(0.02)
+    os.kill(stopped.pid, signal.SIGINT)
+    assert stopped.wait(30) == 130, log.read_text()
+    assert f"--resume {tmp_path / 'r'}" in log.read_text()
+    kept = {path: path.read_bytes() for path in records.glob("*.json")}
+    done = harness(*argv, "--resume", tmp_path / "r", timeout=900)
+    assert done.returncode == 0 and "going on with the cases" in done.stderr, done.stderr
+    assert kept == {path: path.read_bytes() for path in kept}
+    assert "rxe_odp_map_range_and_lock" in done.stdout
