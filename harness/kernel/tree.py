@@ -181,14 +181,15 @@ class BuiltTree:
             host.run(["xargs", "-a", str(listed), *each])
 
     def _copy_headers(self, into: Path) -> None:
-        for root, names in ((self.source, HEADERS), (self.built, MADE)):
-            for name in names:
-                if (root / name).is_dir():
-                    shutil.copytree(
-                        root / name, into / name, symlinks=True, ignore=_needless, dirs_exist_ok=True
-                    )
-                else:
-                    shutil.copy2(root / name, into / name)
+        # Built where its source is, a folder is of both; a link cannot be copied twice.
+        wanted = dict.fromkeys(
+            [*((self.source, name) for name in HEADERS), *((self.built, name) for name in MADE)]
+        )
+        for root, name in wanted:
+            if (root / name).is_dir():
+                shutil.copytree(root / name, into / name, symlinks=True, ignore=_needless, dirs_exist_ok=True)
+            else:
+                shutil.copy2(root / name, into / name)
         for name in filter(lambda name: (self.built / name).is_file(), TOOLS):
             (into / name).parent.mkdir(parents=True)
             shutil.copy2(self.built / name, into / name)

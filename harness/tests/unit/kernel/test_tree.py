@@ -36,6 +36,8 @@ def make_tree(folder, release="7.3.4-mine"):
         "arch/x86/kernel/x.c",
     ):
         write(folder / name, name)
+    (folder / "scripts/dummy-tools").mkdir()
+    (folder / "scripts/dummy-tools/nm").symlink_to("ld")
     write(folder / "drivers/infiniband/core/Makefile")
     write(folder / "arch/x86/Makefile")
     write(folder / "arch/x86/include/generated/asm/a.h")
