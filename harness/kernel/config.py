@@ -11,11 +11,16 @@ from dataclasses import dataclass
 BUILT_IN: Mapping[str, tuple[str, ...]] = {
     "an initial RAM disk that is a script": ("BLK_DEV_INITRD", "BINFMT_ELF", "BINFMT_SCRIPT"),
     "the console": ("PRINTK", "TTY", "SERIAL_8250", "SERIAL_8250_CONSOLE", "UNIX98_PTYS", "MAGIC_SYSRQ"),
-    "the machine": ("SMP", "ACPI", "PCI", "PCI_MSI", "PCIEPORTBUS", "HOTPLUG_PCI", "HOTPLUG_PCI_PCIE"),
+    "the machine": (
+        *("SMP", "ACPI", "PCI", "PCI_MSI", "PCIEPORTBUS"),
+        # q35 plugs through ACPI unless it is told otherwise.
+        *("HOTPLUG_PCI", "HOTPLUG_PCI_PCIE", "HOTPLUG_PCI_ACPI"),
+    ),
     "disks": ("BLOCK", "BLK_DEV", "VIRTIO_MENU", "MISC_FILESYSTEMS", "EROFS_FS_ZIP"),
     "file systems": ("DEVTMPFS", "PROC_FS", "SYSCTL", "SYSFS", "TMPFS", "TMPFS_XATTR", "DEBUG_FS"),
     "Python": ("MULTIUSER", "FUTEX", "EPOLL", "EVENTFD", "POSIX_TIMERS", "FILE_LOCKING"),
     "modules": ("MODULES", "MODULE_UNLOAD", "KALLSYMS"),
+    "what a case leaves": ("PROC_CHILDREN",),
     "tracing": (
         *("BPF_SYSCALL", "BPF_JIT", "BPF_EVENTS", "PERF_EVENTS", "KPROBES", "KPROBE_EVENTS"),
         *("FTRACE", "FUNCTION_TRACER", "DYNAMIC_FTRACE", "DEBUG_INFO_BTF", "DEBUG_INFO_BTF_MODULES"),
