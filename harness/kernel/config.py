@@ -28,7 +28,7 @@ BUILT_IN: Mapping[str, tuple[str, ...]] = {
     "the network": ("NET", "UNIX", "INET", "NETDEVICES", "NET_CORE"),
     "losing pages": (
         *("ADVISE_SYSCALLS", "SWAP", "MIGRATION", "COMPACTION", "CGROUPS", "MEMCG", "NUMA", "NUMA_EMU"),
-        *("HUGETLBFS", "TRANSPARENT_HUGEPAGE", "PROC_PAGE_MONITOR", "USERFAULTFD"),
+        *("HUGETLBFS", "TRANSPARENT_HUGEPAGE", "PROC_PAGE_MONITOR", "USERFAULTFD", "MEMORY_FAILURE"),
     ),
     "on-demand paging": ("INFINIBAND_ON_DEMAND_PAGING",),
 }
@@ -50,9 +50,13 @@ FORBIDDEN = ("MODULE_SIG_FORCE", "LOCK_DOWN_KERNEL_FORCE_INTEGRITY", "LOCK_DOWN_
 BESIDE = (
     *("64BIT", "EXPERT", "SHMEM", "X86_64_ACPI_NUMA", "ETHERNET", "NET_VENDOR_MELLANOX"),
     *("INFINIBAND_ADDR_TRANS", "DEBUG_KERNEL", "DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT", "DETECT_HUNG_TASK"),
+    "X86_MCE",
 )
 # Of those what in a configuration of one's own is missing most: without it olddefconfig takes the other back.
-HANGS = {"DEBUG_INFO_BTF": ("DEBUG_KERNEL", "DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT")}
+HANGS = {
+    "DEBUG_INFO_BTF": ("DEBUG_KERNEL", "DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT"),
+    "MEMORY_FAILURE": ("X86_MCE",),
+}
 
 
 @dataclass(frozen=True)
