@@ -188,6 +188,9 @@ def kernel_command_line(shape: Shape) -> str:
         "nowatchdog" if shape.counted else "watchdog_thresh=60",
         "random.trust_cpu=on",
         "net.ifnames=0",
+        # As Debian's kernels are built; with it a page that is freed is looked at (BUG: Bad page state).
+        # Ref: Linux 7.3 mm/mm_init.c, mem_debugging_and_hardening_init
+        "init_on_alloc=1",
         "numa=fake=2",  # pages have somewhere to move; a case says when
         "numa_balancing=disable",
         # DAMON (which Debian starts by itself) clears accessed bits and leaves the TLB as it is. Whether the next
