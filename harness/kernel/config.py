@@ -36,6 +36,7 @@ EITHER: Mapping[str, tuple[str, ...]] = {
     "disks": ("VIRTIO_PCI", "VIRTIO_BLK", "VIRTIO_CONSOLE", "EROFS_FS", "OVERLAY_FS"),
     "orders": ("FW_CFG_SYSFS",),
     "swap": ("ZRAM",),
+    "memory in pieces": ("PACKET",),
 }
 # What must be modules: they are unloaded, replaced by what a patch makes of them, and traced as such.
 MODULES: Mapping[str, tuple[str, ...]] = {"RDMA": ("INFINIBAND", "INFINIBAND_USER_ACCESS")}
