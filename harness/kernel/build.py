@@ -39,11 +39,13 @@ SECTIONS = {
     ".exit.text": 0x3000_0000,
     ".init.text": 0x4000_0000,
 }
-_STARTS = " ".join(f"--section-start={name}={start:#x}" for name, start in SECTIONS.items())
+# A script of our own: ld's would put .text.unlikely (of a 6.1 module) into .text and so move what is there.
+_PLACES = " ".join(f"{name} {start:#x} : {{ *({name}) }}" for name, start in SECTIONS.items())
 _LINES = (
-    f'ld --noinhibit-exec --unresolved-symbols=ignore-all -e 0 {_STARTS} -o "$1.elf" "$1" 2>/dev/null; '
-    'nm -S "$1.elf" >"${1%.ko}.lines" && objdump --dwarf=decodedline --wide "$1.elf" >>"${1%.ko}.lines" && rm "$1.elf"'
-    ' && objcopy --compress-debug-sections=zlib "$1" "${1%.ko}.debug"'
+    f'echo "SECTIONS {{ {_PLACES} }}" >"$1.lds"; '
+    'ld -T "$1.lds" --noinhibit-exec --unresolved-symbols=ignore-all -e 0 -o "$1.elf" "$1" 2>/dev/null; '
+    'nm -S "$1.elf" >"${1%.ko}.lines" && objdump --dwarf=decodedline --wide "$1.elf" >>"${1%.ko}.lines"'
+    ' && rm "$1.elf" "$1.lds" && objcopy --compress-debug-sections=zlib "$1" "${1%.ko}.debug"'
 )
 SOURCE = "source"
 """Where an entry with line tables keeps the sources that it was built from: a patched tree is gone by the next day."""
@@ -93,7 +95,7 @@ class _Recipe:
     def key(self) -> str:
         """Of what comes of it."""
         parts = [part for name, content in self.sources.items() for part in (name, content)]
-        shape = [*self.flags, self.lines and "debug"]
+        shape = [*self.flags, self.lines and "lines"]
         return f"{self.folder.name}-{digest(RECIPE, self.kernel.folder.name, self.tools.key, shape, *parts)}"
 
     @property

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from harness.campaign.runs import modules_with_lines
 from harness.kernel import lines
+from harness.kernel.build import SECTIONS
 from harness.kernel.parts import RXE
 from harness.kernel.source import source
 from harness.plan.difference import first_difference
@@ -63,3 +65,20 @@ def test_coverage_that_was_stopped_goes_on(session, tmp_path):
     assert done.returncode == 0 and "going on with the cases" in done.stderr, done.stderr
     assert kept == {path: path.read_bytes() for path in kept}
     assert "rxe_odp_map_range_and_lock" in done.stdout
+
+
+def test_a_function_is_where_the_module_has_it(session):
+    """6.1's modules keep cold code in a section of its own. Mutation: link by ld's script, which puts it into .text."""
+    kernel = session.kernel("6.1")
+    files, _, tables = modules_with_lines(session, kernel, source(kernel, session.archive), [RXE])
+    (module,) = (path for path in files.values() if path.stem == "rdma_rxe")
+
+    def symbols(path):
+        said = subprocess.run(["nm", path], capture_output=True, text=True, check=True).stdout.split("\n")
+        return {tuple(line.split()[::2]) for line in said if line.split()[1:2] in (["t"], ["T"])}
+
+    listed = [line.split() for line in tables["rdma_rxe"].read_text().splitlines()]
+    placed = {(words[0], words[3]) for words in listed if len(words) == 4 and words[2] in ("t", "T")}
+    places = {(f"{int(start, 16) % SECTIONS['.text']:016x}", name) for start, name in placed}
+    assert any(int(start, 16) >= SECTIONS[".text.unlikely"] for start, _ in placed)
+    assert len(places) > 100 and places <= symbols(module)
