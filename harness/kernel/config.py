@@ -50,10 +50,9 @@ FORBIDDEN = ("MODULE_SIG_FORCE", "LOCK_DOWN_KERNEL_FORCE_INTEGRITY", "LOCK_DOWN_
 # No need in themselves, but in a small configuration some of the above hang from them.
 BESIDE = (
     *("64BIT", "EXPERT", "SHMEM", "X86_64_ACPI_NUMA", "ETHERNET", "NET_VENDOR_MELLANOX"),
-    *("INFINIBAND_ADDR_TRANS", "DEBUG_KERNEL", "DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT", "DETECT_HUNG_TASK"),
-    "X86_MCE",
+    *("INFINIBAND_ADDR_TRANS", "DETECT_HUNG_TASK"),
 )
-# Of those what in a configuration of one's own is missing most: without it olddefconfig takes the other back.
+# The same, where one's own configuration lacks it most: without it olddefconfig takes the other back.
 HANGS = {
     "DEBUG_INFO_BTF": ("DEBUG_KERNEL", "DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT"),
     "MEMORY_FAILURE": ("X86_MCE",),
@@ -103,7 +102,7 @@ def lacking_for(family: str, options: Mapping[str, str]) -> tuple[Lack, ...]:
 
 def settings() -> Iterator[str]:
     """Lines for a .config that give a machine all it needs."""
-    for name in BESIDE:
+    for name in (*BESIDE, *(name for names in HANGS.values() for name in names)):
         yield f"CONFIG_{name}=y"
     devices = ((name, allowed, "") for needs in DEVICES.values() for name, allowed in needs.items())
     for name, allowed, _ in (*_needs(), *devices):
