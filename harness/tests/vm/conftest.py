@@ -1,8 +1,10 @@
 """Real machines for the vm tests: one session for all of them, on the user's own cache."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,20 @@ def start_harness(log, *argv):
         return subprocess.Popen(
             argv, stdout=file, stderr=file, start_new_session=True, cwd=CHECKOUT, env=environment()
         )
+
+
+def interrupted(results, side, number, log, *argv):
+    """Ctrl-C, once so many records are in a folder of the results; these records, by their paths."""
+    records = results / side / "records"
+    run = start_harness(log, *argv, "--results", results)
+    deadline = time.monotonic() + 900
+    while len(list(records.glob("*.json"))) < number:
+        assert run.poll() is None and time.monotonic() < deadline, log.read_text()
+        time.sleep(0.02)
+    os.kill(run.pid, signal.SIGINT)
+    assert run.wait(30) == 130, log.read_text()
+    assert f"--resume {results}" in log.read_text()
+    return {path: path.read_bytes() for path in records.glob("*.json")}
 
 
 @pytest.fixture

@@ -2,19 +2,16 @@
 
 import difflib
 import json
-import os
-import signal
 import stat
 import subprocess
 import sys
-import time
 from shutil import copytree
 
 import pytest
 
 from harness.kernel.parts import HEADERS, RXE
 from harness.kernel.source import source
-from harness.tests.vm.conftest import CHECKOUT, FULL, environment, harness, start_harness
+from harness.tests.vm.conftest import CHECKOUT, FULL, environment, harness, interrupted
 
 pytestmark = [
     pytest.mark.skipif(not FULL, reason="builds modules and a null band, minutes: ODP_FULL=1"),
@@ -145,23 +142,14 @@ def test_a_stopped_judgement_goes_on(session, tmp_path):
         "-k",
         "soft-roce",
     ]
-    log, records = tmp_path / "log", tmp_path / "r" / "patched" / "records"
-    stopped = start_harness(log, *argv, "--results", tmp_path / "r")
-    deadline = time.monotonic() + 900
-    while len(list(records.glob("*.json"))) < 2:
-        assert stopped.poll() is None and time.monotonic() < deadline, log.read_text()
-        time.sleep(0.02)
-    os.kill(stopped.pid, signal.SIGINT)
-    assert stopped.wait(30) == 130, log.read_text()
-    assert f"--resume {tmp_path / 'r'}" in log.read_text()
-    kept = {path: path.read_text() for path in records.glob("*.json")}
+    kept = interrupted(tmp_path / "r", "patched", 2, tmp_path / "log", *argv)
     (tmp_path / "q.diff").write_text(patch(session, "rdma_rxe", "leak"))
     other = harness(*argv[:2], tmp_path / "q.diff", *argv[3:], "--resume", tmp_path / "r", timeout=900)
     assert other.returncode == 2 and "is of other modules or other plans" in other.stderr
     done = harness(*argv, "--resume", tmp_path / "r", timeout=900)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "going on with the cases" in done.stderr
-    assert {path: path.read_text() for path in kept} == kept
+    assert {path: path.read_bytes() for path in kept} == kept
 
 
 BROKEN, BAD, COMMITS = (3, 7, 12), 9, 16
