@@ -85,7 +85,12 @@ def measure(
 ) -> Coverage:
     """Run the question's cases once each with the modules of `tree`; the answers are kept by content."""
     files, _, tables = modules_with_lines(session, kernel, tree, parts)
-    folder = kept(session, question.exact, kernel, files, parts, name, tuple(sorted(tables)))
+    folder = kept(session, question.exact, kernel, files, parts, name)
+    return of_run(folder, tree, parts, tables)
+
+
+def of_run(folder: Path, tree: Path, parts: Sequence[Part], tables: Mapping[str, Path]) -> Coverage:
+    """What the cases of a run ran of modules built of `tree`, by their line tables."""
     folders = {module: tree / part.folder for part in parts for module in part.every}
     read = {module: lines.read(path, folders[module]) for module, path in tables.items()}
     cases: dict[str, dict[str, Reached]] = {}

@@ -7,17 +7,19 @@ chains, alignments and page boundaries, and with them a few instructions. A patc
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.campaign.compare import BETTER, WORSE, Change, Comparison, compare, overall
-from harness.campaign.runs import Question, answers, copied, modules
+from harness.campaign.runs import SIDES, Question, answers, copied, judging, kept_as, modules
 from harness.errors import SetupError
 from harness.kernel.packages import Kernel
 from harness.kernel.parts import Part
 from harness.plan.session import Session
+from harness.store import digest
 from harness.values.record import Record
 
 SEEDS = 4
@@ -127,6 +129,7 @@ BAND = tuple(Variant(kind, size) for kind, size in zip(KINDS, (3, 2, 2, 11, 1), 
 AGAIN = tuple(Variant(kind, size) for kind, size in zip(KINDS, (71, 61, 5, 7, 3), strict=True))
 """More of them, for a band of which a figure has moved out, and to build what moved it again."""
 
+_KEPT = "bands.json"
 NOT_COUNTED = "not counted: "
 BUILDS = 3
 """In so many builds more a figure must have moved, too."""
@@ -141,18 +144,65 @@ def bands(
     base: Sequence[Record],
     some: Sequence[Variant] = BAND,
 ) -> dict[str, float]:
-    """By stage the most that any variant of any part moves the median of any case; each is built and run once."""
+    """By stage the most that any variant of any part moves the median of any case; each is built and run once.
+
+    What was found is kept with the base's answers: to look up every build again takes longer than to run a case.
+    """
+    kept = kept_as(session, question, SIDES[0])
+    varied = _that_ran(parts, base)
+
+    def asked() -> tuple[dict[str, float], bool]:
+        return _measured(session, question, kernel, stock, parts, varied, base, some)
+
+    if not kept:
+        return asked()[0]
+
+    def make(into: Path) -> None:
+        found, whole = asked()
+        if not whole:
+            raise _NotWhole(found)
+        (into / _KEPT).write_text(json.dumps(found))
+
+    told = [[*part.modules, *(str(variant) for variant in some)] for part in varied]
+    try:
+        folder = session.store.built("bands", digest(kept, told, judging(("campaign",))), make)
+    except _NotWhole as not_whole:
+        return not_whole.found
+    return dict(json.loads((folder / _KEPT).read_text()))
+
+
+class _NotWhole(Exception):
+    """A case of a build could not run, perhaps for a reason that passes: the bands are none for ever."""
+
+    def __init__(self, found: dict[str, float]) -> None:
+        super().__init__()
+        self.found = found
+
+
+def _measured(
+    session: Session,
+    question: Question,
+    kernel: Kernel,
+    stock: Path,
+    parts: Sequence[Part],
+    varied: Sequence[Part],
+    base: Sequence[Record],
+    some: Sequence[Variant],
+) -> tuple[dict[str, float], bool]:
+    """The bands, each variant of each part `varied` built and run; and whether every case could run."""
     few = dataclasses.replace(question, seeds=min(SEEDS, question.seeds), results=question.results / "null")
     found: dict[str, float] = {}
-    for part in _that_ran(parts, base):
+    whole = True
+    for part in varied:
         for variant in some:
             session.say(f"null band: {variant} of {part.modules[0]}")
             records = _run(session, few, kernel, stock, parts, part, variant)
+            whole &= all(record.verdict != "error" for record in records)
             ran = {record.case.id for record in records}
             for figure in compare([record for record in base if record.case.id in ran], records).figures:
                 if figure.exact:
                     found[figure.stage] = max(found.get(figure.stage, figure.band), abs(figure.change))
-    return found
+    return found, whole
 
 
 def judged(

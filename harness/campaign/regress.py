@@ -26,7 +26,7 @@ from harness.campaign.compare import (
 from harness.campaign.coverage import Coverage, own
 from harness.campaign.differing import Differing, differing
 from harness.campaign.marked import Piece, pieces
-from harness.campaign.runs import Question, modules_with_lines
+from harness.campaign.runs import SIDES, Question, modules_with_lines
 from harness.campaign.same import measured
 from harness.campaign.samples import RUNS_LEAST
 from harness.campaign.subject import Subject, Tree
@@ -101,7 +101,7 @@ def _judge(session: Session, question: Question, subject: Subject, kernel: Kerne
             found, reached = _untouched(question, subject, parts), None
         else:
             notes += _unlike_the_rest(changed)
-            sides = _Sides(kernel, stock, tree, base, patched)
+            sides = _Sides(kernel, stock, tree, base, patched, more)
             found, reached, said = _compared(session, question, sides, parts, coverage.touched(changed))
             notes += said
     all_notes = tuple(notes)
@@ -111,13 +111,14 @@ def _judge(session: Session, question: Question, subject: Subject, kernel: Kerne
 
 @dataclass(frozen=True)
 class _Sides:
-    """Two trees, and the modules that were built of them for a kernel."""
+    """Two trees, the modules that were built of them for a kernel, and the line tables of the patched ones."""
 
     kernel: Kernel
     stock: Path
     tree: Path
     base: Mapping[str, Path]
     patched: Mapping[str, Path]
+    tables: Mapping[str, Path]
 
 
 def _compared(
@@ -135,7 +136,11 @@ def _compared(
         notes.append(few)
     reached = None
     if what.new and not any(change.outcome for change in found.changes):
-        reached = coverage.measure(session, question, kernel, sides.tree, parts, "coverage")
+        reached = (
+            coverage.measure(session, question, kernel, sides.tree, parts, "coverage")
+            if question.detect
+            else coverage.of_run(question.results / SIDES[1], sides.tree, parts, sides.tables)
+        )
         notes += _unreached(reached, what.new)
     if measured(found.figures):
         bands = null.bands(session, question, kernel, sides.stock, parts, before)

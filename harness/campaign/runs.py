@@ -139,11 +139,11 @@ def kept(
     files: Mapping[str, Path],
     parts: Sequence[Part],
     name: str,
-    blocks: tuple[str, ...] = (),
 ) -> Path:
     """The folder of those records, in the cache, with the modules in its folder PARCEL; and with what each case ran of
-    the modules `blocks`.
+    the parts. To note that changes no instruction, but real time, in which it is left out.
     """
+    blocks = () if question.detect else tuple(sorted({module for part in parts for module in part.every}))
     devices = sorted({device for part in parts for device in part.devices})
     plans = sorted(plan_files(question.plans))
     key = digest(
@@ -198,13 +198,20 @@ class _NotKept(Exception):
     """A case could not run, perhaps for a reason that passes: the answers are no answers for ever."""
 
 
+def kept_as(session: Session, question: Question, name: str) -> str:
+    """The key of the answers in a folder of the question's results; empty if they are not kept."""
+    key = question.results / name / KEY
+    known = key.read_text() if key.exists() else ""
+    return known if known and session.store.has("answers", known) else ""
+
+
 @functools.cache
-def judging() -> str:
+def judging(rooms: tuple[str, ...] = _JUDGING) -> str:
     """A digest of the harness's own code that an answer depends on and that no snapshot holds: the card, the plans'
-    laws and verdicts, the symptoms.
+    laws and verdicts, the symptoms. Or of other rooms.
     """
     here = Path(harness.__file__).parent
-    files = (path for room in _JUDGING for path in sorted((here / room).rglob("*.py")))
+    files = (path for room in rooms for path in sorted((here / room).rglob("*.py")))
     return digest(*(part for path in files for part in (str(path.relative_to(here)), path.read_bytes())))
 
 

@@ -7,8 +7,10 @@ import pytest
 
 from harness.campaign import null
 from harness.campaign.null import BAND, variants
-from harness.campaign.runs import Question
+from harness.campaign.runs import KEY, Question
 from harness.kernel.parts import CORE, PARTS, RXE
+from harness.results.record import write_atomically
+from harness.store import Store
 from harness.tests.unit.campaign.test_compare import runs
 from harness.values.histogram import Histogram
 from harness.values.record import Reason
@@ -116,3 +118,27 @@ def test_only_parts_whose_devices_ran_make_a_band(tmp_path, monkeypatch):
     (tmp_path / "rxe.c").write_text(SOURCE)
     null.padding(tmp_path, RXE, 1)
     assert (tmp_path / "rxe.c").read_text() != SOURCE
+
+
+@pytest.mark.parametrize("end", ["pass", "error"])
+def test_a_band_is_measured_once_for_the_same_answers(tmp_path, monkeypatch, end):
+    """Mutations: ask again each time; keep those of a build that could not run; those of other answers."""
+    asked = []
+    records = tuple(replace(one, verdict=end) for one in with_checks(95))
+    monkeypatch.setattr(null, "_run", lambda *given: asked.append(given[6]) or records)
+    session = SimpleNamespace(say=lambda line: None, store=Store(tmp_path / "cache"))
+    question = Question("q", "7.3", (), tmp_path)
+    for answers in ("one", "other"):
+        session.store.built("answers", answers, lambda into: None)
+        (tmp_path / "base").mkdir(exist_ok=True)
+        write_atomically(tmp_path / "base" / KEY, answers)
+        asked.clear()
+        found = [null.bands(session, question, None, tmp_path, [RXE], with_checks(90)) for _ in range(2)]
+        assert found[0] == found[1] and (end == "error" or max(found[0].values()) == 5)
+        assert len(asked) == len(BAND) * (1 if end == "pass" else 2)
+    null.bands(session, question, None, tmp_path, [RXE], with_checks(90), null.AGAIN)
+    assert asked[-len(null.AGAIN) :] == list(null.AGAIN)
+    session.store.discard("answers", "other")
+    asked.clear()
+    null.bands(session, question, None, tmp_path, [RXE], with_checks(90))
+    assert len(asked) == len(BAND), "answers that are not kept name nothing"

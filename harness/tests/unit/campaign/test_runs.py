@@ -23,7 +23,7 @@ def asked(tmp_path, monkeypatch):
 
     def ask(verdict="pass", **changes):
         def run(session, question, devices, name, blocks, place, begun):
-            ran.append(name)
+            ran.append(blocks)
             results = Results.reopen(place, {}) if begun else Results.create(place, {}, 1)
             results.add(replace(record(1, "pass"), verdict=verdict))
             results.finish()
@@ -39,7 +39,15 @@ def asked(tmp_path, monkeypatch):
             store.close()
         return [one.verdict for one in found], len(ran)
 
+    ask.ran = ran
     return ask
+
+
+def test_what_ran_of_the_part_is_noted_but_not_in_real_time(asked):
+    """Mutations: note nothing; note it where it takes time."""
+    asked()
+    asked(detect=0.05)
+    assert asked.ran == [("rdma_rxe",), ()]
 
 
 def test_what_ran_whole_is_not_run_again(asked):
