@@ -64,6 +64,7 @@ def test_what_could_not_run_is_no_answer_for_ever(asked):
 
 def test_an_answer_is_of_the_harness_that_gave_it(asked, monkeypatch):
     """Mutations: leave the card and the laws out of its key; and how long the plans run."""
+    monkeypatch.delenv("ODP_FULL", raising=False)
     asked()
     monkeypatch.setattr(runs, "judging", lambda: "another")
     assert asked()[1] == 2
