@@ -57,7 +57,8 @@ def connected(chardevs: Iterable[Mapping[str, str]]) -> bool:
 
 def script(socket: Path, kernel: Path, modules: Sequence[Loaded]) -> str:
     """gdb's commands: symbols where they are, source where it is, and the machine."""
-    lines = ["set confirm off", "set architecture i386:x86-64", f"symbol-file {kernel}"]
+    # gdb tells of each section, more than a screen has lines, and would wait for a key.
+    lines = ["set pagination off", "set confirm off", "set architecture i386:x86-64", f"symbol-file {kernel}"]
     for module in modules:
         where = [
             f"-s {name} {start:#x}"
@@ -67,7 +68,7 @@ def script(socket: Path, kernel: Path, modules: Sequence[Loaded]) -> str:
         lines.append(" ".join(["add-symbol-file", str(module.file), f"{module.sections[TEXT]:#x}", *where]))
         if module.sources is not None:
             lines.append(f"directory {module.sources}")
-    lines += ["set disassemble-next-line off", f"target remote {socket}"]
+    lines += ["set disassemble-next-line off", f"target remote {socket}", "set pagination on"]
     return "\n".join(lines) + "\n"
 
 

@@ -22,7 +22,9 @@ def test_sections_are_by_module():
 
 
 def test_the_commands_place_each_module_and_then_attach():
-    """Mutations: attach first (gdb would read registers of a machine that it takes for 32 bits); name every note."""
+    """Mutations: attach first (gdb would read registers of a machine that it takes for 32 bits); name every note; let
+    gdb stop at the end of a screen.
+    """
     found = gdb.sections(ASKED)
     modules = [
         gdb.Loaded("rdma_rxe", Path("/c/rdma_rxe.debug"), Path("/c/source"), found["rdma_rxe"]),
@@ -33,7 +35,8 @@ def test_the_commands_place_each_module_and_then_attach():
     assert rxe.startswith("add-symbol-file /c/rdma_rxe.debug 0xffffffffc0470000 -s .bss 0xffffffffc02bd8b0")
     assert "-s .text.unlikely 0xffffffffc0483b20" in rxe and ".note" not in rxe
     assert "directory /c/source" in lines and len([line for line in lines if "directory" in line]) == 1
-    assert lines[-1] == "target remote /run/gdb" and "symbol-file /c/vmlinux" in lines
+    assert (lines[0], lines[-1]) == ("set pagination off", "set pagination on")
+    assert lines[-2] == "target remote /run/gdb" and "symbol-file /c/vmlinux" in lines
 
 
 def test_the_monitor_says_whether_somebody_is_at_the_stub():
