@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,7 +14,7 @@ from harness.guest import registration as registrations
 from harness.guest.child import Child
 from harness.guest.libc import MADV_DONTFORK, PAGE_BYTES
 from harness.guest.memory import Memory
-from harness.guest.model import RXE, PageModel, Rules
+from harness.guest.model import RXE, PageModel, Rules, unmaps_told
 from harness.guest.nldev import Device, NlDev
 from harness.guest.pages import Frames
 from harness.guest.problems import Unsupported, WorkFailed
@@ -66,7 +67,8 @@ class Rounds:
             memory = Memory(region, tag + 1)
             stack.callback(memory.close)
             self.memories.append(memory)
-            self.models.append(PageModel(region, rules))
+            told = unmaps_told(region.mapping, platform.release())
+            self.models.append(PageModel(region, rules, told))
         self.lost = [faults.loses(self.workload, side) for side in laws.SIDES]
         self.frames = Frames()
         self.operations_ns: List[int] = []

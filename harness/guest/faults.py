@@ -160,11 +160,11 @@ LOSSES: Dict[str, Loss] = {
     "none": Loss(nothing, nothing_law, "no page is lost, so none faults"),
     "untouched": Loss(nothing, nothing_law, "a fresh mapping, registered untouched, has no page", fresh=True),
     "peeked": Loss(peek, peek_law, "a fresh mapping, only read before it is registered", fresh=True),
-    "dontneed": Loss(dontneed, dontneed_law, "MADV_DONTNEED: one invalidation, every page absent"),
+    "dontneed": Loss(dontneed, dontneed_law, "MADV_DONTNEED of all at once, every page absent"),
     "late": Loss(
         late, dontneed_law, "MADV_DONTNEED, and each page comes 100 ms after it is missed", ("anonymous",)
     ),
-    "remap": Loss(remap, remap_law, "munmap and mmap: one invalidation, every page absent"),
+    "remap": Loss(remap, remap_law, "munmap of all at once and mmap, every page absent"),
     # The fork itself happens once for both sides: done where the child is kept (cases.py).
     "fork": Loss(nothing, fork_law, "fork: one invalidation, every page absent, writes copy", PRIVATE),
     "holes": Loss(

@@ -12,7 +12,8 @@ Rules of memory, each seen on Linux 6.1 to 7.3 (Ref: drivers/infiniband/core/ume
    file, or shared with a forked child copies it: one invalidation of that page.
 4. A write to a page that is not mapped at all copies nothing: no invalidation.
 5. madvise, munmap, mprotect and fork tell the driver once for the region's whole range; reclaim and migration tell
-   it page by page.
+   it page by page. (Before 6.2 to unmap huge pages of the kernel's pool is told twice. Ref: mm/hugetlb.c,
+   __unmap_hugepage_range; "hugetlb: remove duplicate mmu notifications".)
 6. A huge page of the kernel's pool is nobody else's from its first read on: no zero page stands in for it, so a write
    copies nothing.
 7. Where the CPU may only read, a fault maps pages read-only; to fill them writing is allowed and forbidden again: one
@@ -63,16 +64,23 @@ MLX5_MEMORY = Rules(packets=False, writable=True, most_pages=512)
 ZAP_ALIGNMENT = 8
 
 
+def unmaps_told(mapping: str, release: str) -> int:
+    """How often a kernel of this release tells the driver of one call that unmaps pages of such a mapping."""
+    major, minor = (int(part) for part in release.split("-")[0].split(".")[:2])
+    return 2 if mapping == "hugetlb" and (major, minor) < (6, 2) else 1
+
+
 class PageModel:
-    """The pages of one region.
+    """The pages of one region; `unmaps_told` is what the function of that name says of it.
 
     `faults`, `invalidations` and `snapshots` count what the driver was asked. The rest is what mlx5 does then:
     `asked_pages` of all faults, `heard` invalidations that found any page of the region mapped, `zaps` of
     translations and the `zapped_pages` as its counter has them.
     """
 
-    def __init__(self, region: Region, rules: Rules = RXE) -> None:
+    def __init__(self, region: Region, rules: Rules = RXE, unmaps_told: int = 1) -> None:
         self.region = region
+        self.unmaps_told = unmaps_told
         self.rules = rules
         self.private = region.mapping != "shared"
         self.read_only = region.prot == "read"
@@ -119,14 +127,15 @@ class PageModel:
             self._cpu_read(page)
 
     def drop(self) -> None:
-        """All pages are unmapped by one call (madvise, munmap): one invalidation."""
+        """All pages are unmapped by one call (madvise, munmap)."""
         self.lose(range(len(self.cpu)))
 
     def lose(self, pages: range) -> None:
-        """These pages are unmapped by one call: one invalidation."""
+        """These pages are unmapped by one call: one invalidation, or where that is told twice another of nothing."""
         for page in pages:
             self.cpu[page] = NONE
-        self._invalidate(pages)
+        for _ in range(self.unmaps_told):
+            self._invalidate(pages)
 
     def swap_out(self) -> None:
         """Reclaim takes the pages one by one: an invalidation each; pages that are only a source stay."""

@@ -4,7 +4,7 @@ import pytest
 
 from harness.guest.faults import LOSSES, refusal
 from harness.guest.memory import page_count, word_spots
-from harness.guest.model import MLX5_MEMORY, MLX5_TRANSPORT, RXE, PageModel, packets, zapped
+from harness.guest.model import MLX5_MEMORY, MLX5_TRANSPORT, RXE, PageModel, packets, unmaps_told, zapped
 from harness.guest.workloads import PATTERNS
 from harness.values.case import LOSSES as LOSS_NAMES
 from harness.values.case import TRANSFERS, Loss, Region, Workload
@@ -157,6 +157,25 @@ def test_read_only_pages_fault_again_for_a_write_and_are_copied():
     for offset, length in packets(REGION.length, 1024):
         model.access(offset, length, write=True)
     assert (model.faults, model.invalidations) == (2 * PAGES, PAGES)
+
+
+@pytest.mark.parametrize(
+    ("mapping", "release", "told"),
+    [
+        ("hugetlb", "6.1.0-56-amd64", 2),
+        ("anonymous", "6.1.0-56-amd64", 1),
+        ("hugetlb", "6.2", 1),
+        ("hugetlb", "7.3.4+deb13-amd64", 1),
+    ],
+)
+def test_before_6_2_a_driver_is_told_twice_that_huge_pages_go(mapping, release, told):
+    """Mutations: of all memory; compare releases as words; find pages the second time."""
+    assert unmaps_told(mapping, release) == told
+    model = PageModel(Region(PAGES * 4096, mapping=mapping), unmaps_told=unmaps_told(mapping, release))
+    model.write_all()
+    model.register()
+    model.drop()
+    assert (model.invalidations, model.heard, model.zaps) == (told, 1, 1)
 
 
 def test_a_snapshot_maps_what_is_present():
