@@ -11,10 +11,11 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from harness.campaign.compare import BETTER, WORSE, Change, Comparison, compare, overall
-from harness.campaign.runs import SIDES, Question, answers, copied, judging, kept_as, modules
+from harness.campaign.runs import SIDES, NotKept, Question, answers, code, copied, kept_as, modules
 from harness.errors import SetupError
 from harness.kernel.packages import Kernel
 from harness.kernel.parts import Part
@@ -148,35 +149,25 @@ def bands(
 
     What was found is kept with the base's answers: to look up every build again takes longer than to run a case.
     """
+    asked = partial(_measured, session, question, kernel, stock, parts, base, some)
     kept = kept_as(session, question, SIDES[0])
-    varied = _that_ran(parts, base)
-
-    def asked() -> tuple[dict[str, float], bool]:
-        return _measured(session, question, kernel, stock, parts, varied, base, some)
-
     if not kept:
         return asked()[0]
+    found: dict[str, float] = {}
 
     def make(into: Path) -> None:
-        found, whole = asked()
+        measured, whole = asked()
+        found.update(measured)
         if not whole:
-            raise _NotWhole(found)
+            raise NotKept
         (into / _KEPT).write_text(json.dumps(found))
 
-    told = [[*part.modules, *(str(variant) for variant in some)] for part in varied]
+    key = digest(kept, [part.folder for part in parts], [str(each) for each in some], code(("campaign",)))
     try:
-        folder = session.store.built("bands", digest(kept, told, judging(("campaign",))), make)
-    except _NotWhole as not_whole:
-        return not_whole.found
+        folder = session.store.built("bands", key, make)
+    except NotKept:
+        return found
     return dict(json.loads((folder / _KEPT).read_text()))
-
-
-class _NotWhole(Exception):
-    """A case of a build could not run, perhaps for a reason that passes: the bands are none for ever."""
-
-    def __init__(self, found: dict[str, float]) -> None:
-        super().__init__()
-        self.found = found
 
 
 def _measured(
@@ -185,15 +176,14 @@ def _measured(
     kernel: Kernel,
     stock: Path,
     parts: Sequence[Part],
-    varied: Sequence[Part],
     base: Sequence[Record],
     some: Sequence[Variant],
 ) -> tuple[dict[str, float], bool]:
-    """The bands, each variant of each part `varied` built and run; and whether every case could run."""
+    """The bands, each variant of each part built and run; and whether every case could run."""
     few = dataclasses.replace(question, seeds=min(SEEDS, question.seeds), results=question.results / "null")
     found: dict[str, float] = {}
     whole = True
-    for part in varied:
+    for part in _that_ran(parts, base):
         for variant in some:
             session.say(f"null band: {variant} of {part.modules[0]}")
             records = _run(session, few, kernel, stock, parts, part, variant)

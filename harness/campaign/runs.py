@@ -181,12 +181,12 @@ def kept(
         session.say(f"{name}: {'going on with' if begun else 'preparing a machine, then'} the cases")
         _run(session, question, devices, name, blocks, place, begun)
         if any(record.verdict == "error" for record in read_run(place).records):
-            raise _NotKept
+            raise NotKept
         shutil.copytree(place, into, dirs_exist_ok=True)
 
     try:
         folder = session.store.built("answers", key, make)
-    except _NotKept:
+    except NotKept:
         return place
     if known or not place.exists():
         shutil.rmtree(place, ignore_errors=True)
@@ -194,8 +194,8 @@ def kept(
     return folder
 
 
-class _NotKept(Exception):
-    """A case could not run, perhaps for a reason that passes: the answers are no answers for ever."""
+class NotKept(Exception):
+    """A case could not run, perhaps for a reason that passes: what came of it is no answer for ever."""
 
 
 def kept_as(session: Session, question: Question, name: str) -> str:
@@ -205,11 +205,16 @@ def kept_as(session: Session, question: Question, name: str) -> str:
     return known if known and session.store.has("answers", known) else ""
 
 
-@functools.cache
-def judging(rooms: tuple[str, ...] = _JUDGING) -> str:
+def judging() -> str:
     """A digest of the harness's own code that an answer depends on and that no snapshot holds: the card, the plans'
-    laws and verdicts, the symptoms. Or of other rooms.
+    laws and verdicts, the symptoms.
     """
+    return code(_JUDGING)
+
+
+@functools.cache
+def code(rooms: tuple[str, ...]) -> str:
+    """A digest of the harness's own code in some rooms."""
     here = Path(harness.__file__).parent
     files = (path for room in rooms for path in sorted((here / room).rglob("*.py")))
     return digest(*(part for path in files for part in (str(path.relative_to(here)), path.read_bytes())))

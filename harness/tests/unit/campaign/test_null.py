@@ -142,3 +142,4 @@ def test_a_band_is_measured_once_for_the_same_answers(tmp_path, monkeypatch, end
     asked.clear()
     null.bands(session, question, None, tmp_path, [RXE], with_checks(90))
     assert len(asked) == len(BAND), "answers that are not kept name nothing"
+    session.store.close()
