@@ -55,10 +55,15 @@ def connected(chardevs: Iterable[Mapping[str, str]]) -> bool:
     )
 
 
+# gdb tells of each section, together more than a screen has lines, and would wait for a key. Whether it does later is
+# the user's own matter. Ref: gdb's manual, $_gdb_setting
+_UNPAGED = ('set $paged = $_gdb_setting("pagination")', "set pagination off")
+_PAGED = ("if $paged", "set pagination on", "end")
+
+
 def script(socket: Path, kernel: Path, modules: Sequence[Loaded]) -> str:
     """gdb's commands: symbols where they are, source where it is, and the machine."""
-    # gdb tells of each section, more than a screen has lines, and would wait for a key.
-    lines = ["set pagination off", "set confirm off", "set architecture i386:x86-64", f"symbol-file {kernel}"]
+    lines = [*_UNPAGED, "set confirm off", "set architecture i386:x86-64", f"symbol-file {kernel}"]
     for module in modules:
         where = [
             f"-s {name} {start:#x}"
@@ -68,7 +73,7 @@ def script(socket: Path, kernel: Path, modules: Sequence[Loaded]) -> str:
         lines.append(" ".join(["add-symbol-file", str(module.file), f"{module.sections[TEXT]:#x}", *where]))
         if module.sources is not None:
             lines.append(f"directory {module.sources}")
-    lines += ["set disassemble-next-line off", f"target remote {socket}", "set pagination on"]
+    lines += ["set disassemble-next-line off", f"target remote {socket}", *_PAGED]
     return "\n".join(lines) + "\n"
 
 

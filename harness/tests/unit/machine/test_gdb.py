@@ -35,8 +35,8 @@ def test_the_commands_place_each_module_and_then_attach():
     assert rxe.startswith("add-symbol-file /c/rdma_rxe.debug 0xffffffffc0470000 -s .bss 0xffffffffc02bd8b0")
     assert "-s .text.unlikely 0xffffffffc0483b20" in rxe and ".note" not in rxe
     assert "directory /c/source" in lines and len([line for line in lines if "directory" in line]) == 1
-    assert (lines[0], lines[-1]) == ("set pagination off", "set pagination on")
-    assert lines[-2] == "target remote /run/gdb" and "symbol-file /c/vmlinux" in lines
+    assert lines[1] == "set pagination off" and lines[-3:] == ["if $paged", "set pagination on", "end"]
+    assert lines[-4] == "target remote /run/gdb" and "symbol-file /c/vmlinux" in lines
 
 
 def test_the_monitor_says_whether_somebody_is_at_the_stub():
