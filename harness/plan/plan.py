@@ -58,13 +58,13 @@ class Expect:
 
 @dataclass(frozen=True)
 class Known:
-    """A stock kernel's defect: on this series the case fails, for reasons of these kinds that have one of the texts
+    """A stock kernel's defect: on these series the case fails, for reasons of these kinds that have one of the texts
     `says` in them (any, without) and no other, and must.
 
     It is a driver's, so it counts on `devices` only (empty: all). One that shows only `sometimes` need not.
     """
 
-    kernel: str
+    kernels: tuple[str, ...]
     kinds: tuple[str, ...]
     text: str
     devices: tuple[str, ...] = ()
@@ -77,7 +77,8 @@ class Known:
 
     def applies(self, release: str, device: str) -> bool:
         """Whether a case on this release and device is to show it."""
-        return release.startswith(f"{self.kernel}.") and device in (self.devices or (device,))
+        ours = release.startswith(tuple(f"{series}." for series in self.kernels))
+        return ours and device in (self.devices or (device,))
 
 
 @dataclass(frozen=True)
@@ -207,15 +208,15 @@ def _expect(flat: dict[str, Any]) -> Expect:
 def _known(source: Source, entries: Any) -> tuple[Known, ...]:
     if not isinstance(entries, list):
         raise source.error("known", "write it as [[known]]")
-    for entry in entries:
+    for nth, entry in enumerate(entries, 1):
         for key, value in entry.items():
-            check(source, f"known.{key}", value)
+            check(source, f"known.{key}", value, nth)
         for key in ("kernel", "kinds", "says", "text"):
             if key not in entry:
-                raise source.error(f"known.{key}", "missing")
+                raise source.error(f"known.{key}", "missing", nth=nth)
     return tuple(
         Known(
-            entry["kernel"],
+            tuple(entry["kernel"]),
             tuple(entry["kinds"]),
             entry["text"],
             tuple(entry.get("device", ())),

@@ -102,7 +102,7 @@ SCHEMA: dict[str, Key] = {
     "expect.found": Key(str, items=True),
     "expect.may_find": Key(str, items=True),
     "expect.log": Key(str, items=True),
-    "known.kernel": Key(str, tuple(name for name in SERIES if name != "newest")),
+    "known.kernel": Key(str, tuple(name for name in SERIES if name != "newest"), items=True),
     "known.device": Key(str, tuple(DEVICES), items=True),
     "known.kinds": Key(str, REASONS, items=True),
     "known.says": Key(str, items=True),

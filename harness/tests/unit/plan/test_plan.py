@@ -112,14 +112,19 @@ def test_errors_name_file_line_and_key(tmp_path, old, new, message, hint):
 
 
 def test_known_says_what_it_looks_like(tmp_path):
-    """Mutations: accept an entry without a text, or one that excuses all of its kinds."""
-    entry = '\n[[known]]\nkernel = "7.2"\nkinds = ["law"]\n'
+    """Mutations: accept an entry without a text, or one that excuses all of its kinds; point at the first entry."""
+    entry = '\n[[known]]\nkernel = ["7.2", "7.3"]\nkinds = ["law"]\n'
     with pytest.raises(UsageError, match="known.says: missing"):
         _load(tmp_path, GOOD + entry + 'text = "why"\n')
     entry += 'says = ["faults"]\n'
     with pytest.raises(UsageError, match="known.text: missing"):
         _load(tmp_path, GOOD + entry)
-    assert _load(tmp_path, GOOD + entry + 'text = "why"\n').known[0].kinds == ("law",)
+    entry += 'text = "why"\n'
+    known = _load(tmp_path, GOOD + entry).known[0]
+    assert (known.kernels, known.kinds) == (("7.2", "7.3"), ("law",))
+    line = (GOOD + entry + entry).splitlines().index("[[known]]", len(GOOD.splitlines()) + 2) + 2
+    with pytest.raises(UsageError, match=f"x.toml:{line}: known.kernel: a list"):
+        _load(tmp_path, GOOD + entry + entry.replace('["7.2", "7.3"]', '"7.3"'))
 
 
 RULES = (

@@ -78,11 +78,13 @@ def test_what_no_law_counts_is_to_be_seen_so_often_at_least():
 
 def test_a_known_defect_is_its_devices():
     """Mutation: ignore `device` of a known entry."""
-    other = Known("7.2", ("law",), "defect of another driver", ("connectx-5",))
+    other = Known(("7.2",), ("law",), "defect of another driver", ("connectx-5",))
     assert _kinds(GOOD, known=(other,))[0] == "pass"
     broken = _with(laws=(Law("faults", 2, 3, "bcc", ""),))
     assert _kinds(broken, known=(other,))[0] == "fail"
-    assert _kinds(broken, known=(Known("7.2", ("law",), "ours", ("soft-roce", "connectx-5")),))[0] == "known"
+    assert (
+        _kinds(broken, known=(Known(("7.2",), ("law",), "ours", ("soft-roce", "connectx-5")),))[0] == "known"
+    )
 
 
 def _judge(expect, answer=GOOD, witness=None, symptoms=(), console=()):
@@ -163,7 +165,7 @@ def test_a_fault_without_a_record_is_told_of():
 
 def test_known_must_fail_as_known_and_only_on_its_series():
     """Mutation: let a known case pass when it passes, or excuse other failures."""
-    known = (Known("7.2", ("law", "leak"), "defect"),)
+    known = (Known(("7.2",), ("law", "leak"), "defect"),)
     broken = _with(laws=(Law("faults", 2, 3, "bcc", ""),))
     assert _kinds(broken, known=known)[0] == "known"
     assert _kinds(GOOD, known=known)[0] == "fail"
@@ -174,7 +176,7 @@ def test_known_must_fail_as_known_and_only_on_its_series():
 
 def test_a_known_defect_excuses_what_it_looks_like_only():
     """Mutation: look at the kinds of reasons alone: any oops is the one that is known."""
-    known = (Known("7.2", ("console",), "defect", says=("Bad page state",)),)
+    known = (Known(("7.2",), ("console",), "defect", says=("Bad page state",)),)
     told, other = (
         Symptom("bad_page", "BUG: Bad page state in x"),
         Symptom("oops", "BUG: NULL pointer dereference"),
@@ -218,12 +220,12 @@ def test_a_text_that_is_wanted_excuses_a_warning_only():
 
 def test_what_a_race_decides_may_show_or_not():
     """Mutations: let it excuse other kinds; let a defect that always shows pass beside it."""
-    sometimes = Known("7.2", ("law",), "a race", sometimes=True)
+    sometimes = Known(("7.2",), ("law",), "a race", sometimes=True)
     broken = _with(laws=(Law("faults", 2, 3, "bcc", ""),))
     assert _kinds(broken, known=(sometimes,))[0] == "known"
     assert _kinds(GOOD, known=(sometimes,))[0] == "pass"
     assert _kinds(_with(data=DataCheck(9, 9)), known=(sometimes,))[0] == "fail"
-    assert _kinds(GOOD, known=(sometimes, Known("7.2", ("law",), "always")))[0] == "fail"
+    assert _kinds(GOOD, known=(sometimes, Known(("7.2",), ("law",), "always")))[0] == "fail"
 
 
 def test_failures_of_the_machine_are_kept():
