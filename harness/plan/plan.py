@@ -19,7 +19,7 @@ from harness.values.record import Reason
 from harness.values.rule import KINDS, Rule, keys_of
 
 FULL = "ODP_FULL"
-"""The environment variable that makes plans as long as their table [full] says."""
+"""The environment variable that makes plans as long as their table [full] says, on the last of their kernels."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """A plan file, checked; `text` is what it said then."""
+    """A plan file, checked; `text` is what it said then. `longer`: settings of its long form, empty without FULL."""
 
     path: Path
     title: str
@@ -108,6 +108,7 @@ class Plan:
     rules: tuple[Rule, ...] = ()
     module: ModuleUse | None = None
     text: str = ""
+    longer: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -119,9 +120,11 @@ class Plan:
     ) -> Iterator[Planned]:
         """All cases: the plan's own matrix, or just these kernels or devices of it; `clock` overrides."""
         names = list(self.axes)
-        for kernel, device in itertools.product(kernels or self.kernels, devices or self.devices):
+        kernels = kernels or self.kernels
+        for kernel, device in itertools.product(kernels, devices or self.devices):
+            length = self.longer if kernel in _last(kernels) else {}
             for values in itertools.product(*self.axes.values()):
-                settings = {**self.settings, **dict(zip(names, values, strict=True))}
+                settings = {**self.settings, **length, **dict(zip(names, values, strict=True))}
                 label = "-".join(_label(name, value) for name, value in zip(names, values, strict=True))
                 case_id = "/".join(part for part in (self.name, tree.called(kernel), device, label) if part)
                 yield Planned(
@@ -155,9 +158,7 @@ def load(path: Path) -> Plan:
     flat = flatten(table)
     for key, value in flat.items():
         check(source, key, value)
-    longer = {key: flat.pop(key) for key in list(flat) if key.startswith("full.")}
-    if os.environ.get(FULL):
-        flat.update({key.removeprefix("full."): value for key, value in longer.items()})
+    longer = {key.removeprefix("full."): flat.pop(key) for key in list(flat) if key.startswith("full.")}
     axes = _axes(source, flatten(matrix))
     for key in ("title", "workload.operation", "faults.how"):
         if key not in flat and key not in axes:
@@ -175,9 +176,15 @@ def load(path: Path) -> Plan:
         _rules(source, rules),
         used,
         source.text,
+        longer if os.environ.get(FULL) else {},
     )
     _contradictions(source, plan)
     return plan
+
+
+def _last(kernels: tuple[str, ...]) -> set[str]:
+    """Where a plan is long: on `newest`, and on the last other (of a matrix: by age), which may be the same release."""
+    return {"newest", *[kernel for kernel in kernels if kernel != "newest"][-1:]}
 
 
 def _axes(source: Source, matrix: dict[str, Any]) -> dict[str, tuple[Any, ...]]:

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UsageError
+from harness.kernel.packages import SERIES
 from harness.plan.plan import load
 from harness.values import codec
 from harness.values.case import Case
@@ -203,16 +204,19 @@ def test_errors_in_rules_name_the_right_one(tmp_path, old, new, message, hint):
 
 
 def test_a_plan_is_longer_when_all_is_to_run(tmp_path, monkeypatch):
-    """Mutation: take [full] always, or never."""
+    """Mutations: take [full] always, or never; on every kernel."""
     text = GOOD + "\n[full]\nworkload.rounds = 500\nworkload.seconds = 900\ndeadline_s = 1500\n"
     monkeypatch.delenv("ODP_FULL", raising=False)
-    short = next(iter(_load(tmp_path, text).cases()))
+    *_, short = _load(tmp_path, text).cases()
     monkeypatch.setenv("ODP_FULL", "1")
-    long = next(iter(_load(tmp_path, text).cases()))
+    *_, long = _load(tmp_path, text).cases()
     assert [(p.case.workload.rounds, p.case.workload.seconds, p.deadline_s) for p in (short, long)] == [
         (2, 0, 120),
         (500, 900, 1500),
     ]
+    rounds = {p.kernel: p.case.workload.rounds for p in _load(tmp_path, text).cases(("6.1", "7.3", "newest"))}
+    assert rounds == {"6.1": 2, "7.3": 500, "newest": 500}
+    assert next(_load(tmp_path, text).cases(("6.1",))).case.workload.rounds == 500
     with pytest.raises(UsageError, match=r"x.toml:21: full.workload.round: unknown key"):
         _load(tmp_path, text.replace("rounds = 500", "round = 500"))
 
@@ -222,5 +226,6 @@ def test_every_plan_of_the_checkout_can_be_read():
     plans = [load(path) for path in sorted(CHECKOUT.glob("testplans/*.toml"))]
     ruled = [plan for plan in plans if plan.rules]
     assert len(ruled) >= 20 and all(plan.title and list(plan.cases()) for plan in plans)
+    assert all(list(plan.kernels) == sorted(plan.kernels, key=list(SERIES).index) for plan in plans)
     kinds = {rule.kind for plan in ruled for rule in plan.rules}
     assert set(KINDS) <= kinds, "a kind that no plan uses"
