@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 from pathlib import Path
 
@@ -11,12 +12,11 @@ import pytest
 from harness.cli.screen import KERNEL, err, goes_on, out, results_options
 from harness.errors import EXIT_INTERRUPTED, SetupError
 from harness.kernel.tree import distinct
-from harness.plan.arguments import Wanted
+from harness.plan.arguments import Wanted, check_expression
 from harness.plan.checkout import find_folder, plan_files
-from harness.plan.choice import chosen
 from harness.plan.folder import default_results
 from harness.plan.plan import load
-from harness.plan.progress import Progress
+from harness.plan.progress import Listing, Progress
 from harness.results.live import open_view
 from harness.results.record import read_run
 from harness.results.reports import write_reports
@@ -77,6 +77,7 @@ def act(arguments: argparse.Namespace) -> int:
     for file in plan_files(plans):
         load(file)
     distinct(arguments.kernel)
+    check_expression(arguments.k or "")
     if arguments.list:
         return _list(arguments, plans)
     directory = arguments.resume or arguments.results or default_results()
@@ -88,7 +89,7 @@ def act(arguments: argparse.Namespace) -> int:
             return 2
         nothing = status == pytest.ExitCode.NO_TESTS_COLLECTED and not arguments.resume
         if nothing or not (directory / "records").is_dir():
-            raise SetupError("no case was executed", ["none matches the given -k, --kernel and --device"])
+            raise _nothing("executed")
         reports = write_reports(directory)
         run = read_run(directory)
         view.summary(run, reports["report.html"])
@@ -117,8 +118,18 @@ def _pytest_arguments(arguments: argparse.Namespace, plans: list[Path], director
 
 
 def _list(arguments: argparse.Namespace, plans: list[Path]) -> int:
-    for plan in map(load, plan_files(plans)):
+    listing = Listing()
+    wanted = [*_pytest_arguments(arguments, plans, default_results()), "--collect-only", "-n0"]
+    if pytest.main(wanted, plugins=[listing]) == pytest.ExitCode.USAGE_ERROR:
+        return 2
+    if not listing.cases:
+        raise _nothing("listed")
+    for plan, cases in itertools.groupby(listing.cases, lambda planned: planned.plan):
         out.print(f"{plan.path}: {plan.title}", markup=False)
-        for planned in chosen(plan, arguments):
+        for planned in cases:
             out.print(f"  {planned.case.id}", markup=False)
     return 0
+
+
+def _nothing(done: str) -> SetupError:
+    return SetupError(f"no case was {done}", ["none matches the given -k, --kernel and --device"])

@@ -134,6 +134,7 @@ class PlanItem(pytest.Item):
     def __init__(self, *, planned: Planned, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.planned = planned
+        self.extra_keyword_matches.add(planned.case.id)
         self.add_marker(pytest.mark.timeout(0))  # the machine's own deadlines bound it, and leave evidence
 
     def runtest(self) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.plan import plugin
+from harness.plan.plan import Planned
 from harness.results.live import View
 from harness.results.record import read_record
 
@@ -61,3 +62,14 @@ class Progress:
             self.view.case_finished(read_record(Path(str(path))))
         elif report.failed:
             self.view.note(report.longreprtext)
+
+
+class Listing:
+    """pytest plugin of `run --list`: which cases would run."""
+
+    def __init__(self) -> None:
+        self.cases: list[Planned] = []
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """In the order of the plans."""
+        self.cases = [item.planned for item in session.items if isinstance(item, plugin.PlanItem)]
