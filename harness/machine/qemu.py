@@ -31,14 +31,33 @@ AT_ONCE = "ioeventfd=off"
 # Ref: QEMU 11.1 accel/tcg/icount-common.c, icount_start_warp_timer; tcg-accel-ops-icount.c, icount_process_data
 ALONE = ",rr=record,rrfile=/dev/null"
 
+# QEMU's TLB grows and shrinks by the host's wall clock, and a guest may see what is in it: between the change of a page
+# table and its flush another thread finds the old entry or the new. So for a machine in exact time that clock stands
+# still. libfaketime does that; its shared memory would stay behind a QEMU that is killed.
+# Ref: QEMU 11.1 accel/tcg/cputlb.c, tlb_mmu_resize_locked, get_clock_realtime
+STILL = {
+    "FAKETIME": "2026-01-01 00:00:00",
+    "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    "FAKETIME_DISABLE_SHM": "1",
+    "NO_FAKE_STAT": "1",
+    "TZ": "UTC",
+}
+
 
 @dataclass(frozen=True)
 class Qemu:
-    """A QEMU that can be run: command prefix, version, where it is from."""
+    """A QEMU that can be run: command prefix, version, where it is from; what stops its wall clock (libfaketime)."""
 
     command: tuple[str, ...]
     version: str
     origin: str
+    faketime: Path
+
+    @property
+    def still(self) -> tuple[str, ...]:
+        """The command under a wall clock that stands still; it is one process all the same."""
+        told = {"LD_PRELOAD": str(self.faketime), **STILL}
+        return ("env", *(f"{name}={value}" for name, value in told.items()), *self.command)
 
 
 @dataclass(frozen=True)
@@ -86,11 +105,12 @@ class Wiring:
 
 def find_qemu(archive: Archive) -> Qemu:
     """The host's QEMU if it is new enough, else Debian's in a private root (fetched once)."""
+    faketime = _find_faketime(archive)
     own = shutil.which("qemu-system-x86_64")
     if own:
         version = _version(archive.host, [own])
         if tuple(int(part) for part in version.split(".")[:2]) >= MINIMUM:
-            return Qemu((own,), version, "host")
+            return Qemu((own,), version, "host", faketime)
     package = archive.show("qemu-system-x86")
     if package is None:
         raise SetupError("the archive has no qemu-system-x86")
@@ -112,7 +132,18 @@ def find_qemu(archive: Archive) -> Qemu:
     for folder in ("usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"):
         command += ["-L", str(root / folder)]
     upstream = re.search(r"\d+\.\d+\.\d+", package.version)
-    return Qemu(tuple(command), upstream.group() if upstream else package.version, "private root")
+    version = upstream.group() if upstream else package.version
+    return Qemu(tuple(command), version, "private root", faketime)
+
+
+def _find_faketime(archive: Archive) -> Path:
+    """Debian's libfaketime, fetched once: trixie's, as bookworm's cannot do without shared memory."""
+
+    def fetch(into: Path) -> None:
+        archive.unpack(["libfaketime/trixie"], into)
+
+    root = archive.store.built("faketime", "trixie", fetch)
+    return root / "usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 
 
 def _version(host: LocalHost, command: Sequence[str]) -> str:
@@ -139,7 +170,7 @@ def command_line(qemu: Qemu, shape: Shape, wiring: Wiring) -> list[str]:
     size = f"{shape.memory_mib}M"
     share = "on" if wiring.shared else "off"
     return [
-        *qemu.command,
+        *(qemu.still if shape.clock == "exact" else qemu.command),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-seed", "1"),
         *("-machine", "q35,memory-backend=ram,usb=off,vmport=off"),
         *accel,

@@ -1,6 +1,12 @@
 """Exact time: what a case answers, it answers again."""
 
+import contextlib
+import os
+import signal
+import threading
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -28,3 +34,40 @@ def test_real_time_is_found_out(session):
     one, other = (session.run(replace(_first_case(), clock="real"))[0] for _ in range(2))
     assert (one.verdict, other.verdict) == ("pass", "pass")
     assert first_difference(one.answer, other.answer).startswith("elapsed_ns: ")
+
+
+def _children():
+    """QEMUs that this process has started."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
+            if int(parent) == os.getpid() and b"qemu-system" in (process / "cmdline").read_bytes():
+                yield int(process.name)
+
+
+def _hold_up(over):
+    while not over.wait(0.03):
+        held = list(_children())
+        for number, until in ((signal.SIGSTOP, 0.1), (signal.SIGCONT, 0)):
+            for pid in held:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            time.sleep(until)
+
+
+@pytest.mark.skipif(not FULL, reason="runs a case at a quarter of its speed: ODP_FULL=1")
+def test_a_slow_host_gives_the_same_answer(session):
+    """Mutation: let the host's clock size QEMU's TLB (Shape exact without `still`)."""
+    case = next(load(CHECKOUT / "testplans" / "odp-forks.toml").cases(("7.2",), devices=("soft-roce",)))
+    quick, _ = session.run(case)
+    over = threading.Event()
+    slows = threading.Thread(target=_hold_up, args=(over,))
+    slows.start()
+    try:
+        slow, _ = session.run(case)
+    finally:
+        over.set()
+        slows.join()
+    assert (quick.verdict, slow.verdict) == ("pass", "pass")
+    assert slow.wall_s > quick.wall_s * 1.5
+    assert first_difference(quick.answer, slow.answer) == ""
