@@ -38,7 +38,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kernel", default="newest", metavar="KERNEL", help=KERNEL)
     model = "for card, faults, kmod, exact and regress: the model (the last two: soft-roce)"
     parser.add_argument("--device", help=model)
-    plan = "for exact: the plan whose first case is run (default: odp-write)"
+    plan = "for exact: the plan file whose first case is run (default: testplans/odp-write.toml)"
     parser.add_argument("--plan", type=Path, help=plan)
 
 

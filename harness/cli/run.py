@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.screen import KERNEL, err, goes_on, out, results_options
+from harness.cli.screen import KERNEL, err, goes_on, open_session, out, results_options
+from harness.device.catalogue import find
 from harness.errors import EXIT_INTERRUPTED, SetupError
-from harness.kernel.tree import distinct
+from harness.kernel.packages import SERIES
+from harness.kernel.tree import distinct, named
 from harness.plan.arguments import Wanted, check_expression
 from harness.plan.checkout import find_folder, plan_files
 from harness.plan.folder import default_results
@@ -39,7 +41,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", action="append", default=[], help="run on these devices only")
     parser.add_argument(
-        "--time", choices=("exact", "real"), help="clock of the machines (default: the device's)"
+        "--time",
+        choices=("exact", "real"),
+        help="clock of the machines (default: the plan's, else the device's)",
     )
     paced = "machines with a card count instructions, and wait in real time"
     parser.add_argument("--paced", action="store_true", help=paced)
@@ -47,7 +51,11 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--twice", action="store_true", help="run each exact case twice; the answers must be equal"
     )
     parser.add_argument(
-        "--cut", type=int, default=0, metavar="N", help="of each plan and device only N cases, far apart"
+        "--cut",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of each plan, kernel and device only N cases, far apart",
     )
     parser.add_argument(
         "--seeds", type=int, default=0, metavar="N", help="run each case N times, its start shifted by a seed"
@@ -76,8 +84,7 @@ def act(arguments: argparse.Namespace) -> int:
     plans = arguments.plans or [find_folder("testplans", None)]
     for file in plan_files(plans):
         load(file)
-    distinct(arguments.kernel)
-    check_expression(arguments.k or "")
+    _check(arguments)
     if arguments.list:
         return _list(arguments, plans)
     directory = arguments.resume or arguments.results or default_results()
@@ -97,6 +104,19 @@ def act(arguments: argparse.Namespace) -> int:
         err.print(goes_on(directory), markup=False)
         return EXIT_INTERRUPTED
     return run.status
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """UsageError for what nothing can be chosen by; the archive is asked about names that may be releases only."""
+    for device in arguments.device:
+        find(device)
+    distinct(arguments.kernel)
+    releases = [name for name in arguments.kernel if name not in (*SERIES, "all") and named(name) is None]
+    if releases:
+        with open_session(arguments) as session:
+            for name in releases:
+                session.kernels.check(name)
+    check_expression(arguments.k or "")
 
 
 def _pytest_arguments(arguments: argparse.Namespace, plans: list[Path], directory: Path) -> list[str]:

@@ -26,11 +26,12 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def common_options(parser: argparse.ArgumentParser) -> None:
     """Where things come from and are kept: options of every verb."""
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="default: ~/.cache/odp-harness")
+    where = "default: $ODP_HARNESS_CACHE, else ~/.cache/odp-harness"
+    parser.add_argument("--cache", type=Path, metavar="DIR", help=where)
     parser.add_argument("--cache-limit", metavar="SIZE", help="as 30G (the default)")
     parser.add_argument("--mirror", metavar="URL", help="Debian archive (default: the host's own)")
     parser.add_argument("--vm-images", type=Path, metavar="DIR", help="default: vm-images/ of the checkout")
-    parser.add_argument("--image", default="trixie", help="a file of vm-images/")
+    parser.add_argument("--image", default="trixie", help="a file of vm-images/, without .toml")
 
 
 def results_options(parser: argparse.ArgumentParser) -> None:

@@ -39,7 +39,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--kernel", default="newest", metavar="KERNEL", help=f"{KERNEL}; of that machine")
     parser.add_argument(
-        "--device", default="", help="here: mlx5 or rxe, or a device's name, if both drivers are loaded"
+        "--device", default="", help="if both drivers are loaded: mlx5, rxe, or a device as rdma(8) calls it"
     )
     parser.add_argument("--pid", type=int, default=0, help="only faults on this process's memory")
     parser.add_argument("--min-us", type=float, default=0, metavar="N", help="only faults that took so long")
@@ -63,7 +63,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def act(arguments: argparse.Namespace) -> int:
     """The exit status of the command; what was seen is summed up and exported however it ended."""
     exports = [(path, export_of(path)) for path in arguments.export]
-    watch = Watch(arguments.seconds, arguments.interval, _driver(arguments.device))
+    watch = Watch(arguments.seconds, arguments.interval, driver_of(arguments.device))
     if arguments.vm and not (arguments.command or arguments.seconds):
         raise UsageError(
             "a machine of ours does nothing by itself", hint="odp-harness trace --vm MODEL -- COMMAND"
@@ -136,10 +136,14 @@ def _picture(trace: Trace) -> RenderableType:
     return Group(table, Text("; ".join(lines + ([paid] if paid else []))))
 
 
-def _driver(device: str) -> str:
+def driver_of(device: str, sysfs: Path = Path("/sys/class/infiniband")) -> str:
+    """Which driver's stages to trace ("": whichever is loaded): of its name, or of a device of this machine by sysfs,
+    where udev may have called an mlx5_0 rocep1s0.
+    """
     if not device:
         return ""
+    link = sysfs / device / "device/driver"
     for start, driver in DRIVERS.items():
-        if device.startswith(start):
+        if (link.resolve().name if link.exists() else device).startswith(start):
             return driver
-    raise UsageError(f"no driver known for {device}", hint=f"a name that begins with {', '.join(DRIVERS)}")
+    raise UsageError(f"no driver known for {device}", hint="mlx5, rxe, or a device that `rdma link` lists")

@@ -128,6 +128,11 @@ class Kernels:
             raise Unsupported(f"the archive has no kernel of the series {series} any more")
         return found[-1]
 
+    def check(self, name: str) -> None:
+        """UsageError for what is no series, no tree, and no release of the archive or the cache."""
+        if name not in SERIES and not self._cached(name):
+            self.resolve(name)
+
     def get(self, series: str, version: str = "") -> Kernel:
         """The kernel of a series, or an exact release, fetched and unpacked if the cache has not got it; a tree's is
         copied.

@@ -43,7 +43,7 @@ def find_folder(name: str, given: Path | None) -> Path:
     for folder in (checkout, Path.cwd() / name):
         if folder.is_dir():
             return folder
-    raise UsageError(f"no folder {name}/ here", hint=f"run in a checkout, or give --{name} DIR")
+    raise UsageError(f"no folder {name}/ here", hint="run in a checkout of odp-harness, or name another")
 
 
 def version() -> str:

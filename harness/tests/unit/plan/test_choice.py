@@ -7,6 +7,7 @@ import pytest
 from harness.cli import main
 from harness.errors import Unsupported, UsageError
 from harness.kernel import tree
+from harness.kernel.packages import Kernels
 from harness.plan.arguments import check_expression
 from harness.plan.checkout import find_folder
 from harness.plan.choice import chosen, newest_is_another, spread
@@ -90,3 +91,18 @@ def test_the_cases_are_listed(capsys):
     assert "odp-write/6.12/soft-roce/remote" in listed and "/6.1/" not in listed
     assert main(["run", "--list", "-k", "nothing-at-all"]) == 3
     assert "no case was listed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("asked", [("--device", "connectx-9"), ("--kernel", "6.13")])
+def test_what_nobody_has_is_a_usage_error(asked, capsys, monkeypatch):
+    """Mutation: run no case of it and call that a set-up that failed."""
+    monkeypatch.setattr(Kernels, "releases", lambda self: ["7.3.4+deb13-amd64"])
+    assert main(["run", "--list", *asked]) == 2
+    assert f"unknown {asked[0][2:]} {asked[1]!r}" in capsys.readouterr().err
+
+
+def test_an_exact_release_is_chosen(capsys, monkeypatch):
+    """Mutation: take none but a series."""
+    monkeypatch.setattr(Kernels, "releases", lambda self: ["6.12.90+deb13-amd64"])
+    assert main(["run", "--list", "-k", "odp-write", "--kernel", "6.12.90+deb13-amd64"]) == 0
+    assert "odp-write/6.12.90+deb13-amd64/soft-roce/remote" in capsys.readouterr().out
