@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,9 +46,10 @@ def _children():
                 yield int(process.name)
 
 
-def _hold_up(over):
+def _hold_up(over, held_up):
     while not over.wait(0.03):
         held = list(_children())
+        held_up.update(held)
         for number, until in ((signal.SIGSTOP, 0.1), (signal.SIGCONT, 0)):
             for pid in held:
                 with contextlib.suppress(ProcessLookupError):
@@ -60,8 +62,8 @@ def test_a_slow_host_gives_the_same_answer(session):
     """Mutation: let the host's clock size QEMU's TLB (Shape exact without `still`)."""
     case = next(load(CHECKOUT / "testplans" / "odp-forks.toml").cases(("7.2",), devices=("soft-roce",)))
     quick, _ = session.run(case)
-    over = threading.Event()
-    slows = threading.Thread(target=_hold_up, args=(over,))
+    over, held_up = threading.Event(), Counter[int]()
+    slows = threading.Thread(target=_hold_up, args=(over, held_up))
     slows.start()
     try:
         slow, _ = session.run(case)
@@ -69,5 +71,5 @@ def test_a_slow_host_gives_the_same_answer(session):
         over.set()
         slows.join()
     assert (quick.verdict, slow.verdict) == ("pass", "pass")
-    assert slow.wall_s > quick.wall_s * 1.5
+    assert held_up.total() > 10
     assert first_difference(quick.answer, slow.answer) == ""
