@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.bench.figures import Figures, Stopped
 from harness.campaign import null
-from harness.campaign.compare import SAME
+from harness.campaign.outcomes import SAME
 from harness.campaign.regress import judge
 from harness.campaign.runs import Question, answers, copied, modules, modules_with_lines
 from harness.campaign.subject import Tree

@@ -13,11 +13,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from harness.campaign.samples import CONFIDENCE, RUNS_LEAST, chance, interval, more_often, significant
+from harness.campaign.outcomes import (
+    BETTER,
+    CANNOT_TELL,
+    FAILED,
+    WELL,
+    WORSE,
+    Change,
+    differing_ends,
+    how_ended,
+    overall,
+    severity,
+)
+from harness.campaign.samples import CONFIDENCE, RUNS_LEAST, chance, interval, significant
 from harness.values.histogram import percentile
 from harness.values.record import Record
 
-BETTER, SAME, WORSE, CANNOT_TELL = "better", "same", "worse", "cannot tell"
 PACED = "paced"
 LEAST = " least"
 JUDGED = ("operation", "fault")
@@ -55,24 +66,10 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Change:
-    """One difference that a verdict rests on: WORSE, BETTER or CANNOT_TELL, about which case, and the evidence.
-
-    `outcome` says that it is one of how a case ends; else `stage` is the figure's.
-    """
-
-    verdict: str
-    case: str
-    text: str
-    outcome: bool = False
-    stage: str = ""
-
-
-@dataclass(frozen=True)
 class Comparison:
     """The verdict over all cases, what it rests on, every figure, and what differs in the environments.
 
-    `failing` are the cases that fail on both sides alike.
+    `failing` are the cases that fail on both sides alike, `known` those that fail on both as is known of the kernel.
     """
 
     verdict: str
@@ -80,6 +77,7 @@ class Comparison:
     figures: tuple[Figure, ...] = ()
     environment: tuple[str, ...] = ()
     failing: tuple[str, ...] = ()
+    known: tuple[str, ...] = ()
 
 
 def compare(
@@ -92,17 +90,19 @@ def compare(
     """
     one, other = by_case(base), by_case(patched)
     # A run ends after so many failures: of the cases behind them nothing is known without the change.
-    ended = any(_ends(record) == FAILED for record in base)
+    ended = any(how_ended(record) == FAILED for record in base)
     changes: list[Change] = []
     mixed: list[str] = []
     measured: list[tuple[Figure, tuple[list[float], list[float]]]] = []
     failing: list[str] = []
+    known: list[str] = []
     for case in sorted({*one, *other}):
         before, after = one.get(case, []), other.get(case, [])
-        outcomes = _outcomes(case, before, after, ended)
+        outcomes = differing_ends(case, before, after, ended)
         changes += outcomes
-        if not outcomes and min(_severity(before), _severity(after)):
-            failing.append(case)
+        alike = WELL if outcomes else min(severity(before), severity(after))
+        if alike:
+            (failing if alike == FAILED else known).append(case)
         if before and after and _mixed(before, after):
             mixed.append(case)
         elif not outcomes and before and all(_sound(record) for record in (*before, *after)):
@@ -119,6 +119,7 @@ def compare(
         tuple(figures),
         _environments(base, patched),
         tuple(failing),
+        tuple(known),
     )
 
 
@@ -138,69 +139,6 @@ def by_case(records: Iterable[Record]) -> dict[str, list[Record]]:
 
 def _sound(record: Record) -> bool:
     return record.verdict in ("pass", "known") and record.answer is not None
-
-
-WELL, AS_KNOWN, FAILED = range(3)
-"""How badly a run ends: well (or better than is known of it), as known, with a failure."""
-
-
-def _severity(records: Sequence[Record]) -> int:
-    """How badly the worst of these runs ends."""
-    return max((_ends(record) for record in records), default=WELL)
-
-
-def _ends(record: Record) -> int:
-    if record.verdict == "fail":
-        # A case that its plan knows to fail, and that does not, fails so that somebody notices.
-        return WELL if record.reasons and record.reasons[0].kind == "known" else FAILED
-    return AS_KNOWN if record.verdict == "known" else WELL
-
-
-def _outcomes(case: str, before: Sequence[Record], after: Sequence[Record], ended: bool) -> list[Change]:
-    """What differs before any figure: new failures, old ones that are gone, cases that ran on one side only; `ended`
-    says that the side without the change may have stopped at its failures.
-    """
-    if not after or not before:
-        if after and ended and _severity(after) < FAILED:
-            return []
-        return [Change(CANNOT_TELL, case, "ran on one side only: the other ended before it", True)]
-    old, new = _severity(before), _severity(after)
-    not_run = next((record for record in (*before, *after) if record.verdict == "error"), None)
-    if new > old:
-        failed = [record for record in after if _ends(record) == new]
-        text = f"fails in {len(failed)} of {len(after)} runs: {_reasons(failed[0])}"
-        return [Change(WORSE, case, text, True)]
-    lacks = [[record for record in side if record.verdict == "skip"] for side in (before, after)]
-    if lacks[1] and not lacks[0]:
-        return [Change(WORSE, case, f"cannot run any more: {_reasons(lacks[1][0])}", True)]
-    if not_run is None and old and not new:
-        failed = [record for record in before if _ends(record) == old]
-        return [Change(BETTER, case, f"no longer fails: {_reasons(failed[0])}", True)]
-    if not_run is not None:
-        return [Change(CANNOT_TELL, case, "; ".join(reason.text for reason in not_run.reasons), True)]
-    return _otherwise(case, before, after) if old == FAILED else []
-
-
-def _otherwise(case: str, before: Sequence[Record], after: Sequence[Record]) -> list[Change]:
-    """Both sides fail: whether the changed one does for reasons of another kind, or more often."""
-    failed = [[record for record in side if _ends(record) == FAILED] for side in (before, after)]
-    kinds = {reason.kind for record in failed[0] for reason in record.reasons}
-    for record in failed[1]:
-        other = [reason for reason in record.reasons if reason.kind not in kinds]
-        if other:
-            text = f"fails without it, too, but not for that: {other[0]}"
-            return [Change(WORSE, case, text, True)]
-    counts = (len(failed[0]), len(before)), (len(failed[1]), len(after))
-    if significant(more_often(*counts), 1):
-        text = (
-            f"fails in {counts[1][0]} of {counts[1][1]} runs, without it in {counts[0][0]} of {counts[0][1]}"
-        )
-        return [Change(WORSE, case, f"{text}: {_reasons(failed[1][0])}", True)]
-    return []
-
-
-def _reasons(record: Record) -> str:
-    return "; ".join(map(str, record.reasons))
 
 
 def _figures(
@@ -312,12 +250,6 @@ def _too_few(figures: Sequence[Figure]) -> list[Change]:
 
 def _named(cases: Sequence[str]) -> str:
     return cases[0] if len(cases) == 1 else f"{len(cases)} cases"
-
-
-def overall(changes: Sequence[Change]) -> str:
-    """The verdict that these changes make."""
-    verdicts = {change.verdict for change in changes}
-    return next((verdict for verdict in (WORSE, CANNOT_TELL, BETTER) if verdict in verdicts), SAME)
 
 
 def _environments(base: Sequence[Record], patched: Sequence[Record]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.campaign.differing import Differing
@@ -120,17 +120,19 @@ def lcov(coverage: Coverage, parts: Sequence[Part]) -> str:
 class Touched:
     """What a change touches, by path in the tree: `new` lines as they are with it, `old` ones as they were without it.
 
-    Where lines are only put in, the old ones are those beside them.
+    Where lines are only put in, the old ones are those beside them. `gone` are the old ones that nothing replaces.
     """
 
     new: Mapping[str, set[int]]
     old: Mapping[str, set[int]]
+    gone: Mapping[str, set[int]] = field(default_factory=dict)
 
 
 def touched(differing: Iterable[Differing]) -> Touched:
     """What differs of sources and headers."""
     new: dict[str, set[int]] = {}
     old: dict[str, set[int]] = {}
+    gone: dict[str, set[int]] = {}
     for file in differing:
         path = str(file.path)
         blocks = (block for block in file.matcher.get_opcodes() if block[0] != "equal")
@@ -138,7 +140,9 @@ def touched(differing: Iterable[Differing]) -> Touched:
             new.setdefault(path, set()).update(range(now + 1, now_end + 1))
             beside = (was, was_end) if was_end > was else (was - 1, was + 1)
             old.setdefault(path, set()).update(range(beside[0] + 1, beside[1] + 1))
-    return Touched(new, old)
+            if now == now_end:
+                gone.setdefault(path, set()).update(range(was + 1, was_end + 1))
+    return Touched(new, old, gone)
 
 
 def reaching(coverage: Coverage, wanted: Mapping[str, set[int]]) -> set[str]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from rich.cells import cell_len, chop_cells
 
-from harness.campaign.compare import SAME, Change, Figure
+from harness.campaign.compare import Figure
+from harness.campaign.outcomes import SAME, Change
 from harness.campaign.regress import Judgement
 from harness.campaign.same import measured, same, telling
 from harness.results.wording import clean, one_line
@@ -46,6 +47,8 @@ def text(found: Judgement, command: Sequence[str], seeds: int) -> str:
         lines += [*_wrapped(same(comparison.figures, banded=True)), *_compared(comparison.figures)]
     for case in comparison.failing:
         lines += _wrapped(f"Fails with and without the patch: {case}", "", 2)
+    for case in comparison.known:
+        lines += _wrapped(f"Fails as known, with and without the patch: {case}", "", 2)
     if any(figure.exact for figure in comparison.figures):
         said = "Instructions are counted by QEMU (icount) from one snapshot: exact, but not hardware time."
         lines += ["", *_wrapped(said)]

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from harness.campaign.compare import BETTER, WORSE, Change, Comparison, compare, overall
+from harness.campaign.compare import Comparison, compare
+from harness.campaign.outcomes import BETTER, WORSE, Change, overall
 from harness.campaign.runs import SIDES, NotKept, Question, answers, code, copied, kept_as, modules
 from harness.errors import SetupError
 from harness.kernel.packages import Kernel
@@ -184,14 +185,18 @@ def _measured(
     found: dict[str, float] = {}
     whole = True
     for part in _that_ran(parts, base):
+        built = 0
         for variant in some:
             session.say(f"null band: {variant} of {part.modules[0]}")
             records = _run(session, few, kernel, stock, parts, part, variant)
-            whole &= all(record.verdict != "error" for record in records)
+            whole &= bool(records) and all(record.verdict != "error" for record in records)
+            built += bool(records)
             ran = {record.case.id for record in records}
             for figure in compare([record for record in base if record.case.id in ran], records).figures:
                 if figure.exact:
                     found[figure.stage] = max(found.get(figure.stage, figure.band), abs(figure.change))
+        if not built:
+            raise SetupError(f"no change that changes nothing fits {part.folder}: there is no null band")
     return found, whole
 
 
@@ -227,6 +232,8 @@ def judged(
                 break
             session.say(f"again, with {variant} of {part.modules[0]}")
             records = _run(session, again, kernel, tree, parts, part, variant)
+            if not records:
+                continue
             once_more = compare(base, records, given).changes
             # A build whose case fails has no figure that could speak against one.
             failed |= {
@@ -271,6 +278,11 @@ def _run(
     """Answers of a tree's modules with a variant of one part."""
     with session.ledger.scratch_folder("null") as tree:
         copied(source, parts, tree)
-        variant.apply(tree / part.folder, part)
-        files, _ = modules(session, kernel, tree, parts)
+        try:
+            variant.apply(tree / part.folder, part)
+            files, _ = modules(session, kernel, tree, parts)
+        except SetupError as error:
+            # What fits one tree may not fit another: the other variants do.
+            session.say(f"{variant} of {part.modules[0]} left out: {error.headline}")
+            return ()
     return answers(session, question, kernel, files, parts, f"{variant} of {part.modules[0]}")

@@ -12,20 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from harness.campaign import coverage, null
-from harness.campaign.compare import (
-    BETTER,
-    CANNOT_TELL,
-    JUDGED,
-    LEAST,
-    SAME,
-    WORSE,
-    Change,
-    Comparison,
-    with_more,
-)
+from harness.campaign.compare import JUDGED, LEAST, Comparison, with_more
 from harness.campaign.coverage import Coverage, own
 from harness.campaign.differing import Differing, differing
 from harness.campaign.marked import Piece, pieces
+from harness.campaign.outcomes import BETTER, CANNOT_TELL, SAME, WORSE, Change
 from harness.campaign.runs import SIDES, Question, modules_with_lines
 from harness.campaign.same import measured
 from harness.campaign.samples import RUNS_LEAST
@@ -101,7 +92,9 @@ def _judge(session: Session, question: Question, subject: Subject, kernel: Kerne
             found, reached = _untouched(question, subject, parts), None
         else:
             notes += _unlike_the_rest(changed)
-            sides = _Sides(kernel, stock, tree, base, patched, more)
+            if all(base[place].read_bytes() == path.read_bytes() for place, path in patched.items()):
+                notes.append("the modules are to the last byte what they are without it")
+            sides = _Sides(kernel, stock, tree, base, patched, tables, more)
             found, reached, said = _compared(session, question, sides, parts, coverage.touched(changed))
             notes += said
     all_notes = tuple(notes)
@@ -111,13 +104,14 @@ def _judge(session: Session, question: Question, subject: Subject, kernel: Kerne
 
 @dataclass(frozen=True)
 class _Sides:
-    """Two trees, the modules that were built of them for a kernel, and the line tables of the patched ones."""
+    """Two trees, the modules that were built of them for a kernel, and these modules' line tables."""
 
     kernel: Kernel
     stock: Path
     tree: Path
     base: Mapping[str, Path]
     patched: Mapping[str, Path]
+    stock_tables: Mapping[str, Path]
     tables: Mapping[str, Path]
 
 
@@ -135,13 +129,9 @@ def _compared(
         few = f"{question.seeds} runs a case tell only of the shortest way through a stage: --seeds {RUNS_LEAST}"
         notes.append(few)
     reached = None
-    if what.new and not any(change.outcome for change in found.changes):
-        reached = (
-            coverage.measure(session, question, kernel, sides.tree, parts, "coverage")
-            if question.detect
-            else coverage.of_run(question.results / SIDES[1], sides.tree, parts, sides.tables)
-        )
-        notes += _unreached(reached, what.new)
+    if not any(change.outcome for change in found.changes):
+        reached, untested = _reached(session, question, sides, parts, what)
+        notes += untested
     if measured(found.figures):
         bands = null.bands(session, question, kernel, sides.stock, parts, before)
         trees = (sides.stock, sides.tree)
@@ -151,6 +141,26 @@ def _compared(
     elif any(figure.exact for figure in found.figures):
         notes.append("no figure in instructions moved at all: no null band was needed")
     return found, reached, notes
+
+
+def _reached(
+    session: Session, question: Question, sides: _Sides, parts: Sequence[Part], what: coverage.Touched
+) -> tuple[Coverage | None, list[str]]:
+    """What of the changed side ran, if lines of it are new; and which lines that are new, or gone, no case ran."""
+    reached, notes = None, []
+    both = (
+        (SIDES[0], sides.stock, sides.stock_tables, what.gone, ", which it removes"),
+        (SIDES[1], sides.tree, sides.tables, what.new, ""),
+    )
+    for name, tree, tables, wanted, word in both:
+        if any(wanted.values()):
+            reached = (
+                coverage.measure(session, question, sides.kernel, tree, parts, f"coverage-{name}")
+                if question.detect
+                else coverage.of_run(question.results / name, tree, parts, tables)
+            )
+            notes += [line + word for line in _unreached(reached, wanted)]
+    return (reached if any(what.new.values()) else None), notes
 
 
 def band_said(found: Comparison) -> str:
@@ -238,8 +248,8 @@ def is_fix(found: Comparison) -> tuple[str, str]:
         for change in ends:
             if change.verdict == verdict:
                 return verdict, f"{change.case}: {change.text}"
-    if found.failing:
-        return WORSE, f"{found.failing[0]} fails with the fix, too"
+    for case in (*found.failing, *found.known):
+        return WORSE, f"{case} fails with the fix, too"
     if not ends:
         return WORSE, "nothing fails without the fix: the plan does not show what it mends"
     return BETTER, f"{ends[0].case}: {ends[0].text}"

@@ -21,6 +21,7 @@ import pytest
 
 import harness
 from harness import agent
+from harness.campaign.outcomes import FAILED, how_ended
 from harness.errors import SetupError, UsageError
 from harness.kernel.build import build
 from harness.kernel.packages import Kernel
@@ -40,6 +41,7 @@ POLL_S = 0.5
 HANGS = 2
 """A run ends after so many cases that hung: each costs its deadline, and it is clear what is wrong."""
 END_S = 60.0
+GOES_ON = "the same command with --resume, and its folder of results, goes on"
 BROKEN = (pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR)
 # (What is shipped to the machine is in the key by itself.)
 _JUDGING = ("connectx", "device", "machine", "plan")
@@ -151,7 +153,7 @@ def kept(
         session.studio.key(kernel, session.studio.shape("exact")),
         *(part for item in sorted(agent.bundle().items()) for part in item),
         *(part for place, path in sorted(files.items()) for part in (place, path.read_bytes())),
-        *(plan.read_bytes() for plan in plans),
+        *(part for plan in plans for part in (plan.stem, plan.read_bytes())),
         judging(),
         # What ran in real time is compared with what ran in the same hours only.
         str(question.results.resolve()) if question.detect else "",
@@ -180,7 +182,7 @@ def kept(
         begun = _begin(place, key, files)
         session.say(f"{name}: {'going on with' if begun else 'preparing a machine, then'} the cases")
         _run(session, question, devices, name, blocks, place, begun)
-        if any(record.verdict == "error" for record in read_run(place).records):
+        if any(map(_may_pass, read_run(place).records)):
             raise NotKept
         shutil.copytree(place, into, dirs_exist_ok=True)
 
@@ -189,13 +191,26 @@ def kept(
     except NotKept:
         return place
     if known or not place.exists():
+        if place.exists() and not (place / KEY).exists():
+            raise UsageError(
+                f"{place} is no folder of results", hint="name another with --results or --resume"
+            )
         shutil.rmtree(place, ignore_errors=True)
         shutil.copytree(folder, place)
     return folder
 
 
 class NotKept(Exception):
-    """A case could not run, perhaps for a reason that passes: what came of it is no answer for ever."""
+    """A case could not run or failed, perhaps for a reason that passes: what came of it is no answer for ever."""
+
+
+def _may_pass(record: Record) -> bool:
+    """Whether it could end otherwise another time: what could not run; of failures hangs, since deadlines are the
+    host's time, and those of machines that wait in real time.
+    """
+    if record.verdict == "error" or how_ended(record) != FAILED:
+        return record.verdict == "error"
+    return record.environment.get("clock") != "exact" or any(each.kind == "hang" for each in record.reasons)
 
 
 def kept_as(session: Session, question: Question, name: str) -> str:
@@ -227,10 +242,11 @@ def _begin(place: Path, key: str, files: Mapping[str, Path]) -> bool:
             f"{place} is of other modules or other plans",
             hint="go on with what it was begun with, or name another folder with --results",
         )
+    place.mkdir(parents=True, exist_ok=True)
+    write_atomically(place / KEY, key)
     for name, path in files.items():
         (place / PARCEL / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, place / PARCEL / name)
-    write_atomically(place / KEY, key)
     return (place / "index.json").exists()
 
 
@@ -254,7 +270,7 @@ def _run(
         "parcel": into / PARCEL,
         "time": "real" if question.detect else None,
     }
-    flags = [*(f"--blocks={module}" for module in blocks), f"--maxfail={question.failures}", "--ruled-once"]
+    flags = [*(f"--blocks={module}" for module in blocks), "--ruled-once"]
     flags += ["--paced"] if question.paced and not question.detect else []
     flags += ["--resume"] if begun else []
     wanted = Wanted(
@@ -272,8 +288,8 @@ def _run(
         argv = [sys.executable, "-m", "pytest", *wanted.arguments()]
         child = session.host.start(argv, stdout=output, stderr=output)
     try:
-        hung = _follow(session, into, name, lambda: child.poll() is not None)
-        if hung:
+        stopped = _follow(session, into, name, lambda: child.poll() is not None, question.failures)
+        if stopped:
             child.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(END_S)
@@ -283,13 +299,18 @@ def _run(
     said = log.read_text(errors="replace").splitlines()[-10:]
     if run is None or not run.records or child.returncode in BROKEN:
         raise SetupError(f"no case was executed with the {name} modules", said)
-    if not hung and (not run.index.finished or run.index.interrupted):
+    if not stopped and (not run.index.finished or run.index.interrupted):
         ended = f"the run with the {name} modules did not come to its end (status {child.returncode})"
-        raise SetupError(ended, said, "the same command with --resume, and its folder of results, goes on")
+        raise SetupError(ended, said, GOES_ON)
+    if run.damaged or (run.missing and not stopped):
+        lost = f"of the run with the {name} modules {run.missing} cases have no result"
+        raise SetupError(lost, [*run.damaged, *said], GOES_ON)
 
 
-def _follow(session: Session, into: Path, name: str, ended: Callable[[], bool]) -> bool:
-    """Wait for a run and say how far it is, ten times; not to its end, and True, once HANGS cases hung."""
+def _follow(session: Session, into: Path, name: str, ended: Callable[[], bool], failures: int = 0) -> bool:
+    """Wait for a run and say how far it is, ten times; not to its end, and True, once HANGS cases hung or so many
+    failed (0: whatever fails). A case that does not fail as it is known to has not failed here.
+    """
     told = seen = 0
     while not ended():
         time.sleep(POLL_S)
@@ -299,9 +320,12 @@ def _follow(session: Session, into: Path, name: str, ended: Callable[[], bool]) 
             continue
         seen = number
         run = read_run(into)
-        failed = (record for record in run.records if record.verdict == "fail")
+        failed = [record for record in run.records if how_ended(record) == FAILED]
         if sum(any(reason.kind == "hang" for reason in record.reasons) for record in failed) >= HANGS:
             session.say(f"{name}: {HANGS} cases hung, the rest is left out")
+            return True
+        if failures and len(failed) >= failures:
+            session.say(f"{name}: {len(failed)} cases failed, the rest is left out")
             return True
         expected = run.index.expected
         if expected and len(run.records) * 10 // expected > told:

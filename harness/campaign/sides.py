@@ -10,20 +10,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from harness.campaign.compare import (
-    BANDS,
-    BETTER,
-    CANNOT_TELL,
-    ENVIRONMENT,
-    SAME,
-    WORSE,
-    Change,
-    Comparison,
-    Figure,
-    by_case,
-    by_run,
-    overall,
-)
+from harness.campaign.compare import BANDS, ENVIRONMENT, Comparison, Figure, by_case, by_run
+from harness.campaign.outcomes import BETTER, CANNOT_TELL, SAME, WORSE, Change, overall
 from harness.campaign.regress import Judgement
 from harness.campaign.runs import SIDES
 from harness.campaign.same import same
@@ -88,7 +76,7 @@ def render(
 def _order(found: Comparison, sides: Sequence[Mapping[str, Sequence[Record]]]) -> list[str]:
     """What got worse first, then whatever else the verdict rests on, then what fails anyway."""
     ranks = {WORSE: 0, CANNOT_TELL: 1, BETTER: 2}
-    rank = dict.fromkeys(found.failing, 3)
+    rank = dict.fromkeys((*found.failing, *found.known), 3)
     for change in found.changes:
         rank[change.case] = min(rank.get(change.case, 9), ranks[change.verdict])
     return sorted({*sides[0], *sides[1]}, key=lambda case: (rank.get(case, 9), case))
@@ -104,7 +92,7 @@ def _case(
     return {
         "id": case,
         "verdict": overall(changes),
-        "failing": case in found.failing,
+        "failing": case in (*found.failing, *found.known),
         "changes": changes,
         "sides": sides,
         "figures": _figures(figures, changes, base, patched, pictured),

@@ -9,16 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from harness.campaign.compare import (
-    CANNOT_TELL,
-    JUDGED,
-    Change,
-    Comparison,
-    by_case,
-    by_run,
-    compare,
-    overall,
-)
+from harness.campaign.compare import JUDGED, Comparison, by_case, by_run, compare
+from harness.campaign.outcomes import CANNOT_TELL, Change, overall
 from harness.campaign.runs import SIDES, Question, answers
 from harness.campaign.samples import shows
 from harness.kernel.packages import Kernel
@@ -54,6 +46,9 @@ def in_turns(
         session.say(f"turn {turn}: a difference of {least:.1%} would show, {question.detect:.1%} is wanted")
         if least <= question.detect or any(change.outcome for change in found.changes):
             break
+        if not any(figure.stage in JUDGED for figure in found.figures):
+            unsure = Change(CANNOT_TELL, question.name, "no case has a latency to judge")
+            return replace(found, changes=(unsure,), verdict=CANNOT_TELL), before, after, ()
     word = f"real time: {turn} turns of {question.seeds} runs a case; a difference of {least:.1%} would show"
     if least > question.detect and not found.changes:
         unsure = Change(CANNOT_TELL, question.name, f"{word}, {question.detect:.1%} was wanted")
@@ -83,4 +78,4 @@ def resolution(base: Sequence[Record], patched: Sequence[Record]) -> float:
         mine, theirs = (by_run(side, False) for side in sides)
         for stage in set(JUDGED) & set(mine) & set(theirs):
             pairs.append((list(mine[stage].values()), list(theirs[stage].values())))
-    return max((shows(*pair, len(pairs)) for pair in pairs), default=0.0)
+    return max((shows(*pair, len(pairs)) for pair in pairs), default=float("inf"))

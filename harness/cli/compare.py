@@ -11,7 +11,8 @@ from pathlib import Path
 from rich.table import Table
 
 from harness.campaign import sides
-from harness.campaign.compare import CANNOT_TELL, WORSE, Comparison, compare
+from harness.campaign.compare import Comparison, compare
+from harness.campaign.outcomes import CANNOT_TELL, WORSE
 from harness.cli.screen import JSON, out, write
 from harness.results.record import read_run
 

@@ -6,13 +6,14 @@ import argparse
 import dataclasses
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from harness.campaign import mail, sides
-from harness.campaign.compare import BETTER, CANNOT_TELL, SAME, WORSE
+from harness.campaign.outcomes import BETTER, CANNOT_TELL, SAME, WORSE
 from harness.campaign.regress import Judgement, is_fix, judge
 from harness.campaign.runs import Question
 from harness.campaign.subject import Patched, Subject, Tree, before
@@ -43,6 +44,7 @@ TEXT = "Is this kernel patch worse? Builds the modules that it touches with and 
 BISECT = {SAME: 0, BETTER: 0, WORSE: 1, CANNOT_TELL: 125}
 BISECT_USAGE, BISECT_SKIP = 128, 125
 PAGE = "verdict.html"
+RANGE = re.compile(r"[^./\s]\S*?\.{2,3}(?!/)[^.]\S*|[^./\s][^\s/]*\.{2,3}|\.{2,3}[^./\s]\S*")
 FIX = {BETTER: "a fix", WORSE: "not shown to be a fix", CANNOT_TELL: "cannot tell whether it is a fix"}
 
 
@@ -163,6 +165,12 @@ def _again(argv: list[str]) -> list[str]:
 def _question(arguments: argparse.Namespace) -> Question:
     if not arguments.patch and not arguments.tree:
         raise UsageError("what is to be judged?", hint="--patch P, or --tree DIR")
+    if arguments.seeds < 1:
+        raise UsageError(f"--seeds {arguments.seeds}", hint="1 or more; 8 or more for all figures")
+    if arguments.real is not None and not 0 < arguments.real <= 100:
+        raise UsageError(
+            f"--real {arguments.real:g}", hint="the difference that must show, in percent: --real 5"
+        )
     results = resumed_results(arguments)
     plans = arguments.plans or fault_plans()
     if arguments.expect_fix:
@@ -206,7 +214,8 @@ def _before_range(arguments: argparse.Namespace, session: Session, folder: Path)
 
 
 def _is_range(patch: str | None) -> bool:
-    return bool(patch and ".." in patch and not Path(patch).exists())
+    """A..B, A... or ..B of git's, and no path with .. in it."""
+    return bool(patch and RANGE.fullmatch(patch) and not Path(patch).exists())
 
 
 def _subject(arguments: argparse.Namespace, session: Session) -> Subject:
@@ -229,5 +238,7 @@ def _print(found: Judgement, question: Question) -> None:
         out.print(note, markup=False)
     for case in found.comparison.failing:
         out.print(f"fails with and without it: {case}", markup=False)
+    for case in found.comparison.known:
+        out.print(f"fails as known, with and without it: {case}", markup=False)
     show(found.comparison)
     out.print(f"records: {question.results}", markup=False)

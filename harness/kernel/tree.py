@@ -230,6 +230,8 @@ def _check_options(folder: Path, options: dict[str, str]) -> None:
     lacks = config.lacking(options)
     if lacks:
         hint = f"cd {folder} && {config.commands(lacks)} && make olddefconfig && {MAKE}"
+        if any(lack.name == "DEBUG_INFO_BTF" for lack in lacks):
+            hint += "; with pahole (of the package dwarves), without which BTF is no option"
         raise UsageError(f"the kernel of {folder} lacks what our machines need", list(map(str, lacks)), hint)
 
 

@@ -170,12 +170,13 @@ def keep(store: Store, record: Record, logs: Logs) -> Record:
 
     What ran of the modules under test is kept for each case, under the name of its record.
     """
-    if logs.blocks is not None:
-        path = store.log_path(record.case.id, "blocks", ".json")
-        path.write_text(json.dumps({"case": record.case.id, "ran": logs.blocks}))
+    # A disk that is full of logs still takes the record, which is small and says more.
+    with contextlib.suppress(OSError, SetupError):
+        if logs.blocks is not None:
+            path = store.log_path(record.case.id, "blocks", ".json")
+            path.write_text(json.dumps({"case": record.case.id, "ran": logs.blocks}))
     if record.verdict in ("pass", "skip"):
         return record
-    # A disk that is full of logs still takes the record, which is small and says more.
     with contextlib.suppress(OSError, SetupError):
         if logs.console:
             path = store.log_path(record.case.id, "console")

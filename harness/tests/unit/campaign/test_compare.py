@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from harness.campaign.compare import BETTER, CANNOT_TELL, SAME, WORSE, compare
+from harness.campaign.compare import compare
+from harness.campaign.outcomes import BETTER, CANNOT_TELL, SAME, WORSE
 from harness.tests.unit.results.sample import ENVIRONMENT, record
 from harness.values.histogram import Histogram
 from harness.values.record import Reason

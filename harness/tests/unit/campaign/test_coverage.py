@@ -120,13 +120,23 @@ def test_touched_lines_that_no_case_runs_are_named(found, tmp_path):
         (tmp_path / root / RXE.folder).mkdir(parents=True)
         (tmp_path / root / RXE.folder / "rxe_odp.c").write_text("\n".join(text))
     touched = coverage.touched(differing(tmp_path / "stock", tmp_path / "tree", [RXE]))
-    assert touched.new == {ODP: {24, 25, 26}}
+    assert touched.new == {ODP: {24, 25, 26}} and not touched.gone
     assert coverage.unreached(found, touched.new) == [(ODP, 25, 25)]
     # Lines that are only put in are reached by who reaches those beside them.
     assert touched.old == {ODP: {23, 24}}
     assert coverage.reaching(found, touched.old) == {"two"}
     assert coverage.reaching(found, {ODP: {49}}) == set()
     assert coverage.unreached(found, {ODP: {40, 41, 42}}) == [(ODP, 40, 41)]
+
+
+def test_lines_that_nothing_replaces(tmp_path):
+    """An unlock that goes. Mutation: tell of new lines only."""
+    before = [f"line {number}" for number in range(1, 50)]
+    for root, text in (("stock", before), ("tree", before[:23] + before[25:])):
+        (tmp_path / root / RXE.folder).mkdir(parents=True)
+        (tmp_path / root / RXE.folder / "rxe_odp.c").write_text("\n".join(text))
+    touched = coverage.touched(differing(tmp_path / "stock", tmp_path / "tree", [RXE]))
+    assert touched.gone == {ODP: {24, 25}}
 
 
 def test_files_are_of_their_module_and_headers_of_all():

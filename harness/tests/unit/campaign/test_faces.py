@@ -14,7 +14,8 @@ import pytest
 
 from harness.campaign import mail, sides
 from harness.campaign import regress as judged
-from harness.campaign.compare import BETTER, CANNOT_TELL, SAME, WORSE, Change, Comparison, Figure, compare
+from harness.campaign.compare import Comparison, Figure, compare
+from harness.campaign.outcomes import BETTER, CANNOT_TELL, SAME, WORSE, Change
 from harness.campaign.regress import Judgement, is_fix
 from harness.campaign.runs import Question
 from harness.campaign.subject import Patched, Tree, before
@@ -246,7 +247,7 @@ def test_a_known_defect_that_is_mended_is_better():
     mended = known("fail", ("known", "did not fail (data) as known: is it mended in this kernel?"))
     found = compare([before], [mended])
     assert found.verdict == BETTER and found.changes[0].outcome and "9 bytes" in found.changes[0].text
-    assert compare([before], [before]).failing == (before.case.id,)
+    assert compare([before], [before]).known == (before.case.id,)
     assert compare([before], [known("fail", ("leak", "QP"))]).verdict == WORSE
     assert compare([mended], [before]).verdict == WORSE
 
@@ -404,3 +405,29 @@ def test_a_range_of_a_tree_that_is_built_runs_there(given, kernel, tmp_path, mon
     assert regress._kernel(argparse.Namespace(**options | {"tree": Path("/not/built"), **given})) == (
         "newest" if kernel == "own" else kernel
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "is_one"),
+    [
+        ("HEAD~1..HEAD", True),
+        ("v7.2...mlx5/odp", True),
+        ("mlx5/a..mlx5/b", True),
+        ("HEAD~3..", True),
+        ("..topic", True),
+        ("../typo.diff", False),
+        ("patches/../typo.diff", False),
+        ("../../0001-x.patch", False),
+        ("a.diff", False),
+    ],
+)
+def test_what_is_a_range_of_commits(given, is_one):
+    """Mutation: ask git about a path that is spelled wrong."""
+    assert regress._is_range(given) is is_one
+
+
+@pytest.mark.parametrize("asked", [("--seeds", "0"), ("--real", "0"), ("--real", "-5")])
+def test_numbers_that_ask_nothing(asked, capsys):
+    """Mutation: run for ever, or nothing, and call it the same."""
+    assert main(["regress", "--patch", "x.diff", *asked]) == 2
+    assert asked[0] in capsys.readouterr().err

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from harness.campaign import regress
-from harness.campaign.compare import SAME, Comparison, Figure
+from harness.campaign.compare import Comparison, Figure
 from harness.campaign.coverage import Coverage, Touched
 from harness.campaign.differing import Differing
+from harness.campaign.outcomes import SAME
 from harness.campaign.runs import Question
 from harness.kernel.parts import CORE, RXE
 from harness.plan.checkout import fault_plans

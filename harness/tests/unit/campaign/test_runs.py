@@ -7,6 +7,7 @@ import pytest
 
 from harness.campaign import runs
 from harness.campaign.runs import Question
+from harness.errors import UsageError
 from harness.kernel.parts import RXE
 from harness.results.record import Store as Results
 from harness.store import Store
@@ -93,3 +94,53 @@ def test_a_run_ends_when_it_is_clear_that_machines_hang(tmp_path, monkeypatch):
     said = []
     assert runs._follow(SimpleNamespace(say=said.append), tmp_path / "r", "patched", ended)
     assert next(polls) == 5 and "2 cases hung" in said[-1]
+
+
+def test_a_run_ends_after_so_many_failures(tmp_path, monkeypatch):
+    """Mutations: count what does not fail as it is known to; leave it to pytest, which counts that, too."""
+    monkeypatch.setattr(runs, "POLL_S", 0.0)
+    store = Results.create(tmp_path / "r", {}, expected=20)
+    mended, leak = (Reason("known", "did not fail: is it mended?"),), (Reason("leak", "MR"),)
+    polls = iter(range(100))
+
+    def ended():
+        poll = next(polls)
+        store.add(replace(record(poll, "fail"), reasons=mended if poll < 6 else leak))
+        return poll == 12
+
+    session = SimpleNamespace(say=lambda line: None)
+    assert runs._follow(session, tmp_path / "r", "patched", ended, 4)
+    assert next(polls) == 10
+
+
+@pytest.mark.parametrize(
+    ("reason", "clock", "ran"),
+    [("leak", "exact", 1), ("leak", "paced", 2), ("leak", "real", 2), ("hang", "exact", 2)],
+)
+def test_a_failure_that_may_pass_is_no_answer(tmp_path, monkeypatch, asked, reason, clock, ran):
+    """A deadline is the host's time. Mutation: judge every later patch against it."""
+    failed = replace(
+        record(1, "fail"),
+        reasons=(Reason(reason, "x"),),
+        environment={**record(1, "fail").environment, "clock": clock},
+    )
+    monkeypatch.setattr("harness.tests.unit.campaign.test_runs.record", lambda number, verdict: failed)
+    asked("fail")
+    assert asked("fail")[1] == ran
+
+
+def test_plans_of_one_content_and_two_names_are_two(tmp_path, asked):
+    """Cases are named after their plan. Mutation: leave the names out of the key."""
+    for number, name in enumerate(("one", "two"), 1):
+        (tmp_path / f"{name}.toml").write_text("title = 'x'\n")
+        assert asked(plans=(tmp_path / f"{name}.toml",))[1] == number
+
+
+def test_a_folder_of_somebody_elses_stays(tmp_path, asked):
+    """Mutation: clear whatever is called base there."""
+    asked()
+    (tmp_path / "r1/base").mkdir(parents=True)
+    (tmp_path / "r1/base/thesis").write_text("x")
+    with pytest.raises(UsageError, match="no folder of results"):
+        asked()
+    assert (tmp_path / "r1/base/thesis").exists()

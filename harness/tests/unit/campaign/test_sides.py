@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 
 from harness.campaign import mail, sides
-from harness.campaign.compare import SAME, WORSE, compare
+from harness.campaign.compare import compare
 from harness.campaign.coverage import Coverage
 from harness.campaign.differing import differing
 from harness.campaign.marked import NOT, RAN, pieces
+from harness.campaign.outcomes import SAME, WORSE
 from harness.campaign.regress import Judgement
 from harness.cli import main
 from harness.kernel.lines import Lines

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from harness.campaign import samples, turns
-from harness.campaign.compare import BETTER, CANNOT_TELL, SAME, WORSE
+from harness.campaign.outcomes import BETTER, CANNOT_TELL, SAME, WORSE
 from harness.campaign.runs import SIDES, Question
 from harness.results.record import Store
 from harness.tests.unit.campaign.test_compare import runs
