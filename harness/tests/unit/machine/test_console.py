@@ -267,6 +267,6 @@ def test_bytes_that_are_no_text(tmp_path):
 def test_a_big_log_takes_no_time():
     """Mutation: look for the prologue through the whole log, or try every row on every line."""
     lines = log("clean-7.3")[0] * 200 + log("warn-7.3")[0] * 200
-    started = time.monotonic()
+    started = time.process_time()
     assert len(list(reports(lines))) == 200
-    assert time.monotonic() - started < 20
+    assert time.process_time() - started < 20
