@@ -14,6 +14,7 @@ from pathlib import Path
 from harness.campaign import entry
 from harness.campaign.corpus import CANNOT_APPLY, CAUGHT, MISSED, Outcome, run
 from harness.cli.screen import JSON, new_results, open_session, out
+from harness.errors import UsageError
 from harness.plan.checkout import find_folder
 
 TEXT = "Bring bugs of the past back, one by one, and say which of them our plans catch."
@@ -21,8 +22,8 @@ TEXT = "Bring bugs of the past back, one by one, and say which of them our plans
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Which bugs."""
-    where = "files of bugs (default: all of testplans/regressions)"
-    parser.add_argument("entries", type=Path, nargs="*", metavar="ENTRY", help=where)
+    where = "bugs by their names, or files of them (default: all of testplans/regressions)"
+    parser.add_argument("entries", nargs="*", metavar="ENTRY", help=where)
     parser.add_argument("--results", type=Path, metavar="DIR", help="default: odp-results/TIME")
     parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1, help="cases at the same time")
     parser.add_argument("--json", action="store_true", help=JSON)
@@ -34,7 +35,13 @@ def act(arguments: argparse.Namespace) -> int:
     What was done until Ctrl-C is told, too.
     """
     plans = find_folder("testplans", None)
-    files = arguments.entries or sorted((plans / "regressions").glob("*.toml"))
+    known = {path.stem: path for path in sorted((plans / "regressions").glob("*.toml"))}
+    files = [known.get(name) or Path(name) for name in arguments.entries] or list(known.values())
+    for path in files:
+        if not path.is_file():
+            raise UsageError(
+                f"no bug is called {path}", [f"there are: {', '.join(known)}"], "a name, or a file"
+            )
     entries = [entry.load(path) for path in files]
     results = new_results(arguments)
     found: list[Outcome] = []

@@ -141,3 +141,10 @@ def test_what_was_done_until_ctrl_c_is_told(monkeypatch, tmp_path, capfd, as_jso
         assert (told["caught"], told["not_run"], [one["entry"] for one in told["entries"]]) == (1, 2, ["bug"])
     else:
         assert "1 caught, 0 missed, 0 cannot_apply, 2 not run" in said and "data: 7 bytes" in said
+
+
+def test_a_bug_that_nobody_has_is_a_usage_error(capsys):
+    """Mutation: say what open(2) says."""
+    assert main(["corpus", "rxe-read-onyl"]) == 2
+    said = capsys.readouterr().err
+    assert "no bug is called rxe-read-onyl" in said and "rxe-read-only" in said
