@@ -79,6 +79,11 @@ class Comparison:
     failing: tuple[str, ...] = ()
     known: tuple[str, ...] = ()
 
+    @property
+    def never_well(self) -> tuple[str, ...]:
+        """Cases that fail on both sides, whether that is known or not."""
+        return (*self.failing, *self.known)
+
 
 def compare(
     base: Sequence[Record], patched: Sequence[Record], bands: Mapping[str, float] | None = None

@@ -98,23 +98,21 @@ def _otherwise(case: str, before: Sequence[Record], after: Sequence[Record]) -> 
         other += [f"console: {each.headline}" for each in record.symptoms if each.fingerprint not in prints]
         if other:
             return [Change(WORSE, case, f"fails without it, too, but not for that: {other[0]}", True)]
-    said = [[_alike(record) for record in side] for side in failed]
-    for text in sorted({each for one in said[1] for each in one}):
-        counts = [sum(text in one for one in side) for side in said]
+    ways = [[_ways(record) for record in side] for side in failed]
+    for way in sorted(set().union(*ways[1])):
+        counts = [sum(way in one for one in side) for side in ways]
         if significant(more_often((counts[0], len(before)), (counts[1], len(after))), 1):
-            first = next(record for record in failed[1] if text in _alike(record))
+            first = next(record for record, one in zip(failed[1], ways[1], strict=True) if way in one)
             told = f"{counts[1]} of {len(after)} runs, without it in {counts[0]} of {len(before)}"
             return [Change(WORSE, case, f"fails in {told}: {_reasons(first)}", True)]
-    counts = [len(side) for side in failed]
-    if significant(more_often((counts[0], len(before)), (counts[1], len(after))), 1):
-        told = f"{counts[1]} of {len(after)} runs, without it in {counts[0]} of {len(before)}"
-        return [Change(WORSE, case, f"fails in {told}: {_reasons(failed[1][0])}", True)]
     return []
 
 
-def _alike(record: Record) -> set[str]:
-    """Its reasons without what differs from run to run of one failure: numbers, and all but the first of each."""
-    return {_NUMBERS.sub("N", str(reason).partition("; ")[0]) for reason in record.reasons}
+def _ways(record: Record) -> set[str]:
+    """How it fails: at all (empty), and each reason without what differs from run to run of one failure, which is its
+    numbers and all but the first of what it says.
+    """
+    return {"", *(_NUMBERS.sub("N", str(reason).partition("; ")[0]) for reason in record.reasons)}
 
 
 def _texts(record: Record) -> str:

@@ -248,8 +248,8 @@ def is_fix(found: Comparison) -> tuple[str, str]:
         for change in ends:
             if change.verdict == verdict:
                 return verdict, f"{change.case}: {change.text}"
-    for case in (*found.failing, *found.known):
-        return WORSE, f"{case} fails with the fix, too"
+    if found.never_well:
+        return WORSE, f"{found.never_well[0]} fails with the fix, too"
     if not ends:
         return WORSE, "nothing fails without the fix: the plan does not show what it mends"
     return BETTER, f"{ends[0].case}: {ends[0].text}"

@@ -208,9 +208,11 @@ def _may_pass(record: Record) -> bool:
     """Whether it could end otherwise another time: what could not run; of failures hangs, since deadlines are the
     host's time, and those of machines that wait in real time.
     """
-    if record.verdict == "error" or how_ended(record) != FAILED:
-        return record.verdict == "error"
-    return record.environment.get("clock") != "exact" or any(each.kind == "hang" for each in record.reasons)
+    if how_ended(record) == FAILED:
+        return record.environment.get("clock") != "exact" or any(
+            each.kind == "hang" for each in record.reasons
+        )
+    return record.verdict == "error"
 
 
 def kept_as(session: Session, question: Question, name: str) -> str:

@@ -76,7 +76,7 @@ def render(
 def _order(found: Comparison, sides: Sequence[Mapping[str, Sequence[Record]]]) -> list[str]:
     """What got worse first, then whatever else the verdict rests on, then what fails anyway."""
     ranks = {WORSE: 0, CANNOT_TELL: 1, BETTER: 2}
-    rank = dict.fromkeys((*found.failing, *found.known), 3)
+    rank = dict.fromkeys(found.never_well, 3)
     for change in found.changes:
         rank[change.case] = min(rank.get(change.case, 9), ranks[change.verdict])
     return sorted({*sides[0], *sides[1]}, key=lambda case: (rank.get(case, 9), case))
@@ -92,7 +92,7 @@ def _case(
     return {
         "id": case,
         "verdict": overall(changes),
-        "failing": case in (*found.failing, *found.known),
+        "failing": case in found.never_well,
         "changes": changes,
         "sides": sides,
         "figures": _figures(figures, changes, base, patched, pictured),

@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import json
 import os
-import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -44,7 +43,6 @@ TEXT = "Is this kernel patch worse? Builds the modules that it touches with and 
 BISECT = {SAME: 0, BETTER: 0, WORSE: 1, CANNOT_TELL: 125}
 BISECT_USAGE, BISECT_SKIP = 128, 125
 PAGE = "verdict.html"
-RANGE = re.compile(r"[^./\s]\S*?\.{2,3}(?!/)[^.]\S*|[^./\s][^\s/]*\.{2,3}|\.{2,3}[^./\s]\S*")
 FIX = {BETTER: "a fix", WORSE: "not shown to be a fix", CANNOT_TELL: "cannot tell whether it is a fix"}
 
 
@@ -199,7 +197,7 @@ def _kernel(arguments: argparse.Namespace) -> str:
 def _resolve(arguments: argparse.Namespace, question: Question) -> None:
     """UsageError if nobody has a kernel of that name: of no commit it would be known."""
     with open_session(arguments) as session:
-        session.kernels.resolve(question.kernel)
+        session.kernels.check(question.kernel)
 
 
 def _base_tree(arguments: argparse.Namespace) -> Tree | None:
@@ -215,7 +213,7 @@ def _before_range(arguments: argparse.Namespace, session: Session, folder: Path)
 
 def _is_range(patch: str | None) -> bool:
     """A..B, A... or ..B of git's, and no path with .. in it."""
-    return bool(patch and RANGE.fullmatch(patch) and not Path(patch).exists())
+    return bool(patch and ".." in patch and ".." not in Path(patch).parts and not Path(patch).exists())
 
 
 def _subject(arguments: argparse.Namespace, session: Session) -> Subject:

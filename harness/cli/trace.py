@@ -143,7 +143,8 @@ def driver_of(device: str, sysfs: Path = Path("/sys/class/infiniband")) -> str:
     if not device:
         return ""
     link = sysfs / device / "device/driver"
+    name = link.resolve().name if link.exists() else device
     for start, driver in DRIVERS.items():
-        if (link.resolve().name if link.exists() else device).startswith(start):
+        if name.startswith(start):
             return driver
     raise UsageError(f"no driver known for {device}", hint="mlx5, rxe, or a device that `rdma link` lists")

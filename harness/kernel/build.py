@@ -133,8 +133,6 @@ def build(
         if like is None or include is None:
             return None
         place = folder.relative_to(include.parent)
-        if any(_read(like / place / name) != _read(folder / name) for name in ("Makefile", "Kbuild")):
-            return None  # a module may be built no more
         found = recipe(like / place, like / include.name, False)
         # A header that is new may come before another that an object was made with.
         return (_objects(found, archive), found) if found.headers == wanted.headers else None
@@ -153,10 +151,6 @@ def _built(entry: Path, compiler: str) -> Built:
         {path.stem: path for path in sorted(entry.glob(f"*.{suffix}"))} for suffix in ("ko", "lines", "debug")
     )
     return Built(modules, tuple(json.loads((entry / "messages.json").read_text())), compiler, lines, debug)
-
-
-def _read(path: Path) -> bytes:
-    return path.read_bytes() if path.is_file() else b""
 
 
 def _inputs(folder: Path, include: Path | None) -> tuple[dict[str, bytes], tuple[str, ...]]:
@@ -189,7 +183,8 @@ def _lay(recipe: _Recipe, work: Path, done: tuple[Path, _Recipe] | None) -> None
     known: Mapping[str, bytes] = {}
     if done is not None:
         made, known = done[0], done[1].sources
-        shutil.copytree(made, work, symlinks=True, dirs_exist_ok=True)
+        # Modules are linked anew: one may be built no more.
+        shutil.copytree(made, work, symlinks=True, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.ko"))
     for name in known.keys() - recipe.sources.keys():
         (work / name).unlink()
     for name, content in recipe.sources.items():

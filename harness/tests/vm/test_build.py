@@ -4,6 +4,7 @@ import pytest
 
 from harness.campaign import null
 from harness.campaign.runs import copied, modules_with_lines
+from harness.errors import SetupError
 from harness.kernel.parts import RXE
 from harness.kernel.source import source
 from harness.tests.vm.conftest import FULL
@@ -27,3 +28,14 @@ def test_what_is_built_from_objects_is_what_is_built_from_nothing(session, kind)
             for path in files.values():
                 session.store.discard("module", path.parent.name)
     assert found[0] == found[1]
+
+
+def test_a_module_that_is_built_no_more_is_not_the_one_of_before(session):
+    """Mutation: keep the modules beside the objects that they were linked of."""
+    kernel = session.kernel("newest")
+    with session.ledger.scratch_folder("build") as tree:
+        copied(source(kernel, session.archive), [RXE], tree)
+        makefile = tree / RXE.folder / "Makefile"
+        makefile.write_text(makefile.read_text().replace("obj-$(CONFIG_RDMA_RXE)", "obj-n"))
+        with pytest.raises(SetupError, match="has built no module"):
+            modules_with_lines(session, kernel, tree, [RXE], False)
