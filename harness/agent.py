@@ -14,9 +14,9 @@ from pathlib import Path
 from harness.errors import SetupError
 from harness.values import codec
 from harness.values.answer import Reply
-from harness.values.case import Order
+from harness.values.case import Request
 
-ORDER_BYTES = 64 << 10
+REQUEST_BYTES = 64 << 10
 ROOMS = ("guest", "values", "wire")
 SUFFIXES = (".py", ".c")
 
@@ -45,12 +45,12 @@ def _tree(root: Path, name: str) -> dict[str, bytes]:
     }
 
 
-def encode_order(order: Order) -> bytes:
-    """The order as the agent reads it, exactly ORDER_BYTES long."""
+def encode_request(order: Request) -> bytes:
+    """The order as the agent reads it, exactly REQUEST_BYTES long."""
     text = f"{order.number:08d}\n{codec.dumps(order)}\n".encode()
-    if len(text) > ORDER_BYTES:
-        raise SetupError(f"order {order.number} has {len(text)} bytes, the channel carries {ORDER_BYTES}")
-    return text.ljust(ORDER_BYTES)
+    if len(text) > REQUEST_BYTES:
+        raise SetupError(f"order {order.number} has {len(text)} bytes, the channel carries {REQUEST_BYTES}")
+    return text.ljust(REQUEST_BYTES)
 
 
 def decode_replies(text: str) -> Iterator[Reply]:

@@ -15,7 +15,7 @@ from harness.kernel.packages import Kernel
 from harness.machine.qemu import Shape
 from harness.machine.vm import Machine
 from harness.plan.session import PREPARE, Session
-from harness.values.case import Order
+from harness.values.case import Request
 
 UNAME = ("uname", "-r")
 VNG = "virtme-ng==1.42"
@@ -52,7 +52,7 @@ def measure(session: Session, series: str = "newest", rounds: int = 7) -> BootTi
 
     def cold() -> None:
         with session.ledger.scratch_folder("cold") as folder:
-            order = Order(1, "exec", argv=UNAME)
+            order = Request(1, "exec", argv=UNAME)
             with Machine(
                 session.host, studio.qemu, shape, disks, folder, order=order, ram=folder / "ram"
             ) as machine:
@@ -60,8 +60,8 @@ def measure(session: Session, series: str = "newest", rounds: int = 7) -> BootTi
 
     ways: dict[str, Callable[[], object]] = {
         "cold": cold,
-        "booted": lambda: studio.run(booted, Order(9, "exec", argv=UNAME), DEADLINE_S),
-        "prepared": lambda: studio.run(prepared, Order(9, "exec", argv=UNAME), DEADLINE_S),
+        "booted": lambda: studio.run(booted, Request(9, "exec", argv=UNAME), DEADLINE_S),
+        "prepared": lambda: studio.run(prepared, Request(9, "exec", argv=UNAME), DEADLINE_S),
         "vng": _virtme(session, kernel),
     }
     times: dict[str, list[float]] = {name: [] for name in ways}

@@ -16,16 +16,23 @@ from pathlib import Path
 from typing import Any
 
 from harness.bench.figures import Figures
-from harness.connectx.client import Client
+from harness.connectx.conversation.log import entries
+from harness.connectx.conversation.replay import (
+    load,
+    play,
+    remap,
+)
 from harness.connectx.firmware import Card
-from harness.connectx.interrupts import EventInterrupts
-from harness.connectx.log import entries
-from harness.connectx.loop import Loop
-from harness.connectx.memory import Memory
-from harness.connectx.pci import ConfigSpace, Face
-from harness.connectx.replay import load, play, remap
-from harness.connectx.server import Server
-from harness.connectx.vfio_user import Answers
+from harness.connectx.transport.client import Client
+from harness.connectx.transport.interrupts import EventInterrupts
+from harness.connectx.transport.loop import Loop
+from harness.connectx.transport.memory import Memory
+from harness.connectx.transport.pci import (
+    ConfigSpace,
+    PciIdentity,
+)
+from harness.connectx.transport.server import Server
+from harness.connectx.transport.vfio_user import Answers
 from harness.device import Device
 from harness.device.catalogue import find
 from harness.errors import SetupError
@@ -33,7 +40,7 @@ from harness.kernel.packages import Kernel
 from harness.machine.snapshot import Snapshot
 from harness.plan.session import CASE, Session
 from harness.values.answer import Answer, Reply
-from harness.values.case import Case, Order, Region, Workload
+from harness.values.case import Case, Region, Request, Workload
 from harness.wire import ifc
 from harness.wire.ifc import Layouts
 
@@ -133,7 +140,7 @@ def _serve(connection: socket.socket, layouts: Layouts, model: str) -> None:
     """Be the card until the client hangs up."""
     memory, interrupts, loop = Memory(), EventInterrupts(16), Loop()
     card = Card(model, layouts, memory, interrupts, lambda _entry: None)
-    answers = Answers(card, ConfigSpace(Face()), memory, interrupts, lambda _kind, _details: None)
+    answers = Answers(card, ConfigSpace(PciIdentity()), memory, interrupts, lambda _kind, _details: None)
     server = Server(answers, loop)
     server.attach(connection)
     while server.attached:
@@ -182,7 +189,7 @@ def measure(
     parts: dict[str, list[float]] = defaultdict(list)
     for number in range(restores):
         session.say(f"restore {number + 1} of {restores}")
-        _restore(session, snapshot, kernel, device, Order(CASE, "capabilities", model), parts)
+        _restore(session, snapshot, kernel, device, Request(CASE, "capabilities", model), parts)
     repeats, conversation = _repeats(session, series, kernel, device)
     layouts = ifc.load(headers)
     session.say("commands, without a machine")
@@ -223,7 +230,7 @@ def _restore(
     snapshot: Snapshot,
     kernel: Kernel,
     device: Device,
-    order: Order,
+    order: Request,
     parts: dict[str, list[float]],
 ) -> tuple[Reply, bytes]:
     """One restore with the card; adds seconds to `parts`; the reply and the conversation."""
@@ -256,7 +263,7 @@ def _repeats(session: Session, series: str, kernel: Kernel, device: Device) -> t
     for clock, operation in itertools.product(("exact", "paced"), ("write", "objects")):
         snapshot = dataclasses.replace(exact, shape=dataclasses.replace(exact.shape, clock=clock))
         case = Case("bench-card", device.name, Workload(operation, ROUNDS, region, region))
-        order = Order(CASE, "case", device.name, case)
+        order = Request(CASE, "case", device.name, case)
         answers = []
         for number in range(REPEATS):
             session.say(f"{operation} in {clock} time: restore {number + 1} of {REPEATS}")

@@ -10,15 +10,19 @@ from pathlib import Path
 
 from harness.bench.figures import Figures
 from harness.connectx import firmware
-from harness.connectx.log import entries
-from harness.connectx.memory import Memory
-from harness.connectx.replay import load, play, remap
+from harness.connectx.conversation.log import entries
+from harness.connectx.conversation.replay import (
+    load,
+    play,
+    remap,
+)
+from harness.connectx.transport.memory import Memory
 from harness.device.catalogue import find
 from harness.device.emulated import Card
 from harness.errors import SetupError
 from harness.plan.session import CASE, Session
 from harness.values.answer import Answer
-from harness.values.case import Case, Loss, Order, Region, Workload
+from harness.values.case import Case, Loss, Region, Request, Workload
 from harness.wire import ifc
 from harness.wire.ifc import Layouts
 
@@ -129,7 +133,7 @@ def _run(session: Session, series: str, name: str, size: int, how: str, rounds: 
     kernel, snapshot = session.prepared(series, name, "real")
     region = Region(size)
     work = Workload("write", rounds, region, region, Loss(how, "remote"), MTU)
-    order = Order(CASE, "case", name, Case("bench-faults", name, work, trace=False))
+    order = Request(CASE, "case", name, Case("bench-faults", name, work, trace=False))
     spent, raised = dict.fromkeys(PARTS, 0), 0
     with session.ledger.scratch_folder("bench") as folder:
         with (

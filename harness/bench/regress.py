@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.bench.figures import Figures, Stopped
-from harness.campaign import null
+from harness.campaign import noise
+from harness.campaign.change import Tree
 from harness.campaign.outcomes import SAME
 from harness.campaign.regress import judge
-from harness.campaign.runs import Question, answers, copied, modules, modules_with_lines
-from harness.campaign.subject import Tree
+from harness.campaign.runs import RegressRequest, answers, copied, modules, modules_with_lines
 from harness.kernel.packages import Kernel
-from harness.kernel.parts import Part
 from harness.kernel.source import source
+from harness.kernel.subsystems import Part
 from harness.plan.session import Session
 
 MAKES = 3
@@ -47,7 +47,7 @@ class Regress(Figures):
     null_band_instructions: dict[str, float]
 
 
-def measure(session: Session, question: Question, part: Part, changes: int) -> Regress:
+def measure(session: Session, question: RegressRequest, part: Part, changes: int) -> Regress:
     """Judge `changes` changes that change nothing, each built and prepared anew. `question.results` is filled.
 
     Ctrl-C raises Stopped with the figures of those that were judged, if any was.
@@ -56,7 +56,7 @@ def measure(session: Session, question: Question, part: Part, changes: int) -> R
     stock = source(kernel, session.archive)
     base, _ = modules(session, kernel, stock, [part])
     before = answers(session, question, kernel, base, [part], "base")
-    bands = null.bands(session, question, kernel, stock, [part], before)
+    bands = noise.bands(session, question, kernel, stock, [part], before)
     makes_s = [_make(session, kernel, stock, part) for _ in range(MAKES)]
     judged: list[_Judged] = []
 
@@ -80,7 +80,7 @@ def measure(session: Session, question: Question, part: Part, changes: int) -> R
         )
 
     try:
-        for variant in null.variants(changes):
+        for variant in noise.variants(changes):
             judged.append(_judged(session, question, part, stock, variant))
             verdict = judged[-1].alarm or f"{variant}: {SAME}"
             session.say(f"{len(judged)} of {changes}: {verdict}")
@@ -101,7 +101,9 @@ class _Judged:
     unconfirmed: bool
 
 
-def _judged(session: Session, question: Question, part: Part, stock: Path, variant: null.Variant) -> _Judged:
+def _judged(
+    session: Session, question: RegressRequest, part: Part, stock: Path, variant: noise.Variant
+) -> _Judged:
     asked = replace(question, results=question.results / str(variant).replace(" ", "-"))
     with session.ledger.scratch_folder("null") as tree:
         copied(stock, [part], tree)
@@ -116,7 +118,7 @@ def _judged(session: Session, question: Question, part: Part, stock: Path, varia
         wall_s,
         len({figure.case for figure in found.figures}),
         "" if found.verdict == SAME else f"{variant}: {found.verdict}: {'; '.join(why)}",
-        any(note.startswith(null.NOT_COUNTED) for note in judgement.notes),
+        any(note.startswith(noise.NOT_COUNTED) for note in judgement.notes),
     )
 
 

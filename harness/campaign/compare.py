@@ -25,7 +25,13 @@ from harness.campaign.outcomes import (
     overall,
     severity,
 )
-from harness.campaign.samples import CONFIDENCE, RUNS_LEAST, chance, interval, significant
+from harness.campaign.statistics import (
+    CONFIDENCE,
+    MIN_RUNS,
+    chance,
+    interval,
+    significant,
+)
 from harness.values.histogram import percentile
 from harness.values.record import Record
 
@@ -207,7 +213,7 @@ def _latency(
     sure = figure.exact and figure.stage.endswith(LEAST)
     if figure.exact and abs(figure.change) <= BANDS * figure.band:
         return []
-    if not sure and (min(figure.runs) < RUNS_LEAST or not figure.change):
+    if not sure and (min(figure.runs) < MIN_RUNS or not figure.change):
         return []
     probable = 0.0 if sure else chance(before, after)
     if not significant(probable, 1 if figure.exact else tests):
@@ -246,10 +252,12 @@ def _apart(cases: Sequence[str]) -> list[Change]:
 def _too_few(figures: Sequence[Figure]) -> list[Change]:
     """Cases whose figures are in real time, of which a few runs say nothing."""
     few = {figure.case: min(figure.runs) for figure in figures if not figure.exact}
-    few = {case: runs for case, runs in few.items() if runs < RUNS_LEAST}
+    few = {case: runs for case, runs in few.items() if runs < MIN_RUNS}
     if not few:
         return []
-    text = f"latency in real time: {min(few.values())} runs, {RUNS_LEAST} on each side are the least (run --seeds)"
+    text = (
+        f"latency in real time: {min(few.values())} runs, {MIN_RUNS} on each side are the least (run --seeds)"
+    )
     return [Change(CANNOT_TELL, _named(list(few)), text)]
 
 

@@ -10,11 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.campaign.entry import Entry, apply
-from harness.campaign.runs import Question, answers, copied, modules
+from harness.campaign.corpus_entry import (
+    Entry,
+    apply,
+)
+from harness.campaign.runs import RegressRequest, answers, copied, modules
 from harness.errors import HarnessError, UsageError
-from harness.kernel.parts import touched
 from harness.kernel.source import source
+from harness.kernel.subsystems import touched
 from harness.plan.session import Session
 from harness.values.record import Record
 
@@ -63,7 +66,7 @@ def _run(session: Session, entry: Entry, blank: Outcome, plans: Path, results: P
         raise UsageError(f"{entry.name}: {outside[0]} is in no module that is rebuilt here")
     files = [plans / f"{name}.toml" for name in entry.plans]
     # The plans' own clocks: nothing is said of latencies here.
-    asked = Question(entry.name, entry.kernel, files, results, seeds=1, cut=0, jobs=jobs)
+    asked = RegressRequest(entry.name, entry.kernel, files, results, seeds=1, cut=0, jobs=jobs)
     question = replace(asked, expression=entry.expression, failures=1, paced=False)
     with session.ledger.scratch_folder("corpus") as tree:
         copied(stock, parts, tree)

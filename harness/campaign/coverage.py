@@ -1,7 +1,7 @@
 """Which lines of the modules under test the cases of some plans reach, case by case.
 
 The modules are the distribution's source (or a changed copy of it) built here, since a line table is needed; what ran
-is QEMU's own log (machine/blocks.py), so nothing about a case changes with it.
+is QEMU's own log (machine/exec_log.py), so nothing about a case changes with it.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.campaign.differing import Differing
-from harness.campaign.runs import Question, kept, modules_with_lines
-from harness.kernel import lines
-from harness.kernel.lines import Lines
+from harness.campaign.runs import RegressRequest, kept, modules_with_lines
+from harness.campaign.tree_diff import TreeDiff
+from harness.kernel import line_tables
+from harness.kernel.line_tables import Lines
 from harness.kernel.packages import Kernel
-from harness.kernel.parts import FOLDERS, Part
+from harness.kernel.subsystems import (
+    FOLDERS,
+    Part,
+)
 from harness.plan.session import Session
 
 Reached = dict[str, set[int]]
@@ -81,7 +84,7 @@ def own(file: str) -> bool:
 
 
 def measure(
-    session: Session, question: Question, kernel: Kernel, tree: Path, parts: Sequence[Part], name: str
+    session: Session, question: RegressRequest, kernel: Kernel, tree: Path, parts: Sequence[Part], name: str
 ) -> Coverage:
     """Run the question's cases once each with the modules of `tree`; the answers are kept by content."""
     files, _, tables = modules_with_lines(session, kernel, tree, parts)
@@ -92,7 +95,7 @@ def measure(
 def of_run(folder: Path, tree: Path, parts: Sequence[Part], tables: Mapping[str, Path]) -> Coverage:
     """What the cases of a run ran of modules built of `tree`, by their line tables."""
     folders = {module: tree / part.folder for part in parts for module in part.every}
-    read = {module: lines.read(path, folders[module]) for module, path in tables.items()}
+    read = {module: line_tables.read(path, folders[module]) for module, path in tables.items()}
     cases: dict[str, dict[str, Reached]] = {}
     for path in sorted((folder / "logs").glob("*.blocks.json")):
         told = json.loads(path.read_text())
@@ -128,7 +131,7 @@ class Touched:
     gone: Mapping[str, set[int]] = field(default_factory=dict)
 
 
-def touched(differing: Iterable[Differing]) -> Touched:
+def touched(differing: Iterable[TreeDiff]) -> Touched:
     """What differs of sources and headers."""
     new: dict[str, set[int]] = {}
     old: dict[str, set[int]] = {}

@@ -10,16 +10,20 @@ from pathlib import Path
 from rich.cells import cell_len, chop_cells
 
 from harness.campaign.compare import Figure
+from harness.campaign.no_difference import (
+    measured,
+    same,
+    telling,
+)
 from harness.campaign.outcomes import SAME, Change
 from harness.campaign.regress import Judgement
-from harness.campaign.same import measured, same, telling
 from harness.results.wording import clean, one_line
 
 WIDTH = 71
 """Columns of a line at most; a letter may take two."""
 
-CHANGES_MOST = 8
-FIGURES_MOST = 6
+MAX_CHANGES = 8
+MAX_FIGURES = 6
 _TAIL = " \\"
 
 
@@ -39,10 +43,10 @@ def text(found: Judgement, command: Sequence[str], seeds: int) -> str:
         *(line for note in found.notes for line in _field("Note", note)),
         "",
     ]
-    for change in comparison.changes[:CHANGES_MOST]:
+    for change in comparison.changes[:MAX_CHANGES]:
         lines += _change(change)
-    if len(comparison.changes) > CHANGES_MOST:
-        lines.append(f"And {len(comparison.changes) - CHANGES_MOST} more.")
+    if len(comparison.changes) > MAX_CHANGES:
+        lines.append(f"And {len(comparison.changes) - MAX_CHANGES} more.")
     if comparison.verdict == SAME:
         lines += [*_wrapped(same(comparison.figures, banded=True)), *_compared(comparison.figures)]
     for case in comparison.failing:
@@ -69,7 +73,7 @@ def _compared(figures: Sequence[Figure]) -> Iterator[str]:
     """A few of the figures, without and with the patch."""
     if not figures:
         return
-    chosen = telling(figures, FIGURES_MOST)
+    chosen = telling(figures, MAX_FIGURES)
     yield ""
     yield from _wrapped("Compared, without and with the patch:")
     for case, each in itertools.groupby(chosen, lambda figure: figure.case):

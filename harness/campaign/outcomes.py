@@ -6,7 +6,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.campaign.samples import more_often, significant
+from harness.campaign.statistics import (
+    more_often,
+    significant,
+)
 from harness.values.record import Record
 
 BETTER, SAME, WORSE, CANNOT_TELL = "better", "same", "worse", "cannot tell"

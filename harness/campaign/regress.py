@@ -11,25 +11,41 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from harness.campaign import coverage, null
+from harness.campaign import coverage, noise
+from harness.campaign.change import (
+    Subject,
+    Tree,
+)
 from harness.campaign.compare import JUDGED, LEAST, Comparison, with_more
 from harness.campaign.coverage import Coverage, own
-from harness.campaign.differing import Differing, differing
-from harness.campaign.marked import Piece, pieces
+from harness.campaign.diff_coverage import (
+    Hunk,
+    pieces,
+)
+from harness.campaign.interleave import (
+    interleaved,
+    not_run,
+)
+from harness.campaign.no_difference import measured
 from harness.campaign.outcomes import BETTER, CANNOT_TELL, SAME, WORSE, Change
-from harness.campaign.runs import SIDES, Question, modules_with_lines
-from harness.campaign.same import measured
-from harness.campaign.samples import RUNS_LEAST
-from harness.campaign.subject import Subject, Tree
-from harness.campaign.turns import in_turns, not_run
-from harness.kernel import lines
+from harness.campaign.runs import SIDES, RegressRequest, modules_with_lines
+from harness.campaign.statistics import MIN_RUNS
+from harness.campaign.tree_diff import (
+    TreeDiff,
+    differing,
+)
+from harness.kernel import line_tables
 from harness.kernel.packages import Kernel
-from harness.kernel.parts import FOLDERS, HEADERS, Part
 from harness.kernel.source import source
+from harness.kernel.subsystems import (
+    FOLDERS,
+    HEADERS,
+    Part,
+)
 from harness.plan.checkout import plan_files
 from harness.plan.session import Session
 
-_UNREACHED_MOST = 10
+_MAX_UNREACHED = 10
 
 
 @dataclass(frozen=True)
@@ -48,10 +64,12 @@ class Judgement:
     notes: tuple[str, ...]
     comparison: Comparison
     diffs: tuple[str, ...] = ()
-    pieces: tuple[Piece, ...] = ()
+    pieces: tuple[Hunk, ...] = ()
 
 
-def judge(session: Session, question: Question, subject: Subject, base: Tree | None = None) -> Judgement:
+def judge(
+    session: Session, question: RegressRequest, subject: Subject, base: Tree | None = None
+) -> Judgement:
     """Answer a question: against the distribution's source, or what a kernel tree `base` has of it.
 
     Errors of the patch (does not apply, does not build) are raised, with the place.
@@ -68,7 +86,9 @@ def judge(session: Session, question: Question, subject: Subject, base: Tree | N
         return _judge(session, question, subject, kernel, tree)
 
 
-def _judge(session: Session, question: Question, subject: Subject, kernel: Kernel, stock: Path) -> Judgement:
+def _judge(
+    session: Session, question: RegressRequest, subject: Subject, kernel: Kernel, stock: Path
+) -> Judgement:
     identity = subject.identity(session.host)
     parts, outside = subject.reach(stock)
     notes = [f"not tested: {path}" for path in outside]
@@ -116,26 +136,28 @@ class _Sides:
 
 
 def _compared(
-    session: Session, question: Question, sides: _Sides, parts: Sequence[Part], what: coverage.Touched
+    session: Session, question: RegressRequest, sides: _Sides, parts: Sequence[Part], what: coverage.Touched
 ) -> tuple[Comparison, Coverage | None, list[str]]:
     """Run the cases on both sides: what differs, what of the changed side ran, if that was asked, and notes."""
     kernel = sides.kernel
     question, notes = _narrowed(session, question, kernel, sides.stock, parts, what)
-    found, before, after, said = in_turns(session, question, kernel, sides.base, sides.patched, parts)
+    found, before, after, said = interleaved(session, question, kernel, sides.base, sides.patched, parts)
     notes += said
     lacking = not_run(question, before, after)
     found = with_more(found, lacking)
-    if question.seeds < RUNS_LEAST and any(figure.exact for figure in found.figures):
-        few = f"{question.seeds} runs a case tell only of the shortest way through a stage: --seeds {RUNS_LEAST}"
+    if question.seeds < MIN_RUNS and any(figure.exact for figure in found.figures):
+        few = (
+            f"{question.seeds} runs a case tell only of the shortest way through a stage: --seeds {MIN_RUNS}"
+        )
         notes.append(few)
     reached = None
     if not any(change.outcome for change in found.changes):
         reached, untested = _reached(session, question, sides, parts, what)
         notes += untested
     if measured(found.figures):
-        bands = null.bands(session, question, kernel, sides.stock, parts, before)
+        bands = noise.bands(session, question, kernel, sides.stock, parts, before)
         trees = (sides.stock, sides.tree)
-        found, more = null.judged(session, question, kernel, trees, parts, before, after, bands)
+        found, more = noise.judged(session, question, kernel, trees, parts, before, after, bands)
         found = with_more(found, lacking)
         notes += [*more, band_said(found)]
     elif any(figure.exact for figure in found.figures):
@@ -144,7 +166,7 @@ def _compared(
 
 
 def _reached(
-    session: Session, question: Question, sides: _Sides, parts: Sequence[Part], what: coverage.Touched
+    session: Session, question: RegressRequest, sides: _Sides, parts: Sequence[Part], what: coverage.Touched
 ) -> tuple[Coverage | None, list[str]]:
     """What of the changed side ran, if lines of it are new; and which lines that are new, or gone, no case ran."""
     reached, notes = None, []
@@ -173,13 +195,13 @@ def band_said(found: Comparison) -> str:
     return f"changes that change nothing move, in instructions, by up to: {told}"
 
 
-def _of_others(changed: Sequence[Differing], tables: Iterable[tuple[str, Path]]) -> list[str]:
+def _of_others(changed: Sequence[TreeDiff], tables: Iterable[tuple[str, Path]]) -> list[str]:
     """Of the changed files the sources that are in none of the modules whose line tables these are, by their names."""
-    built = {f"{FOLDERS[module]}/{name}" for module, table in tables for name in lines.files(table)}
+    built = {f"{FOLDERS[module]}/{name}" for module, table in tables for name in line_tables.files(table)}
     return [path for path in (str(file.path) for file in changed) if own(path) and path not in built]
 
 
-def _unlike_the_rest(changed: Sequence[Differing]) -> list[str]:
+def _unlike_the_rest(changed: Sequence[TreeDiff]) -> list[str]:
     """A word on headers: modules that nobody rebuilds know them as they were."""
     headers = [str(file.path) for file in changed if str(file.path).startswith(HEADERS)]
     if not headers:
@@ -188,7 +210,7 @@ def _unlike_the_rest(changed: Sequence[Differing]) -> list[str]:
     return [f"of {', '.join(headers)}: {rest}"]
 
 
-def _untouched(question: Question, subject: Subject, parts: Sequence[Part]) -> Comparison:
+def _untouched(question: RegressRequest, subject: Subject, parts: Sequence[Part]) -> Comparison:
     """What is said where no source of ours changed. A tree is whole: it is as good as what it equals."""
     if isinstance(subject, Tree) and not parts:
         return Comparison(SAME, ())
@@ -198,12 +220,12 @@ def _untouched(question: Question, subject: Subject, parts: Sequence[Part]) -> C
 
 def _narrowed(
     session: Session,
-    question: Question,
+    question: RegressRequest,
     kernel: Kernel,
     stock: Path,
     parts: Sequence[Part],
     what: coverage.Touched,
-) -> tuple[Question, list[str]]:
+) -> tuple[RegressRequest, list[str]]:
     """The question with the plans of which a case reaches what is touched; all of them where none does, or if asked:
     then those that reach it come first.
 
@@ -232,11 +254,11 @@ def _narrowed(
 def _unreached(reached: Coverage, wanted: Mapping[str, set[int]]) -> Iterator[str]:
     """What of the touched lines no case ran."""
     missing = coverage.unreached(reached, wanted)
-    for path, first, last in missing[:_UNREACHED_MOST]:
+    for path, first, last in missing[:_MAX_UNREACHED]:
         file = path if path.startswith(HEADERS) else PurePosixPath(path).name
         yield f"not tested: no case ran {file}:{first}" + (f"-{last}" if last > first else "")
-    if len(missing) > _UNREACHED_MOST:
-        yield f"not tested: and {len(missing) - _UNREACHED_MOST} more places that no case ran"
+    if len(missing) > _MAX_UNREACHED:
+        yield f"not tested: and {len(missing) - _MAX_UNREACHED} more places that no case ran"
 
 
 def is_fix(found: Comparison) -> tuple[str, str]:

@@ -25,11 +25,14 @@ from harness.campaign.outcomes import FAILED, how_ended
 from harness.errors import SetupError, UsageError
 from harness.kernel.build import build
 from harness.kernel.packages import Kernel
-from harness.kernel.parts import HEADERS, Part
 from harness.kernel.source import source
-from harness.plan.arguments import Wanted
+from harness.kernel.subsystems import (
+    HEADERS,
+    Part,
+)
 from harness.plan.checkout import plan_files
 from harness.plan.plan import FULL
+from harness.plan.pytest_args import RunRequest
 from harness.plan.replay import PARCEL
 from harness.plan.session import Session
 from harness.results.record import read_run, write_atomically
@@ -52,7 +55,7 @@ KEY = "key"
 
 
 @dataclass(frozen=True)
-class Question:
+class RegressRequest:
     """What is asked: of what (a name), for which kernel, by which plans, with how many seeds, at most so many cases of
     a plan. A run ends after `failures` (0: never): a machine that hangs costs its deadline each time, and all is clear.
 
@@ -75,7 +78,7 @@ class Question:
     turn: int = 0
 
     @property
-    def exact(self) -> Question:
+    def exact(self) -> RegressRequest:
         """The same, once, to its end, with machines that count instructions."""
         return replace(self, detect=0.0, turn=0, seeds=1, failures=0)
 
@@ -124,7 +127,7 @@ def modules_with_lines(
 
 def answers(
     session: Session,
-    question: Question,
+    question: RegressRequest,
     kernel: Kernel,
     files: Mapping[str, Path],
     parts: Sequence[Part],
@@ -136,7 +139,7 @@ def answers(
 
 def kept(
     session: Session,
-    question: Question,
+    question: RegressRequest,
     kernel: Kernel,
     files: Mapping[str, Path],
     parts: Sequence[Part],
@@ -183,12 +186,12 @@ def kept(
         session.say(f"{name}: {'going on with' if begun else 'preparing a machine, then'} the cases")
         _run(session, question, devices, name, blocks, place, begun)
         if any(map(_may_pass, read_run(place).records)):
-            raise NotKept
+            raise DoNotCache
         shutil.copytree(place, into, dirs_exist_ok=True)
 
     try:
         folder = session.store.built("answers", key, make)
-    except NotKept:
+    except DoNotCache:
         return place
     if known or not place.exists():
         if place.exists() and not (place / KEY).exists():
@@ -200,7 +203,7 @@ def kept(
     return folder
 
 
-class NotKept(Exception):
+class DoNotCache(Exception):
     """A case could not run or failed, perhaps for a reason that passes: what came of it is no answer for ever."""
 
 
@@ -215,7 +218,7 @@ def _may_pass(record: Record) -> bool:
     return record.verdict == "error"
 
 
-def kept_as(session: Session, question: Question, name: str) -> str:
+def kept_as(session: Session, question: RegressRequest, name: str) -> str:
     """The key of the answers in a folder of the question's results; empty if they are not kept."""
     key = question.results / name / KEY
     known = key.read_text() if key.exists() else ""
@@ -254,7 +257,7 @@ def _begin(place: Path, key: str, files: Mapping[str, Path]) -> bool:
 
 def _run(
     session: Session,
-    question: Question,
+    question: RegressRequest,
     devices: Sequence[str],
     name: str,
     blocks: tuple[str, ...],
@@ -275,7 +278,7 @@ def _run(
     flags = [*(f"--blocks={module}" for module in blocks), "--ruled-once"]
     flags += ["--paced"] if question.paced and not question.detect else []
     flags += ["--resume"] if begun else []
-    wanted = Wanted(
+    wanted = RunRequest(
         question.plans,
         into,
         [question.kernel],

@@ -37,7 +37,10 @@ from harness.cli import (
     trace,
     upstream,
 )
-from harness.cli.screen import common_options, err
+from harness.cli.common import (
+    common_options,
+    err,
+)
 from harness.errors import EXIT_INTERRUPTED, HarnessError
 from harness.ledger import reap
 from harness.results.record import EXIT_SETUP

@@ -13,11 +13,19 @@ from rich.table import Table
 
 from harness.bench import boot, card, exact, faults, kmod, regress, repeats, trace
 from harness.bench.figures import Figures, Stopped
-from harness.campaign.runs import Question
-from harness.cli.screen import JSON, KERNEL, open_session, out
+from harness.campaign.runs import RegressRequest
+from harness.cli.common import (
+    JSON,
+    KERNEL,
+    open_session,
+    out,
+)
 from harness.device.catalogue import find
 from harness.errors import UsageError
-from harness.kernel.parts import MLX5, RXE
+from harness.kernel.subsystems import (
+    MLX5,
+    RXE,
+)
 from harness.plan.checkout import find_folder
 from harness.plan.plan import load
 from harness.plan.session import Session
@@ -83,7 +91,7 @@ def _regress(session: Session, arguments: argparse.Namespace) -> Figures:
     part = RXE if device == RXE.devices[0] else MLX5
     plans = [find_folder("testplans", None) / "odp-write.toml"]
     with session.ledger.scratch_folder("bench") as results:
-        asked = Question(
+        asked = RegressRequest(
             "null", arguments.kernel, plans, results, jobs=os.cpu_count() or 1, expression=device
         )
         return regress.measure(session, asked, part, arguments.rounds or 50)

@@ -6,7 +6,7 @@ import argparse
 
 from rich.table import Table
 
-from harness.cli.screen import out
+from harness.cli.common import out
 from harness.store import Store, default_root, parse_size
 
 TEXT = "Show what the cache holds, or make room."

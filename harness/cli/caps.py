@@ -8,7 +8,12 @@ import sys
 
 from rich.table import Table
 
-from harness.cli.screen import JSON, KERNEL, open_session, out
+from harness.cli.common import (
+    JSON,
+    KERNEL,
+    open_session,
+    out,
+)
 from harness.plan import caps
 
 TEXT = (

@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from harness.cli.screen import KERNEL, open_session
+from harness.cli.common import (
+    KERNEL,
+    open_session,
+)
 from harness.device import emulated
 
 TEXT = "An emulated card for anybody's QEMU; prints the options to give to QEMU."

@@ -10,15 +10,19 @@ from pathlib import Path
 
 from rich.table import Table
 
-from harness.campaign import sides
+from harness.campaign import side_by_side_html
 from harness.campaign.compare import Comparison, compare
 from harness.campaign.outcomes import CANNOT_TELL, WORSE
-from harness.cli.screen import JSON, out, write
+from harness.cli.common import (
+    JSON,
+    out,
+    write,
+)
 from harness.results.record import read_run
 
 TEXT = "Say whether a stored run is worse than another, and what differs in their environments."
 STATUS = {WORSE: 1, CANNOT_TELL: 3}
-FIGURES_MOST = 40
+MAX_FIGURES = 40
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +41,7 @@ def act(arguments: argparse.Namespace) -> int:
     found = compare(base, patched)
     if arguments.html:
         names = (str(arguments.base), str(arguments.patched))
-        write(arguments.html, sides.render(found, base, patched, names=names))
+        write(arguments.html, side_by_side_html.render(found, base, patched, names=names))
     if arguments.json:
         sys.stdout.write(json.dumps(dataclasses.asdict(found)) + "\n")
     else:
@@ -47,7 +51,7 @@ def act(arguments: argparse.Namespace) -> int:
 
 def show(found: Comparison) -> None:
     """Print a comparison: figures that moved, what the verdict rests on, the verdict."""
-    moved = sorted(found.figures, key=lambda figure: -abs(figure.change))[:FIGURES_MOST]
+    moved = sorted(found.figures, key=lambda figure: -abs(figure.change))[:MAX_FIGURES]
     if any(figure.change for figure in moved):
         table = Table("case", "stage", "unit", "base", "patched", "change", "band")
         for figure in (figure for figure in moved if figure.change):

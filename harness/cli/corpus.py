@@ -11,9 +11,14 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.campaign import entry
+from harness.campaign import corpus_entry
 from harness.campaign.corpus import CANNOT_APPLY, CAUGHT, MISSED, Outcome, run
-from harness.cli.screen import JSON, new_results, open_session, out
+from harness.cli.common import (
+    JSON,
+    new_results,
+    open_session,
+    out,
+)
 from harness.errors import UsageError
 from harness.plan.checkout import find_folder
 
@@ -42,7 +47,7 @@ def act(arguments: argparse.Namespace) -> int:
             raise UsageError(
                 f"no bug is called {path}", [f"there are: {', '.join(known)}"], "a name, or a file"
             )
-    entries = [entry.load(path) for path in files]
+    entries = [corpus_entry.load(path) for path in files]
     results = new_results(arguments)
     found: list[Outcome] = []
     try:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from rich.table import Table
 
-from harness.campaign import coverage, pages
+from harness.campaign import coverage, coverage_html
 from harness.campaign.coverage import Coverage
-from harness.campaign.runs import Question
-from harness.cli.screen import (
+from harness.campaign.runs import RegressRequest
+from harness.cli.common import (
     JSON,
     KERNEL,
     open_session,
@@ -24,8 +24,11 @@ from harness.cli.screen import (
     write,
 )
 from harness.errors import UsageError
-from harness.kernel.parts import PARTS, Part
 from harness.kernel.source import source
+from harness.kernel.subsystems import (
+    PARTS,
+    Part,
+)
 from harness.plan.checkout import fault_plans
 
 TEXT = "Say which lines of the modules under test the cases of plans run; nothing about a case changes by it."
@@ -52,7 +55,7 @@ def act(arguments: argparse.Namespace) -> int:
     (part,) = (part for part in PARTS if arguments.module in part.every)
     plans = arguments.plans or fault_plans()
     results = resumed_results(arguments)
-    question = Question(
+    question = RegressRequest(
         arguments.module,
         arguments.kernel,
         plans,
@@ -69,7 +72,7 @@ def act(arguments: argparse.Namespace) -> int:
         if arguments.module not in found.tables:
             raise UsageError(f"{kernel.release} has no module {arguments.module}")
         if arguments.html:
-            page = pages.coverage(found, arguments.module, stock / part.folder, kernel.release)
+            page = coverage_html.coverage(found, arguments.module, stock / part.folder, kernel.release)
             write(arguments.html, page)
     if arguments.file and arguments.file not in found.tables[arguments.module].code:
         raise UsageError(f"{arguments.module} has no file {arguments.file}")

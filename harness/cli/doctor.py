@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from harness.cli.screen import open_session, out
+from harness.cli.common import (
+    open_session,
+    out,
+)
 from harness.machine.doctor import examine
 
 TEXT = "Say item by item what works here, and what to do about what does not."

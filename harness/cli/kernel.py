@@ -7,11 +7,17 @@ import sys
 
 from rich.table import Table
 
-from harness.cli.screen import open_session, out
+from harness.cli.common import (
+    open_session,
+    out,
+)
 from harness.errors import Unsupported
 from harness.kernel import config
+from harness.kernel.local_tree import (
+    find,
+    named,
+)
 from harness.kernel.packages import SERIES
-from harness.kernel.tree import find, named
 from harness.plan.session import Session
 
 TEXT = "List the kernels of the archive, fetch some, or print what the .config of a tree of yours needs."

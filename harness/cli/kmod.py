@@ -6,9 +6,12 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.cli.screen import open_session, out
+from harness.cli.common import (
+    open_session,
+    out,
+)
 from harness.errors import UsageError
-from harness.kernel import loading
+from harness.kernel import insmod
 from harness.kernel.build import build
 from harness.plan import module
 from harness.plan.checkout import find_folder
@@ -34,7 +37,7 @@ def act(arguments: argparse.Namespace) -> int:
     """Print what the compiler said, then where the modules are, or that it is in or out."""
     with open_session(arguments) as session:
         if arguments.action == "unload":
-            loading.unload(module.FILE, session.host)
+            insmod.unload(module.FILE, session.host)
             out.print(f"{module.FILE} unloaded")
         elif arguments.action == "build":
             for path in _built(arguments, session).values():
@@ -48,7 +51,7 @@ def act(arguments: argparse.Namespace) -> int:
         else:
             with session.ledger.scratch_folder("module") as into:
                 _load(
-                    loading.build_here(find_folder(module.FOLDER, arguments.source), into, session.host),
+                    insmod.build_here(find_folder(module.FOLDER, arguments.source), into, session.host),
                     session,
                 )
     return 0
@@ -64,5 +67,5 @@ def _built(arguments: argparse.Namespace, session: Session) -> Mapping[str, Path
 
 
 def _load(file: Path, session: Session) -> None:
-    loading.load(file, session.host)
+    insmod.load(file, session.host)
     out.print(f"{file.stem} loaded; odp-harness pagefault devices", markup=False)

@@ -11,7 +11,7 @@ from pathlib import Path
 import harness
 
 TEXT = "Watch and resume page faults of this machine's mlx5 cards (after `odp-harness kmod load`)."
-PROGRAM = "harness.guest.pagefault"
+PROGRAM = "harness.guest.kmod.cli"
 
 
 def options(parser: argparse.ArgumentParser) -> None:

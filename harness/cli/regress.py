@@ -11,13 +11,17 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.campaign import mail, sides
+from harness.campaign import mail, side_by_side_html
+from harness.campaign.change import (
+    Patched,
+    Subject,
+    Tree,
+    before,
+)
 from harness.campaign.outcomes import BETTER, CANNOT_TELL, SAME, WORSE
 from harness.campaign.regress import Judgement, is_fix, judge
-from harness.campaign.runs import Question
-from harness.campaign.subject import Patched, Subject, Tree, before
-from harness.cli.compare import STATUS, show
-from harness.cli.screen import (
+from harness.campaign.runs import RegressRequest
+from harness.cli.common import (
     JSON,
     KERNEL,
     err,
@@ -28,12 +32,13 @@ from harness.cli.screen import (
     resumed_results,
     write,
 )
+from harness.cli.compare import STATUS, show
 from harness.errors import HarnessError, UsageError
 from harness.kernel import patches
-from harness.kernel.tree import is_built
-from harness.plan.arguments import check_expression
+from harness.kernel.local_tree import is_built
 from harness.plan.checkout import fault_plans, plan_files
 from harness.plan.plan import load
+from harness.plan.pytest_args import check_expression
 from harness.plan.session import Session
 from harness.results.record import read_run
 from harness.results.reports import write_reports
@@ -108,7 +113,7 @@ def usage_status(argv: Sequence[str], status: int) -> int:
     return BISECT_USAGE if status and "--bisect" in argv else status
 
 
-def _judged(arguments: argparse.Namespace, question: Question) -> int:
+def _judged(arguments: argparse.Namespace, question: RegressRequest) -> int:
     with (
         resumable(question.results),
         open_session(arguments) as session,
@@ -134,15 +139,15 @@ def _judged(arguments: argparse.Namespace, question: Question) -> int:
     return STATUS.get(verdict, 0)
 
 
-def _page(found: Judgement, question: Question) -> Path:
+def _page(found: Judgement, question: RegressRequest) -> Path:
     """Both sides beside each other, in the folder of results; and in the folders of each the reports of any run."""
     # Of a question in real time there is a folder for each turn.
-    folders = [sorted(question.results.glob(f"{name}*/records")) for name in sides.NAMES]
+    folders = [sorted(question.results.glob(f"{name}*/records")) for name in side_by_side_html.NAMES]
     runs = [[read_run(records.parent) for records in side] for side in folders]
     base, patched = (tuple(record for run in side for record in run.records) for side in runs)
     path = question.results / PAGE
     question.results.mkdir(parents=True, exist_ok=True)
-    write(path, sides.render(found.comparison, base, patched, found))
+    write(path, side_by_side_html.render(found.comparison, base, patched, found))
     for run in (run for side in runs for run in side if run.records):
         write_reports(run.directory)
     return path
@@ -160,7 +165,7 @@ def _again(argv: list[str]) -> list[str]:
     return words
 
 
-def _question(arguments: argparse.Namespace) -> Question:
+def _question(arguments: argparse.Namespace) -> RegressRequest:
     if not arguments.patch and not arguments.tree:
         raise UsageError("what is to be judged?", hint="--patch P, or --tree DIR")
     if arguments.seeds < 1:
@@ -180,7 +185,7 @@ def _question(arguments: argparse.Namespace) -> Question:
     name = str(arguments.patch or arguments.tree)
     cut = 0 if arguments.all or arguments.expect_fix else 1
     kernel = _kernel(arguments)
-    wanted = Question(name, kernel, plans, results, arguments.seeds, cut, arguments.jobs, arguments.k)
+    wanted = RegressRequest(name, kernel, plans, results, arguments.seeds, cut, arguments.jobs, arguments.k)
     return dataclasses.replace(wanted, detect=(arguments.real or 0.0) / 100)
 
 
@@ -194,7 +199,7 @@ def _kernel(arguments: argparse.Namespace) -> str:
     return str(folder.absolute()) if own else "newest"
 
 
-def _resolve(arguments: argparse.Namespace, question: Question) -> None:
+def _resolve(arguments: argparse.Namespace, question: RegressRequest) -> None:
     """UsageError if nobody has a kernel of that name: of no commit it would be known."""
     with open_session(arguments) as session:
         session.kernels.check(question.kernel)
@@ -227,7 +232,7 @@ def _subject(arguments: argparse.Namespace, session: Session) -> Subject:
     return Tree(tree)
 
 
-def _print(found: Judgement, question: Question) -> None:
+def _print(found: Judgement, question: RegressRequest) -> None:
     for name in found.patches:
         out.print(f"patch: {name}", markup=False)
     rebuilt = ", ".join(found.modules) or "nothing"

@@ -12,15 +12,22 @@ import termios
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from harness.cli.screen import err, open_session, out
+from harness.cli.common import (
+    err,
+    open_session,
+    out,
+)
 from harness.errors import UsageError
 from harness.host import require
 from harness.machine.vm import Machine
+from harness.plan.answer_diff import first_difference
 from harness.plan.checkout import find_folder
-from harness.plan.debug import at_stub, debug
-from harness.plan.difference import first_difference
 from harness.plan.plan import Planned
 from harness.plan.replay import difference, fetch, planned, stored, todays
+from harness.plan.replay_gdb import (
+    at_stub,
+    debug,
+)
 from harness.plan.session import Session
 from harness.values.record import Record
 

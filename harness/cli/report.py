@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from harness.cli.screen import out
+from harness.cli.common import out
 from harness.results.exports import EXPORTS, export_of
-from harness.results.live import open_view
 from harness.results.record import read_run, write_atomically
 from harness.results.reports import write_reports
+from harness.results.terminal import open_view
 
 TEXT = "Make the reports of a run again."
 

@@ -9,19 +9,32 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.screen import KERNEL, err, goes_on, open_session, out, results_options
+from harness.cli.common import (
+    KERNEL,
+    err,
+    goes_on,
+    open_session,
+    out,
+    results_options,
+)
 from harness.device.catalogue import find
 from harness.errors import EXIT_INTERRUPTED, SetupError
+from harness.kernel.local_tree import (
+    distinct,
+    named,
+)
 from harness.kernel.packages import SERIES
-from harness.kernel.tree import distinct, named
-from harness.plan.arguments import Wanted, check_expression
 from harness.plan.checkout import find_folder, plan_files
-from harness.plan.folder import default_results
 from harness.plan.plan import load
 from harness.plan.progress import Listing, Progress
-from harness.results.live import open_view
+from harness.plan.pytest_args import (
+    RunRequest,
+    check_expression,
+)
+from harness.plan.results_dir import default_results
 from harness.results.record import read_run
 from harness.results.reports import write_reports
+from harness.results.terminal import open_view
 from harness.store import parse_size
 
 TEXT = "Run plans and print the verdict."
@@ -125,7 +138,7 @@ def _pytest_arguments(arguments: argparse.Namespace, plans: list[Path], director
     values = {"cache_limit": limit, **{name: getattr(arguments, name) for name in names}}
     given = {"--paced": arguments.paced, "--twice": arguments.twice, "--no-skip": arguments.no_skip}
     flags = {**given, "-x": arguments.x, "--resume": arguments.resume}
-    return Wanted(
+    return RunRequest(
         plans,
         directory,
         arguments.kernel,

@@ -6,8 +6,12 @@ import argparse
 import sys
 import termios
 
-from harness.cli.screen import KERNEL, open_session, out
-from harness.values.case import Order
+from harness.cli.common import (
+    KERNEL,
+    open_session,
+    out,
+)
+from harness.values.case import Request
 
 TEXT = "A prepared machine, interactive; `exit` ends it."
 # Order numbers are just newer than a snapshot's own.
@@ -26,7 +30,7 @@ def act(arguments: argparse.Namespace) -> int:
     columns, lines = out.size
     size = {"COLUMNS": str(columns), "LINES": str(lines)}
     argv = () if typed else ("bash", "-c", sys.stdin.read())
-    order = Order(SHELL, "shell" if typed else "exec", device, argv=argv, environment=size)
+    order = Request(SHELL, "shell" if typed else "exec", device, argv=argv, environment=size)
     terminal = termios.tcgetattr(sys.stdin) if typed else None
     with open_session(arguments) as session:
         try:

@@ -12,7 +12,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli.screen import JSON, KERNEL, err, open_session, out
+from harness.cli.common import (
+    JSON,
+    KERNEL,
+    err,
+    open_session,
+    out,
+)
 from harness.device.catalogue import find
 from harness.errors import UsageError
 from harness.plan.session import CASE

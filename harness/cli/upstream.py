@@ -7,7 +7,13 @@ import json
 import sys
 from pathlib import Path
 
-from harness.cli.screen import JSON, KERNEL, err, open_session, out
+from harness.cli.common import (
+    JSON,
+    KERNEL,
+    err,
+    open_session,
+    out,
+)
 from harness.plan import upstream
 from harness.values.upstream import Selection, UpstreamTest
 

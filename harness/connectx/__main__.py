@@ -13,16 +13,16 @@ from typing import NoReturn
 
 from harness.connectx.card import CardModel, model
 from harness.connectx.firmware import Card
-from harness.connectx.options import qemu_options
-from harness.connectx.pci import Face
 from harness.connectx.service import Service
+from harness.connectx.transport.pci import PciIdentity
+from harness.connectx.transport.qemu_options import qemu_options
 from harness.errors import HarnessError, UsageError
 from harness.wire import ifc
 
 
-def face(chosen: CardModel) -> Face:
+def face(chosen: CardModel) -> PciIdentity:
     """What the model shows on the bus."""
-    return Face(
+    return PciIdentity(
         vendor=chosen.vendor_id,
         device=chosen.device_id,
         revision=chosen.revision,

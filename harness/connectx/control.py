@@ -21,11 +21,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.connectx.loop import READABLE, WRITABLE, Loop
+from harness.connectx.transport.loop import (
+    READABLE,
+    WRITABLE,
+    Loop,
+)
 from harness.errors import SetupError, UsageError
 
-_LINE_MOST = 1 << 22
-_UNREAD_MOST = 1 << 24
+_MAX_LINE = 1 << 22
+_MAX_UNREAD = 1 << 24
 
 Body = dict[str, Any]
 Verb = Callable[[Body], Body]
@@ -117,7 +121,7 @@ class Control:
     def _settle(self, client: _Connection) -> None:
         if client not in self._clients:
             return
-        if client.gone or len(client.unsent) > _UNREAD_MOST:
+        if client.gone or len(client.unsent) > _MAX_UNREAD:
             self._clients.remove(client)
             self._loop.remove(client.socket)
             client.socket.close()
@@ -170,7 +174,7 @@ class _Connection:
             return []
         except OSError:
             data = b""
-        if not data or len(self._received) > _LINE_MOST:
+        if not data or len(self._received) > _MAX_LINE:
             self.gone = True
             return []
         *whole, self._received = (self._received + data).split(b"\n")

@@ -13,11 +13,20 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from harness.connectx import card, cmdq, commands
-from harness.connectx.command import Entry, FirmwareError, Status, stub
+from harness.connectx import (
+    card,
+    commands,
+)
+from harness.connectx.commands import mailbox
+from harness.connectx.commands.queue import CommandQueue
+from harness.connectx.commands.registry import (
+    Entry,
+    FirmwareError,
+    Status,
+    stub,
+)
 from harness.connectx.hca import GuestMemory, Hca, Interrupts
-from harness.connectx.memory import DmaError
-from harness.connectx.slots import Slots
+from harness.connectx.transport.memory import DmaError
 from harness.wire.ifc import Layouts, ShortBuffer, View
 
 FW_REV, CMDIF_REV, CMDQ_HIGH, CMDQ_LOW, DOORBELL = 0x00, 0x04, 0x10, 0x14, 0x18
@@ -64,7 +73,7 @@ class Card:
             UAR_EQ_UPDATE: lambda data: self.hca.events.doorbell(int.from_bytes(data[:4], "big"), arm=False),
         }
         self._half: dict[int, bytes] = {}
-        self._slots = Slots(self.hca, self.name, self.execute)
+        self._slots = CommandQueue(self.hca, self.name, self.execute)
         self._registers = bytearray(0x2000)
         self._health = 0
         self._power_on()
@@ -79,7 +88,7 @@ class Card:
         major, minor, sub = self.model.firmware
         self._registers[:] = bytes(len(self._registers))
         struct.pack_into(">II", self._registers, FW_REV, minor << 16 | major, CMDIF << 16 | sub)
-        struct.pack_into(">I", self._registers, CMDQ_LOW, cmdq.LOG_SLOTS << 4 | cmdq.LOG_STRIDE)
+        struct.pack_into(">I", self._registers, CMDQ_LOW, mailbox.LOG_SLOTS << 4 | mailbox.LOG_STRIDE)
         struct.pack_into(">I", self._registers, HEALTH + 0x30, major << 24 | minor << 16 | sub)
         self._half.clear()
 
@@ -182,7 +191,7 @@ class Card:
         elif offset == CMDQ_HIGH:
             self._registers[CMDQ_HIGH : CMDQ_HIGH + len(data)] = data
         elif offset == CMDQ_LOW:
-            value = int.from_bytes(data[:4], "big") & ~0xFF | cmdq.LOG_SLOTS << 4 | cmdq.LOG_STRIDE
+            value = int.from_bytes(data[:4], "big") & ~0xFF | mailbox.LOG_SLOTS << 4 | mailbox.LOG_STRIDE
             struct.pack_into(">I", self._registers, CMDQ_LOW, value)
 
     def _write_uar(self, page: int, offset: int, data: bytes) -> None:

@@ -6,18 +6,24 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from harness.connectx.capabilities import Capabilities
-from harness.connectx.faults import Faults
-from harness.connectx.judge import Finding, Judge
-from harness.connectx.mkeys import Keys
-from harness.connectx.pages import Pages
-from harness.connectx.qps import QueuePairs
-from harness.connectx.queues import Completions, Events
-from harness.connectx.requester import Requester
-from harness.connectx.responder import Responder
-from harness.connectx.rules import Rules
+from harness.connectx.datapath.dma import Transfer
+from harness.connectx.datapath.requester import Requester
+from harness.connectx.datapath.responder import Responder
+from harness.connectx.faults.faults import Faults
+from harness.connectx.objects.capabilities import Capabilities
+from harness.connectx.objects.firmware_pages import Pages
+from harness.connectx.objects.mkeys import Keys
+from harness.connectx.objects.qps import QueuePairs
+from harness.connectx.objects.queues import (
+    Completions,
+    Events,
+)
+from harness.connectx.objects.table import (
+    Finding,
+    Judge,
+)
+from harness.connectx.rules.rules import Rules
 from harness.connectx.timers import Timers
-from harness.connectx.transfer import Transfer
 
 if TYPE_CHECKING:
     from harness.connectx.card import CardModel

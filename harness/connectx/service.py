@@ -11,17 +11,28 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from harness.connectx.control import Body, Control, listen
-from harness.connectx.interrupts import EventInterrupts
-from harness.connectx.log import Recorder, RecordingInterrupts, RecordingMemory, Writer
-from harness.connectx.loop import Loop
-from harness.connectx.memory import Memory
-from harness.connectx.msix import MessageInterrupts
-from harness.connectx.pci import ConfigSpace, Face
-from harness.connectx.server import Server
-from harness.connectx.vfio_user import Answers, Device
+from harness.connectx.conversation.log import (
+    Recorder,
+    RecordingInterrupts,
+    RecordingMemory,
+    Writer,
+)
+from harness.connectx.transport.interrupts import EventInterrupts
+from harness.connectx.transport.loop import Loop
+from harness.connectx.transport.memory import Memory
+from harness.connectx.transport.msix import MessageInterrupts
+from harness.connectx.transport.pci import (
+    ConfigSpace,
+    PciIdentity,
+)
+from harness.connectx.transport.server import Server
+from harness.connectx.transport.vfio_user import (
+    Answers,
+    Device,
+)
 from harness.errors import UsageError
 
-_FINDINGS_MOST = 10_000
+_MAX_FINDINGS = 10_000
 _MISTAKES = {"crash": "model-crash", "protocol": "vfio-user", "refused": "vfio-user"}
 
 Note = dict[str, Any]
@@ -49,7 +60,7 @@ class Armed(Protocol):
 
 
 @runtime_checkable
-class Told(Protocol):
+class HasFindings(Protocol):
     """A device that tells findings and counters of its own."""
 
     def findings(self) -> list[Note]:
@@ -69,14 +80,14 @@ class Service:
     def __init__(
         self,
         build: Build,
-        face: Face,
+        face: PciIdentity,
         path: Path,
         control: Path,
         log: Path | None = None,
         own_msix: bool = True,
     ) -> None:
         self.loop = Loop()
-        self.found: deque[Note] = deque(maxlen=_FINDINGS_MOST)
+        self.found: deque[Note] = deque(maxlen=_MAX_FINDINGS)
         self.writer = Writer(log, device=face.device) if log else None
         self.lines: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)
         self._sockets: list[tuple[Path, socket.socket, int]] = []
@@ -174,12 +185,12 @@ class Service:
 
     def findings(self) -> list[Note]:
         """The device's findings, then the transport's."""
-        own = self.model.findings() if isinstance(self.model, Told) else []
+        own = self.model.findings() if isinstance(self.model, HasFindings) else []
         return [*own, *self.found]
 
     def counters(self) -> dict[str, Any]:
         """Numbers of the device and of the transport."""
-        own = self.model.counters() if isinstance(self.model, Told) else {}
+        own = self.model.counters() if isinstance(self.model, HasFindings) else {}
         transport = {**self.answers.counters, "clients": self.server.clients}
         return {
             **own,

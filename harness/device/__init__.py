@@ -15,12 +15,12 @@ from typing import Protocol
 from harness.host import LocalHost
 from harness.kernel.packages import Kernel
 from harness.machine.vm import Machine
-from harness.values.case import Order
-from harness.values.record import Witness
+from harness.values.case import Request
+from harness.values.record import DeviceReport
 from harness.values.rule import Rule
 
 
-class Presence(Protocol):
+class AttachedDevice(Protocol):
     """A device in, or on its way into, one machine."""
 
     def plug(self, machine: Machine) -> None:
@@ -39,7 +39,7 @@ class Presence(Protocol):
         """While the machine still runs: wait a moment for what its driver has not finished, if there is anything."""
         ...
 
-    def report(self) -> Witness:
+    def report(self) -> DeviceReport:
         """What the device saw."""
         ...
 
@@ -55,7 +55,7 @@ class Device(Protocol):
     log: str
     """The file, of those in a run's folder, that holds its conversation with the driver; empty if it has none."""
 
-    def prepare(self, number: int) -> Order:
+    def prepare(self, number: int) -> Request:
         """The order that readies a machine for it."""
         ...
 
@@ -70,6 +70,6 @@ class Device(Protocol):
         """How it tells that kernel's driver of page faults: one of firmware_odp's schemes, or nothing."""
         ...
 
-    def around(self, host: LocalHost, kernel: Kernel, folder: Path) -> AbstractContextManager[Presence]:
+    def around(self, host: LocalHost, kernel: Kernel, folder: Path) -> AbstractContextManager[AttachedDevice]:
         """The device's own life around one run; its files are in `folder`."""
         ...

@@ -11,16 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from harness.connectx import __main__ as program
-from harness.connectx import card, options
-from harness.connectx.capabilities import ODP, Capabilities
+from harness.connectx import card
 from harness.connectx.control import ControlClient
+from harness.connectx.objects.capabilities import (
+    ODP,
+    Capabilities,
+)
+from harness.connectx.transport import qemu_options
 from harness.errors import SetupError
 from harness.host import LocalHost
 from harness.kernel.packages import Kernel
 from harness.machine.vm import Machine
 from harness.values import codec
-from harness.values.case import Order
-from harness.values.record import Finding, Unknown, Witness
+from harness.values.case import Request
+from harness.values.record import DeviceReport, Finding, Unknown
 from harness.values.rule import Outcome, Rule
 from harness.wire import ifc
 
@@ -46,9 +50,9 @@ class Emulated:
     def __init__(self, model: str) -> None:
         self.name = model
 
-    def prepare(self, number: int) -> Order:
+    def prepare(self, number: int) -> Request:
         """Load the drivers; there is no card yet, so one snapshot serves all models."""
-        return Order(number, "prepare", FAMILY)
+        return Request(number, "prepare", FAMILY)
 
     def firmware_odp(self, kernel: Kernel) -> dict[str, dict[str, tuple[str, ...]]]:
         """As `stated`; a scheme that this kernel does not know is absent."""
@@ -141,7 +145,7 @@ class Card:
         self.control.ask("ping")
         # Where an instruction is a nanosecond, a write that does not wait would be answered at any time.
         posted = not machine.shape.counted
-        machine.qmp.command("device_add", **options.device(self.folder / "card", PORT, posted))
+        machine.qmp.command("device_add", **qemu_options.device(self.folder / "card", PORT, posted))
         machine.go_on()
 
     def unplug(self, machine: Machine) -> None:
@@ -188,13 +192,13 @@ class Card:
             time.sleep(SETTLE_POLL_S)
             counters = self.control.ask("counters")["counters"]["faults"]
 
-    def report(self) -> Witness:
+    def report(self) -> DeviceReport:
         """Findings, counters and unknown commands so far."""
         found = self.control.ask("findings")["findings"]
         counters = self.control.ask("counters")["counters"]
         unknown = counters.pop("unknown", {})
         outcomes = self.control.ask("outcomes")["outcomes"]
-        return Witness(
+        return DeviceReport(
             tuple(
                 Finding(str(f.get("kind", "")), str(f.get("subject", "")), str(f.get("detail", "")))
                 for f in found
@@ -219,7 +223,7 @@ class Card:
         self.host.stop(self.process)
 
 
-ID = str(options.device("")["id"])
+ID = str(qemu_options.device("")["id"])
 PORT = "cardport"
 """Id of the root port that every machine has. Ref: machine/qemu.py"""
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from harness.host import LocalHost
 from harness.kernel.packages import Kernel
 from harness.machine.vm import Machine
-from harness.values.case import Order
-from harness.values.record import Witness
+from harness.values.case import Request
+from harness.values.record import DeviceReport
 from harness.values.rule import Rule
 
 
@@ -25,9 +25,9 @@ class SoftRoce:
     plugged = False
     log = ""
 
-    def prepare(self, number: int) -> Order:
+    def prepare(self, number: int) -> Request:
         """Bring the link up and the probes on."""
-        return Order(number, "prepare", self.name)
+        return Request(number, "prepare", self.name)
 
     def firmware_odp(self, kernel: Kernel) -> dict[str, dict[str, tuple[str, ...]]]:
         """It is all driver."""
@@ -55,6 +55,6 @@ class SoftRoce:
     def settle(self) -> None:
         """A case waits for its own."""
 
-    def report(self) -> Witness:
+    def report(self) -> DeviceReport:
         """rxe has no counters of its own."""
-        return Witness()
+        return DeviceReport()

@@ -22,12 +22,12 @@ import tty
 from pathlib import Path
 from typing import Callable, Dict, Optional
 
-from harness.guest import orders
+from harness.guest import channel
 from harness.guest.prepare import Prepared, compiled
-from harness.guest.program import Program
+from harness.guest.trace.bpf_program import Program
 from harness.values import codec
 from harness.values.answer import Reply
-from harness.values.case import Order, Watch
+from harness.values.case import Request, Watch
 
 SHELL_TTY = "/dev/ttyS1"
 SHELL = ("/bin/bash", "-i")
@@ -40,7 +40,7 @@ class Agent:
         self._say = say
         self._prepared: Optional[Prepared] = None
         self._compiled: Optional[Program] = None
-        self._verbs: Dict[str, Callable[[Order], Reply]] = {
+        self._verbs: Dict[str, Callable[[Request], Reply]] = {
             "wait": self.wait,
             "compile": self.compile,
             "prepare": self.prepare,
@@ -53,7 +53,7 @@ class Agent:
             "trace": self.trace,
         }
 
-    def do(self, order: Order) -> Reply:
+    def do(self, order: Request) -> Reply:
         """The reply to one order; an exception of ours is a reply too."""
         verb = self._verbs.get(order.verb)
         if verb is None:
@@ -65,16 +65,16 @@ class Agent:
             problem = f"{type(error).__name__}: {error}"
             return Reply(order.number, False, problem, output=traceback.format_exc())
 
-    def wait(self, order: Order) -> Reply:
+    def wait(self, order: Request) -> Reply:
         """Nothing."""
         return Reply(order.number, True)
 
-    def compile(self, order: Order) -> Reply:
+    def compile(self, order: Request) -> Reply:
         """Compile the probes, for the preparation that follows."""
         self._compiled = compiled(order.device, order.probes)
         return Reply(order.number, True)
 
-    def prepare(self, order: Order) -> Reply:
+    def prepare(self, order: Request) -> Reply:
         """Bring the device up, attach the probes, rehearse."""
         if self._prepared is not None:
             self._prepared.close()
@@ -82,14 +82,14 @@ class Agent:
         self._prepared = Prepared(order.device, probes=order.probes, program=program)
         return Reply(order.number, True, facts=self._prepared.facts)
 
-    def spin(self, order: Order) -> Reply:
+    def spin(self, order: Request) -> Reply:
         """Run instructions; where time is counted in them, as many as nanoseconds."""
         until = time.monotonic() + order.spin_ns / 1e9
         while time.monotonic() < until:
             pass
         return Reply(order.number, True)
 
-    def case(self, order: Order) -> Reply:
+    def case(self, order: Request) -> Reply:
         """Run a case."""
         if order.case is None:
             return Reply(order.number, False, "an order `case` without a case")
@@ -97,13 +97,13 @@ class Agent:
             self._prepared = Prepared(order.case.device, rehearse=False)
         return Reply(order.number, True, answer=self._prepared.run(order.case))
 
-    def capabilities(self, order: Order) -> Reply:
+    def capabilities(self, order: Request) -> Reply:
         """What the device can do on demand, as facts."""
         if self._prepared is None:
             self._prepared = Prepared(order.device, rehearse=False)
         return Reply(order.number, True, facts=self._prepared.capabilities())
 
-    def execute(self, order: Order) -> Reply:
+    def execute(self, order: Request) -> Reply:
         """Run a program; its output, both streams in one, comes with the reply."""
         done = subprocess.run(
             order.argv,
@@ -116,7 +116,7 @@ class Agent:
         output = done.stdout.decode(errors="replace")
         return Reply(order.number, True, exit_status=done.returncode, output=output)
 
-    def upstream(self, order: Order) -> Reply:
+    def upstream(self, order: Request) -> Reply:
         """Run upstream's tests on the device, and tell of each."""
         from harness.guest import upstream
 
@@ -130,9 +130,9 @@ class Agent:
         )
         return Reply(order.number, True, facts=facts)
 
-    def trace(self, order: Order) -> Reply:
+    def trace(self, order: Request) -> Reply:
         """Watch page faults while a command runs, and tell of them. Without a prepared device: this machine's own."""
-        from harness.guest import watch
+        from harness.guest.trace import live
 
         tracer, environment = None, dict(order.environment)
         if self._prepared is not None:
@@ -140,7 +140,7 @@ class Agent:
             environment["RDMA_DEVICE"] = self._prepared.capabilities()["device"]
             # Programs that meet over TCP first expect it.
             subprocess.run(("ip", "link", "set", "lo", "up"), check=True)
-        seen = watch.run(
+        seen = live.run(
             order.watch or Watch(),
             tracer,
             order.argv,
@@ -149,7 +149,7 @@ class Agent:
         )
         return Reply(order.number, True, exit_status=seen.exit_status, output=seen.output, facts=seen.facts)
 
-    def shell(self, order: Order) -> Reply:
+    def shell(self, order: Request) -> Reply:
         """A shell on the second serial line until it exits."""
         line = os.open(SHELL_TTY, os.O_RDWR | os.O_NOCTTY)
         try:
@@ -184,14 +184,14 @@ def serve(source: str, destination: str) -> None:
     gc.collect()
     gc.freeze()
     gc.disable()
-    file = orders.OrderFile(source)
+    file = channel.OrderFile(source)
     replies.write(Reply(0, True, facts=warm))
     done = 0
     while True:
         done, text = file.next(done)
         try:
-            reply = agent.do(orders.parse(text))
-        except orders.BadOrder as error:
+            reply = agent.do(channel.parse(text))
+        except channel.BadOrder as error:
             reply = Reply(done, False, f"bad order: {error}")
         replies.write(reply)
 
@@ -199,7 +199,7 @@ def serve(source: str, destination: str) -> None:
 def import_all() -> Dict[str, str]:
     """Import what cases will need; says which versions, or what could not be imported and why."""
     facts = {"python": sys.version.split()[0], "kernel": os.uname().release}
-    for name in ("pyroute2", "bcc", "pyverbs", "harness.guest.connection"):
+    for name in ("pyroute2", "bcc", "pyverbs", "harness.guest.rdma.connection"):
         try:
             module = importlib.import_module(name)
             facts[name] = str(getattr(module, "__version__", "imported"))
@@ -212,7 +212,7 @@ def once(source: str) -> int:
     """Take one order, print its reply; returns the exit status."""
     text = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
     try:
-        order = orders.parse(text) if text[:1].isdigit() else codec.loads(Order, text.decode())
+        order = channel.parse(text) if text[:1].isdigit() else codec.loads(Request, text.decode())
     except ValueError as error:
         print(codec.dumps(Reply(-1, False, f"bad order: {error}")))
         return 2

@@ -9,17 +9,36 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from harness.guest import faults, laws, leaks, pg_access
-from harness.guest import registration as registrations
-from harness.guest.child import Child
-from harness.guest.libc import MADV_DONTFORK, PAGE_BYTES
-from harness.guest.memory import Memory
-from harness.guest.model import RXE, PageModel, Rules, unmaps_told
-from harness.guest.nldev import Device, NlDev
-from harness.guest.pages import Frames
-from harness.guest.problems import Unsupported, WorkFailed
-from harness.guest.workloads import PATTERNS, Side
-from harness.values.answer import Answer, DataCheck, Law, Leak, Trace
+from harness.guest import expectations, leaks
+from harness.guest.errors import (
+    Unsupported,
+    WorkFailed,
+)
+from harness.guest.mm import page_loss
+from harness.guest.mm.cow_child import Child
+from harness.guest.mm.libc import (
+    MADV_DONTFORK,
+    PAGE_BYTES,
+)
+from harness.guest.mm.memory import Memory
+from harness.guest.mm.page_model import (
+    RXE,
+    PageModel,
+    Rules,
+    unmaps_told,
+)
+from harness.guest.mm.pagemap import Frames
+from harness.guest.rdma import pg_access
+from harness.guest.rdma import registration as registrations
+from harness.guest.rdma.nldev import (
+    Device,
+    NlDev,
+)
+from harness.guest.rdma.workloads import (
+    PATTERNS,
+    Side,
+)
+from harness.values.answer import Answer, DataCheck, Expectation, Leak, Trace
 from harness.values.case import Case
 
 Counting = Callable[[int], Dict[str, int]]
@@ -37,12 +56,12 @@ class Rounds:
     def __init__(
         self, case: Case, rules: Rules, count: Counting, stack: ExitStack, connected: Optional[Connected]
     ) -> None:
-        from harness.guest.connection import Connection
+        from harness.guest.rdma.connection import Connection
 
         self.case = case
         self.workload = case.workload
         self.pattern = PATTERNS[self.workload.operation]
-        self.loss = faults.LOSSES[self.workload.loss.how]
+        self.loss = page_loss.LOSSES[self.workload.loss.how]
         as_2015 = case.module is not None and case.module.region == "pg_access"
         context = stack.enter_context(pg_access.open_context(case.device)) if as_2015 else None
         self.connection = Connection(
@@ -69,7 +88,7 @@ class Rounds:
             self.memories.append(memory)
             told = unmaps_told(region.mapping, platform.release())
             self.models.append(PageModel(region, rules, told))
-        self.lost = [faults.loses(self.workload, side) for side in laws.SIDES]
+        self.lost = [page_loss.loses(self.workload, side) for side in expectations.SIDES]
         self.frames = Frames()
         self.operations_ns: List[int] = []
         self.checked = 0
@@ -78,7 +97,7 @@ class Rounds:
 
     def run(self) -> str:
         """Register and run all rounds; returns what ended them early, or nothing."""
-        from harness.guest.connection import VERBS_ERRORS
+        from harness.guest.rdma.connection import VERBS_ERRORS
 
         try:
             self._register_both()
@@ -174,7 +193,7 @@ class Rounds:
         self.first = self.first or (first and f"child, round {turn}, {first}")
 
     def _check(self, turn: int) -> None:
-        for name, memory, model in zip(laws.SIDES, self.memories, self.models):
+        for name, memory, model in zip(expectations.SIDES, self.memories, self.models):
             self.frames.note(memory.pages_start, memory.pages)
             self.checked += memory.size
             model.read_all()
@@ -187,7 +206,7 @@ def run_case(
     case: Case, tracer: Optional[Any], nldev: NlDev, connected: Optional[Connected] = None
 ) -> Answer:
     """Run a case and answer it; never raises for what the kernel or the case did wrong."""
-    problem = faults.refusal(case.workload)
+    problem = page_loss.refusal(case.workload)
     if problem:
         return Answer(case.id, "failed", f"this case makes no sense: {problem}")
     try:
@@ -202,7 +221,7 @@ def run_case(
 
 
 def _unmet(case: Case, nldev: NlDev) -> str:
-    from harness.guest.connection import odp_problem
+    from harness.guest.rdma.connection import odp_problem
 
     try:
         nldev.device(case.device)
@@ -219,7 +238,7 @@ def _unmet(case: Case, nldev: NlDev) -> str:
 
 def _close(stack: ExitStack) -> str:
     """Give everything back, in reverse order; returns what could not be, or nothing."""
-    from harness.guest.connection import VERBS_ERRORS
+    from harness.guest.rdma.connection import VERBS_ERRORS
 
     try:
         stack.close()
@@ -233,7 +252,7 @@ def _has_swap() -> bool:
 
 
 def _measured(case: Case, tracer: Optional[Any], nldev: NlDev, connected: Optional[Connected]) -> Answer:
-    from harness.guest.connection import VERBS_ERRORS
+    from harness.guest.rdma.connection import VERBS_ERRORS
 
     device = nldev.device(case.device)
     before = leaks.count(nldev, device)
@@ -263,7 +282,7 @@ def rules_of(case: Case, tracer: Optional[Any]) -> Rules:
     if tracer is None:
         return RXE
     driver = tracer.driver.name
-    rules = laws.RULES.get((driver, case.scheme))
+    rules = expectations.RULES.get((driver, case.scheme))
     if rules is None:
         raise Unsupported(f"no laws for {driver} with a card whose scheme of page faults is {case.scheme!r}")
     return rules
@@ -286,13 +305,13 @@ def _answer(
     elapsed_ns: int,
 ) -> Answer:
     notes = ["not traced: no law was checked"]
-    held: Tuple[Law, ...] = ()
+    held: Tuple[Expectation, ...] = ()
     if tracer is not None:
-        notes = laws.notes(tracer.driver.name, tracer.missing, rounds.models, rounds.counters)
+        notes = expectations.notes(tracer.driver.name, tracer.missing, rounds.models, rounds.counters)
         if not problem:
             text = f"{rounds.workload.rounds} rounds of {rounds.loss.text}; {rounds.pattern.text}"
-            held = laws.of_trace(rounds.models, trace.counts, tracer.sources, text)
-            held += laws.of_counters(rounds.models, rounds.counters)
+            held = expectations.of_trace(rounds.models, trace.counts, tracer.sources, text)
+            held += expectations.of_counters(rounds.models, rounds.counters)
     return Answer(
         case.id,
         "failed" if problem else "done",

@@ -7,7 +7,10 @@ import time
 from pathlib import Path
 from typing import Dict, Optional, Tuple
 
-from harness.guest.nldev import Device, NlDev
+from harness.guest.rdma.nldev import (
+    Device,
+    NlDev,
+)
 from harness.values.answer import Leak
 
 _MODULES = ("rdma_rxe", "ib_uverbs", "ib_core", "mlx5_ib", "mlx5_core")

@@ -16,15 +16,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
-from harness.guest import kmod, libc, mlx5, nldev, odpnl, stages
 from harness.guest.cases import run_case
-from harness.guest.faults import LOSSES
-from harness.guest.parcel import open_parcel
-from harness.guest.problems import Unsupported
-from harness.guest.program import Program
-from harness.guest.tasks import OF_CARDS, TASKS, run_task
-from harness.guest.trace import Tracer
-from harness.guest.workloads import PATTERNS
+from harness.guest.errors import Unsupported
+from harness.guest.kmod import odpnl, session
+from harness.guest.mm import libc
+from harness.guest.mm.page_loss import LOSSES
+from harness.guest.payload import open_parcel
+from harness.guest.rdma import mlx5, nldev
+from harness.guest.rdma.workloads import PATTERNS
+from harness.guest.scenarios.registry import (
+    OF_CARDS,
+    TASKS,
+    run_task,
+)
+from harness.guest.trace import stages
+from harness.guest.trace.bpf_program import Program
+from harness.guest.trace.tracer import Tracer
 from harness.values import codec
 from harness.values.answer import Answer
 from harness.values.case import Case, Loss, Region, Workload
@@ -77,7 +84,7 @@ class Prepared:
         gc.disable()
 
     def _soft_roce(self, rehearse: bool) -> None:
-        from harness.guest.connection import odp_capabilities
+        from harness.guest.rdma.connection import odp_capabilities
 
         load_modules(MODULES, self.facts)
         self._loaded(DRIVER)
@@ -126,11 +133,11 @@ class Prepared:
     def _with_module(self, case: Case, card: nldev.Device) -> Answer:
         """The module comes first: an event queue of its own can be had only before mlx5_ib made one."""
         try:
-            module = kmod.Module(case, card)
+            module = session.Module(case, card)
         except Unsupported as error:
             return Answer(case.id, "unsupported", str(error))
         except OSError as error:
-            return Answer(case.id, "failed", f"{kmod.NAME}: {error}")
+            return Answer(case.id, "failed", f"{session.NAME}: {error}")
         try:
             mlx5.warm(card, module.use.mode != "own" and case.workload.remote.odp)
             answer = run_case(case, self.tracer, self.nldev, module.connected)
@@ -143,15 +150,17 @@ class Prepared:
 
         What the kernel module asks of a card is there too, `module.` before its names, if the parcel has it.
         """
-        from harness.guest.connection import odp_capabilities
+        from harness.guest.rdma.connection import odp_capabilities
 
         if self.device == SOFT_ROCE:
             return {"device": self.device, **odp_capabilities(self.device)}
         card = mlx5.wait(self.nldev)
         found = {"device": card.name, **odp_capabilities(card.name)}
-        if kmod.load():
+        if session.load():
             with odpnl.Family() as family:
-                found.update({f"module.{name}": words for name, words in kmod.caps_of(family, card).items()})
+                found.update(
+                    {f"module.{name}": words for name, words in session.caps_of(family, card).items()}
+                )
         return found
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ import unittest
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
-from harness.guest.problems import WorkFailed
+from harness.guest.errors import WorkFailed
 from harness.values.upstream import Selection, UpstreamTest
 
 MOUNT = Path("/run/upstream")
@@ -29,7 +29,7 @@ OUTPUT = Path("/tmp/upstream-output")
 HUGE_PAGES = Path("/proc/sys/vm/nr_hugepages")
 DISK_S = 30.0
 KILLED_S = 10.0
-DETAIL_MOST = 8000
+MAX_DETAIL = 8000
 
 Tell = Callable[[UpstreamTest], None]
 
@@ -198,7 +198,7 @@ def _write(say: int, test: UpstreamTest) -> None:
 
 def _printed() -> str:
     try:
-        return OUTPUT.read_text(errors="replace")[-DETAIL_MOST:]
+        return OUTPUT.read_text(errors="replace")[-MAX_DETAIL:]
     except OSError:
         return ""
 
@@ -213,7 +213,7 @@ def _run(number: int, test: unittest.TestCase) -> UpstreamTest:
     wall_s = round(time.monotonic() - began, 3)
     failed = [text for _, text in (*result.errors, *result.failures)]
     if failed:
-        detail = "\n".join((*failed, _printed()))[-DETAIL_MOST:]
+        detail = "\n".join((*failed, _printed()))[-MAX_DETAIL:]
         return UpstreamTest(number, test.id(), "fail", _reason(failed[0]), detail, wall_s)
     if result.unexpectedSuccesses:
         return UpstreamTest(number, test.id(), "fail", "passed, and was expected to fail", "", wall_s)

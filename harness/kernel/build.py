@@ -55,7 +55,7 @@ SOURCE = "source"
 class Built:
     """Modules (`.ko` files by name), what the compiler said of our files, and which compiler it was.
 
-    `lines` are by module objdump's decoded line tables, where they were asked for (kernel/lines.py reads them), and
+    `lines` are by module objdump's decoded line tables where asked for (kernel/line_tables.py), and
     `debug` the modules with all their debug information.
     """
 

@@ -60,7 +60,7 @@ HANGS = {
 
 
 @dataclass(frozen=True)
-class Lack:
+class MissingOption:
     """An option that is not as it must be: `allowed` are the values that would do (`n`: only none), `why` who asks."""
 
     name: str
@@ -78,10 +78,10 @@ def read(text: str) -> dict[str, str]:
     return dict(re.findall(r"^CONFIG_(\w+)=(.*)$", text, re.M))
 
 
-def lacking(options: Mapping[str, str]) -> tuple[Lack, ...]:
+def lacking(options: Mapping[str, str]) -> tuple[MissingOption, ...]:
     """What every machine needs and these options have not got; of devices that one at least can be had."""
     found = [
-        Lack(name, allowed, options.get(name, ""), why)
+        MissingOption(name, allowed, options.get(name, ""), why)
         for name, allowed, why in _needs()
         if (options.get(name) or "n") not in allowed
     ]
@@ -91,10 +91,10 @@ def lacking(options: Mapping[str, str]) -> tuple[Lack, ...]:
     return tuple(found)
 
 
-def lacking_for(family: str, options: Mapping[str, str]) -> tuple[Lack, ...]:
+def lacking_for(family: str, options: Mapping[str, str]) -> tuple[MissingOption, ...]:
     """What machines with a device of this family (a device without one: its own name) need besides."""
     return tuple(
-        Lack(name, allowed, options.get(name, ""), f"the device {family}")
+        MissingOption(name, allowed, options.get(name, ""), f"the device {family}")
         for name, allowed in DEVICES.get(family, {}).items()
         if (options.get(name) or "n") not in allowed
     )
@@ -109,7 +109,7 @@ def settings() -> Iterator[str]:
         yield f"# CONFIG_{name} is not set" if allowed == "n" else f"CONFIG_{name}={allowed[-1]}"
 
 
-def commands(lacks: tuple[Lack, ...]) -> str:
+def commands(lacks: tuple[MissingOption, ...]) -> str:
     """What scripts/config of a kernel tree is told, to mend what is lacking."""
     flags = {"y": "-e", "m": "-m", "n": "-d"}
     words = [f"{flags[lack.allowed[-1]]} {lack.name}" for lack in lacks]

@@ -16,7 +16,7 @@ from pathlib import Path
 from harness.debian import Archive
 from harness.errors import Unsupported, UsageError
 from harness.host import require
-from harness.kernel import tree
+from harness.kernel import local_tree
 from harness.store import digest
 
 RECIPE = 3
@@ -41,7 +41,7 @@ _FLAVOUR = re.compile(r"-(cloud|rt)-amd64$|rc\d|-dbg$")
 class Kernel:
     """A kernel that is ready: its release (`uname -r`), the exact package version, and its cache entry.
 
-    One that a tree of the user's has built (kernel/tree.py) says which: the folder of its source.
+    One that a tree of the user's has built (kernel/local_tree.py) says which: the folder of its source.
     """
 
     series: str
@@ -112,9 +112,9 @@ class Kernels:
 
         Raises UsageError for a name that is none of them, Unsupported for a series that the archive no longer has.
         """
-        folder = tree.named(series)
+        folder = local_tree.named(series)
         if folder is not None:
-            return tree.find(folder).release
+            return local_tree.find(folder).release
         if series not in SERIES:
             if series in self.releases():
                 return series
@@ -140,9 +140,9 @@ class Kernels:
         Of a release there may have been several packages: the one of this `version`, if the cache has it. And one
         that the archive has no more is taken from there.
         """
-        place = tree.named(series)
+        place = local_tree.named(series)
         if place is not None:
-            own = tree.find(place)
+            own = local_tree.find(place)
             copied = self.archive.store.built(
                 "kernel", own.key, lambda into: own.copy(into, self.archive.host)
             )

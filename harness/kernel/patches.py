@@ -30,7 +30,7 @@ _FOLDER = (".patch", ".diff", ".mbox", ".mbx", ".eml")
 _TOP = re.compile(
     r"(drivers|include|arch|kernel|mm|net|lib|fs|block|security|tools|scripts|samples|Documentation)/"
 )
-NEAREST_LEAST = 0.5
+MIN_NEAREST = 0.5
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ def nearest(file: Path, hunk: Sequence[str]) -> list[str]:
         ratio = matcher.ratio()
         if ratio > best:
             best, where = ratio, start
-    if best < NEAREST_LEAST:
+    if best < MIN_NEAREST:
         return [f"nothing like it is in {file.name}"]
     shown = lines[where : where + len(old)]
     return [f"nearest, {best:.0%} alike, {file.name}:{where + 1}:", *("  " + line for line in shown[:20])]

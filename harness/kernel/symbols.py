@@ -16,8 +16,11 @@ from harness.errors import HarnessError
 from harness.kernel.build import SOURCE, build
 from harness.kernel.elf import Symbol, section, symbol_file
 from harness.kernel.packages import Kernel
-from harness.kernel.parts import HEADERS, Part
 from harness.kernel.source import source
+from harness.kernel.subsystems import (
+    HEADERS,
+    Part,
+)
 
 _SYMBOL = re.compile(r"^(?P<address>[0-9a-f]{16}) (?P<kind>[a-zA-Z]) (?P<name>\S+)$", re.M)
 TRAMPOLINES = ("arch_rethook_trampoline", "__kretprobe_trampoline")

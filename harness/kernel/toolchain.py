@@ -16,7 +16,7 @@ from pathlib import Path
 from harness.debian import Archive
 from harness.errors import SetupError, Unsupported
 from harness.host import require
-from harness.kernel import hosttools
+from harness.kernel import host_toolchain
 from harness.kernel.packages import Kernel
 from harness.store import digest
 
@@ -87,7 +87,7 @@ def toolchain(kernel: Kernel, archive: Archive, more: tuple[str, ...] = ()) -> T
     tree has built the compiler must be here.
     """
     if kernel.tree is not None:
-        tools = hosttools.find(kernel, archive, more)
+        tools = host_toolchain.find(kernel, archive, more)
         return Toolchain(tools.root, tools.compiler, True, tools.make, tools.folders)
     name, version = compiler_of(kernel.configuration)
     offers = archive.offers(name)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.machine import blocks
+from harness.machine import exec_log
 
 CHARDEV = "gdb"
 TEXT = ".text"
@@ -38,7 +38,7 @@ class Loaded:
 def sections(answer: str) -> dict[str, dict[str, int]]:
     """By module the addresses of its sections, from the output of blocks.ASK."""
     found: dict[str, dict[str, int]] = {}
-    for module, section, start in blocks.sections(answer):
+    for module, section, start in exec_log.sections(answer):
         found.setdefault(module, {})[section] = start
     return found
 

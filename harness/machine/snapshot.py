@@ -17,14 +17,14 @@ from pathlib import Path
 from harness.debian import Archive
 from harness.errors import Hang, SetupError, Unsupported
 from harness.kernel.packages import Kernel
-from harness.machine import icount, parcel
+from harness.machine import icount, payload_disk
 from harness.machine.console import symptom_error
 from harness.machine.image import Image, ImageSpec, build_image, initrd, kernel_disk
 from harness.machine.qemu import Qemu, Shape, kernel_command_line
 from harness.machine.vm import Disks, Machine
 from harness.store import digest
 from harness.values.answer import Reply
-from harness.values.case import Order
+from harness.values.case import Request
 
 RECIPE = 7
 BOOT_DEADLINE_S = 240.0
@@ -56,7 +56,7 @@ class Snapshot:
         return self.folder / "state"
 
 
-class Studio:
+class MachineFactory:
     """Makes snapshots of one userland, and machines from them. `say` takes a line of progress."""
 
     def __init__(self, archive: Archive, qemu: Qemu, spec: ImageSpec, say: Callable[[str], None]) -> None:
@@ -87,7 +87,7 @@ class Studio:
         """Files of a machine with this kernel, and what identifies them."""
         ram_disk, ram_disk_key = initrd(kernel, self.archive)
         kernel_files = kernel_disk(kernel, self.archive)
-        disks = Disks(kernel.vmlinuz, ram_disk, self.image.disk, kernel_files, parcel.empty(self.store))
+        disks = Disks(kernel.vmlinuz, ram_disk, self.image.disk, kernel_files, payload_disk.empty(self.store))
         return disks, [kernel.folder.name, self.image.key, self.image.digest, ram_disk_key]
 
     def shape(self, clock: str, accelerator: str = "tcg") -> Shape:
@@ -107,7 +107,7 @@ class Studio:
 
         def build(into: Path) -> None:
             self.say(f"booting {kernel.release} once ({shape.clock} time)")
-            order = Order(0, "wait")
+            order = Request(0, "wait")
             with (
                 self.host.ledger.scratch_folder("boot") as folder,
                 Machine(self.host, self.qemu, shape, disks, folder, order=order, ram=into / "ram") as machine,
@@ -117,14 +117,14 @@ class Studio:
 
         return self._snapshot("booted", self._key(shape, identity), build, shape, disks, 1)
 
-    def compiled(self, kernel: Kernel, shape: Shape, order: Order) -> Snapshot:
+    def compiled(self, kernel: Kernel, shape: Shape, order: Request) -> Snapshot:
         """A machine that has compiled the probes for `order`, a preparation, before it knows any module of a parcel."""
         base = self.booted(kernel, shape)
-        first = Order(COMPILE, "compile", order.device, probes=order.probes)
+        first = Request(COMPILE, "compile", order.device, probes=order.probes)
         return self._after(base, first, f"compiling probes on {kernel.release} for {order.device}")
 
     def prepared(
-        self, kernel: Kernel, shape: Shape, order: Order, files: Mapping[str, Path] | None = None
+        self, kernel: Kernel, shape: Shape, order: Request, files: Mapping[str, Path] | None = None
     ) -> Snapshot:
         """A machine that has carried out `order` (a device up, probes attached) and waits for the next.
 
@@ -135,7 +135,7 @@ class Studio:
         if files:
             # Many machines will differ in their parcels alone.
             base = self.compiled(kernel, shape, order)
-            given = parcel.packed(files, self.store, self.host)
+            given = payload_disk.packed(files, self.store, self.host)
             base = replace(base, disks=replace(base.disks, parcel=given))
             snapshot = self._after(base, order, say, given.parent.name)
         else:
@@ -144,7 +144,7 @@ class Studio:
             raise Unsupported(snapshot.facts["unsupported"])
         return snapshot
 
-    def _after(self, base: Snapshot, order: Order, say: str, *given: str) -> Snapshot:
+    def _after(self, base: Snapshot, order: Request, say: str, *given: str) -> Snapshot:
         """A machine that went on from `base` and has carried out an order; `given` is what else shaped it."""
 
         def build(into: Path) -> None:
@@ -159,7 +159,7 @@ class Studio:
         key = digest(RECIPE, base.key, asdict(order), *given)
         return self._snapshot(kind, key, build, base.shape, base.disks, order.number + 1)
 
-    def _go_on(self, base: Snapshot, order: Order, into: Path) -> None:
+    def _go_on(self, base: Snapshot, order: Request, into: Path) -> None:
         """Restore a machine on the RAM in `into`, let it carry out an order, and save it there."""
         with (
             self.host.ledger.scratch_folder(order.verb) as folder,
@@ -180,13 +180,13 @@ class Studio:
         further = icount.to_spin(icount.counted(saved.state))
         if further:
             self.say(f"running {further / 1e9:.1f} G instructions, past what QEMU 11.1 cannot record")
-            self._go_on(saved, Order(saved.number + 1, "spin", spin_ns=further), saved.folder)
+            self._go_on(saved, Request(saved.number + 1, "spin", spin_ns=further), saved.folder)
 
     @contextlib.contextmanager
     def restore(
         self,
         snapshot: Snapshot,
-        order: Order,
+        order: Request,
         folder: Path,
         *,
         plugged: bool = False,
@@ -223,7 +223,7 @@ class Studio:
     def _copy(self, ram: Path, into: Path) -> None:
         self.host.run(["cp", "--reflink=auto", "--sparse=always", str(ram), str(into)])
 
-    def run(self, snapshot: Snapshot, order: Order, deadline_s: float) -> Reply:
+    def run(self, snapshot: Snapshot, order: Request, deadline_s: float) -> Reply:
         """Restore, wait for the reply, and end the machine."""
         with (
             self.host.ledger.scratch_folder("machine") as folder,
@@ -234,7 +234,7 @@ class Studio:
     def _restored(
         self,
         snapshot: Snapshot,
-        order: Order,
+        order: Request,
         folder: Path,
         *,
         ram: Path,

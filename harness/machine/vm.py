@@ -16,7 +16,7 @@ from harness.machine.console import Console, symptom_error
 from harness.machine.qemu import Qemu, Shape, Wiring, command_line
 from harness.machine.qmp import Qmp
 from harness.values.answer import Reply, Trace
-from harness.values.case import Order
+from harness.values.case import Request
 from harness.values.upstream import UpstreamTest
 
 POLL_S = 0.002
@@ -52,7 +52,7 @@ class Machine:
         disks: Disks,
         folder: Path,
         *,
-        order: Order,
+        order: Request,
         ram: Path,
         incoming: Path | None = None,
         shared: bool = True,
@@ -67,7 +67,7 @@ class Machine:
         self.order = order
         self.held = held
         names = {name: folder / name for name in ("order", "replies", "console", "qmp")}
-        names["order"].write_bytes(agent.encode_order(order))
+        names["order"].write_bytes(agent.encode_request(order))
         names["replies"].touch()
         names["console"].touch()
         wiring = Wiring(

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from harness.device.catalogue import find
 from harness.errors import SetupError, Unsupported
 from harness.plan.session import CASE, Session
-from harness.values.case import Order
+from harness.values.case import Request
 from harness.values.module import ModuleUse
 
 DEADLINE_S = 180.0
@@ -50,7 +50,7 @@ def ask(session: Session, series: str, name: str) -> OdpCapabilities:
         # Where it cannot be built the rest can be said all the same.
         no_module = error.headline
         kernel, snapshot = session.prepared(series, name, device.clock)
-    order = Order(CASE, "capabilities", name)
+    order = Request(CASE, "capabilities", name)
     with (
         session.ledger.scratch_folder("caps") as folder,
         device.around(session.host, kernel, folder) as presence,

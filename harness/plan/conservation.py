@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.values.answer import Trace
-from harness.values.record import Reason, Witness
+from harness.values.record import DeviceReport, Reason
 
 ANSWERED = (
     *("resumed", "failed", "invented_resumed", "invented_failed"),
@@ -23,7 +23,7 @@ STAGES = (("events", "events read"), ("queues", "works queued"), ("works", "work
 """What the driver does once for each event."""
 
 
-def check(witness: Witness, trace: Trace, scheme: str) -> Iterator[Reason]:
+def check(witness: DeviceReport, trace: Trace, scheme: str) -> Iterator[Reason]:
     """Reasons of the kind `law`, one for each place where something was lost or came from nowhere."""
     card = {k.removeprefix("faults."): n for k, n in witness.counters.items() if k.startswith("faults.")}
     if "raised" not in card:

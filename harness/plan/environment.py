@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from harness.kernel.packages import Kernel
-from harness.machine import parcel
+from harness.machine import payload_disk
 from harness.machine.snapshot import Snapshot
 from harness.plan.checkout import version
 from harness.plan.plan import Planned
@@ -19,7 +19,7 @@ PARCEL = "machine.parcel"
 def begun(kernel: Kernel, planned: Planned, files: Mapping[str, Path]) -> dict[str, str]:
     """Of a machine that is to be prepared with `files` in its parcel. It may never be: there is no clock yet."""
     modules = sorted(PurePosixPath(name).stem for name in files if PurePosixPath(name).match("modules/*.ko"))
-    given = {"parcel": parcel.key(files), PARCEL: " ".join(modules)} if modules else {}
+    given = {"parcel": payload_disk.key(files), PARCEL: " ".join(modules)} if modules else {}
     return {
         "kernel": kernel.release,
         "kernel_package": kernel.version,

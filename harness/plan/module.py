@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.kernel.build import build
+from harness.kernel.build_without_odp import without_paging
 from harness.kernel.packages import Kernel
-from harness.kernel.without import without_paging
-from harness.machine import parcel
+from harness.machine import payload_disk
 from harness.machine.qemu import Shape
-from harness.machine.snapshot import Snapshot, Studio
+from harness.machine.snapshot import MachineFactory, Snapshot
 from harness.plan.checkout import find_folder
 from harness.plan.schema import Key, Source, check_entry
-from harness.values.case import Order
+from harness.values.case import Request
 from harness.values.module import (
     ACTIONS,
     ANSWERS,
@@ -31,7 +31,7 @@ from harness.values.module import (
     ModuleReport,
     ModuleUse,
 )
-from harness.values.record import Witness
+from harness.values.record import DeviceReport
 
 FOLDER, FILE = "kmod", "mlx5_odp_test"
 
@@ -74,7 +74,12 @@ def parse(source: Source, table: Any) -> ModuleUse | None:
 
 
 def prepared(
-    studio: Studio, kernel: Kernel, shape: Shape, order: Order, files: Mapping[str, Path], use: ModuleUse
+    studio: MachineFactory,
+    kernel: Kernel,
+    shape: Shape,
+    order: Request,
+    files: Mapping[str, Path],
+    use: ModuleUse,
 ) -> Snapshot:
     """A prepared machine with the module in its parcel, beside `files`; built if the cache has none."""
     archive = studio.archive
@@ -86,7 +91,7 @@ def prepared(
         return studio.prepared(kernel, shape, order, {**files, **ours})
     # It is no module of the kernel's own, so a machine that was saved with an empty parcel may find it there.
     snapshot = studio.prepared(kernel, shape, order)
-    given = parcel.packed(ours, studio.store, studio.host)
+    given = payload_disk.packed(ours, studio.store, studio.host)
     return replace(snapshot, disks=replace(snapshot.disks, parcel=given))
 
 
@@ -98,7 +103,7 @@ def check(
     expected: Mapping[str, int],
     refused: str,
     report: ModuleReport | None,
-    witness: Witness,
+    witness: DeviceReport,
     firmware: Mapping[str, Mapping[str, tuple[str, ...]]],
 ) -> Iterator[str]:
     """What is wrong: each a line. `expected` are counters of the plan, `refused` words of the module."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.machine.blocks import Offsets
+from harness.machine.exec_log import Offsets
 
 
 @dataclass(frozen=True)
 class Options:
     """What the user may choose for a session; None is the default. `parcel` is a folder of files for each machine.
 
-    `blocks` names modules of which it is kept which instructions ran (machine/blocks.py).
+    `blocks` names modules of which it is kept which instructions ran (machine/exec_log.py).
     """
 
     cache: Path | None = None
@@ -28,7 +28,7 @@ class Options:
 class Logs:
     """What was said while a case ran: the machine's console, and a card's conversation (gzip; empty if none).
 
-    `blocks` is what ran of the modules that were asked for (plan/ran.py).
+    `blocks` is what ran of the modules that were asked for (plan/block_coverage.py).
     """
 
     console: str = ""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.device.catalogue import DEVICES
-from harness.kernel import tree
+from harness.kernel import local_tree
 from harness.plan import module
 from harness.plan.schema import PAGE_BYTES, SCHEMA, Source, check, check_axis, flatten, read
 from harness.values.case import Case, Loss, Region, Workload
@@ -126,7 +126,9 @@ class Plan:
             for values in itertools.product(*self.axes.values()):
                 settings = {**self.settings, **length, **dict(zip(names, values, strict=True))}
                 label = "-".join(_label(name, value) for name, value in zip(names, values, strict=True))
-                case_id = "/".join(part for part in (self.name, tree.called(kernel), device, label) if part)
+                case_id = "/".join(
+                    part for part in (self.name, local_tree.called(kernel), device, label) if part
+                )
                 yield Planned(
                     self,
                     kernel,

@@ -12,10 +12,13 @@ from typing import Any
 import pytest
 
 from harness.errors import HarnessError, SetupError
-from harness.plan.choice import chosen, newest_is_another
-from harness.plan.folder import open_results
 from harness.plan.options import Logs, Options
 from harness.plan.plan import Planned, load
+from harness.plan.results_dir import open_results
+from harness.plan.select import (
+    chosen,
+    newest_is_another,
+)
 from harness.plan.session import Session
 from harness.results.record import Store
 from harness.values.record import Record

@@ -9,8 +9,8 @@ import pytest
 
 from harness.plan import plugin
 from harness.plan.plan import Planned
-from harness.results.live import View
 from harness.results.record import read_record
+from harness.results.terminal import View
 
 
 class Progress:

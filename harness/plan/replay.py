@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import SetupError, Unsupported, UsageError
-from harness.kernel.tree import named
-from harness.plan.difference import first_difference
+from harness.kernel.local_tree import named
+from harness.plan.answer_diff import first_difference
 from harness.plan.plan import Planned, load
 from harness.plan.session import Session
 from harness.results.record import PLANS

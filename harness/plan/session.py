@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from harness.debian import Archive
-from harness.device import Presence
+from harness.device import AttachedDevice
 from harness.device.catalogue import DEVICES, find
 from harness.errors import GuestError, Hang, HarnessError, SetupError, Unsupported, UsageError
 from harness.host import LocalHost
@@ -21,20 +21,20 @@ from harness.ledger import Ledger
 from harness.machine.console import scan
 from harness.machine.image import ImageSpec
 from harness.machine.qemu import Qemu, find_qemu, probe_accelerator
-from harness.machine.snapshot import Snapshot, Studio
+from harness.machine.snapshot import MachineFactory, Snapshot
 from harness.machine.vm import Machine
 from harness.plan import environment, module
+from harness.plan.answer_diff import first_difference
+from harness.plan.block_coverage import BlockCoverage
 from harness.plan.checkout import files_below, find_folder
-from harness.plan.difference import first_difference
 from harness.plan.options import Logs, Options
 from harness.plan.plan import Planned
-from harness.plan.ran import Ran
-from harness.plan.verdict import Seen, judge
+from harness.plan.verdict import Evidence, judge
 from harness.store import Store, default_root
 from harness.values.answer import Answer, Reply
-from harness.values.case import Order
+from harness.values.case import Request
 from harness.values.module import ModuleUse
-from harness.values.record import Reason, Record, Witness
+from harness.values.record import DeviceReport, Reason, Record
 
 PREPARE, CASE = 4, 6
 
@@ -54,9 +54,9 @@ class Session:
         self.kernels = Kernels(self.archive)
         self._kernels: dict[str, Kernel] = {}
         self._failed: dict[tuple[str, str, str, ModuleUse | None], HarnessError] = {}
-        self._studio: Studio | None = None
+        self._studio: MachineFactory | None = None
         self._qemu: Qemu | None = None
-        self._ran: Ran | None = None
+        self._ran: BlockCoverage | None = None
 
     def __enter__(self) -> Session:
         return self
@@ -80,19 +80,19 @@ class Session:
         return self._qemu
 
     @property
-    def studio(self) -> Studio:
+    def studio(self) -> MachineFactory:
         """Snapshots of the chosen image."""
         if self._studio is None:
             spec = ImageSpec.load(
                 find_folder("vm-images", self.options.images) / f"{self.options.image}.toml"
             )
-            self._studio = Studio(self.archive, self.qemu, spec, self.say)
+            self._studio = MachineFactory(self.archive, self.qemu, spec, self.say)
         return self._studio
 
     @property
-    def ran(self) -> Ran:
+    def ran(self) -> BlockCoverage:
         """Which instructions of the modules `options.blocks` machines run."""
-        self._ran = self._ran or Ran(self.studio, self.options.blocks)
+        self._ran = self._ran or BlockCoverage(self.studio, self.options.blocks)
         return self._ran
 
     def kernel(self, series: str, version: str = "") -> Kernel:
@@ -178,7 +178,7 @@ class Session:
                 failures += (Reason("exact", f"a second run answered differently: {difference}"),)
         device = DEVICES[planned.case.device]
         lines = logs.console.splitlines()
-        seen = Seen(
+        seen = Evidence(
             kernel.release,
             run.answer,
             scan(lines),
@@ -223,7 +223,7 @@ class Session:
         self,
         kernel: Kernel,
         snapshot: Snapshot,
-        order: Order,
+        order: Request,
         terminal: bool = False,
         look: Callable[[Machine], None] = lambda machine: None,
     ) -> Reply:
@@ -238,9 +238,9 @@ class Session:
     def offer(
         self,
         snapshot: Snapshot,
-        order: Order,
+        order: Request,
         folder: Path,
-        presence: Presence,
+        presence: AttachedDevice,
         deadline_s: float,
         terminal: bool = False,
         look: Callable[[Machine], None] = lambda machine: None,
@@ -273,10 +273,10 @@ class Session:
         return environment.begun(kernel, planned, files_below(self.options.parcel)) if kernel else {}
 
 
-def case_order(planned: Planned, kernel: Kernel) -> Order:
+def case_order(planned: Planned, kernel: Kernel) -> Request:
     """What a prepared machine is told of a case."""
     case = dataclasses.replace(planned.case, scheme=DEVICES[planned.case.device].scheme(kernel))
-    return Order(CASE, "case", case.device, case)
+    return Request(CASE, "case", case.device, case)
 
 
 @dataclasses.dataclass
@@ -284,7 +284,7 @@ class _Run:
     """What one restore gave."""
 
     answer: Answer | None = None
-    witness: Witness = dataclasses.field(default_factory=Witness)
+    witness: DeviceReport = dataclasses.field(default_factory=DeviceReport)
     failures: tuple[Reason, ...] = ()
 
 

@@ -14,7 +14,7 @@ from harness.machine.vm import Machine
 from harness.plan.session import CASE, Session
 from harness.values import codec
 from harness.values.answer import Reply, Trace
-from harness.values.case import Order, Watch
+from harness.values.case import Request, Watch
 
 POLL_S = 0.05
 Tell = Callable[[Trace], None]
@@ -25,7 +25,7 @@ def here(host: LocalHost, watch: Watch, argv: tuple[str, ...], tell: Tell) -> Re
 
     Ctrl-C ends the tracing, not the caller: the last of `tell` is the summary.
     """
-    order = Order(CASE, "trace", argv=argv, watch=watch)
+    order = Request(CASE, "trace", argv=argv, watch=watch)
     with host.ledger.scratch_folder("trace") as folder:
         (folder / "order").write_text(codec.dumps(order))
         for name, content in agent.bundle().items():
@@ -63,7 +63,7 @@ def in_machine(
 ) -> Reply:
     """Trace a machine of ours with a device, while a command runs in it; $RDMA_DEVICE names the device there."""
     kernel, snapshot = session.prepared(series, device, "real")
-    order = Order(CASE, "trace", device, argv=argv, watch=watch)
+    order = Request(CASE, "trace", device, argv=argv, watch=watch)
     told = 0
 
     def look(machine: Machine) -> None:

@@ -20,7 +20,7 @@ from harness.machine.console import distinct, scan
 from harness.machine.snapshot import Snapshot
 from harness.plan.session import CASE, Session
 from harness.store import digest
-from harness.values.case import Order
+from harness.values.case import Request
 from harness.values.record import Finding
 from harness.values.symptom import Symptom
 from harness.values.upstream import Selection, UpstreamTest
@@ -36,7 +36,7 @@ TESTS = "tests"
 SLACK_S = 120.0
 """Beyond a test's own time, for a machine that says nothing: loading all tests takes a while."""
 
-CRASHES_MOST = 5
+MAX_CRASHES = 5
 """After so many crashed machines the rest is not run."""
 
 
@@ -113,7 +113,7 @@ def run(
     kernel, snapshot = session.prepared(series, device, "real")
     seen = UpstreamRun(suite, version, kernel.release, device, ())
     number = wanted.first
-    for turn in range(CRASHES_MOST):
+    for turn in range(MAX_CRASHES):
         with session.ledger.scratch_folder("upstream") as folder:
             try:
                 part = _machine(
@@ -150,7 +150,7 @@ def _machine(
 ) -> UpstreamRun:
     """One machine: from the first test to the last, or to its crash."""
     device = find(seen.device)
-    order = Order(CASE, "upstream", device.name, upstream=wanted)
+    order = Request(CASE, "upstream", device.name, upstream=wanted)
     tests: dict[int, UpstreamTest] = {}
     problems: tuple[str, ...] = ()
     told = 0

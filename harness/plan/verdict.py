@@ -11,12 +11,12 @@ from harness.plan.plan import Expect, Known, Planned
 from harness.values.answer import Answer, Trace
 from harness.values.case import TRANSFERS
 from harness.values.histogram import percentile
-from harness.values.record import Reason, Witness
+from harness.values.record import DeviceReport, Reason
 from harness.values.symptom import Symptom
 
 # How a machine that hangs is made to say where: the panic is our own question, not a symptom.
 NMI_PANIC = "NMI: Not continuing"
-FINDINGS_MOST = 20
+MAX_FINDINGS = 20
 # How the guest says that bytes are wrong in the midst of what it does.
 WRONG = "bytes are wrong"
 LAWS = ("faults", "invalidations", "snapshots")
@@ -25,7 +25,7 @@ SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
 
 @dataclass(frozen=True)
-class Seen:
+class Evidence:
     """All that was seen of a case on the kernel `release`; `failures` are what ended it early.
 
     `scheme` is how the device was to tell that kernel of page faults, `firmware` what it states of them.
@@ -34,14 +34,14 @@ class Seen:
     release: str
     answer: Answer | None
     symptoms: tuple[Symptom, ...] = ()
-    witness: Witness = field(default_factory=Witness)
+    witness: DeviceReport = field(default_factory=DeviceReport)
     failures: tuple[Reason, ...] = ()
     scheme: str = ""
     console: tuple[str, ...] = ()
     firmware: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
 
 
-def judge(planned: Planned, seen: Seen) -> tuple[str, tuple[Reason, ...]]:
+def judge(planned: Planned, seen: Evidence) -> tuple[str, tuple[Reason, ...]]:
     """Verdict and reasons of a case that ran."""
     expect = planned.plan.expect
     reasons = (*seen.failures, *_console(expect, seen.symptoms, seen.failures))
@@ -150,19 +150,19 @@ def _end(expect: Expect, answer: Answer) -> Iterator[Reason]:
         yield Reason("workload", "was to fail and did not")
 
 
-def _findings(expect: Expect, witness: Witness) -> Iterator[Reason]:
+def _findings(expect: Expect, witness: DeviceReport) -> Iterator[Reason]:
     """The first findings are reasons; a card that finds thousands has made its point."""
     for kind in expect.found:
         if not any(found.kind == kind for found in witness.findings):
             yield Reason("finding", f"{kind}: was to be found and was not")
     findings = [found for found in witness.findings if found.kind not in (*expect.found, *expect.may_find)]
-    for found in findings[:FINDINGS_MOST]:
+    for found in findings[:MAX_FINDINGS]:
         yield Reason("finding", f"{found.kind}: {found.subject}: {found.detail}")
-    if len(findings) > FINDINGS_MOST:
-        yield Reason("finding", f"and {len(findings) - FINDINGS_MOST} more")
+    if len(findings) > MAX_FINDINGS:
+        yield Reason("finding", f"and {len(findings) - MAX_FINDINGS} more")
 
 
-def _card(expect: Expect, seen: Seen) -> Iterator[Reason]:
+def _card(expect: Expect, seen: Evidence) -> Iterator[Reason]:
     """What rules did, what the card counted, what the driver said of it."""
     for outcome in seen.witness.rules:
         if not outcome.hits and not outcome.optional:
@@ -180,7 +180,7 @@ def _card(expect: Expect, seen: Seen) -> Iterator[Reason]:
             yield Reason("console", f"{text!r} was to be on the console and is not")
 
 
-def _module(planned: Planned, seen: Seen) -> Iterator[Reason]:
+def _module(planned: Planned, seen: Evidence) -> Iterator[Reason]:
     """What the kernel module saw, where the case used it."""
     use, expect = planned.plan.module, planned.plan.expect
     if use is None or seen.answer is None:

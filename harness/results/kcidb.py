@@ -23,7 +23,7 @@ from harness.values.record import Record
 MAJOR, MINOR = 5, 3
 ORIGIN = "odp_harness"
 NO_MODULES = "no modules"
-"""What a machine says of a parcel that replaces none. Ref: guest/parcel.py
+"""What a machine says of a parcel that replaces none. Ref: guest/payload.py
 """
 
 # A known defect is the kernel's; one that we could not run says nothing of it.

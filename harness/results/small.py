@@ -11,7 +11,7 @@ from harness.values.histogram import Histogram, bucket_of
 WIDTH, ROW = 160, 15
 _MARGIN = 3
 HALF = 34
-BARS_LEAST = 12
+MIN_BARS = 12
 
 
 def strips(base: Sequence[float], patched: Sequence[float], band: float = 0.0, middle: float = 0.0) -> Markup:
@@ -41,7 +41,7 @@ def mirrored(base: Histogram, patched: Histogram) -> Markup:
     used = sorted({bucket for side in sides for bucket in side})
     if not used:
         return Markup("")
-    first, number = used[0], max(BARS_LEAST, used[-1] - used[0] + 1)
+    first, number = used[0], max(MIN_BARS, used[-1] - used[0] + 1)
     most = max(count for side in sides for count in side.values())
     step = WIDTH / number
     paths = []

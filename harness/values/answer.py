@@ -13,7 +13,7 @@ STATUSES = ("done", "unsupported", "failed")
 
 
 @dataclass(frozen=True)
-class Law:
+class Expectation:
     """A count that must hold exactly: `expected` by the law `text`, `observed` by `witness`."""
 
     name: str
@@ -107,7 +107,7 @@ class Answer:
     case_id: str
     status: str
     problem: str = ""
-    laws: Tuple[Law, ...] = ()
+    laws: Tuple[Expectation, ...] = ()
     data: DataCheck = field(default_factory=DataCheck)
     trace: Trace = field(default_factory=Trace)
     leaks: Tuple[Leak, ...] = ()

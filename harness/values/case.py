@@ -125,7 +125,7 @@ PROBES = ("all", "empty", "none")
 class Watch:
     """How to trace a machine beside what it does: for `seconds` (0: until the command ends, or for ever).
 
-    What was seen so far is told every `interval_s`. `driver` is a name of guest/stages.py, or nothing: the one
+    What was seen so far is told every `interval_s`. `driver` is a name of guest/trace/stages.py, or nothing: the one
     that is loaded.
     """
 
@@ -135,7 +135,7 @@ class Watch:
 
 
 @dataclass(frozen=True)
-class Order:
+class Request:
     """What is offered to the agent: a number, a verb, and what the verb needs.
 
     Verbs: `wait` (nothing yet), `compile` (the probes of `device`, for the `prepare` that follows), `prepare`

@@ -46,7 +46,7 @@ class Unknown:
 
 
 @dataclass(frozen=True)
-class Witness:
+class DeviceReport:
     """What a device itself saw of a case: findings, counters (dotted names), commands it did not know; what each
     rule of the case did."""
 
@@ -74,7 +74,7 @@ class Record:
     reasons: Tuple[Reason, ...] = ()
     answer: Optional[Answer] = None
     symptoms: Tuple[Symptom, ...] = ()
-    witness: Witness = field(default_factory=Witness)
+    witness: DeviceReport = field(default_factory=DeviceReport)
     environment: Dict[str, str] = field(default_factory=dict)
     started: str = ""
     wall_s: float = 0.0

@@ -3,7 +3,7 @@
  * Numbers of the generic netlink family "mlx5_odp_test".
  *
  * Every command needs CAP_NET_ADMIN and, but for GET_DEVICE as a dump,
- * ODP_TEST_A_DEVICE. harness/guest/odpnl.py is the other side.
+ * ODP_TEST_A_DEVICE. harness/guest/kmod/odpnl.py is the other side.
  */
 #ifndef _UAPI_MLX5_ODP_TEST_H
 #define _UAPI_MLX5_ODP_TEST_H

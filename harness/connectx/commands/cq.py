@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.connectx import umems
-from harness.connectx.command import Commands, FirmwareError, Status, command
-from harness.connectx.queues import CompletionQueue, context_of, ring_of
+from harness.connectx.commands.registry import (
+    Commands,
+    FirmwareError,
+    Status,
+    command,
+)
+from harness.connectx.objects import umems
+from harness.connectx.objects.queues import (
+    CompletionQueue,
+    context_of,
+    ring_of,
+)
 from harness.wire import cqe
 
 if TYPE_CHECKING:
-    from harness.connectx.queues import Ring
+    from harness.connectx.objects.queues import Ring
     from harness.wire.ifc import View
 
 ENTRY_SIZES = {0: 64, 1: 128, 2: 128}

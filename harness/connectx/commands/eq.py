@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.connectx.command import Commands, FirmwareError, Status, command
-from harness.connectx.queues import EventQueue, context_of, ring_of
+from harness.connectx.commands.registry import (
+    Commands,
+    FirmwareError,
+    Status,
+    command,
+)
+from harness.connectx.objects.queues import (
+    EventQueue,
+    context_of,
+    ring_of,
+)
 from harness.wire import eqe
 
 if TYPE_CHECKING:

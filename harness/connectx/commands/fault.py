@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.connectx.command import Commands, command
+from harness.connectx.commands.registry import (
+    Commands,
+    command,
+)
 from harness.wire import y2015
 
 if TYPE_CHECKING:

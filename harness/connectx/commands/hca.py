@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.connectx.command import Commands, FirmwareError, Status, command
-from harness.connectx.mkeys import LOCAL_KEY, NULL_KEY
+from harness.connectx.commands.registry import (
+    Commands,
+    FirmwareError,
+    Status,
+    command,
+)
+from harness.connectx.objects.mkeys import (
+    LOCAL_KEY,
+    NULL_KEY,
+)
 
 if TYPE_CHECKING:
     from harness.wire.ifc import View

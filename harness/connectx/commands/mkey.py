@@ -5,10 +5,20 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from harness.connectx import umems
-from harness.connectx.command import Commands, FirmwareError, Status, command
-from harness.connectx.judge import Simple
-from harness.connectx.mkeys import MTT, OCTOWORD, Key, key_fields
+from harness.connectx.commands.registry import (
+    Commands,
+    FirmwareError,
+    Status,
+    command,
+)
+from harness.connectx.objects import umems
+from harness.connectx.objects.mkeys import (
+    MTT,
+    OCTOWORD,
+    Key,
+    key_fields,
+)
+from harness.connectx.objects.table import PlainObject
 
 if TYPE_CHECKING:
     from harness.wire.ifc import View
@@ -68,7 +78,7 @@ class MkeyCommands(Commands):
     def create_psv(self, request: View, reply: View) -> None:
         """Signature contexts, one to four."""
         for index in range(request["num_psv"]):
-            psv = Simple(self.hca.judge.number("psv"), table="psv", needs=(("pd", request["pd"]),))
+            psv = PlainObject(self.hca.judge.number("psv"), table="psv", needs=(("pd", request["pd"]),))
             reply[f"psv{index}_index"] = self.hca.judge.add(psv).number
 
     @command("DESTROY_PSV")

@@ -5,7 +5,12 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from harness.connectx.command import Commands, FirmwareError, Status, command
+from harness.connectx.commands.registry import (
+    Commands,
+    FirmwareError,
+    Status,
+    command,
+)
 
 if TYPE_CHECKING:
     from harness.wire.ifc import View

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.connectx.command import Commands, command
+from harness.connectx.commands.registry import (
+    Commands,
+    command,
+)
 
 if TYPE_CHECKING:
     from harness.wire.ifc import View

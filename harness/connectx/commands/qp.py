@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.connectx import umems
-from harness.connectx.command import Commands, Entry, Handler, command
-from harness.connectx.qps import TRANSITIONS, QueuePair, ring_size
-from harness.connectx.queues import ring_of
+from harness.connectx.commands.registry import (
+    Commands,
+    Entry,
+    Handler,
+    command,
+)
+from harness.connectx.objects import umems
+from harness.connectx.objects.qps import (
+    TRANSITIONS,
+    QueuePair,
+    ring_size,
+)
+from harness.connectx.objects.queues import ring_of
 
 if TYPE_CHECKING:
     from harness.wire.ifc import View

@@ -5,8 +5,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from harness.connectx.command import Commands, Entry, Handler, command
-from harness.connectx.judge import Simple
+from harness.connectx.commands.registry import (
+    Commands,
+    Entry,
+    Handler,
+    command,
+)
+from harness.connectx.objects.table import PlainObject
 
 if TYPE_CHECKING:
     from harness.wire.ifc import View
@@ -46,7 +51,7 @@ class SimpleCommands(Commands):
     def _allocate(self, name: str, field: str) -> Handler:
         def run(request: View, reply: View) -> None:
             number = self.hca.judge.number(name)
-            self.hca.judge.add(Simple(number, table=name))
+            self.hca.judge.add(PlainObject(number, table=name))
             reply[field] = number
 
         return run

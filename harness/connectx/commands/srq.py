@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.connectx.command import Commands, command
-from harness.connectx.queues import context_of, ring_of
-from harness.connectx.srqs import SharedQueue
+from harness.connectx.commands.registry import (
+    Commands,
+    command,
+)
+from harness.connectx.objects.queues import (
+    context_of,
+    ring_of,
+)
+from harness.connectx.objects.srqs import SharedQueue
 
 if TYPE_CHECKING:
     from harness.wire.ifc import View

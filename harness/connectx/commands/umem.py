@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.connectx.command import Commands, command
-from harness.connectx.queues import PAGE_SHIFT, ring_of
-from harness.connectx.umems import Umem
+from harness.connectx.commands.registry import (
+    Commands,
+    command,
+)
+from harness.connectx.objects.queues import (
+    PAGE_SHIFT,
+    ring_of,
+)
+from harness.connectx.objects.umems import Umem
 
 if TYPE_CHECKING:
     from harness.wire.ifc import View

@@ -4,22 +4,22 @@ from harness import agent
 from harness.errors import SetupError
 from harness.values import codec
 from harness.values.answer import Reply
-from harness.values.case import Order
+from harness.values.case import Request
 
 
 def test_order_has_fixed_size_and_reads_back():
     """Mutation: leave the padding off."""
-    text = agent.encode_order(Order(7, "exec", argv=("uname",)))
-    assert len(text) == agent.ORDER_BYTES
+    text = agent.encode_request(Request(7, "exec", argv=("uname",)))
+    assert len(text) == agent.REQUEST_BYTES
     number, line = text.decode().split("\n")[:2]
     assert number == "00000007"
-    assert codec.loads(Order, line).argv == ("uname",)
+    assert codec.loads(Request, line).argv == ("uname",)
 
 
 def test_order_that_does_not_fit_is_refused():
     """Mutation: cut it."""
     with pytest.raises(SetupError, match="carries"):
-        agent.encode_order(Order(1, "exec", argv=("x" * agent.ORDER_BYTES,)))
+        agent.encode_request(Request(1, "exec", argv=("x" * agent.REQUEST_BYTES,)))
 
 
 def test_half_a_reply_waits_and_rubbish_is_an_error():

@@ -5,8 +5,8 @@ import subprocess
 import traceback
 from pathlib import Path
 
-from harness.guest import kmod, odpnl
-from harness.guest.nldev import NlDev
+from harness.guest.kmod import odpnl, session
+from harness.guest.rdma.nldev import NlDev
 from harness.values.case import Case, Loss, Region, Workload
 
 MODULE = "mlx5_odp_test"
@@ -34,7 +34,7 @@ def transfer(device, rounds=3, pages=8, odp=False, timeout_s=20.0):
 
 def in_flight(family, device):
     """Leave a page fault of a queue that has gone in the module's hands, for a minute."""
-    name = kmod.card_of(device)
+    name = session.card_of(device)
     family.policy(name, "delay", delay_us=60_000_000)
     family.mode(name, "own")
     before = family.device(name).stats["delayed"]

@@ -5,16 +5,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from harness.connectx import options
+from harness.connectx.transport import qemu_options
 from harness.device.catalogue import DEVICES
 from harness.kernel.build import build
 from harness.kernel.packages import SERIES
-from harness.machine import parcel
+from harness.machine import payload_disk
 from harness.machine.console import scan
 from harness.machine.qemu import kernel_command_line
 from harness.machine.vm import Machine
 from harness.tests.vm.conftest import CHECKOUT, FULL
-from harness.values.case import Order
+from harness.values.case import Request
 from harness.values.rule import Rule
 
 HERE = Path(__file__).parent
@@ -42,13 +42,13 @@ class Bench:
 
     def order(self, script, *argv):
         environment = {"PYTHONPATH": "/opt/odp", "PYTHONDONTWRITEBYTECODE": "1"}
-        return Order(
+        return Request(
             9, "exec", "connectx-5", argv=("python3", "-c", START, script, *argv), environment=environment
         )
 
     def disks(self):
         files = {"mlx5_odp_test.ko": self.module, **{name: HERE / name for name in SCRIPTS}}
-        packed = parcel.packed(files, self.session.store, self.session.host)
+        packed = payload_disk.packed(files, self.session.store, self.session.host)
         return replace(self.session.studio.disks(self.kernel)[0], parcel=packed)
 
     def shape(self):
@@ -100,7 +100,7 @@ def plug(machine, card, second=False):
     """Put a card into a machine that runs."""
     card.control.ask("ping")
     place = {"bus": SECOND_PORT, "id": "card2"} if second else {}
-    machine.qmp.command("device_add", **{**options.device(card.folder / "card", "cardport"), **place})
+    machine.qmp.command("device_add", **{**qemu_options.device(card.folder / "card", "cardport"), **place})
 
 
 def told(machine, reply):

@@ -10,8 +10,10 @@ from pathlib import Path
 
 from kmod_guest import FILE, MODULE, in_flight, refusal, run, steps, transfer
 
-from harness.guest import kmod, mlx5, odpnl, prepare
-from harness.guest.nldev import NlDev
+from harness.guest import prepare
+from harness.guest.kmod import odpnl, session
+from harness.guest.rdma import mlx5
+from harness.guest.rdma.nldev import NlDev
 
 THREADS = 4
 SIZES = {"messages": 0, "loads": 0, "rounds": 0}
@@ -42,7 +44,7 @@ def rdma():
     netlink = NlDev()
     for device in netlink.devices():
         netlink.wait_active(device)
-        found[kmod.card_of(device)] = device
+        found[session.card_of(device)] = device
     return found
 
 

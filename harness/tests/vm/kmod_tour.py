@@ -9,16 +9,18 @@ from pathlib import Path
 
 from kmod_guest import FILE, LIMIT, MODULE, in_flight, refusal, run, steps, transfer
 
-from harness.guest import kmod, mlx5, odpnl, odpnl_messages, prepare
-from harness.guest.nldev import NlDev
+from harness.guest import prepare
+from harness.guest.kmod import odpnl, odpnl_messages, session
+from harness.guest.rdma import mlx5
+from harness.guest.rdma.nldev import NlDev
 
 prepare.load_modules(mlx5.MODULES, {})
 DEVICE = mlx5.wait(NlDev())
 mlx5.warm(DEVICE, on_demand=False)
 run("insmod", FILE)
-NAME = kmod.card_of(DEVICE)
+NAME = session.card_of(DEVICE)
 TRACE = Path("/sys/kernel/tracing")
-PROGRAM = [sys.executable, "-m", "harness.guest.pagefault"]
+PROGRAM = [sys.executable, "-m", "harness.guest.kmod.cli"]
 
 
 def refusals():

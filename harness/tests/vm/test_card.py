@@ -21,7 +21,7 @@ from harness.kernel.packages import SERIES
 from harness.plan.caps import ask
 from harness.plan.plan import load
 from harness.tests.vm.conftest import FULL
-from harness.values.case import Order
+from harness.values.case import Request
 
 CHECKOUT = Path(__file__).parents[3]
 APPEARS_TWICE = """
@@ -46,7 +46,7 @@ def prepared(session):
 def plugged(session, prepared, folder, *argv):
     """A card and a machine that runs `argv` with it."""
     kernel, snapshot = prepared
-    order = Order(9, "exec", "connectx-5", argv=argv)
+    order = Request(9, "exec", "connectx-5", argv=argv)
     with (
         DEVICES["connectx-5"].around(session.host, kernel, folder) as card,
         session.studio.restore(snapshot, order, folder, plugged=True) as machine,
@@ -91,7 +91,7 @@ def test_verbs_report_what_the_firmware_states(session):
 def test_killed_card_is_named_as_first_to_die(session, prepared, folder):
     """QEMU aborts when its device dies. Mutation: ask QEMU first."""
     kernel, snapshot = prepared
-    order = Order(9, "exec", "connectx-5", argv=("sleep", "60"))
+    order = Request(9, "exec", "connectx-5", argv=("sleep", "60"))
     with DEVICES["connectx-5"].around(session.host, kernel, folder) as card:
         killer = threading.Timer(2.0, card.process.kill)
         killer.start()

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from harness.campaign.runs import modules_with_lines
-from harness.kernel import lines
+from harness.kernel import line_tables
 from harness.kernel.build import SECTIONS
-from harness.kernel.parts import RXE
 from harness.kernel.source import source
-from harness.plan.difference import first_difference
+from harness.kernel.subsystems import RXE
+from harness.plan.answer_diff import first_difference
 from harness.plan.plan import load
 from harness.plan.session import Session
 from harness.tests.vm.conftest import FULL, harness, interrupted
@@ -37,7 +37,7 @@ def test_coverage_changes_nothing_and_says_what_ran(session, tmp_path):
         answers[blocks] = record.answer
         ran = logs.blocks or ran
     assert not first_difference(*answers.values())
-    table = lines.read(tables["rdma_rxe"], source(kernel, session.archive) / RXE.folder)
+    table = line_tables.read(tables["rdma_rxe"], source(kernel, session.archive) / RXE.folder)
     reached = table.ran(ran["rdma_rxe"])["rxe_odp.c"]
     functions = {each.name: each.lines for each in table.functions}
     assert len(reached & functions["rxe_odp_map_range_and_lock"]) > 10

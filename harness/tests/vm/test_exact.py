@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.plan.difference import first_difference
+from harness.plan.answer_diff import first_difference
 from harness.plan.plan import load
 from harness.tests.vm.conftest import CHECKOUT, FULL
 

@@ -13,7 +13,7 @@ from harness.errors import GuestError
 from harness.kernel.toolchain import toolchain
 from harness.plan.session import Session
 from harness.tests.vm.conftest import FULL
-from harness.values.case import Order
+from harness.values.case import Request
 
 SOURCE = Path(__file__).parents[1] / "data" / "known" / "known.c"
 
@@ -45,7 +45,7 @@ def tried(session, parcel):
             ready = f"until grep -qs ACTIVE {state} && [ -e /dev/infiniband/uverbs0 ]; do sleep 0.1; done"
             start = f"cp /run/parcel/known /tmp; chmod +x /tmp/known; timeout 60 /tmp/known {name} {rdma}"
             script = f"{ready}; {start}"
-            reply = own.lend(kernel, snapshot, Order(7, "exec", device, argv=("sh", "-c", script)))
+            reply = own.lend(kernel, snapshot, Request(7, "exec", device, argv=("sh", "-c", script)))
             return reply.exit_status, reply.output
 
         yield run

@@ -10,11 +10,11 @@ from harness.machine import icount
 from harness.machine.console import scan
 from harness.machine.vm import Machine
 from harness.tests.vm.conftest import FULL
-from harness.values.case import Order
+from harness.values.case import Request
 
 
 def _run(session, booted, *argv, deadline_s=60):
-    return session.studio.run(booted, Order(9, "exec", argv=argv), deadline_s)
+    return session.studio.run(booted, Request(9, "exec", argv=argv), deadline_s)
 
 
 def test_command_runs_and_its_status_comes_back(session, booted):
@@ -78,7 +78,7 @@ def test_guest_that_says_nothing_is_a_hang_within_its_deadline(session, tmp_path
 def _cold(session, disks, folder, **options):
     studio = session.studio
     shape = studio.shape("exact")
-    options.update(order=Order(0, "wait"), ram=folder / "ram")
+    options.update(order=Request(0, "wait"), ram=folder / "ram")
     return Machine(session.host, session.qemu, shape, disks, folder, **options)
 
 
@@ -126,7 +126,7 @@ def test_a_machine_that_qemu_cannot_record_goes_on_until_it_can(session, booted,
     far.mkdir()
     studio._copy(booted.ram, far / "ram")
     within = icount.counted(booted.state) % icount.ROUND
-    studio._go_on(booted, Order(7, "spin", spin_ns=icount.ROUND - (1 << 29) - within), far)
+    studio._go_on(booted, Request(7, "spin", spin_ns=icount.ROUND - (1 << 29) - within), far)
     there = replace(booted, folder=far, number=7)
     assert icount.to_spin(icount.counted(there.state))
     with pytest.raises(SetupError, match="QEMU ended by itself") as caught:

@@ -1,7 +1,7 @@
 """Modules that reach a machine after its boot."""
 
 from harness.plan.session import PREPARE
-from harness.values.case import Order
+from harness.values.case import Request
 
 SIGNATURE_MAGIC = b"~Module signature appended~\n"
 OLD, NEW = b"description=Soft RDMA transport", b"description=Soft RDMA TRANSPORT"
@@ -25,15 +25,15 @@ def test_a_module_of_the_parcel_is_the_one_that_is_loaded(session, booted, tmp_p
     assert data.count(OLD) == 1
     changed = tmp_path / "rdma_rxe.ko"
     changed.write_bytes(data.replace(OLD, NEW))
-    order = Order(PREPARE, "prepare", "soft-roce")
+    order = Request(PREPARE, "prepare", "soft-roce")
     prepared = session.studio.prepared(
         kernel, booted.shape, order, {"modules/rdma_rxe.ko": changed, "note": tmp_path / "rdma_rxe.ko"}
     )
     assert prepared.facts["parcel"] == "rdma_rxe" and prepared.facts["probe faults"]
     asked = "modinfo -F description rdma_rxe; test -e /run/parcel/note && lsmod | grep -c ^rdma_rxe"
-    reply = session.studio.run(prepared, Order(9, "exec", argv=("sh", "-c", asked)), 60)
+    reply = session.studio.run(prepared, Request(9, "exec", argv=("sh", "-c", asked)), 60)
     assert reply.output.split("\n")[:2] == ["Soft RDMA TRANSPORT", "1"]
     plain = session.studio.run(
-        booted, Order(9, "exec", argv=("modinfo", "-F", "description", "rdma_rxe")), 60
+        booted, Request(9, "exec", argv=("modinfo", "-F", "description", "rdma_rxe")), 60
     )
     assert plain.output == "Soft RDMA transport\n"

@@ -9,8 +9,11 @@ from shutil import copytree
 
 import pytest
 
-from harness.kernel.parts import HEADERS, RXE
 from harness.kernel.source import source
+from harness.kernel.subsystems import (
+    HEADERS,
+    RXE,
+)
 from harness.tests.vm.conftest import CHECKOUT, FULL, environment, harness, interrupted
 
 pytestmark = [

@@ -7,14 +7,17 @@ from pathlib import Path
 import pytest
 
 from harness.campaign.runs import copied, modules
-from harness.kernel.parts import MLX5, RXE
 from harness.kernel.source import source
+from harness.kernel.subsystems import (
+    MLX5,
+    RXE,
+)
 from harness.plan.plan import load
 from harness.plan.session import Session
 from harness.tests.vm.conftest import FULL, harness
 from harness.values import codec
 from harness.values.answer import Reply
-from harness.values.case import Loss, Order, Watch
+from harness.values.case import Loss, Request, Watch
 from harness.values.histogram import percentile
 
 DELAY_MS = 300
@@ -217,7 +220,7 @@ ask env
 @pytest.mark.skipif(not FULL, reason="compiles the probes once more in the guest: ODP_FULL=1")
 def test_what_is_in_the_way_is_said_and_a_second_tracer_is_not():
     """Mutations: leave out a check of watch.obstacle; leave a probe attached at the end."""
-    order = codec.dumps(Order(5, "trace", watch=Watch(1.0)))
+    order = codec.dumps(Request(5, "trace", watch=Watch(1.0)))
     done = harness("trace", "--vm", "soft-roce", "--", "sh", "-c", OBSTACLES.format(order=order))
     assert "nothing left" in done.stdout, done.stdout + done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith('{"answer"')]

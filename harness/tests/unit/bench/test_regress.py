@@ -6,8 +6,8 @@ import pytest
 
 from harness.bench import regress
 from harness.bench.figures import Stopped
-from harness.campaign.runs import Question
-from harness.kernel.parts import RXE
+from harness.campaign.runs import RegressRequest
+from harness.kernel.subsystems import RXE
 
 SAME, ALARM = regress._Judged(30.0, 2, "", True), regress._Judged(50.0, 2, "comment 1: worse: by 9", False)
 
@@ -25,13 +25,13 @@ def measured(monkeypatch, tmp_path, judged, changes):
     monkeypatch.setattr(regress, "source", lambda kernel, archive: tmp_path)
     monkeypatch.setattr(regress, "modules", lambda *_: ({}, "gcc"))
     monkeypatch.setattr(regress, "answers", lambda *_: ())
-    monkeypatch.setattr(regress.null, "bands", lambda *_: {"fault": 3.0})
+    monkeypatch.setattr(regress.noise, "bands", lambda *_: {"fault": 3.0})
     monkeypatch.setattr(regress, "_make", lambda *_: 10.0)
     monkeypatch.setattr(regress, "_judged", next_one)
     session = SimpleNamespace(
         kernel=lambda series: SimpleNamespace(release="7.3.4"), archive=None, say=lambda line: None
     )
-    return regress.measure(session, Question("null", "7.3", [], tmp_path), RXE, changes)
+    return regress.measure(session, RegressRequest("null", "7.3", [], tmp_path), RXE, changes)
 
 
 def test_alarms_are_counted_and_told(monkeypatch, tmp_path):

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.campaign import corpus, entry
+from harness.campaign import corpus, corpus_entry
 from harness.campaign.corpus import CANNOT_APPLY, CAUGHT, MISSED, Outcome, verdict
 from harness.cli import corpus as cli
 from harness.cli import main
 from harness.errors import EXIT_INTERRUPTED, SetupError, Unsupported, UsageError
-from harness.kernel.parts import touched
+from harness.kernel.subsystems import touched
 from harness.tests.unit.results.sample import record
 from harness.values.record import Reason
 
@@ -49,7 +49,7 @@ def written(tmp_path):
 @pytest.mark.parametrize("path", sorted(ENTRIES.glob("*.toml")), ids=lambda path: path.stem)
 def test_our_entries_are_sound(path):
     """Mutation: misspell a key, a plan or a file of one."""
-    bug = entry.load(path)
+    bug = corpus_entry.load(path)
     parts, outside = touched(edit.file for edit in bug.edits)
     assert parts and not outside and len(bug.fix) == 12
     assert any(bug.device in part.devices for part in parts)
@@ -68,24 +68,24 @@ def test_our_entries_are_sound(path):
 )
 def test_a_broken_entry_is_one_clear_error(written, old, new, said):
     """Mutation: leave a check out."""
-    entry.load(written(GOOD))
+    corpus_entry.load(written(GOOD))
     with pytest.raises(UsageError, match=said):
-        entry.load(written(GOOD.replace(old, new)))
+        corpus_entry.load(written(GOOD.replace(old, new)))
 
 
 def test_an_edit_fits_once_or_not_at_all(written, tmp_path):
     """Mutation: replace every place."""
-    bug = entry.load(written(GOOD))
+    bug = corpus_entry.load(written(GOOD))
     file = tmp_path / "drivers" / "x.c"
     with pytest.raises(UsageError, match="this kernel has no drivers/x.c"):
-        entry.apply(bug, tmp_path)
+        corpus_entry.apply(bug, tmp_path)
     file.parent.mkdir()
     for text, times in (("none", 0), ("one one", 2)):
         file.write_text(text.replace("none", "zero"))
         with pytest.raises(UsageError, match=f"has 'one' {times} times, not once"):
-            entry.apply(bug, tmp_path)
+            corpus_entry.apply(bug, tmp_path)
     file.write_text("a one b")
-    entry.apply(bug, tmp_path)
+    corpus_entry.apply(bug, tmp_path)
     assert file.read_text() == "a two b"
 
 
@@ -103,7 +103,7 @@ def test_a_bug_is_caught_by_what_fails_only_with_it():
 
 def test_a_kernel_that_is_gone_costs_its_own_entries_only(written, tmp_path):
     """Mutation: let what is unsupported end the corpus."""
-    bug = entry.load(written(GOOD))
+    bug = corpus_entry.load(written(GOOD))
     bugs = [bug, replace(bug, path=Path("other.toml"), kernel="7.2")]
     errors = {
         "7.3": Unsupported("the archive has no kernel of the series 7.3 any more"),

@@ -2,13 +2,17 @@
 
 import pytest
 
-from harness.campaign import coverage, pages
+from harness.campaign import coverage, coverage_html
 from harness.campaign.coverage import Coverage
-from harness.campaign.differing import differing
-from harness.kernel import lines
-from harness.kernel.lines import Lines
-from harness.kernel.parts import CORE, MLX5, RXE
-from harness.machine.blocks import Places
+from harness.campaign.tree_diff import differing
+from harness.kernel import line_tables
+from harness.kernel.line_tables import Lines
+from harness.kernel.subsystems import (
+    CORE,
+    MLX5,
+    RXE,
+)
+from harness.machine.exec_log import ModuleLayout
 
 ODP = f"{RXE.folder}/rxe_odp.c"
 
@@ -70,18 +74,18 @@ def table(tmp_path):
     source = [f"line {number}" for number in range(1, 50)]
     source[25] = source[42] = "}"
     (tmp_path / "rxe_odp.c").write_text("\n".join(source))
-    return lines.read(path, tmp_path)
+    return line_tables.read(path, tmp_path)
 
 
 def test_a_log_is_offsets_by_module_and_section():
     """Mutations: log all of the kernel; take an address for the section before it."""
-    places = Places.read(ASKED, ("rdma_rxe", "ib_core"))
+    places = ModuleLayout.read(ASKED, ("rdma_rxe", "ib_core"))
     assert places.ranges == ((0xFFFFFFFFC0470000, 217088), (0xFFFFFFFFC0436000, 626688))
     assert places.options("/x")[:3] == ("-d", "in_asm", "-dfilter")
     assert "0xffffffffc0470000+0x35000" in places.options("/x")[3]
     ran = places.ran(LOG)
     assert ran == {"rdma_rxe": {".text": [0x11A00, 0x11A09, 0x11A1C]}, "ib_core": {".text": [0x10]}}
-    assert Places((), ()).options("/x") == ()
+    assert ModuleLayout((), ()).options("/x") == ()
 
 
 def test_an_instruction_is_of_all_the_lines_that_are_inlined_there(table):
@@ -154,7 +158,7 @@ def test_files_are_of_their_module_and_headers_of_all():
 def test_a_page_marks_lines_and_escapes_source(found, tmp_path):
     """Mutation: no autoescape; count lines from 0."""
     (tmp_path / "rxe_odp.c").write_text("\n".join(f"<{number}>" for number in range(1, 50)))
-    page = pages.coverage(found, "rdma_rxe", tmp_path, "7.3.4")
+    page = coverage_html.coverage(found, "rdma_rxe", tmp_path, "7.3.4")
     assert '<span class="ran"><i>16</i><code>&lt;16&gt;</code></span>' in page
     assert '<span class="not"><i>25</i><code>&lt;25&gt;</code></span>' in page
     assert "<16>" not in page and "prefers-color-scheme" in page and 'name="viewport"' in page

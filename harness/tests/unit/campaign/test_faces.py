@@ -12,18 +12,22 @@ from pathlib import Path
 import kcidb_io
 import pytest
 
-from harness.campaign import mail, sides
+from harness.campaign import mail, side_by_side_html
 from harness.campaign import regress as judged
+from harness.campaign.change import (
+    Patched,
+    Tree,
+    before,
+)
 from harness.campaign.compare import Comparison, Figure, compare
 from harness.campaign.outcomes import BETTER, CANNOT_TELL, SAME, WORSE, Change
 from harness.campaign.regress import Judgement, is_fix
-from harness.campaign.runs import Question
-from harness.campaign.subject import Patched, Tree, before
+from harness.campaign.runs import RegressRequest
 from harness.cli import main, regress
 from harness.errors import SetupError, Unsupported, UsageError
 from harness.host import LocalHost
 from harness.kernel import patches
-from harness.kernel.parts import RXE
+from harness.kernel.subsystems import RXE
 from harness.ledger import Ledger
 from harness.results.reports import REPORTS
 from harness.tests.unit.results.sample import ENVIRONMENT, record, stored
@@ -165,11 +169,11 @@ def test_a_mail_of_no_difference_claims_no_more_than_was_compared(figures, said)
     text = " ".join(" ".join(lines_of(*figures)).split())
     assert f"No new failure, symptom or leak; {said}" in text
     found = Comparison(SAME, (), figures)
-    assert f"No new failure, symptom or leak; {said}" in sides.render(
+    assert f"No new failure, symptom or leak; {said}" in side_by_side_html.render(
         found, [], [], replace(FOUND, comparison=found)
     )
     # Of two stored runs nobody measured any.
-    assert "null band" not in sides.render(found, [], [])
+    assert "null band" not in side_by_side_html.render(found, [], [])
 
 
 def test_a_mail_of_no_difference_shows_what_was_compared():
@@ -201,7 +205,7 @@ def test_each_side_of_a_judgement_has_the_reports_of_any_run(tmp_path):
         stored(tmp_path / name, [record(number, environment=had)])
     (tmp_path / "patched" / "parcel").mkdir(parents=True)
     found = replace(FOUND, comparison=compare([], []))
-    page = regress._page(found, Question("q", "7.3", (), tmp_path))
+    page = regress._page(found, RegressRequest("q", "7.3", (), tmp_path))
     assert page.read_text().count('class="pair"') == 4
     made = {str(path.parent.name) for path in tmp_path.glob("*/kcidb.json")}
     assert made == set(folders[:4])
@@ -346,9 +350,9 @@ def test_a_tree_reaches_the_parts_that_differ(tmp_path, host):
     tree.lay(stock, (RXE,), into, host)
     assert not list(into.rglob("*.mod.c"))
     assert (into / RXE.folder / "rxe_odp.c").read_text() == "two\n"
-    equal = judged._untouched(Question("t", "7.3", (), tmp_path), tree, ())
+    equal = judged._untouched(RegressRequest("t", "7.3", (), tmp_path), tree, ())
     assert equal.verdict == SAME, "what git bisect passes on its way, and the base has too"
-    nothing = judged._untouched(Question("t", "7.3", (), tmp_path), Patched(()), ())
+    nothing = judged._untouched(RegressRequest("t", "7.3", (), tmp_path), Patched(()), ())
     assert nothing.verdict == CANNOT_TELL
     with pytest.raises(UsageError, match="is no kernel tree"):
         Tree(stock / "include").reach(stock)

@@ -9,10 +9,13 @@ import pytest
 from harness.campaign import regress
 from harness.campaign.compare import Comparison, Figure
 from harness.campaign.coverage import Coverage, Touched
-from harness.campaign.differing import Differing
 from harness.campaign.outcomes import SAME
-from harness.campaign.runs import Question
-from harness.kernel.parts import CORE, RXE
+from harness.campaign.runs import RegressRequest
+from harness.campaign.tree_diff import TreeDiff
+from harness.kernel.subsystems import (
+    CORE,
+    RXE,
+)
 from harness.plan.checkout import fault_plans
 
 ODP = f"{RXE.folder}/rxe_odp.c"
@@ -27,7 +30,7 @@ def narrowed(monkeypatch, tmp_path, old, **options):
     ran = {name: {"rdma_rxe": {"rxe_odp.c": {10 if name in "bc" else 20}}} for name in "abc"}
     cases = {f"{name}/7.3/soft-roce/x": modules for name, modules in ran.items()}
     monkeypatch.setattr(regress.coverage, "measure", lambda *given: Coverage({}, cases))
-    question = Question("p", "7.3", plans, tmp_path, **options)
+    question = RegressRequest("p", "7.3", plans, tmp_path, **options)
     session = SimpleNamespace(say=lambda line: None)
     found, said = regress._narrowed(session, question, None, tmp_path, [RXE], Touched({}, old))
     return "".join(path.stem for path in found.plans), said
@@ -50,7 +53,7 @@ def test_plans_that_reach_it_come_first(monkeypatch, tmp_path, old, options, ord
 
 
 def changed(*paths):
-    return [Differing(Path(path), ["a"], ["b"], SequenceMatcher()) for path in paths]
+    return [TreeDiff(Path(path), ["a"], ["b"], SequenceMatcher()) for path in paths]
 
 
 def test_a_source_of_no_module_that_is_replaced_is_named(tmp_path):

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from harness.campaign import runs
-from harness.campaign.runs import Question
+from harness.campaign.runs import RegressRequest
 from harness.errors import UsageError
-from harness.kernel.parts import RXE
+from harness.kernel.subsystems import RXE
 from harness.results.record import Store as Results
 from harness.store import Store
 from harness.tests.unit.results.sample import record
@@ -34,7 +34,7 @@ def asked(tmp_path, monkeypatch):
         try:
             studio = SimpleNamespace(key=lambda *given: "k", shape=lambda clock: clock)
             session = SimpleNamespace(store=store, studio=studio, say=lambda line: None)
-            question = replace(Question("q", "7.3", (), tmp_path / f"r{len(ran)}"), **changes)
+            question = replace(RegressRequest("q", "7.3", (), tmp_path / f"r{len(ran)}"), **changes)
             found = runs.answers(session, question, None, {"modules/x.ko": module}, [RXE], "base")
         finally:
             store.close()

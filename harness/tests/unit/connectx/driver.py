@@ -9,7 +9,7 @@ import struct
 from pathlib import Path
 
 from harness.connectx.firmware import Card
-from harness.connectx.memory import Memory
+from harness.connectx.transport.memory import Memory
 from harness.wire import ifc, wqe
 
 DATA = Path(__file__).parents[2] / "data"

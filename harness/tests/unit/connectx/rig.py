@@ -6,14 +6,17 @@ import socket
 import struct
 from pathlib import Path
 
-from harness.connectx.client import Client
-from harness.connectx.interrupts import EventInterrupts
-from harness.connectx.loop import Loop
-from harness.connectx.memory import Memory
-from harness.connectx.msix import MessageInterrupts
-from harness.connectx.pci import ConfigSpace, Face
-from harness.connectx.server import Server
-from harness.connectx.vfio_user import Answers
+from harness.connectx.transport.client import Client
+from harness.connectx.transport.interrupts import EventInterrupts
+from harness.connectx.transport.loop import Loop
+from harness.connectx.transport.memory import Memory
+from harness.connectx.transport.msix import MessageInterrupts
+from harness.connectx.transport.pci import (
+    ConfigSpace,
+    PciIdentity,
+)
+from harness.connectx.transport.server import Server
+from harness.connectx.transport.vfio_user import Answers
 
 PAGE = 4096
 DOORBELL = 0x100
@@ -88,7 +91,7 @@ class Rig:
             self.events = MessageInterrupts(16, lambda address, data: self.server.post(address, data))
         self.reports = []
         self.device = device(self.memory, interrupts or self.events)
-        self.face = Face(registers_size=8192)
+        self.face = PciIdentity(registers_size=8192)
         config = ConfigSpace(self.face, late_msix=own_msix)
         self.answers = Answers(wrap(self), config, self.memory, self.events, self.report)
         self.server = Server(self.answers, self.loop)

@@ -7,12 +7,15 @@ import struct
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.connectx.client import Client
-from harness.connectx.interrupts import EventInterrupts
-from harness.connectx.loop import Loop
-from harness.connectx.pci import ConfigSpace, Face
-from harness.connectx.server import Server
-from harness.connectx.vfio_user import Answers
+from harness.connectx.transport.client import Client
+from harness.connectx.transport.interrupts import EventInterrupts
+from harness.connectx.transport.loop import Loop
+from harness.connectx.transport.pci import (
+    ConfigSpace,
+    PciIdentity,
+)
+from harness.connectx.transport.server import Server
+from harness.connectx.transport.vfio_user import Answers
 from harness.tests.unit.connectx.driver import BASE, PAGE, SIZE, CommandFailed
 from harness.tests.unit.connectx.pair import VA, Pair
 from harness.values.rule import KINDS, Rule
@@ -37,7 +40,7 @@ class OverTheWire(Pair):
         super().__init__(model, scheme_memory=memory_scheme)
         self.reports = []
         self.loop = Loop()
-        face = Face(registers_size=32 << 20)
+        face = PciIdentity(registers_size=32 << 20)
         config, events = ConfigSpace(face), EventInterrupts(16)
         answers = Answers(self.card, config, self.memory, events, lambda *said: self.reports.append(said))
         self.server = Server(answers, self.loop)

@@ -7,10 +7,10 @@ import threading
 
 import pytest
 
-from harness.connectx.client import Client
 from harness.connectx.control import ControlClient, listen
-from harness.connectx.pci import Face
 from harness.connectx.service import Service
+from harness.connectx.transport.client import Client
+from harness.connectx.transport.pci import PciIdentity
 from harness.errors import SetupError, UsageError
 from harness.tests.unit.connectx.rig import BROKEN, DOORBELL, PAGE, Toy
 
@@ -35,7 +35,11 @@ class SteeredToy(Toy):
 @pytest.fixture
 def card(tmp_path):
     service = Service(
-        SteeredToy, Face(registers_size=8192), tmp_path / "s", tmp_path / "c", tmp_path / "log.jsonl.gz"
+        SteeredToy,
+        PciIdentity(registers_size=8192),
+        tmp_path / "s",
+        tmp_path / "c",
+        tmp_path / "log.jsonl.gz",
     )
     service.lines = lambda line: None
     thread = threading.Thread(target=service.run)
@@ -156,7 +160,7 @@ def test_taken_paths(card, tmp_path):
     with pytest.raises(UsageError, match="cannot listen"):
         listen(tmp_path / ("long" * 40))
     with pytest.raises(UsageError, match="is taken"):
-        Service(Toy, Face(), tmp_path / "new", folder / "c")
+        Service(Toy, PciIdentity(), tmp_path / "new", folder / "c")
     assert not (tmp_path / "new").exists(), "a card that fails to start leaves nothing"
 
 

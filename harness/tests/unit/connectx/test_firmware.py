@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.connectx.card import MODELS
-from harness.connectx.command import Status
+from harness.connectx.commands.registry import Status
 from harness.tests.unit.connectx.driver import BASE, SERIES, CommandFailed, Driver
 from harness.wire import eqe
 

@@ -7,9 +7,14 @@ import struct
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.connectx import frames
-from harness.connectx.frames import Command
-from harness.connectx.memory import READ, WRITE, DmaError, Memory
+from harness.connectx.transport import vfio_messages
+from harness.connectx.transport.memory import (
+    READ,
+    WRITE,
+    DmaError,
+    Memory,
+)
+from harness.connectx.transport.vfio_messages import Command
 from harness.tests.unit.connectx.rig import DOORBELL, LATER, PAGE, Rig, Toy, descriptors
 
 MESSAGES_EACH = 60
@@ -43,50 +48,58 @@ def packed(layout):
 
 
 def region(offset, number, data):
-    return st.just(frames.REGION.pack(offset, number, len(data)) + data)
+    return st.just(vfio_messages.REGION.pack(offset, number, len(data)) + data)
 
 
 doorbells = st.sampled_from([DOORBELL, LATER]).flatmap(
-    lambda place: edges.map(lambda at: frames.REGION.pack(place, 0, 8) + struct.pack("<Q", at))
+    lambda place: edges.map(lambda at: vfio_messages.REGION.pack(place, 0, 8) + struct.pack("<Q", at))
 )
 maps = st.builds(
-    lambda flags, offset, address, size: frames.DMA_MAP.pack(32, flags, offset, address, size),
+    lambda flags, offset, address, size: vfio_messages.DMA_MAP.pack(32, flags, offset, address, size),
     st.integers(0, 7),
     st.sampled_from([0, 1, PAGE, 2 * PAGE]),
     st.sampled_from([0, 0x10000, 0x11000, 0x11800, (1 << 64) - PAGE]),
     st.sampled_from([1, PAGE, 2 * PAGE, 16 * PAGE]),
 )
-multiple = st.lists(packed(frames.WRITE_ONE), max_size=3).map(
+multiple = st.lists(packed(vfio_messages.WRITE_ONE), max_size=3).map(
     lambda ones: struct.pack("<Q", len(ones)) + b"".join(ones)
 )
 PAYLOADS = {
     Command.VERSION: st.sampled_from(
         [b"\0\0\0\0{}\0", b"\0\0\0\0\0", b"", b"\1\0\0\0{}\0", b"\0\0\0\0" + b"[" * 5000, b"\0\0\0\0\xff\xfe"]
     ),
-    Command.DMA_MAP: packed(frames.DMA_MAP) | maps | maps,
-    Command.DMA_UNMAP: packed(frames.DMA_UNMAP),
-    Command.GET_INFO: packed(frames.INFO),
-    Command.GET_REGION_INFO: packed(frames.REGION_INFO),
-    Command.GET_REGION_IO_FDS: packed(frames.REGION_INFO),
-    Command.GET_IRQ_INFO: packed(frames.IRQ_INFO),
-    Command.SET_IRQS: packed(frames.SET_IRQS),
-    Command.REGION_READ: packed(frames.REGION),
-    Command.REGION_WRITE: packed(frames.REGION) | doorbells | doorbells,
-    Command.DMA_READ: packed(frames.DMA),
-    Command.DMA_WRITE: packed(frames.DMA),
+    Command.DMA_MAP: packed(vfio_messages.DMA_MAP) | maps | maps,
+    Command.DMA_UNMAP: packed(vfio_messages.DMA_UNMAP),
+    Command.GET_INFO: packed(vfio_messages.INFO),
+    Command.GET_REGION_INFO: packed(vfio_messages.REGION_INFO),
+    Command.GET_REGION_IO_FDS: packed(vfio_messages.REGION_INFO),
+    Command.GET_IRQ_INFO: packed(vfio_messages.IRQ_INFO),
+    Command.SET_IRQS: packed(vfio_messages.SET_IRQS),
+    Command.REGION_READ: packed(vfio_messages.REGION),
+    Command.REGION_WRITE: packed(vfio_messages.REGION) | doorbells | doorbells,
+    Command.DMA_READ: packed(vfio_messages.DMA),
+    Command.DMA_WRITE: packed(vfio_messages.DMA),
     Command.RESET: st.just(b""),
-    Command.REGION_WRITE_MULTI: packed(frames.WRITE_COUNT) | multiple,
+    Command.REGION_WRITE_MULTI: packed(vfio_messages.WRITE_COUNT) | multiple,
 }
 command_and_payload = st.sampled_from(list(PAYLOADS)).flatmap(
     lambda command: st.tuples(st.just(int(command)), PAYLOADS[command])
 ) | st.tuples(st.integers(0, 0xFFFF), st.binary(max_size=40))
-kinds = st.sampled_from([0] * 12 + [frames.NO_REPLY, frames.REPLY, frames.REPLY | frames.ERROR, frames.ERROR])
+kinds = st.sampled_from(
+    [0] * 12
+    + [
+        vfio_messages.NO_REPLY,
+        vfio_messages.REPLY,
+        vfio_messages.REPLY | vfio_messages.ERROR,
+        vfio_messages.ERROR,
+    ]
+)
 letters = st.sampled_from(["", "", "m", "m", "e", "p", "me", "eeee", "mmmmmmmm"])
 wild = st.tuples(command_and_payload, kinds, letters, st.integers(0, 3))
 near = st.sampled_from([0, 0xFFF0, 0x10000, 0x10FB0, 0x10FC0, 0x11000, 0x11800, 0x1FFF0, 0x20000])
-rings = near.map(lambda at: frames.REGION.pack(DOORBELL, 0, 8) + struct.pack("<Q", at))
-unmaps = near.map(lambda at: frames.DMA_UNMAP.pack(24, 0, at, PAGE))
-listens = st.integers(0, 16).map(lambda vector: frames.SET_IRQS.pack(20, 4 | 32, 2, vector, 1))
+rings = near.map(lambda at: vfio_messages.REGION.pack(DOORBELL, 0, 8) + struct.pack("<Q", at))
+unmaps = near.map(lambda at: vfio_messages.DMA_UNMAP.pack(24, 0, at, PAGE))
+listens = st.integers(0, 16).map(lambda vector: vfio_messages.SET_IRQS.pack(20, 4 | 32, 2, vector, 1))
 
 
 def sensible(command, payload, letters=""):
@@ -158,8 +171,8 @@ class Hostile:
         stream = self.rig.client.stream
         for message in stream.receive():
             COUNTED["answered"] += 1
-            assert message.flags & frames.TYPE_MASK in (frames.REQUEST, frames.REPLY)
-            assert bool(message.flags & frames.ERROR) == bool(message.error)
+            assert message.flags & vfio_messages.TYPE_MASK in (vfio_messages.REQUEST, vfio_messages.REPLY)
+            assert bool(message.flags & vfio_messages.ERROR) == bool(message.error)
 
     def alive(self):
         """Still attached and correct, or hung up and correct for the next client."""
@@ -186,7 +199,9 @@ def play(sequence):
     hostile = Hostile()
     try:
         for (command, payload), flags, letters, number in sequence:
-            header = frames.HEADER.pack(number, command, frames.HEADER.size + len(payload), flags, 0)
+            header = vfio_messages.HEADER.pack(
+                number, command, vfio_messages.HEADER.size + len(payload), flags, 0
+            )
             COUNTED["messages"] += 1
             if not hostile.send(header + payload, letters):
                 break
@@ -240,9 +255,9 @@ def test_nothing_leaks():
     before = descriptors()
     hostile = Hostile()
     for letters in ("m", "e", "me", "mmmm") * 5:
-        payload = frames.DMA_MAP.pack(32, 3, 0, 0, 1 << 63)
-        hostile.send(frames.HEADER.pack(1, 2, 16 + len(payload), 0, 0) + payload, letters)
-        hostile.send(frames.HEADER.pack(1, 99, 16, 0, 0), letters)
+        payload = vfio_messages.DMA_MAP.pack(32, 3, 0, 0, 1 << 63)
+        hostile.send(vfio_messages.HEADER.pack(1, 2, 16 + len(payload), 0, 0) + payload, letters)
+        hostile.send(vfio_messages.HEADER.pack(1, 99, 16, 0, 0), letters)
     hostile.send(struct.pack("<HHIII", 1, 9, 3, 0, 0), "mm")
     hostile.close()
     assert descriptors() == before

@@ -7,9 +7,16 @@ import struct
 
 import pytest
 
-from harness.connectx.interrupts import EventInterrupts
-from harness.connectx.log import Recorder, RecordingInterrupts, RecordingMemory, Writer, changes, entries
-from harness.connectx.replay import replay
+from harness.connectx.conversation.log import (
+    Recorder,
+    RecordingInterrupts,
+    RecordingMemory,
+    Writer,
+    changes,
+    entries,
+)
+from harness.connectx.conversation.replay import replay
+from harness.connectx.transport.interrupts import EventInterrupts
 from harness.tests.unit.connectx.rig import DOORBELL, PAGE, Rig, Toy
 
 

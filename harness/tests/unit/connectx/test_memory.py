@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.connectx.memory import READ, WRITE, DmaError, MapError, Memory
+from harness.connectx.transport.memory import (
+    READ,
+    WRITE,
+    DmaError,
+    MapError,
+    Memory,
+)
 
 PAGE = 4096
 

@@ -2,7 +2,16 @@ import struct
 
 import pytest
 
-from harness.connectx.mkeys import KLM, KSM, LOCAL_KEY, MTT, NULL_KEY, Refused, Span, User
+from harness.connectx.objects.mkeys import (
+    KLM,
+    KSM,
+    LOCAL_KEY,
+    MTT,
+    NULL_KEY,
+    Refused,
+    Span,
+    User,
+)
 from harness.tests.unit.connectx.driver import Driver
 from harness.wire import cqe
 

@@ -4,12 +4,15 @@ import struct
 
 import pytest
 
-from harness.connectx import frames
-from harness.connectx.client import CONFIG
-from harness.connectx.frames import Command
-from harness.connectx.interrupts import MSIX
-from harness.connectx.msix import MessageInterrupts
-from harness.connectx.pci import MSIX_PENDING, MSIX_TABLE
+from harness.connectx.transport import vfio_messages
+from harness.connectx.transport.client import CONFIG
+from harness.connectx.transport.interrupts import MSIX
+from harness.connectx.transport.msix import MessageInterrupts
+from harness.connectx.transport.pci import (
+    MSIX_PENDING,
+    MSIX_TABLE,
+)
+from harness.connectx.transport.vfio_messages import Command
 from harness.tests.unit.connectx.rig import Rig
 
 CAPABILITY = 0x9C
@@ -85,8 +88,8 @@ def rig():
 
 def test_qemu_sees_no_msix_and_the_guest_does(rig):
     """QEMU 11.1 aborts at device_del otherwise. Mutation: show it from power-on, or never again."""
-    question = frames.IRQ_INFO.pack(16, 0, MSIX, 0)
-    assert frames.IRQ_INFO.unpack(rig.client.ask(Command.GET_IRQ_INFO, question))[3] == 0
+    question = vfio_messages.IRQ_INFO.pack(16, 0, MSIX, 0)
+    assert vfio_messages.IRQ_INFO.unpack(rig.client.ask(Command.GET_IRQ_INFO, question))[3] == 0
     assert rig.client.read(CONFIG, CAPABILITY, 1) == b"\x09"
     rig.client.ask(Command.RESET)
     assert rig.client.read(CONFIG, CAPABILITY, 1) == b"\x11"
@@ -106,7 +109,7 @@ def test_interrupts_over_the_socket(rig):
     rig.client.write(CONFIG, CAPABILITY + 2, struct.pack("<H", 0x8000))
     rig.events.fire(0)
     (message,) = rig.client.poll()
-    assert message.command == Command.DMA_WRITE and message.flags == frames.NO_REPLY
+    assert message.command == Command.DMA_WRITE and message.flags == vfio_messages.NO_REPLY
     assert message.payload == struct.pack("<QQI", 0xFEE01000, 4, 0x26)
     assert rig.client.read(TABLE_BAR, MSIX_TABLE, 8) == struct.pack("<Q", 0xFEE01000)
     rig.client.ask(Command.RESET)

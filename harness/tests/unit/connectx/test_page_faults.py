@@ -211,11 +211,11 @@ def test_a_queue_destroyed_at_work_is_not_run_again(pair):
 
 def test_a_driver_that_never_maps_is_stopped(pair):
     """Mutation: resume for ever."""
-    from harness.connectx import faults
+    from harness.connectx.faults import faults
 
     pair.entry(pair.keys[0], 0, 0)
     pair.send(wqe.RDMA_WRITE, (pair.keys[0], VA, 8), remote=(pair.keys[1], VA))
-    for count in range(faults.AGAIN_MOST):
+    for count in range(faults.MAX_AGAIN):
         pair.seen_events = count % 64
         data = pair.memory.read(pair.events + 64 * pair.seen_events, 64)
         pair.uar_write(0x48, struct.pack(">I", pair.eqn << 24 | count + 1))

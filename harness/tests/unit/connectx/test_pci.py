@@ -2,7 +2,13 @@
 
 import struct
 
-from harness.connectx.pci import MSIX_PENDING, MSIX_TABLE, SIZE, ConfigSpace, Face
+from harness.connectx.transport.pci import (
+    MSIX_PENDING,
+    MSIX_TABLE,
+    SIZE,
+    ConfigSpace,
+    PciIdentity,
+)
 
 
 def word(space, offset):
@@ -23,7 +29,7 @@ def capabilities(space):
 
 def test_identity():
     """Mutation: shift the class code by 16."""
-    space = ConfigSpace(Face(device=0x1021, revision=3, subsystem=0x20))
+    space = ConfigSpace(PciIdentity(device=0x1021, revision=3, subsystem=0x20))
     assert space.read(0, 4) == struct.pack("<HH", 0x15B3, 0x1021)
     assert space.read(8, 4) == bytes([3, 0, 7, 2])
     assert space.read(0x2C, 4) == struct.pack("<HH", 0x15B3, 0x20)
@@ -33,7 +39,7 @@ def test_identity():
 def test_capabilities():
     """Mutation: let the list end after power management."""
     for power, wanted in ((True, {0x01, 0x10, 0x11}), (False, {0x10, 0x11})):
-        space = ConfigSpace(Face(power_management=power))
+        space = ConfigSpace(PciIdentity(power_management=power))
         assert word(space, 6) & 0x10
         found = capabilities(space)
         assert set(found) == wanted
@@ -46,7 +52,7 @@ def test_capabilities():
 
 def test_bars_are_sized_by_writing_ones():
     """Mutation: let every bit of a BAR be written."""
-    space = ConfigSpace(Face(registers_size=32 << 20))
+    space = ConfigSpace(PciIdentity(registers_size=32 << 20))
     space.write(0x10, b"\xff" * 24)
     low, high, msix, *rest = struct.unpack("<6I", space.read(0x10, 24))
     assert low & 0xF == 0xC, "64 bits, prefetchable"
@@ -57,7 +63,7 @@ def test_bars_are_sized_by_writing_ones():
 
 def test_what_cannot_be_written():
     """Mutation: no mask."""
-    space = ConfigSpace(Face())
+    space = ConfigSpace(PciIdentity())
     before = space.read(0, 0x10)
     space.write(0, b"\xff" * 4)
     space.write(6, b"\xff\xff")
@@ -71,7 +77,7 @@ def test_what_cannot_be_written():
 def test_function_level_reset():
     """Mutation: look at the wrong byte of the device control register."""
     resets = []
-    space = ConfigSpace(Face(), on_flr=lambda: resets.append(space.read(4, 2)))
+    space = ConfigSpace(PciIdentity(), on_flr=lambda: resets.append(space.read(4, 2)))
     control = capabilities(space)[0x10] + 8
     assert struct.unpack("<I", space.read(control - 4, 4))[0] & 1 << 28, "offered"
     space.write(4, b"\x06\0")
@@ -84,7 +90,7 @@ def test_function_level_reset():
 
 def test_power_states():
     """Mutation: D3 cannot be entered."""
-    space = ConfigSpace(Face())
+    space = ConfigSpace(PciIdentity())
     at = capabilities(space)[0x01] + 4
     space.write(at, b"\x03\0")
     assert word(space, at) & 3 == 3

@@ -8,8 +8,8 @@ look at it, and record again if it is meant.
 
 import pytest
 
+from harness.connectx.conversation.replay import replay
 from harness.connectx.firmware import Card
-from harness.connectx.replay import replay
 from harness.tests.unit.connectx.driver import DATA, SERIES, layouts
 
 
@@ -37,7 +37,7 @@ def test_the_card_does_what_it_did(series):
 
 def test_a_page_not_returned_is_noticed(monkeypatch):
     """The acceptance's mutation, kept as a test: the card forgets to hand one page back."""
-    from harness.connectx.pages import Pages
+    from harness.connectx.objects.firmware_pages import Pages
 
     original = Pages.take
     monkeypatch.setattr(Pages, "take", lambda self, limit: original(self, limit)[1:])

@@ -9,9 +9,12 @@ import sys
 
 import pytest
 
-from harness.connectx.client import Client
 from harness.connectx.control import ControlClient
-from harness.connectx.options import device, qemu_options
+from harness.connectx.transport.client import Client
+from harness.connectx.transport.qemu_options import (
+    device,
+    qemu_options,
+)
 from harness.tests.unit.wire.kernels import FOLDERS
 
 needs_headers = pytest.mark.skipif(not FOLDERS, reason="ODP_KERNEL_HEADERS names no unpacked kernel headers")

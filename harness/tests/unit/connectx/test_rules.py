@@ -5,12 +5,17 @@ import struct
 
 import pytest
 
-from harness.connectx.forged import FORGERS, NO_KEY, NO_QUEUE, NO_SUB_TYPE
-from harness.connectx.rules import _DEEDS
+from harness.connectx.faults.bogus_events import (
+    FORGERS,
+    NO_KEY,
+    NO_QUEUE,
+    NO_SUB_TYPE,
+)
+from harness.connectx.rules.rules import _DEEDS
 from harness.errors import UsageError
 from harness.tests.unit.connectx.driver import CommandFailed
 from harness.tests.unit.connectx.pair import PATTERN, VA, Pair
-from harness.values import drawn
+from harness.values import random_events
 from harness.values.rule import KINDS, SELECTORS, Rule, keys_of
 from harness.wire import eqe, wqe
 
@@ -273,16 +278,16 @@ def test_drawn_events_come_before_the_genuine_one_as_they_were_drawn(card):
     pair = make(*card)
     pair.card.arm([Rule("drawn-events", events=6, seed=5, count=0)])
     scheme = pair.card.hca.faults.scheme
-    expected = drawn.events(scheme, 5)
+    expected = random_events.events(scheme, 5)
     for _ in range(2):
         write(pair)
         for form, fields in itertools.islice(expected, 6):
             event = pair.fault()
-            assert (drawn.WQE, drawn.RDMA, drawn.MEMORY)[event.sub_type] == form
-            assert drawn_fields(event, fields) == fields and drawn.is_drawn(scheme, fields)
+            assert (random_events.WQE, random_events.RDMA, random_events.MEMORY)[event.sub_type] == form
+            assert drawn_fields(event, fields) == fields and random_events.is_drawn(scheme, fields)
             pair.resume(event)
         genuine = pair.fault()
-        assert not drawn.is_drawn(scheme, drawn_fields(genuine, [drawn.MARK_BITS[scheme][0]]))
+        assert not random_events.is_drawn(scheme, drawn_fields(genuine, [random_events.MARK_BITS[scheme][0]]))
         resolve(pair, genuine)
         assert pair.done(0)[1] == 0 and pair.fault() is None
     faults = balanced(pair)
@@ -292,16 +297,16 @@ def test_drawn_events_come_before_the_genuine_one_as_they_were_drawn(card):
 
 def test_events_that_nobody_answers_are_not_kept_for_ever(pair):
     """Mutation: keep them all: a card that is soaked grows. They stay in the account."""
-    from harness.connectx.faults import FORGED_MOST
+    from harness.connectx.faults.faults import MAX_FORGED
 
     pair.card.arm([Rule("unknown-queue", count=0)])
     armed = pair.card.hca.rules._all[0]
-    for _ in range(FORGED_MOST + 50):
+    for _ in range(MAX_FORGED + 50):
         FORGERS["destroyed-object"](pair.card.hca, armed, "qp", 0x77)
         pair.seen_events += 1
         pair.uar_write(0x48, struct.pack(">I", pair.eqn << 24 | pair.seen_events & 0xFFFFFF))
-    assert len(pair.card.hca.faults._forged) == FORGED_MOST
-    assert balanced(pair)["invented_open"] == FORGED_MOST + 50 and pair.card.findings() == []
+    assert len(pair.card.hca.faults._forged) == MAX_FORGED
+    assert balanced(pair)["invented_open"] == MAX_FORGED + 50 and pair.card.findings() == []
 
 
 def test_a_stale_token_needs_a_fault_before(pair):

@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from harness.connectx import requester
+from harness.connectx.datapath import requester
 from harness.tests.unit.connectx.pair import PATTERN, VA
 from harness.wire import cqe, wqe
 

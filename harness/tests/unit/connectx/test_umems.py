@@ -4,8 +4,8 @@ import struct
 
 import pytest
 
-from harness.connectx.mkeys import User
-from harness.guest import pg_access
+from harness.connectx.objects.mkeys import User
+from harness.guest.rdma import pg_access
 from harness.tests.unit.connectx.driver import SERIES, CommandFailed, Driver, Qp
 from harness.wire import cqe, wqe
 

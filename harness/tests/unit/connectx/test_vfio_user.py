@@ -9,11 +9,18 @@ import time
 
 import pytest
 
-from harness.connectx import frames
-from harness.connectx.client import CONFIG, Answered, Client
-from harness.connectx.frames import Command
-from harness.connectx.interrupts import ERROR, MSIX
-from harness.connectx.pci import SIZE
+from harness.connectx.transport import vfio_messages
+from harness.connectx.transport.client import (
+    CONFIG,
+    Answered,
+    Client,
+)
+from harness.connectx.transport.interrupts import (
+    ERROR,
+    MSIX,
+)
+from harness.connectx.transport.pci import SIZE
+from harness.connectx.transport.vfio_messages import Command
 from harness.tests.unit.connectx.rig import BROKEN, DOORBELL, LATER, PAGE, Rig, descriptors
 
 
@@ -22,7 +29,7 @@ def test_version_answer_is_shorter_than_qemus_question():
     rig = Rig(hello=False)
     # What QEMU 11.1.3 sends.
     text = json.dumps({"capabilities": {"max_msg_fds": 16, "write_multiple": True, "pgsizes": 4096}})
-    question = frames.VERSION.pack(0, 0) + text.encode() + b"\0"
+    question = vfio_messages.VERSION.pack(0, 0) + text.encode() + b"\0"
     answer = rig.client.ask(Command.VERSION, question)
     assert len(answer) <= len(question)
     assert json.loads(answer[4:-1])["capabilities"]["write_multiple"] is True
@@ -45,22 +52,22 @@ def test_nothing_before_the_version_and_no_second_one():
 
 def test_what_the_device_has(rig):
     """Mutation: swap size and offset in REGION_INFO."""
-    _, flags, regions, interrupts = frames.INFO.unpack(
-        rig.client.ask(Command.GET_INFO, frames.INFO.pack(16, 0, 0, 0))
+    _, flags, regions, interrupts = vfio_messages.INFO.unpack(
+        rig.client.ask(Command.GET_INFO, vfio_messages.INFO.pack(16, 0, 0, 0))
     )
     assert (flags, regions, interrupts) == (3, 9, 5)
     sizes = []
     for index in range(regions):
-        question = frames.REGION_INFO.pack(32, 0, index, 0, 0, 0)
-        _, flags, _, _, size, offset = frames.REGION_INFO.unpack(
+        question = vfio_messages.REGION_INFO.pack(32, 0, index, 0, 0, 0)
+        _, flags, _, _, size, offset = vfio_messages.REGION_INFO.unpack(
             rig.client.ask(Command.GET_REGION_INFO, question)
         )
         assert flags == (3 if size else 0) and offset == 0
         sizes.append(size)
     assert sizes == [8192, 0, 0x4000, 0, 0, 0, 0, SIZE, 0]
     for index in range(interrupts):
-        _, flags, _, count = frames.IRQ_INFO.unpack(
-            rig.client.ask(Command.GET_IRQ_INFO, frames.IRQ_INFO.pack(16, 0, index, 0))
+        _, flags, _, count = vfio_messages.IRQ_INFO.unpack(
+            rig.client.ask(Command.GET_IRQ_INFO, vfio_messages.IRQ_INFO.pack(16, 0, index, 0))
         )
         assert (flags, count) == {MSIX: (9, 16), ERROR: (9, 1)}.get(index, (0, 0))
 
@@ -79,11 +86,11 @@ def test_dma_and_interrupt(rig):
 
 def test_a_descriptor_goes_to_its_own_map_when_messages_arrive_together(rig):
     """QEMU maps ROM without and RAM with a descriptor, without waiting. Mutation: serve first come."""
-    rom = frames.DMA_MAP.pack(frames.DMA_MAP.size, 1, 0, 0xC0000, PAGE)
-    ram = frames.DMA_MAP.pack(frames.DMA_MAP.size, 3, 0, rig.BASE, PAGE)
+    rom = vfio_messages.DMA_MAP.pack(vfio_messages.DMA_MAP.size, 1, 0, 0xC0000, PAGE)
+    ram = vfio_messages.DMA_MAP.pack(vfio_messages.DMA_MAP.size, 3, 0, rig.BASE, PAGE)
     first = rig.client.post(Command.DMA_MAP, rom)
     second = rig.client.post(Command.DMA_MAP, ram, [rig.ram])
-    third = rig.client.post(Command.DMA_MAP, frames.DMA_MAP.pack(32, 1, 0, 0xD0000, PAGE))
+    third = rig.client.post(Command.DMA_MAP, vfio_messages.DMA_MAP.pack(32, 1, 0, 0xD0000, PAGE))
     for number in (first, second, third):
         rig.client.wait(number)
     backed = {granted.address: granted.view is not None for granted in rig.memory.maps}
@@ -95,7 +102,7 @@ def test_eventfds_for_error_and_request_are_taken_off(rig):
     before = descriptors()
     for index in (3, 4):
         event = os.eventfd(0)
-        rig.client.ask(Command.SET_IRQS, frames.SET_IRQS.pack(20, 4 | 32, index, 0, 1), [event])
+        rig.client.ask(Command.SET_IRQS, vfio_messages.SET_IRQS.pack(20, 4 | 32, index, 0, 1), [event])
         os.close(event)
     rig.client.map(0xE0000, PAGE, None)
     assert rig.memory.maps[0].view is None
@@ -111,7 +118,7 @@ def test_interrupts_can_be_taken_back(rig):
     rig.client.mute()
     rig.events.fire(3)
     assert rig.events.lost == before + 1
-    rig.client.ask(Command.SET_IRQS, frames.SET_IRQS.pack(20, 1 | 32, MSIX, 2, 1))
+    rig.client.ask(Command.SET_IRQS, vfio_messages.SET_IRQS.pack(20, 1 | 32, MSIX, 2, 1))
     rig.events.fire(99)
     assert rig.events.lost == before + 3
 
@@ -123,7 +130,7 @@ def test_interrupts_can_be_taken_back(rig):
 def test_interrupt_messages_that_make_no_sense(rig, irqs):
     """Mutation: do not compare start + count with the number of vectors."""
     with pytest.raises(Answered) as refusal:
-        rig.client.ask(Command.SET_IRQS, frames.SET_IRQS.pack(20, *irqs))
+        rig.client.ask(Command.SET_IRQS, vfio_messages.SET_IRQS.pack(20, *irqs))
     assert refusal.value.number == errno.EINVAL
 
 
@@ -131,16 +138,18 @@ def test_only_eventfds_are_taken_for_interrupts(rig):
     """A pipe could block the card. Mutation: take any descriptor."""
     reader, writer = os.pipe()
     with pytest.raises(Answered):
-        rig.client.ask(Command.SET_IRQS, frames.SET_IRQS.pack(20, 4 | 32, MSIX, 0, 1), [writer])
+        rig.client.ask(Command.SET_IRQS, vfio_messages.SET_IRQS.pack(20, 4 | 32, MSIX, 0, 1), [writer])
     os.close(reader)
     os.close(writer)
 
 
 def test_write_multiple(rig):
     """Mutation: start the second write at the wrong place."""
-    one = frames.WRITE_ONE.pack(0x10, 0, 4, b"abcd")
-    two = frames.WRITE_ONE.pack(0x14, 0, 8, b"efghijkl")
-    rig.client.post(Command.REGION_WRITE_MULTI, struct.pack("<Q", 2) + one + two, flags=frames.NO_REPLY)
+    one = vfio_messages.WRITE_ONE.pack(0x10, 0, 4, b"abcd")
+    two = vfio_messages.WRITE_ONE.pack(0x14, 0, 8, b"efghijkl")
+    rig.client.post(
+        Command.REGION_WRITE_MULTI, struct.pack("<Q", 2) + one + two, flags=vfio_messages.NO_REPLY
+    )
     assert rig.client.read(0, 0x10, 12) == b"abcdefghijkl"
     for count in (0, 3, 1 << 60):
         with pytest.raises(Answered):
@@ -190,16 +199,16 @@ def test_dma_outside_granted_memory_touches_nothing(rig):
 def test_dma_by_message_waits_for_the_answer_to_the_access(rig):
     """QEMU may hold its lock until then. Mutation: send the message from inside the call."""
     rig.client.map(0xC0000, PAGE, None)
-    write = frames.REGION.pack(LATER, 0, 8) + struct.pack("<Q", 0xC0010)
+    write = vfio_messages.REGION.pack(LATER, 0, 8) + struct.pack("<Q", 0xC0010)
     number = rig.client.post(Command.REGION_WRITE, write)
     requests = rig.client.poll()
     assert number in rig.client._replies, "the answer comes first"
     requests = requests or rig.client.poll()
-    assert [(one.command, frames.DMA.unpack_from(one.payload)) for one in requests] == [
+    assert [(one.command, vfio_messages.DMA.unpack_from(one.payload)) for one in requests] == [
         (Command.DMA_READ, (0xC0010, 8))
     ]
-    reply = frames.DMA.pack(0xC0010, 8) + b"from ROM"
-    rig.client.stream.send(requests[0].number, Command.DMA_READ, frames.REPLY, reply)
+    reply = vfio_messages.DMA.pack(0xC0010, 8) + b"from ROM"
+    rig.client.stream.send(requests[0].number, Command.DMA_READ, vfio_messages.REPLY, reply)
     rig.client.poll()
     assert rig.device.later == [b"from ROM"]
 
@@ -209,9 +218,13 @@ def test_dma_answers_that_fail_are_short_or_come_from_nowhere(rig):
     for _ in range(2):
         rig.client.write(0, LATER, struct.pack("<Q", 0xC0010))
     one, two = rig.client.poll()
-    rig.client.stream.send(one.number, Command.DMA_READ, frames.REPLY | frames.ERROR, error=errno.EFAULT)
-    rig.client.stream.send(two.number, Command.DMA_READ, frames.REPLY, frames.DMA.pack(0xC0010, 8) + b"short")
-    rig.client.stream.send(777, Command.DMA_READ, frames.REPLY, b"")
+    rig.client.stream.send(
+        one.number, Command.DMA_READ, vfio_messages.REPLY | vfio_messages.ERROR, error=errno.EFAULT
+    )
+    rig.client.stream.send(
+        two.number, Command.DMA_READ, vfio_messages.REPLY, vfio_messages.DMA.pack(0xC0010, 8) + b"short"
+    )
+    rig.client.stream.send(777, Command.DMA_READ, vfio_messages.REPLY, b"")
     rig.client.poll()
     assert rig.device.later == [None, None]
     assert rig.client.read(0, 0, 4) == bytes(4)
@@ -277,7 +290,7 @@ def test_a_stream_of_nonsense_is_closed_and_the_card_goes_on(rig):
 def test_a_write_with_less_data_than_it_says(rig):
     """Mutation: store what is there."""
     with pytest.raises(Answered) as refusal:
-        rig.client.ask(Command.REGION_WRITE, frames.REGION.pack(0x10, 0, 8) + b"four")
+        rig.client.ask(Command.REGION_WRITE, vfio_messages.REGION.pack(0x10, 0, 8) + b"four")
     assert refusal.value.number == errno.EINVAL
     assert rig.client.read(0, 0x10, 8) == bytes(8)
 
@@ -292,7 +305,7 @@ def test_timers_wake_the_loop(rig):
 
 def test_messages_in_pieces(rig):
     """Mutation: forget what came before when a message arrives in two pieces."""
-    message = frames.HEADER.pack(9, Command.REGION_READ, 32, 0, 0) + frames.REGION.pack(0, 0, 4)
+    message = vfio_messages.HEADER.pack(9, Command.REGION_READ, 32, 0, 0) + vfio_messages.REGION.pack(0, 0, 4)
     for byte in message:
         rig.client.stream.socket.send(bytes([byte]))
         rig.loop.once()
@@ -301,7 +314,9 @@ def test_messages_in_pieces(rig):
 
 def test_a_client_that_never_reads(rig):
     """Answers wait in the card, then the connection is closed. Mutation: no limit, or a blocking send."""
-    message = frames.HEADER.pack(9, Command.REGION_READ, 32, 0, 0) + frames.REGION.pack(0, 0, 8192)
+    message = vfio_messages.HEADER.pack(9, Command.REGION_READ, 32, 0, 0) + vfio_messages.REGION.pack(
+        0, 0, 8192
+    )
     rig.client.stream.socket.settimeout(0.2)
     for _ in range(8000):
         try:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.guest import cgroup
+from harness.guest.mm import cgroup
 
 
 @pytest.mark.parametrize(("number", "raises"), [(errno.EAGAIN, False), (errno.EINVAL, True)])

@@ -2,8 +2,8 @@
 
 import pytest
 
-from harness.guest import dereg
-from harness.guest.libc import PAGE_BYTES
+from harness.guest.mm.libc import PAGE_BYTES
+from harness.guest.scenarios import dereg
 
 
 def test_bytes_that_are_neither_old_nor_new_are_foreign():

@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from harness.guest import nldev
+from harness.guest.rdma import nldev
 
 
 def attribute(kind, payload):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.guest import btf
-from harness.guest import odpnl_messages as odpnl
+from harness.guest.kmod import odpnl_messages as odpnl
+from harness.guest.trace import btf
 
 HEADER = (Path(__file__).parents[4] / "kmod/uapi/mlx5_odp_test.h").read_text()
 

@@ -9,9 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from harness.guest import leaks, libc, prepare, registration, stages, trace
-from harness.guest.memory import Memory, pattern
-from harness.guest.registration import ACCESS_ALL, ACCESS_ON_DEMAND, ACCESS_REMOTE_READ
+from harness.guest import (
+    leaks,
+    prepare,
+)
+from harness.guest.mm import libc
+from harness.guest.mm.memory import (
+    Memory,
+    pattern,
+)
+from harness.guest.rdma import registration
+from harness.guest.rdma.registration import (
+    ACCESS_ALL,
+    ACCESS_ON_DEMAND,
+    ACCESS_REMOTE_READ,
+)
+from harness.guest.trace import stages, tracer
 from harness.values import codec
 from harness.values.answer import Answer, Leak, Reply, Trace
 from harness.values.case import LOSSES, MAPPINGS, TRANSFERS, Region
@@ -33,29 +46,29 @@ def test_a_registered_address_keeps_its_place_in_the_page(kind):
 
 
 @pytest.mark.parametrize(
-    ("name", "layout"), [("stage", trace._Stage), ("state", trace._State), ("record", trace._Record)]
+    ("name", "layout"), [("stage", tracer._Stage), ("state", tracer._State), ("record", tracer._Record)]
 )
 def test_both_sides_have_the_same_structures(name, layout):
     """Mutation: swap `pages` and `calls` in _Stage."""
-    source = (Path(trace.__file__).parent / "probes.c").read_text()
+    source = (Path(tracer.__file__).parent / "probes.c").read_text()
     body = re.search(rf"struct {name} {{(.*?)\n}};", source, re.DOTALL)
     assert body is not None
     members = re.findall(r"(\w+)(?:\[\w+\])?;", body.group(1))
     assert members == [field[0] for field in layout._fields_]
     buckets = re.search(r"#define FINE_BITS (\d+)\n#define BUCKETS \((\d+) << FINE_BITS\)", source)
     assert buckets is not None
-    assert int(buckets.group(1)) == FINE_BITS and int(buckets.group(2)) << FINE_BITS == trace._BUCKETS
+    assert int(buckets.group(1)) == FINE_BITS and int(buckets.group(2)) << FINE_BITS == tracer._BUCKETS
 
 
 def test_a_trace_is_read_from_the_kernels_counters():
     """Mutation: keep the empty tail of a histogram."""
-    state = trace._State(lost=2)
+    state = tracer._State(lost=2)
     faults = state.stages[stages.number("faults")]
     faults.calls[1], faults.pages[1], faults.failed = 3, 4, 1
     faults.total_ns, faults.minimum_ns, faults.maximum_ns = 30, 8, 12
     faults.buckets[8], faults.buckets[12] = 1, 2
-    record = trace._Record(1100, 8, 0x1000, 4096, pages=-14)
-    seen = trace.read_trace(state, [record], stages.RXE, ("invalidations",), 1000, 5)
+    record = tracer._Record(1100, 8, 0x1000, 4096, pages=-14)
+    seen = tracer.read_trace(state, [record], stages.RXE, ("invalidations",), 1000, 5)
     assert (seen.lost, seen.missed) == (2, 5)
     assert seen.counts["faults"] == seen.counts["faults_remote"] == 3
     assert seen.counts["faults_remote_pages"] == 4
@@ -72,13 +85,13 @@ def test_a_trace_is_read_from_the_kernels_counters():
 
 def test_a_cards_fault_says_what_it_spent_its_time_on():
     """Mutation: list the whole fault among its own stages; give events a histogram."""
-    state = trace._State()
+    state = tracer._State()
     for name, calls in (("events", 4), ("works", 3), ("resumes", 2)):
         state.stages[stages.number(name)].calls[2] = calls
-    record = trace._Record(1100, 90, 0x1000, 4096, 77, 30, pages=1)
+    record = tracer._Record(1100, 90, 0x1000, 4096, 77, 30, pages=1)
     for name, at, spent in (("faults", 10, 20), ("resumes", 40, 50)):
         record.inner_at[stages.number(name)], record.inner_ns[stages.number(name)] = at, spent
-    seen = trace.read_trace(state, [record], stages.MLX5, (), 1000, 0)
+    seen = tracer.read_trace(state, [record], stages.MLX5, (), 1000, 0)
     assert [seen.counts[name] for name in ("events", "works", "resumes")] == [4, 3, 2]
     assert seen.faults[0].inner_ns == {"faults": 20, "resumes": 50, "queues": 30}
     assert seen.faults[0].inner_at_ns == {"faults": 10, "resumes": 40, "queues": -30}
@@ -117,15 +130,15 @@ def test_a_rehearsal_does_everything_once():
 @pytest.mark.parametrize("advice", ["dontneed", "remap", "holes"])
 def test_memory_holds_what_it_is_expected_to(mapping, advice):
     """Real mappings of this host. Mutation: let Memory.expect_fresh do nothing."""
-    from harness.guest import faults
+    from harness.guest.mm import page_loss
 
-    if mapping not in faults.LOSSES[advice].mappings:
+    if mapping not in page_loss.LOSSES[advice].mappings:
         pytest.skip("no such loss of such memory")
     memory = Memory(Region(5000, 100, mapping), 1)
     try:
         assert memory.difference() == (0, "")
         memory.fill(1)
-        faults.LOSSES[advice].act(memory)
+        page_loss.LOSSES[advice].act(memory)
         assert memory.difference() == (0, "")
         kept = mapping == "shared" and advice != "remap"
         same = memory.expected[4096:-4096] == pattern(1, 1, memory.size)[4096:-4096]
@@ -138,12 +151,12 @@ def test_memory_holds_what_it_is_expected_to(mapping, advice):
 @pytest.mark.parametrize("how", ["none", "dontneed", "remap", "protect", "peeked"])
 def test_memory_that_may_only_be_read_is_so_after_all_that_is_done_to_it(mapping, how):
     """Mutations: leave it open after a fill; map it anew with all rights; let `protect` end with them."""
-    from harness.guest import faults
+    from harness.guest.mm import page_loss
 
     memory = Memory(Region(5000, 100, mapping, prot="read"), 1)
     try:
         memory.fill(1)
-        faults.LOSSES[how].act(memory)
+        page_loss.LOSSES[how].act(memory)
         assert memory.difference() == (0, "")
         found = re.findall(r"^([0-9a-f]+)-[0-9a-f]+ (\S+)", Path("/proc/self/maps").read_text(), re.M)
         rights = {int(start, 16): allowed[:2] for start, allowed in found}
@@ -199,20 +212,20 @@ def test_draining_the_lists_needs_no_pages_and_no_rights():
 
 def test_a_late_page_comes_when_it_is_missed():
     """Mutations: bring it at once; never; bring something else than zeros."""
-    from harness.guest import faults, userfault
+    from harness.guest.mm import page_loss, userfaultfd
 
     memory = Memory(Region(2 * 4096), 1)
     try:
         memory.fill(1)
         try:
-            faults.LOSSES["late"].act(memory)
+            page_loss.LOSSES["late"].act(memory)
         except OSError as error:
             pytest.skip(f"no userfaultfd here: {error}")
         began = time.monotonic()
         # A system call misses them: our own access would keep the thread that brings them from running.
         read, write = os.pipe()
         os.write(write, (ctypes.c_char * memory.pages_bytes).from_address(memory.pages_start))
-        assert time.monotonic() - began > 1.5 * userfault.DELAY_S
+        assert time.monotonic() - began > 1.5 * userfaultfd.DELAY_S
         assert os.read(read, memory.pages_bytes) == bytes(memory.pages_bytes)
         os.close(read)
         os.close(write)

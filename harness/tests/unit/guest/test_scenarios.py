@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.guest import advice, rereg
-from harness.guest.memory import Memory
-from harness.guest.registration import Registration
+from harness.guest.mm.memory import Memory
+from harness.guest.rdma.registration import Registration
+from harness.guest.scenarios import advise, rereg
 from harness.values.case import Region
 
 
@@ -24,7 +24,7 @@ def pair():
 
 def test_a_request_for_advice_is_a_header_and_four_attributes():
     """Mutation: leave the header out of the length; give the number of pieces for their bytes."""
-    data = advice.advise_request(14, 7, 2, 1, (0x1234, 3))
+    data = advise.advise_request(14, 7, 2, 1, (0x1234, 3))
     assert struct.unpack_from("=HHHHQII", data) == (len(data), 7, 2, 4, 0, 14, 0)
     found = list(struct.iter_unpack("=HHHHQ", data[24:]))
     assert found == [(0, 0, 1, 0, 7), (1, 8, 1, 0, 2), (2, 4, 1, 0, 1), (3, 48, 1, 0, 0x1234)]
@@ -32,13 +32,13 @@ def test_a_request_for_advice_is_a_header_and_four_attributes():
 
 def test_what_is_wrong_in_advice_is_to_be_refused(pair):
     """Mutation: expect a good key before a bad one to make the call good."""
-    trials = {trial.text: trial for trial in advice.on_demand(pair)}
+    trials = {trial.text: trial for trial in advise.on_demand(pair)}
     assert not trials["the whole region"].refused
-    assert trials["a good key, then one that nobody has"].refused == (advice.FLUSH, advice.LATER)
+    assert trials["a good key, then one that nobody has"].refused == (advise.FLUSH, advise.LATER)
     (piece,) = trials["beyond its end"].pieces
     assert piece[1] + piece[2] > 0x5000 + 5 * 4096
-    (pinned,) = advice.pinned(pair, Registration(4, 0x33, 0x44, 0x9000))
-    assert pinned.pieces == ((0x33, 0x9000, 5 * 4096),) and advice.LATER in pinned.refused
+    (pinned,) = advise.pinned(pair, Registration(4, 0x33, 0x44, 0x9000))
+    assert pinned.pieces == ((0x33, 0x9000, 5 * 4096),) and advise.LATER in pinned.refused
 
 
 def test_a_changed_registration_is_asked_for_with_its_old_handle(pair, monkeypatch):

@@ -5,9 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.guest import soak, workloads
-from harness.guest.memory import Memory
-from harness.guest.problems import WorkFailed
+from harness.guest.errors import WorkFailed
+from harness.guest.mm.memory import Memory
+from harness.guest.rdma import workloads
+from harness.guest.scenarios import soak
 from harness.values.case import Region
 
 

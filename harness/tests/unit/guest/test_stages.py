@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.guest import program, stages
+from harness.guest.trace import bpf_program, stages
 
 KALLSYMS = """\
 ffffffff81000000 T schedule
@@ -72,15 +72,15 @@ def test_what_is_compiled_knows_no_kernel():
 
 def test_a_trampoline_is_for_its_module_and_its_whole_name_with_the_modules_types(tmp_path, monkeypatch):
     """Mutation: attach it by the name alone: a copy that the compiler made has other arguments."""
-    monkeypatch.setattr(program, "_BTF", tmp_path)
+    monkeypatch.setattr(bpf_program, "_BTF", tmp_path)
     event = next(stage for stage in stages.MLX5.stages if stage.name == "events")
     place = stages.Place("mlx5_eq_get_eqe", "mlx5_core")
-    assert not program.traceable(event, place)
+    assert not bpf_program.traceable(event, place)
     (tmp_path / "mlx5_core").touch()
-    assert program.traceable(event, place)
-    assert not program.traceable(event, place._replace(symbol="mlx5_eq_get_eqe.isra.0"))
+    assert bpf_program.traceable(event, place)
+    assert not bpf_program.traceable(event, place._replace(symbol="mlx5_eq_get_eqe.isra.0"))
     work = next(stage for stage in stages.MLX5.stages if stage.name == "works")
-    assert program.traceable(work, stages.Place("mlx5_ib_eqe_pf_action.constprop.0", "mlx5_ib"))
+    assert bpf_program.traceable(work, stages.Place("mlx5_ib_eqe_pf_action.constprop.0", "mlx5_ib"))
 
 
 def test_a_symbol_of_two_modules_is_none():

@@ -1,6 +1,6 @@
 """Whether a driver can let go of its device."""
 
-from harness.guest import unbind
+from harness.guest.scenarios import unbind
 
 
 def test_a_driver_is_asked_whether_it_can_let_go():

@@ -6,10 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.guest import victim
-from harness.guest.memory import Memory
-from harness.guest.problems import WorkFailed
-from harness.guest.victim import Victim, tell
+from harness.guest.errors import WorkFailed
+from harness.guest.mm.memory import Memory
+from harness.guest.scenarios import victim
+from harness.guest.scenarios.victim import (
+    Victim,
+    tell,
+)
 from harness.values.case import Region
 
 

@@ -10,7 +10,7 @@ import pytest
 from harness.errors import SetupError
 from harness.kernel import symbols
 from harness.kernel.elf import section
-from harness.kernel.parts import RXE
+from harness.kernel.subsystems import RXE
 
 KALLSYMS = """\
 0000000000000000 A fixed_percpu_data

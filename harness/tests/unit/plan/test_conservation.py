@@ -4,7 +4,7 @@ import pytest
 
 from harness.plan.conservation import check
 from harness.values.answer import Trace
-from harness.values.record import Witness
+from harness.values.record import DeviceReport
 
 CARD = {"raised": 5, "resumed": 4, "failed": 1, "dropped": 0, "open": 0, "unknown_resumes": 0}
 TRACE = {"events": 5, "works": 5, "resumes": 5}
@@ -13,13 +13,14 @@ TRACE = {"events": 5, "works": 5, "resumes": 5}
 def found(card=(), trace=(), scheme="", **more):
     counters = {f"faults.{name}": n for name, n in {**CARD, **dict(card)}.items()}
     return [
-        r.text for r in check(Witness(counters={**counters, **more}), Trace({**TRACE, **dict(trace)}), scheme)
+        r.text
+        for r in check(DeviceReport(counters={**counters, **more}), Trace({**TRACE, **dict(trace)}), scheme)
     ]
 
 
 def test_what_agrees_is_no_reason():
     assert found() == []
-    assert list(check(Witness(), Trace(TRACE), "")) == []
+    assert list(check(DeviceReport(), Trace(TRACE), "")) == []
 
 
 @pytest.mark.parametrize(
@@ -55,7 +56,7 @@ def test_a_work_without_a_queue_need_not_resume():
 def test_what_is_not_traced_is_not_compared():
     """Mutation: take a missing stage for 0."""
     counters = {f"faults.{name}": n for name, n in CARD.items()}
-    assert list(check(Witness(counters=counters), Trace(), "")) == []
+    assert list(check(DeviceReport(counters=counters), Trace(), "")) == []
 
 
 def test_the_scheme_is_the_drivers_best():

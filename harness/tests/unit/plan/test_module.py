@@ -10,7 +10,7 @@ from harness.plan.plan import load
 from harness.values import codec
 from harness.values.case import Case
 from harness.values.module import ModulePolicy, ModuleReport, ModuleUse
-from harness.values.record import Witness
+from harness.values.record import DeviceReport
 from harness.values.rule import Outcome
 
 PLAN = """\
@@ -99,7 +99,9 @@ COUNTERS |= {"faults.invented_resumed": 2, "faults.unknown_resumes": 1}
 def _check(report=OWN, counters=COUNTERS, mode="own", expected=(), refused="", firmware=WORDS, paging=True):
     use = ModuleUse(mode, paging=paging)
     return list(
-        module.check(use, dict(expected), refused, report, Witness(counters=counters, rules=RULES), firmware)
+        module.check(
+            use, dict(expected), refused, report, DeviceReport(counters=counters, rules=RULES), firmware
+        )
     )
 
 

@@ -11,9 +11,9 @@ from harness.cli import main
 from harness.cli import replay as cli
 from harness.errors import SetupError, Unsupported, UsageError
 from harness.plan import plugin, replay
-from harness.plan.folder import open_results
 from harness.plan.options import Logs
 from harness.plan.plan import load
+from harness.plan.results_dir import open_results
 from harness.results.record import Store
 from harness.tests.unit.results.sample import record
 from harness.values import codec

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness.errors import Crash, Hang, SetupError
-from harness.machine import parcel
+from harness.machine import payload_disk
 from harness.plan.checkout import files_below
 from harness.plan.options import Options
 from harness.plan.plan import Expect, Plan, Planned
@@ -93,7 +93,7 @@ def test_a_record_says_what_it_ran_on_also_where_nothing_did(session, monkeypatc
         "rdma_rxe",
     )
     assert "clock" not in before
-    digest = parcel.key(files_below(given.parcel))
+    digest = payload_disk.key(files_below(given.parcel))
     after = told(works({"parcel": "rdma_rxe"}, digest), given)
     assert after.items() > before.items() and (after["parcel"], after["clock"]) == (digest, "exact")
     plain = told(works({}, "empty-128"), replace(given, parcel=None))

@@ -6,7 +6,7 @@ import random
 from dataclasses import replace
 
 from harness.results.record import Run, Store, read_run
-from harness.values.answer import Answer, DataCheck, FaultRecord, Law, Leak, Trace
+from harness.values.answer import Answer, DataCheck, Expectation, FaultRecord, Leak, Trace
 from harness.values.case import Case, Loss, Region, Workload
 from harness.values.histogram import Histogram
 from harness.values.record import Reason, Record
@@ -56,8 +56,10 @@ def answer(case_: Case, seed: int = 1, faults: int = 208) -> Answer:
         FaultRecord(i * 61_000, 40_000 + i * 17, 0x7F0000000000 + i * 4096, 4096, 1, 0) for i in range(faults)
     )
     laws = (
-        Law("faults", faults, faults, "ib_umem_odp_map_dma_and_lock", "one fault a page of each round"),
-        Law(
+        Expectation(
+            "faults", faults, faults, "ib_umem_odp_map_dma_and_lock", "one fault a page of each round"
+        ),
+        Expectation(
             "invalidations",
             faults,
             faults,
@@ -163,7 +165,7 @@ def hostile() -> Record:
         full,
         status=HOSTILE,
         problem=HOSTILE,
-        laws=(Law(HOSTILE, 1, 2, HOSTILE, HOSTILE),),
+        laws=(Expectation(HOSTILE, 1, 2, HOSTILE, HOSTILE),),
         data=DataCheck(1, 1, HOSTILE),
         leaks=(Leak(HOSTILE, 0, 1),),
         notes=(HOSTILE,),

@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 
 from harness.results import html, junit, ktap
-from harness.results.live import View
+from harness.results.terminal import View
 from harness.tests.unit.results.sample import record, stored
-from harness.values.record import Finding, Reason, Unknown, Witness
+from harness.values.record import DeviceReport, Finding, Reason, Unknown
 from harness.values.rule import Outcome
 
 STUB = '@command("QUERY_LAG")\ndef query_lag(self, request: View, reply: View) -> None: ...'
-WITNESS = Witness(
+WITNESS = DeviceReport(
     (Finding("destroy-in-use", "cq 5", "qp 64 refers to it"),),
     {"commands.CREATE_CQ": 4, "events": 7, "faults.open": 0},
     (Unknown("QUERY_LAG", 3, STUB),),

@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.values import codec
-from harness.values.answer import Answer, DataCheck, FaultRecord, Law, Reply, Trace
-from harness.values.case import Case, Loss, Order, Region, Workload
+from harness.values.answer import Answer, DataCheck, Expectation, FaultRecord, Reply, Trace
+from harness.values.case import Case, Loss, Region, Request, Workload
 from harness.values.histogram import Histogram, percentile
 
 CASE = Case(
@@ -13,7 +13,7 @@ CASE = Case(
 ANSWER = Answer(
     "id",
     "done",
-    laws=(Law("faults", 3, 3, "bcc", "one a page"),),
+    laws=(Expectation("faults", 3, 3, "bcc", "one a page"),),
     data=DataCheck(10, 1, "x"),
     trace=Trace(
         {"faults": 3}, (Histogram("fault", "ns", (0, 1), 3, 3, 3),), (FaultRecord(1, 2, 3, 4, -14, 0),)
@@ -21,7 +21,9 @@ ANSWER = Answer(
 )
 
 
-@pytest.mark.parametrize("value", [CASE, Order(3, "case", case=CASE), ANSWER, Reply(1, True, answer=ANSWER)])
+@pytest.mark.parametrize(
+    "value", [CASE, Request(3, "case", case=CASE), ANSWER, Reply(1, True, answer=ANSWER)]
+)
 def test_there_and_back(value):
     """Mutation: drop a field in to_plain, or turn tuples into lists."""
     assert codec.loads(type(value), codec.dumps(value)) == value

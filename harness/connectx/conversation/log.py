@@ -1,0 +1,311 @@
+"""The conversation log: everything between a driver and its card, one JSON line each, fit for replay.
+
+A line is an object with `k`, what it is, and `t`, when it began, microseconds of the monotonic clock:
+
+    open                     first line: format, model, whatever the writer adds
+    map, unmap               `a` address, `n` bytes, `f` flags (1 read, 2 write), `shared`
+    read, write              a BAR access: `b` BAR, `o` offset, `n` bytes read or `d` bytes written (hex)
+    tick, reset, detach      timers that did something; a reset; the guest left
+    note                     what the card says of itself: commands, events, doorbells, faults
+
+Accesses and ticks carry what the card found in guest memory and what it did there, as pairs of address and
+hex: `saw`, `did`; vectors it raised in order: `irq`; a BAR read what it gave: `g`. Of what it saw, only bytes
+that differ from what the log has told before are written: so a whole driver probe stays small, and a replay
+has the same memory under the card at every step. Bytes that the card only carries from one place of guest
+memory to another (the payload of its transfers) are not written.
+
+What a card did through a view is taken when the access ends. A guest that runs on meanwhile may have written
+there, too, and that passes for the card's: for a log to replay exactly, record with one vCPU and without
+posted writes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, Protocol, cast, runtime_checkable
+
+from harness.connectx.transport.memory import (
+    WRITE,
+    Map,
+    Memory,
+    anonymous,
+)
+from harness.connectx.transport.vfio_user import Device
+
+FORMAT = 1
+_LINE = 64
+_FLUSH_EVERY = 2000
+
+Entry = dict[str, Any]
+Sink = Callable[[Entry], None]
+
+
+class Interrupts(Protocol):
+    """What raises MSI-X vectors."""
+
+    def fire(self, vector: int) -> None:
+        """Raise one."""
+
+
+def now_us() -> int:
+    """The monotonic clock in microseconds."""
+    return time.monotonic_ns() // 1000
+
+
+def _open(path: Path, mode: str) -> IO[str]:
+    if path.suffix == ".gz":
+        return cast(IO[str], gzip.open(path, mode + "t", compresslevel=1))
+    return path.open(mode)
+
+
+class Writer:
+    """Lines into a file, compressed when its name ends in .gz. Call it with an entry."""
+
+    def __init__(self, path: Path, **about: Any) -> None:
+        self._file = _open(path, "w")
+        self._lines = 0
+        self({"k": "open", "format": FORMAT, **about})
+
+    def __call__(self, entry: Entry) -> None:
+        """Write one line; the time is filled in when missing."""
+        entry.setdefault("t", now_us())
+        self._file.write(json.dumps(entry, separators=(",", ":"), default=_plain) + "\n")
+        self._lines += 1
+        if self._lines % _FLUSH_EVERY == 0:  # a card that is killed leaves a log with an end missing
+            self._file.flush()
+
+    def close(self) -> None:
+        """Write the rest."""
+        self._file.close()
+
+
+def _plain(value: Any) -> Any:
+    return bytes(value).hex() if isinstance(value, (bytes, bytearray, memoryview)) else str(value)
+
+
+def entries(path: Path) -> Iterator[Entry]:
+    """The lines of a log; one whose end is missing is read as far as it goes."""
+    with _open(path, "r") as file:
+        try:
+            for line in file:
+                yield json.loads(line)
+        except (EOFError, json.JSONDecodeError):
+            return
+
+
+def changes(address: int, before: bytes, after: bytes) -> list[tuple[int, str]]:
+    """Where two equally long pieces differ, as (address, hex of after), in runs of 64-byte lines, trimmed."""
+    found = []
+    at, size = 0, len(after)
+    while at < size:
+        if before[at : at + _LINE] == after[at : at + _LINE]:
+            at += _LINE
+            continue
+        end = at + _LINE
+        while end < size and before[end : end + _LINE] != after[end : end + _LINE]:
+            end += _LINE
+        end = min(end, size)
+        start = at
+        while before[start] == after[start]:
+            start += 1
+        last = end
+        while before[last - 1] == after[last - 1]:
+            last -= 1
+        found.append((address + start, after[start:last].hex()))
+        at = end
+    return found
+
+
+class RecordingMemory(Memory):
+    """Memory that knows, per access, what the card found there and what it changed.
+
+    A shadow of every map holds what the log has told; pages of it that nobody touches cost nothing.
+    """
+
+    def __init__(self, sink: Sink) -> None:
+        super().__init__()
+        self._sink = sink
+        self._shadows: dict[int, memoryview] = {}
+        self._saw: list[tuple[int, str]] = []
+        self._did: list[tuple[int, str]] = []
+        self._open: list[tuple[int, memoryview, memoryview]] = []
+
+    def _insert(self, granted: Map) -> Map:
+        shared = granted.view is not None
+        if shared:
+            self._shadows[granted.address] = anonymous(granted.size)
+        map_line = {"a": granted.address, "n": granted.size, "f": granted.flags, "shared": shared}
+        self._sink({"k": "map", **map_line})
+        return super()._insert(granted)
+
+    def revoke(self, address: int, size: int) -> int:
+        """As Memory, and told to the log."""
+        count = super().revoke(address, size)
+        self._open.clear()
+        if count:
+            kept = {granted.address for granted in self.maps}
+            self._shadows = {at: shadow for at, shadow in self._shadows.items() if at in kept}
+            self._sink({"k": "unmap", "a": address, "n": size})
+        return count
+
+    def view(self, address: int, size: int) -> memoryview:
+        """As Memory; what it shows is noted now, what becomes of it when the access ends."""
+        found = super().view(address, size)
+        self._note(address, found)
+        return found
+
+    def _pieces(self, address: int, size: int, flag: int) -> list[memoryview]:
+        pieces = super()._pieces(address, size, flag)
+        at = address
+        for piece in pieces:
+            self._note(at, piece, changes_later=bool(flag & WRITE))
+            at += len(piece)
+        return pieces
+
+    def _note(self, address: int, piece: memoryview, changes_later: bool = True) -> None:
+        """What a piece shows now; what becomes of it is looked for unless it is only read."""
+        granted = self._find(address, len(piece))
+        start = address - granted.address
+        shadow = self._shadows[granted.address][start : start + len(piece)]
+        now, told = bytes(piece), bytes(shadow)
+        if now != told:
+            self.settle()  # what the card itself wrote before this is its doing, not news
+            told = bytes(shadow)
+            if now != told:
+                self._saw += changes(address, told, now)
+                shadow[:] = now
+        if changes_later:
+            self._open.append((address, piece, shadow))
+
+    def settle(self) -> None:
+        """Note what has become of the views so far."""
+        for address, piece, shadow in self._open:
+            now, told = bytes(piece), bytes(shadow)
+            if now != told:
+                self._did += changes(address, told, now)
+                shadow[:] = now
+
+    def begin(self) -> None:
+        """An access starts."""
+        self._saw, self._did = [], []
+        self._open.clear()
+
+    def finish(self) -> Entry:
+        """The access is over: what was seen and done, empty parts left out."""
+        self.settle()
+        self._open.clear()
+        parts = {"saw": self._saw, "did": self._did}
+        return {name: part for name, part in parts.items() if part}
+
+
+class RecordingInterrupts:
+    """Passes vectors on and remembers them."""
+
+    def __init__(self, inner: Interrupts) -> None:
+        self.inner = inner
+        self.raised: list[int] = []
+        self.before: Callable[[], None] = lambda: None
+
+    def fire(self, vector: int) -> None:
+        """Raise one; what was done until now is noted before the guest hears of it."""
+        self.before()
+        self.raised.append(vector)
+        self.inner.fire(vector)
+
+
+@runtime_checkable
+class Clocked(Protocol):
+    """A device that takes its time from a clock that can be replaced."""
+
+    clock: Callable[[], float]
+
+
+@runtime_checkable
+class Acting(Protocol):
+    """A device that says whether its last tick did anything: what it counts, memory does not show."""
+
+    acted: bool
+
+
+class Recorder:
+    """A device that tells the log of every access to the one inside."""
+
+    def __init__(
+        self,
+        device: Device,
+        memory: RecordingMemory,
+        interrupts: RecordingInterrupts,
+        sink: Sink,
+        time_us: Callable[[], int] = now_us,
+    ) -> None:
+        self.device = device
+        self._time_us = time_us
+        interrupts.before = memory.settle
+        if isinstance(device, Clocked):
+            device.clock = self.clock
+        self._memory = memory
+        self._interrupts = interrupts
+        self._sink = sink
+        self._began_us = time_us()
+
+    def clock(self) -> float:
+        """Seconds; stands still during an access, so that a replay sees the same."""
+        return self._began_us / 1e6
+
+    def _begin(self) -> None:
+        self._began_us = self._time_us()
+        self._memory.begin()
+        self._interrupts.raised = []
+
+    def _finish(self, entry: Entry, always: bool = True) -> None:
+        effects = self._memory.finish()
+        if self._interrupts.raised:
+            effects["irq"] = self._interrupts.raised
+        if always or effects:
+            self._sink({**entry, "t": self._began_us, **effects})
+
+    def bar_read(self, bar: int, offset: int, size: int) -> bytes:
+        """As the device inside."""
+        self._begin()
+        given = b""
+        try:
+            given = self.device.bar_read(bar, offset, size)
+        finally:
+            self._finish({"k": "read", "b": bar, "o": offset, "n": size, "g": given.hex()})
+        return given
+
+    def bar_write(self, bar: int, offset: int, data: bytes) -> None:
+        """As the device inside."""
+        self._begin()
+        try:
+            self.device.bar_write(bar, offset, data)
+        finally:
+            self._finish({"k": "write", "b": bar, "o": offset, "d": data.hex()})
+
+    def tick(self) -> float | None:
+        """As the device inside; only ticks that did something are told."""
+        self._begin()
+        try:
+            return self.device.tick()
+        finally:
+            self._finish({"k": "tick"}, always=isinstance(self.device, Acting) and self.device.acted)
+
+    def reset(self) -> None:
+        """As the device inside."""
+        self._begin()
+        try:
+            self.device.reset()
+        finally:
+            self._finish({"k": "reset"})
+
+    def detach(self) -> None:
+        """As the device inside."""
+        self._begin()
+        try:
+            self.device.detach()
+        finally:
+            self._finish({"k": "detach"})

@@ -1,0 +1,1 @@
+"""WQEs: parsed, executed, completed."""

@@ -1,0 +1,1 @@
+"""Page faults: their events, resumes and conservation checks."""

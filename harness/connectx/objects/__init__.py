@@ -1,0 +1,1 @@
+"""Firmware objects: QPs, CQs, EQs, mkeys, their table."""

@@ -1,0 +1,1 @@
+"""vfio-user, PCI, interrupts, guest memory: how the card is attached."""

@@ -1,0 +1,1 @@
+"""The test module mlx5_odp_test: loaded, set up, asked over generic netlink."""

@@ -1,0 +1,1 @@
+"""The memory of a case: mappings, page-loss methods, the page-state model."""

@@ -1,0 +1,214 @@
+"""The memory of one region, with what it ought to hold.
+
+    | no access | guard page | the region's pages ... | guard page | no access |
+
+The region lies `offset` bytes into its first page; of memory in huge pages there are whole ones, from a huge page's
+beginning on. The bytes around it, to the ends of the guard pages, are
+its neighbours: no transfer may change them. `expected` follows every fill, loss and transfer, so that a look
+at the memory at any time says which bytes are wrong.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from array import array
+from functools import lru_cache
+from typing import List, Optional, Tuple
+
+from harness.guest.mm import hugepages, libc
+from harness.guest.mm.libc import PAGE_BYTES
+from harness.guest.mm.userfaultfd import DelayedFaults
+from harness.values.case import Region
+
+_FILE_TAG = 0xF11E
+_MAP_KINDS = {
+    "anonymous": libc.MAP_PRIVATE | libc.MAP_ANONYMOUS,
+    "shared": libc.MAP_SHARED | libc.MAP_ANONYMOUS,
+    "file": libc.MAP_PRIVATE,
+    "thp": libc.MAP_PRIVATE | libc.MAP_ANONYMOUS,
+    "hugetlb": libc.MAP_PRIVATE | libc.MAP_ANONYMOUS | libc.MAP_HUGETLB,
+}
+HUGE = ("thp", "hugetlb")
+WORD_BYTES = 8
+
+
+def page_count(region: Region) -> int:
+    """How many pages the region touches."""
+    return -(-(region.offset + region.length) // PAGE_BYTES)
+
+
+def word_spots(region: Region) -> List[int]:
+    """Where in the region there are words: the first that is aligned in each of its pages."""
+    aligned = -(-region.offset // WORD_BYTES) * WORD_BYTES
+    # The first page may end before its first aligned word.
+    starts = sorted({max(aligned, page * PAGE_BYTES) - region.offset for page in range(page_count(region))})
+    return [at for at in starts if at + WORD_BYTES <= region.length]
+
+
+def holes(pages: int) -> List[range]:
+    """Runs of pages to lose out of `pages`: every eighth but the first, one by one; then the second half at once."""
+    return [*(range(page, page + 1) for page in range(8, pages, 8)), range(pages // 2, pages)]
+
+
+def pattern(tag: int, turn: int, length: int) -> bytes:
+    """`length` bytes (a multiple of 8) in which each 8-byte word names its tag, turn and place."""
+    data = bytearray(_places(length))
+    for at, byte in enumerate(((tag & 0xFFFF) << 16 | turn & 0xFFFF).to_bytes(4, "little"), 4):
+        data[at::WORD_BYTES] = bytes((byte,)) * (length // WORD_BYTES)
+    return bytes(data)
+
+
+@lru_cache(maxsize=2)
+def _places(length: int) -> bytes:
+    """Words that count. Huge pages have many, and counting them for each fill took longer than all else."""
+    return array("Q", range(length // WORD_BYTES)).tobytes()
+
+
+class Memory:
+    """A mapping around one region; see the module. `tag` keeps the patterns of two memories apart."""
+
+    def __init__(self, region: Region, tag: int) -> None:
+        self.region = region
+        self._huge = region.mapping in HUGE
+        self.pages = page_count(region)
+        if self._huge:
+            self.pages = -(-self.pages * PAGE_BYTES // hugepages.BYTES) * hugepages.BYTES // PAGE_BYTES
+        self.pages_bytes = self.pages * PAGE_BYTES
+        self.size = self.pages_bytes + 2 * PAGE_BYTES
+        self._tag = tag
+        self._prot = libc.PROT_READ if region.prot == "read" else libc.PROT_READ_WRITE
+        self._file: Optional[int] = None
+        self._late: Optional[DelayedFaults] = None
+        if region.mapping == "file":
+            self._file = os.memfd_create("odp-region")
+            os.write(self._file, pattern(_FILE_TAG, tag, self.size))
+        self._pool = hugepages.Reserved(self.pages_bytes if region.mapping == "hugetlb" else 0)
+        self._reserved_bytes = self.size + 2 * PAGE_BYTES + (hugepages.BYTES if self._huge else 0)
+        self._reserved = libc.mmap(
+            0, self._reserved_bytes, libc.PROT_NONE, libc.MAP_PRIVATE | libc.MAP_ANONYMOUS
+        )
+        self.pages_start = self._reserved + 2 * PAGE_BYTES
+        if self._huge:
+            self.pages_start = -(-self.pages_start // hugepages.BYTES) * hugepages.BYTES
+        self.base = self.pages_start - PAGE_BYTES
+        self.start = self.pages_start + region.offset
+        self.expected = bytearray(self.size)
+        self._map(self.base, self.size, 0)
+        if self._huge:
+            libc.munmap(self.pages_start, self.pages_bytes)
+            self._map(self.pages_start, self.pages_bytes, 0)
+        self._allow(self._prot)
+        self.expected[:] = self._fresh(0, self.size)
+
+    @property
+    def first(self) -> int:
+        """Where the region's first byte is in `expected`."""
+        return PAGE_BYTES + self.region.offset
+
+    def fill(self, turn: int) -> None:
+        """Write every byte of the memory, by the CPU, with the pattern of this turn; where only reading is allowed,
+        writing is for so long.
+        """
+        data = pattern(self._tag, turn, self.size)
+        self._allow(libc.PROT_READ_WRITE)
+        ctypes.memmove(self.base, data, self.size)
+        self._allow(self._prot)
+        self.expected[:] = data
+
+    def advise(self, advice: int, pages: Optional[range] = None) -> None:
+        """madvise the region's pages, or some of them, with one call."""
+        at = range(self.pages) if pages is None else pages
+        libc.madvise(self.pages_start + at.start * PAGE_BYTES, len(at) * PAGE_BYTES, advice)
+
+    def addresses(self) -> range:
+        """Where each of the region's pages, huge ones if it has those, begins."""
+        step = hugepages.BYTES if self._huge else PAGE_BYTES
+        return range(self.pages_start, self.pages_start + self.pages_bytes, step)
+
+    def protect(self, pages: Optional[range] = None) -> None:
+        """Forbid what is allowed of the region's pages, or some of them (writing; else reading), and allow it again."""
+        at = range(self.pages) if pages is None else pages
+        forbidding = libc.PROT_READ if self._prot == libc.PROT_READ_WRITE else libc.PROT_NONE
+        for protection in (forbidding, self._prot):
+            libc.mprotect(self.pages_start + at.start * PAGE_BYTES, len(at) * PAGE_BYTES, protection)
+
+    def advise_all(self, advice: int) -> None:
+        """madvise the whole memory, guard pages included."""
+        libc.madvise(self.base, self.size, advice)
+
+    def make_late(self) -> None:
+        """From now on pages of the region that are not there come late."""
+        if self._late is None:
+            self._late = DelayedFaults(self.pages_start, self.pages_bytes)
+
+    def make_prompt(self) -> None:
+        """From now on they come at once again, also those that somebody waits for."""
+        if self._late is not None:
+            self._late.close()
+            self._late = None
+
+    def peek(self) -> None:
+        """Read a byte of each of the region's pages, by the CPU."""
+        for at in range(self.pages_start, self.pages_start + self.pages_bytes, PAGE_BYTES):
+            ctypes.string_at(at, 1)
+
+    def remap(self) -> None:
+        """Unmap the region's pages and map fresh ones at the same address."""
+        libc.munmap(self.pages_start, self.pages_bytes)
+        self._map(self.pages_start, self.pages_bytes, PAGE_BYTES)
+        self.expect_fresh()
+
+    def expect_fresh(self, pages: Optional[range] = None) -> None:
+        """From now on expect in the region's pages, or some of them, what a fresh mapping holds."""
+        at = range(self.pages) if pages is None else pages
+        first, length = (1 + at.start) * PAGE_BYTES, len(at) * PAGE_BYTES
+        self.expected[first : first + length] = self._fresh(first, length)
+
+    def found(self) -> bytes:
+        """What the memory holds now."""
+        return ctypes.string_at(self.base, self.size)
+
+    def difference(self) -> Tuple[int, str]:
+        """How many bytes are not as expected, and where and what the first of them is."""
+        found = self.found()
+        if found == self.expected:
+            return 0, ""
+        wrong = [at for at, (a, b) in enumerate(zip(found, self.expected)) if a != b]
+        at = wrong[0]
+        place = at - self.first
+        where = "region" if 0 <= place < self.region.length else "neighbour"
+        here = slice(at, at + 8)
+        expected, seen = self.expected[here].hex(), found[here].hex()
+        return len(wrong), f"{where} byte {place}: expected {expected}, found {seen}"
+
+    def close(self) -> None:
+        """Give everything back."""
+        self.make_prompt()
+        libc.munmap(self._reserved, self._reserved_bytes)
+        self._pool.close()
+        if self._file is not None:
+            os.close(self._file)
+
+    def _map(self, address: int, length: int, offset: int) -> None:
+        whole = length == self.size
+        flags = _MAP_KINDS["anonymous" if whole and self._huge else self.region.mapping]
+        # Over our own reservation at first; later a hole that nothing else may have taken meanwhile.
+        flags |= libc.MAP_FIXED if whole else libc.MAP_FIXED_NOREPLACE
+        fd = -1 if self._file is None else self._file
+        prot = libc.PROT_READ_WRITE if whole else self._prot
+        libc.mmap(address, length, prot, flags, fd, 0 if fd < 0 else offset)
+        if whole or not self._huge:
+            libc.madvise(address, length, libc.MADV_NOHUGEPAGE)
+        elif self.region.mapping == "thp":
+            libc.madvise(address, length, libc.MADV_HUGEPAGE)
+
+    def _allow(self, prot: int) -> None:
+        """mprotect the region's pages, if they are such as may only be read."""
+        if self._prot != libc.PROT_READ_WRITE:
+            libc.mprotect(self.pages_start, self.pages_bytes, prot)
+
+    def _fresh(self, offset: int, length: int) -> bytes:
+        if self._file is None:
+            return bytes(length)
+        return pattern(_FILE_TAG, self._tag, self.size)[offset : offset + length]

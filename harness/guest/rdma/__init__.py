@@ -1,0 +1,1 @@
+"""Verbs: connections, registrations, transfers, RDMA netlink."""

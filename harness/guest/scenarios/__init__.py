@@ -1,0 +1,1 @@
+"""Workloads with a script of their own, one module each."""

@@ -1,0 +1,145 @@
+"""A machine whose free memory is in small pieces, as one that has run for months: large allocations of a driver fail.
+
+Some memory of each node is taken and locked, and half of each aligned block of it given back: that stays to work with.
+All the rest that is free in larger blocks goes into rings of packet sockets.
+Ref: Linux 7.3 Documentation/admin-guide/sysctl/vm.rst; Documentation/networking/packet_mmap.rst
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import struct
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Iterator, List, Tuple
+
+from harness.guest.errors import Unsupported
+from harness.guest.mm import libc, pagemap
+from harness.guest.mm.libc import PAGE_BYTES
+from harness.guest.scenarios.sparse import sparse
+from harness.values.case import Case
+
+MAX_ORDER = 4
+"""Free memory is in blocks of at most so many pages, as a power of two: 64 KiB."""
+
+_VM = Path("/proc/sys/vm")
+# Locked pages stay where they are; pieces that are small are no reason to reclaim all that can be, or to swap.
+_SETTINGS = {"compact_unevictable_allowed": "0", "watermark_boost_factor": "0", "swappiness": "0"}
+_BUDDIES = Path("/proc/buddyinfo")
+_CHUNK_BYTES = 16 << 20
+_CHUNKS = 16
+# Ref: Linux 7.3 include/uapi/linux/if_packet.h, struct tpacket_req; include/linux/socket.h
+_SOL_PACKET, _RX_RING = 263, 5
+_RING_FRAME_BYTES = 2048
+_RING_BLOCKS = 512
+"""No more: their list must not be a large allocation itself."""
+
+_MAX_RINGS = 64
+
+
+class Fragmented:
+    """Opens in the state told of above; Unsupported where the kernel does not let memory become so."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        try:
+            for name, value in _SETTINGS.items():
+                self._set(_VM / name, value)
+            for start in self._take_chunks():
+                _give_back_half(start)
+            self.take_large()
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._stack.close()
+
+    def _set(self, path: Path, value: str) -> None:
+        try:
+            before = path.read_text()
+            path.write_text(value)
+        except OSError as error:
+            raise Unsupported(f"memory cannot be kept in pieces here: {error}") from error
+        self._stack.callback(path.write_text, before)
+
+    def _take_chunks(self) -> List[int]:
+        """On each CPU in turn, so from the nodes of all: one without small pieces would keep its last large blocks, and
+        the rings would get the small ones of others.
+        """
+        cpus = os.sched_getaffinity(0)
+        try:
+            return [self._take(cpu) for cpu, _ in zip(itertools.cycle(sorted(cpus)), range(_CHUNKS))]
+        finally:
+            os.sched_setaffinity(0, cpus)
+
+    def _take(self, cpu: int) -> int:
+        """A chunk of locked memory."""
+        os.sched_setaffinity(0, {cpu})
+        start = libc.mmap(0, _CHUNK_BYTES, libc.PROT_READ_WRITE, libc.MAP_PRIVATE | libc.MAP_ANONYMOUS)
+        self._stack.callback(libc.munmap, start, _CHUNK_BYTES)
+        libc.madvise(start, _CHUNK_BYTES, libc.MADV_NOHUGEPAGE)
+        libc.mlock(start, _CHUNK_BYTES)
+        return start
+
+    def take_large(self) -> None:
+        """Take what is free in large blocks; in time others give some back."""
+        for _ in range(_MAX_RINGS):
+            blocks = min(large_blocks(_BUDDIES.read_text()), _RING_BLOCKS)
+            if not blocks:
+                return
+            ring = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+            self._stack.callback(ring.close)
+            block_bytes = PAGE_BYTES << (MAX_ORDER + 1)
+            frames = blocks * block_bytes // _RING_FRAME_BYTES
+            ring.setsockopt(
+                _SOL_PACKET, _RX_RING, struct.pack("=4I", block_bytes, blocks, _RING_FRAME_BYTES, frames)
+            )
+        raise Unsupported(f"{large_blocks(_BUDDIES.read_text())} large blocks of memory stay free")
+
+
+def fragmented(case: Case) -> List[int]:
+    """What is done with a sparse region, each round in memory that has just been broken up."""
+    times: List[int] = []
+    with closing(Fragmented()) as memory:
+        for _ in range(case.workload.rounds):
+            memory.take_large()
+            times += sparse(replace(case, workload=replace(case.workload, rounds=1)))
+    return times
+
+
+def large_blocks(buddies: str) -> int:
+    """How many blocks of the order after MAX_ORDER are free, from the text of /proc/buddyinfo; but not those of the
+    zone that only old devices need.
+    """
+    found = 0
+    for line in buddies.splitlines():
+        _, _, rest = line.partition("zone")
+        zone, *counts = rest.split()
+        if zone != "DMA":
+            large = list(enumerate(map(int, counts)))[MAX_ORDER + 1 :]
+            found += sum(count << (order - MAX_ORDER - 1) for order, count in large)
+    return found
+
+
+def halves(frames: List[int]) -> Iterator[Tuple[int, int]]:
+    """Of pages in these frames those to give back, as first page and number: the lower half of each aligned block of
+    the order after MAX_ORDER.
+    """
+    first = 0
+    while first < len(frames):
+        end = first
+        while end < len(frames) and not frames[end] >> MAX_ORDER & 1:
+            end += 1
+        if end > first:
+            yield first, end - first
+        first = end + 1
+
+
+def _give_back_half(start: int) -> None:
+    for first, number in halves(pagemap.frames(start, _CHUNK_BYTES // PAGE_BYTES)):
+        libc.madvise(start + first * PAGE_BYTES, number * PAGE_BYTES, libc.MADV_DONTNEED_LOCKED)

@@ -1,0 +1,1 @@
+"""The bcc trace of page faults and invalidations."""

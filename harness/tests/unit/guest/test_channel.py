@@ -1,0 +1,69 @@
+"""Reading orders, and what the agent says to bad ones."""
+
+import pytest
+
+from harness.guest import channel
+from harness.values import codec
+from harness.values.case import Case, Loss, Region, Request, Workload
+
+
+def text_of(order, number=None):
+    return (f"{order.number if number is None else number:08d}\n" + codec.dumps(order)).encode()
+
+
+def test_an_order_comes_back_whole():
+    case = Case("c", "rxe0", Workload("read", 3, Region(1), Region(1), Loss("fork", "both"), 4096), seed=9)
+    order = Request(7, "case", case=case)
+    assert channel.parse(text_of(order).ljust(65536)) == order
+
+
+@pytest.mark.parametrize(
+    ("text", "number", "word"),
+    [
+        (b"", -1, "8 digits"),
+        (b"0000001\n{}", -1, "8 digits"),
+        (b"00000012{}", 12, "line of its own"),
+        (b"000000123\n{}", 12, "line of its own"),
+        (b"00000012\n{", 12, "not JSON"),
+        (b"00000012\n{}", 12, "version"),
+        (b"00000012\n\xff", 12, "utf-8"),
+        (text_of(Request(5, "wait"), 6), 6, "first line says 6"),
+    ],
+)
+def test_a_bad_order_keeps_its_number(text, number, word):
+    """Mutation: raise BadOrder(-1, ...) everywhere: the host would wait for ever."""
+    with pytest.raises(channel.BadOrder, match=word) as caught:
+        channel.parse(text)
+    assert caught.value.number == number
+
+
+def test_only_a_new_number_is_an_order(tmp_path):
+    """Mutation: drop `!= done` in OrderFile.next: the agent does the same order for ever."""
+    path = tmp_path / "raw"
+    path.write_bytes(text_of(Request(1, "wait")).ljust(65536))
+    looks = []
+
+    def pause(_):
+        looks.append(1)
+        if len(looks) == 3:
+            path.write_bytes(text_of(Request(2, "prepare", device="rxe0")).ljust(65536))
+
+    file = channel.OrderFile(str(path), pause)
+    number, text = file.next(0)
+    assert number == 1
+    number, text = file.next(1)
+    file.close()
+    assert len(looks) == 3
+    assert channel.parse(text) == Request(2, "prepare", device="rxe0")
+
+
+def test_no_more_is_read_than_the_order_is_long(tmp_path):
+    """Mutation: read until the end of the file (slow on fw_cfg)."""
+    path = tmp_path / "raw"
+    long = Request(1, "exec", argv=("x" * 9000,))
+    path.write_bytes(text_of(long).ljust(65536))
+    file = channel.OrderFile(str(path))
+    _, text = file.next(0)
+    file.close()
+    assert len(text) == 12288
+    assert channel.parse(text) == long
