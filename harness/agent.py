@@ -53,6 +53,13 @@ def encode_request(request: Request) -> bytes:
     return text.ljust(REQUEST_BYTES)
 
 
+def checked(reply: Reply) -> Reply:
+    """The reply; SetupError if the agent could not do what it was asked for."""
+    if not reply.ok:
+        raise SetupError(f"the agent failed: {reply.problem}", reply.output.splitlines()[-10:])
+    return reply
+
+
 def decode_replies(text: str) -> Iterator[Reply]:
     """Whole lines of a reply stream, as replies; a line that is not one raises SetupError."""
     lines = text.split("\n")[:-1]

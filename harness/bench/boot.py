@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.agent import checked
 from harness.bench.figures import Figures
 from harness.device.soft_roce import SoftRoce
 from harness.errors import SetupError
@@ -56,7 +57,7 @@ def measure(session: Session, series: str = "newest", rounds: int = 7) -> BootTi
             with Machine(
                 session.host, studio.qemu, shape, disks, folder, request=request, ram=folder / "ram"
             ) as machine:
-                machine.wait(DEADLINE_S)
+                checked(machine.wait(DEADLINE_S))
 
     ways: dict[str, Callable[[], object]] = {
         "cold": cold,

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.agent import checked
 from harness.bench.figures import Figures
 from harness.connectx.conversation.log import entries
 from harness.connectx.conversation.replay import (
@@ -246,8 +247,7 @@ def _restore(
             reply = machine.wait(DEADLINE_S, presence.check)
             laps.append(time.monotonic())
         conversation = (folder / device.log).read_bytes()
-    if not reply.ok:
-        raise SetupError(f"the agent failed: {reply.problem}", reply.output.splitlines()[-10:])
+    checked(reply)
     names = ("copy_and_start", "incoming_and_plug", "driver_and_verbs")
     for name, (began, ended) in zip(names, itertools.pairwise(laps), strict=True):
         parts[name].append(ended - began)

@@ -84,11 +84,15 @@ class Tree:
 
     def reach(self, stock: Path) -> tuple[tuple[Part, ...], tuple[str, ...]]:
         """The parts of which a source file differs from the distribution's."""
-        if not any((self.folder / part.folder).is_dir() for part in PARTS):
-            raise UsageError(f"{self.folder} is no kernel tree", [f"it has no {PARTS[0].folder}"])
+        self.check()
         headers = any(_differs(self.folder / name, stock / name) for name in _headers())
         reached = (part for part in PARTS if headers or _modules_differ(self.folder, stock, part))
         return tuple(reached), ()
+
+    def check(self) -> None:
+        """UsageError if it has none of our parts."""
+        if not any((self.folder / part.folder).is_dir() for part in PARTS):
+            raise UsageError(f"{self.folder} is no kernel tree", [f"it has no {PARTS[0].folder}"])
 
     def lay(self, stock: Path, parts: Sequence[Part], into: Path, host: LocalHost) -> tuple[str, ...]:
         """The distribution's source with the tree's files of the parts and of our headers over it."""

@@ -97,6 +97,7 @@ def act(arguments: argparse.Namespace) -> int:
     asked = False
     try:
         question = _question(arguments)
+        _given(arguments)
         _resolve(arguments, question)
         asked = True
         return _judged(arguments, question)
@@ -199,10 +200,25 @@ def _kernel(arguments: argparse.Namespace) -> str:
     return str(folder.absolute()) if own else "newest"
 
 
+def _given(arguments: argparse.Namespace) -> None:
+    """UsageError for a patch, range or tree that no commit would mend: it is not there, or none."""
+    base = _base_tree(arguments)
+    if base is not None:
+        base.check()
+    if _is_range(arguments.patch):
+        with open_session(arguments) as session:
+            patches.check_range(arguments.tree or Path(), arguments.patch, session.host)
+    elif arguments.patch:
+        _patched(arguments)
+    else:
+        Tree(arguments.tree).check()
+
+
 def _resolve(arguments: argparse.Namespace, question: RegressRequest) -> None:
-    """UsageError if nobody has a kernel of that name: of no commit it would be known."""
+    """UsageError if nobody has a kernel or an image of that name: of no commit it would be known."""
     with open_session(arguments) as session:
         session.kernels.check(question.kernel)
+        session.spec()
 
 
 def _base_tree(arguments: argparse.Namespace) -> Tree | None:
@@ -225,11 +241,13 @@ def _subject(arguments: argparse.Namespace, session: Session) -> Subject:
     patch, tree = arguments.patch, arguments.tree
     if _is_range(patch):
         return Patched(patches.read_range(tree or Path(), patch, session.host))
-    if patch:
-        if tree:
-            raise UsageError("--tree goes with a range of commits, or alone", hint="--patch A..B --tree DIR")
-        return Patched(patches.read(Path(patch)))
-    return Tree(tree)
+    return _patched(arguments) if patch else Tree(tree)
+
+
+def _patched(arguments: argparse.Namespace) -> Patched:
+    if arguments.tree:
+        raise UsageError("--tree goes with a range of commits, or alone", hint="--patch A..B --tree DIR")
+    return Patched(patches.read(Path(arguments.patch)))
 
 
 def _print(found: Judgement, question: RegressRequest) -> None:

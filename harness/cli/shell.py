@@ -6,14 +6,20 @@ import argparse
 import sys
 import termios
 
+from harness import agent
 from harness.cli.common import (
     KERNEL,
     open_session,
     out,
 )
+from harness.errors import SetupError, UsageError
+from harness.machine.vm import Machine
 from harness.values.case import Request
 
-TEXT = "A prepared machine, interactive; `exit` ends it."
+TEXT = (
+    "A prepared machine, interactive; `exit` ends it. Or a script from stdin, whose output and exit status are this "
+    "command's."
+)
 # Order numbers are just newer than a snapshot's own.
 SHELL = 9
 
@@ -25,20 +31,44 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """The exit status of the shell, or of the script on stdin."""
-    device, typed = arguments.device, sys.stdin.isatty()
-    columns, lines = out.size
-    size = {"COLUMNS": str(columns), "LINES": str(lines)}
-    argv = () if typed else ("bash", "-c", sys.stdin.read())
-    request = Request(SHELL, "shell" if typed else "exec", device, argv=argv, environment=size)
+    """The exit status of the shell, or of the script on stdin. What a script prints is printed as it comes."""
+    typed = sys.stdin.isatty()
+    request = _order(arguments.device, typed)
     terminal = termios.tcgetattr(sys.stdin) if typed else None
+    shown = 0
+
+    def show(machine: Machine) -> None:
+        nonlocal shown
+        news = machine.printed(shown)
+        shown += len(news)
+        if news:
+            sys.stdout.write("".join(news))
+            sys.stdout.flush()
+
     with open_session(arguments) as session:
         try:
-            kernel, snapshot = session.prepared(arguments.kernel, device, "real")
-            reply = session.lend(kernel, snapshot, request, typed)
+            kernel, snapshot = session.prepared(arguments.kernel, arguments.device, "real")
+            reply = session.lend(kernel, snapshot, request, typed, show)
         finally:
             if terminal is not None:
                 # QEMU makes the terminal raw and is killed, not asked to end.
                 termios.tcsetattr(sys.stdin, termios.TCSADRAIN, terminal)
-    sys.stdout.write(reply.output)
-    return reply.exit_status
+    return agent.checked(reply).exit_status
+
+
+def _order(device: str, typed: bool) -> Request:
+    """A shell, or the script on stdin; UsageError for one that cannot be handed over."""
+    columns, lines = out.size
+    size = {"COLUMNS": str(columns), "LINES": str(lines)}
+    if typed:
+        return Request(SHELL, "shell", device, environment=size)
+    # Any bytes are a script, as in a pipe to a shell; only 0 ends an argument.
+    script = sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
+    if "\0" in script:
+        raise UsageError("the script has a byte 0 in it", hint="base64 for what is no text")
+    request = Request(SHELL, "exec", device, argv=("bash", "-c", script), environment=size)
+    try:
+        agent.encode_request(request)
+    except SetupError as error:
+        raise UsageError("the script is too long", [error.headline], "a shorter one") from error
+    return request

@@ -22,7 +22,8 @@ import tty
 from pathlib import Path
 from typing import Callable, Dict, Optional
 
-from harness.guest import channel
+from harness.guest import channel, command
+from harness.guest.errors import Unsupported
 from harness.guest.prepare import Prepared, compiled
 from harness.guest.trace.bpf_program import Program
 from harness.values import codec
@@ -31,6 +32,7 @@ from harness.values.case import Request, Watch
 
 SHELL_TTY = "/dev/ttyS1"
 SHELL = ("/bin/bash", "-i")
+LOG_BYTES = 4096
 
 
 class Agent:
@@ -104,17 +106,27 @@ class Agent:
         return Reply(request.number, True, facts=self._prepared.capabilities())
 
     def execute(self, request: Request) -> Reply:
-        """Run a program; its output, both streams in one, comes with the reply."""
-        done = subprocess.run(
+        """Run a program, on the device of the order if that has one; what it prints is told as it comes."""
+        problem = self._absent(request)
+        if problem:
+            log = subprocess.run(("dmesg",), stdout=subprocess.PIPE, check=False).stdout[-LOG_BYTES:]
+            return Reply(request.number, False, problem, output=log.decode(errors="replace"))
+        status = command.run(
             request.argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **request.environment},
-            check=False,
+            request.environment,
+            lambda text: self._say(Reply(request.number, True, printed=text)),
         )
-        output = done.stdout.decode(errors="replace")
-        return Reply(request.number, True, exit_status=done.returncode, output=output)
+        return Reply(request.number, True, exit_status=status)
+
+    def _absent(self, request: Request) -> str:
+        """Wait until the driver has the order's device; the problem if it does not come."""
+        if self._prepared is None or not request.device:
+            return ""
+        try:
+            self._prepared.wait()
+        except (Unsupported, OSError) as error:
+            return str(error)
+        return ""
 
     def upstream(self, request: Request) -> Reply:
         """Run upstream's tests on the device, and tell of each."""
@@ -150,12 +162,16 @@ class Agent:
         return Reply(request.number, True, exit_status=seen.exit_status, output=seen.output, facts=seen.facts)
 
     def shell(self, request: Request) -> Reply:
-        """A shell on the second serial line until it exits."""
+        """A shell on the second serial line until it exits. Somebody may want to see why there is no device."""
         line = os.open(SHELL_TTY, os.O_RDWR | os.O_NOCTTY)
         try:
+            problem = self._absent(request)
+            if problem:
+                os.write(line, f"{problem}\r\n".encode())
             environment = {**os.environ, **request.environment, "TERM": os.environ.get("TERM", "vt100")}
             program = ("setsid", "--ctty", "--wait", *(request.argv or SHELL))
             status = subprocess.call(program, stdin=line, stdout=line, stderr=line, env=environment)
+            status = command.status_of(status)
         finally:
             os.close(line)
         return Reply(request.number, True, exit_status=status)

@@ -1,6 +1,7 @@
 """Where orders come from and how they are read.
 
-An order is a text of two lines: its number in 8 decimal digits, then the Order as JSON; spaces may follow. It
+An order is a text of two lines: its number in 8 decimal digits, then the Order as JSON; spaces may follow. Neither
+line has a newline in it but its last character, so that the second newline ends the order. It
 appears in a file that is only ever replaced as a whole (fw_cfg of a VM), so a change of the first digits says
 that there is a new one, and looking costs one short read.
 """
@@ -17,6 +18,7 @@ from harness.values.case import Request
 NUMBER_DIGITS = 8
 POLL_S = 0.01
 _CHUNK_BYTES = 4096
+_LINES = 2
 
 
 class BadOrder(ValueError):
@@ -70,8 +72,9 @@ class OrderFile:
         while True:
             chunk = os.pread(self._fd, _CHUNK_BYTES, len(text))
             text += chunk
-            # fw_cfg is slow to read far into a file, and the padding is long.
-            if not chunk or chunk[-1:] in (b" ", b"\0"):
+            # fw_cfg is slow to read far into a file, and the padding is long. No byte but the newline says that it
+            # begins: a space may be the script's own.
+            if not chunk or text.count(b"\n") >= _LINES:
                 return text
 
     def close(self) -> None:

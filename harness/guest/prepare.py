@@ -109,6 +109,11 @@ class Prepared:
         self.tracer = Tracer(program)
         self.facts.update({f"probe {name}": place for name, place in self.tracer.places.items()})
 
+    def wait(self) -> None:
+        """Wait until a card's driver has the device; Unsupported or OSError if it does not get it."""
+        if self.device != SOFT_ROCE:
+            mlx5.wait(self.nldev)
+
     def run(self, case: Case) -> Answer:
         """Run a case on the device, whatever the machine calls it."""
         if self.device != SOFT_ROCE:

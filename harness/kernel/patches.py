@@ -87,6 +87,13 @@ def read_range(tree: Path, commits: str, host: LocalHost) -> tuple[Patch, ...]:
     return found
 
 
+def check_range(tree: Path, commits: str, host: LocalHost) -> None:
+    """UsageError with git's words for a range of which the git tree does not have the commits."""
+    done = host.run([require("git"), "-C", str(tree), "rev-list", "-1", commits, "--"], check=False)
+    if done.status:
+        raise UsageError(f"{tree} has no commits {commits}", done.output.splitlines()[-3:])
+
+
 def patch_id(patches: Sequence[Patch], host: LocalHost) -> str:
     """What git calls a change whatever its line numbers and commit: 40 hex digits, or nothing for an empty one."""
     with host.ledger.scratch_file("patch-id") as path:

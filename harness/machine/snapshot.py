@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from harness.agent import checked
 from harness.debian import Archive
 from harness.errors import Hang, SetupError, Unsupported
 from harness.kernel.packages import Kernel
@@ -226,12 +227,12 @@ class MachineFactory:
         self.host.run(["cp", "--reflink=auto", "--sparse=always", str(ram), str(into)])
 
     def run(self, snapshot: Snapshot, request: Request, deadline_s: float) -> Reply:
-        """Restore, wait for the reply, and end the machine."""
+        """Restore, wait for the reply, and end the machine; SetupError if the agent could not do it."""
         with (
             self.host.ledger.scratch_folder("machine") as folder,
             self.restore(snapshot, request, folder) as machine,
         ):
-            return machine.wait(deadline_s)
+            return checked(machine.wait(deadline_s))
 
     def _restored(
         self,

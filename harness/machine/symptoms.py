@@ -214,6 +214,22 @@ KINDS: tuple[Kind, ...] = (
     ),
 )
 
+# Frames of those who watch: probes, their trampolines and programs stand between a function and its caller. A
+# trampoline begins where no call ends, so the kernel names the function before it: trace_clock_x86_tsc, or
+# osnoise_arch_unregister where that tracer is configured.
+# Ref: Linux 7.3 arch/x86/kernel/Makefile (trace_clock.o, trace.o, rethook.o in this order), arch/x86/kernel/rethook.c,
+# arch/x86/kernel/{ftrace_64.S,kprobes/}, arch/arm64/kernel/probes, kernel/{kprobes.c,trace/,bpf/trampoline.c}
+PROBES = (
+    r"trace_clock_x86_tsc|osnoise_arch_unregister",
+    r"arch_rethook_\w+|rethook_\w+|(__)?kretprobe_\w+|return_to_handler",
+    r"__fentry__|ftrace_(regs_)?call(er\w*)?|ftrace_stub\w*|ftrace_trampoline|(arch_)?ftrace_ops_\w+_func",
+    r"ftrace_graph_\w+|function_graph_\w+|(prepare_)?ftrace_return(_to_handler)?|fprobe_\w+",
+    r"kprobe_(ftrace_handler|int3_handler|dispatcher|perf_func|trace_func|emulate_\w+|(opt)?insn_\w+)",
+    r"(aggr|opt)_pre_handler|optimized_callback|optprobe_template_\w+|setup_detour_execution",
+    r"trace_call_bpf|bpf_prog_[\da-f]{16}(_\w+)?|bpf_trampoline_\d\w*|__bpf_(prog|tramp)_(enter|exit)\w*",
+    r"bpf_trace_run\d+|__bpf_trace_\w+|__traceiter_\w+",
+)
+
 # Frames that every report of a kind has, whatever the bug: how it was said, how the kernel was entered, who
 # merely waits for a CPU that does not answer.
 PLUMBING = re.compile(
@@ -227,5 +243,5 @@ PLUMBING = re.compile(
     r"alloc_debug_processing|schedule(_bug|_timeout\w*)?|io_schedule\w*|preempt_schedule\w*|oom_kill_process|"
     r"rcu_gp_(fqs_loop|kthread)|rcu_momentary_eqs|stop_machine_yield|multi_cpu_stop|cpu_stopper_thread|"
     r"smpboot_thread_fn|out_of_memory|x64_sys_call|do_syscall_\w+|entry_\w+|ret_from_fork(_asm)?|kthread|"
-    r"(el\d\w*|invoke_syscall|do_el0_svc)|secondary_startup_\w+)"
+    r"(el\d\w*|invoke_syscall|do_el0_svc)|secondary_startup_\w+)|" + "|".join(PROBES)
 )

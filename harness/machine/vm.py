@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -91,6 +91,7 @@ class Machine:
         self._replies = names["replies"].open("rb")
         self._said = b""
         self._heard: list[Reply] = []
+        self._printed: list[str] = []
         self._scanned = 0
         self._fatal: GuestError | None = None
         self._qmp: Qmp | None = None
@@ -131,6 +132,8 @@ class Machine:
         last_chance = float("inf")
         heard = 0
         while True:
+            # Asked first: what a machine said before its end is read, too.
+            ended = self.process.poll() is not None
             reply = self.reply()
             if reply is not None:
                 tick()
@@ -138,7 +141,6 @@ class Machine:
             if len(self._heard) > heard:
                 heard = len(self._heard)
                 until = time.monotonic() + deadline_s
-            ended = self.process.poll() is not None
             tick()
             crash = self.diagnose()
             now = time.monotonic()
@@ -209,14 +211,21 @@ class Machine:
         """What was told of page faults before the reply, so far."""
         return [reply.trace for reply in self._heard if reply.trace is not None]
 
+    def printed(self, since: int = 0) -> list[str]:
+        """Pieces of what the order's command printed so far, without the first `since`."""
+        return self._printed[since:]
+
     def reply(self) -> Reply | None:
-        """The reply to the order, if it is there."""
+        """The reply to the order, if it is there, with all that was printed before as its output."""
         data = self._replies.read()
         if data:
             whole, newline, self._said = (self._said + data).rpartition(b"\n")
             text = (whole + newline).decode("utf-8", "replace")
-            self._heard += [r for r in agent.decode_replies(text) if r.number == self.request.number]
-        return next((reply for reply in self._heard[-1:] if reply.last), None)
+            news = [r for r in agent.decode_replies(text) if r.number == self.request.number]
+            self._printed += [r.printed for r in news if r.printed]
+            self._heard += [r for r in news if not r.printed]
+        found = next((reply for reply in self._heard[-1:] if reply.last), None)
+        return found and replace(found, output="".join((*self._printed, found.output)))
 
     def _dead(self) -> HarnessError:
         self.process.wait()

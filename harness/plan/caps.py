@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
+from harness.agent import checked
 from harness.device.catalogue import find
 from harness.errors import SetupError, Unsupported
 from harness.plan.session import CASE, Session
@@ -57,8 +58,7 @@ def ask(session: Session, series: str, name: str) -> OdpCapabilities:
     ):
         reply = session.offer(snapshot, request, folder, presence, DEADLINE_S)
         device_report = presence.report()
-    if not reply.ok:
-        raise SetupError(f"the agent failed: {reply.problem}", reply.output.splitlines()[-10:])
+    checked(reply)
     verbs = {row: tuple(reply.facts.get(_fact(row), "").split()) for row in ROWS}
     firmware = device.firmware_odp(kernel)
     scheme = "memory" if device_report.counters.get("odp.memory_scheme") else next(iter(firmware), "")

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
+from harness.agent import checked
 from harness.debian import Archive
 from harness.device import AttachedDevice
 from harness.device.catalogue import DEVICES, find
@@ -83,11 +84,13 @@ class Session:
     def studio(self) -> MachineFactory:
         """Snapshots of the chosen image."""
         if self._studio is None:
-            spec = ImageSpec.load(
-                find_folder("vm-images", self.options.images) / f"{self.options.image}.toml"
-            )
+            spec = self.spec()
             self._studio = MachineFactory(self.archive, self.qemu, spec, self.say)
         return self._studio
+
+    def spec(self) -> ImageSpec:
+        """The chosen image; UsageError if there is none of that name."""
+        return ImageSpec.load(find_folder("vm-images", self.options.images) / f"{self.options.image}.toml")
 
     @property
     def ran(self) -> BlockCoverage:
@@ -293,8 +296,7 @@ def _content(path: Path) -> bytes:
 
 
 def _answer(reply: Reply) -> Answer | None:
-    if not reply.ok:
-        raise SetupError(f"the agent failed: {reply.problem}", reply.output.splitlines()[-10:])
+    checked(reply)
     return reply.answer
 
 

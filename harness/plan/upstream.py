@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from harness.agent import checked
 from harness.device.catalogue import find
 from harness.errors import GuestError, SetupError, Unsupported, UsageError
 from harness.kernel.packages import Kernel
@@ -170,8 +171,7 @@ def _machine(
                 presence.plug(machine)
                 machine.add_disk(disk, wanted.disk)
                 reply = machine.wait(wanted.timeout_s + SLACK_S, tick)
-                if not reply.ok:
-                    raise SetupError(f"the agent failed: {reply.problem}", reply.output.splitlines()[-10:])
+                checked(reply)
             except GuestError as error:
                 tick()
                 problems = (error.render(),)

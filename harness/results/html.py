@@ -42,6 +42,9 @@ _HERE = Path(__file__).parent
 MACHINE = "machine."
 """What a guest said of itself: many facts, and rarely the ones that are looked for."""
 
+# Each fault is counted by one of these: by side, or where sides are not told apart by the first.
+FAULT_LAWS = ("faults", "faults_local", "faults_remote", "faults_elsewhere")
+
 OUTCOMES = {0: ("pass", "Passed"), 1: ("fail", "Failed"), 3: ("error", "Could not run")}
 SYMBOLS = {"pass": "✓", "fail": "✗", "known": "≈", "skip": "–", "error": "!"}
 
@@ -175,12 +178,14 @@ def _region_text(region: Region) -> str:
 
 
 def _faults(answer: Answer | None) -> str:
-    if answer is None:
+    """All page faults of the case, whichever side's, and beside them how many there were to be if that is not so."""
+    expectations = [law for law in answer.expectations if law.name in FAULT_LAWS] if answer else []
+    if not expectations:
         return ""
-    law = next((law for law in answer.expectations if law.name.startswith("fault")), None)
-    if law is None:
-        return ""
-    return _grouped(law.observed) if law.holds else f"{_grouped(law.observed)} of {_grouped(law.expected)}"
+    observed = _grouped(sum(law.observed for law in expectations))
+    if all(law.holds for law in expectations):
+        return observed
+    return f"{observed} of {_grouped(sum(law.expected for law in expectations))}"
 
 
 def _counters(counters: Mapping[str, int]) -> dict[str, list[tuple[str, int]]]:

@@ -121,8 +121,9 @@ class Answer:
 class Reply:
     """The agent's one answer to an order: the same number, ok or the problem, and what the verb yields.
 
-    One with a `test` or a `trace` is no answer: it tells of one of upstream's tests, or of what was traced so
-    far (its records are those since the one before), while the order is carried out.
+    One with a `test` or a `trace` or something `printed` is no answer: it tells of one of upstream's tests, of what
+    was traced so far (its records are those since the one before), or of the next piece of a command's output, while
+    the order is carried out. `output` does not repeat those pieces.
     """
 
     VERSION = 1
@@ -136,8 +137,9 @@ class Reply:
     facts: Dict[str, str] = field(default_factory=dict)
     test: Optional[UpstreamTest] = None
     trace: Optional[Trace] = None
+    printed: str = ""
 
     @property
     def last(self) -> bool:
         """Whether this ends the order."""
-        return self.test is None and self.trace is None
+        return self.test is None and self.trace is None and not self.printed

@@ -140,11 +140,12 @@ class Request:
 
     Verbs: `wait` (nothing yet), `compile` (the probes of `device`, for the `prepare` that follows), `prepare`
     (bring up `device`, compile if that is still to do, attach the probes, rehearse), `spin` (be busy for `spin_ns`),
-    `case`, `capabilities` (what the device can do on demand, as facts), `exec` (run `argv`), `shell` (a shell on the
-    machine's second serial line), `upstream` (upstream's own tests), `trace` (watch page faults while `argv` runs).
-    An agent answers each number once, in a `Reply`; of upstream's tests, and of what was traced so far, it tells
-    before. `probes`, of a `compile` or `prepare`, is one of PROBES: what watching costs is measured against a
-    machine without them, and against one whose programs do nothing.
+    `case`, `capabilities` (what the device can do on demand, as facts), `exec` (run `argv`, once the driver has
+    `device` if that is named), `shell` (a shell on the machine's second serial line, as `exec`), `upstream` (upstream's
+    own tests), `trace` (watch page faults while `argv` runs).
+    An agent answers each number once, in a `Reply`; of upstream's tests, of what was traced so far, and of what `argv`
+    of an `exec` printed, it tells before. `probes`, of a `compile` or `prepare`, is one of PROBES: what watching costs
+    is measured against a machine without them, and against one whose programs do nothing.
     """
 
     VERSION = 1

@@ -65,14 +65,17 @@ class MkeyCommands(Commands):
 
     @command("QUERY_MKEY")
     def query_mkey(self, request: View, reply: View) -> None:
-        """Its context, and the beginning of its translation where asked for."""
+        """Its context, and as much of its translation as the reply has room for.
+
+        Drivers leave `pg_access` 0 and read the list of an indirect key.
+        Ref: Linux 7.3 drivers/infiniband/hw/mlx5/odp.c, pagefault_single_data_segment
+        """
         key: Key = self.hca.judge.get("mkey", request["mkey_index"], "QUERY_MKEY")
         context = reply.at("memory_key_mkey_entry")
         context.update({name: value for name, value in key.fields.items() if value})
-        if request["pg_access"]:
-            room = reply.data[reply.layout.slot("bsf0_klm0_pas_mtt0_1").first :]
-            size = min(len(room), len(key.table))
-            room[:size] = key.table[:size]
+        room = reply.data[reply.layout.slot("bsf0_klm0_pas_mtt0_1").first :]
+        size = min(len(room), len(key.table))
+        room[:size] = key.table[:size]
 
     @command("CREATE_PSV")
     def create_psv(self, request: View, reply: View) -> None:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence, Tuple
 
+from harness.guest import command
 from harness.guest.errors import Unsupported
 from harness.guest.trace import stages
 from harness.guest.trace.bpf_program import Program
@@ -122,7 +123,7 @@ def _watched(
         tell(trace)
         said.seek(0)
         output = said.read().decode(errors="replace")
-    return (0 if child is None else child.returncode), output
+    return (0 if child is None else command.status_of(child.returncode)), output
 
 
 def _few(trace: Trace, dropped: int) -> Tuple[Trace, int]:

@@ -41,3 +41,11 @@ def test_bundle_is_what_the_far_side_imports():
     ):
         assert path in files
     assert not any(path.startswith("harness/plan") for path in files)
+
+
+def test_a_reply_that_is_not_ok_is_an_error():
+    """Mutation: hand it on: a script that did not run ended well."""
+    with pytest.raises(SetupError, match="the agent failed: bad order") as caught:
+        agent.checked(Reply(1, False, "bad order", output="one\ntwo"))
+    assert caught.value.evidence == ("one", "two")
+    assert agent.checked(Reply(1, True, exit_status=7)).exit_status == 7

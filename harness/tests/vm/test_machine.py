@@ -24,6 +24,12 @@ def test_command_runs_and_its_status_comes_back(session, booted):
     assert reply.output.strip() == session.kernel("newest").release
 
 
+def test_command_that_does_not_start_is_an_error(session, booted):
+    """Mutation: take any reply for one that went well."""
+    with pytest.raises(SetupError, match="the agent failed: FileNotFoundError"):
+        _run(session, booted, "no-such-program")
+
+
 def test_panic_is_a_crash_with_its_fingerprint(session, booted):
     """Mutation: raise the time-out or QEMU's end first."""
     with pytest.raises(Crash, match="sysrq triggered crash") as caught:

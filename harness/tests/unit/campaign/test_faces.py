@@ -298,6 +298,7 @@ def test_what_cannot_be_judged_is_skipped_by_bisect(monkeypatch, raised, place, 
         raise raised
 
     monkeypatch.setattr(regress, "_question", lambda arguments: None)
+    monkeypatch.setattr(regress, "_given", lambda *given: None)
     monkeypatch.setattr(regress, "_resolve", lambda *given: None)
     monkeypatch.setattr(regress, place, fail)
     assert regress.act(asked(**options)) == status
@@ -309,6 +310,7 @@ def test_bisect_blames_nobody_for_a_mistake_of_ours(monkeypatch, capfd):
     assert main(["regress", "--bisect", "--tree", ".", "--sedes", "4"]) == 128
     assert main(["regress", "--tree", ".", "--sedes", "4"]) == 2
     monkeypatch.setattr(regress, "_question", lambda arguments: None)
+    monkeypatch.setattr(regress, "_given", lambda *given: None)
     monkeypatch.setattr(regress, "_resolve", lambda *given: None)
     monkeypatch.setattr(regress, "_judged", lambda *given: {}["x"])
     assert regress.act(asked(tree=Path())) == 125
@@ -435,3 +437,72 @@ def test_numbers_that_ask_nothing(asked, capsys):
     """Mutation: run for ever, or nothing, and call it the same."""
     assert main(["regress", "--patch", "x.diff", *asked]) == 2
     assert asked[0] in capsys.readouterr().err
+
+
+BAD_PATCHES = {
+    "nope.diff": None,
+    "words.diff": "no diff in here\n",
+    "folder": Path(),
+    "broken.diff": "--- a/f\n+++ b/f\n@@ -1,9 +1,9 @@\n x\n",
+}
+
+
+@pytest.mark.parametrize("name", BAD_PATCHES)
+def test_a_patch_that_is_none_ends_a_bisect(tmp_path, name, capsys):
+    """Mutation: skip (125), at every commit."""
+    content = BAD_PATCHES[name]
+    if isinstance(content, str):
+        (tmp_path / name).write_text(content)
+    elif content is not None:
+        (tmp_path / name).mkdir()
+    argv = ["regress", "--patch", str(tmp_path / name), "--results", str(tmp_path / "r")]
+    assert main([*argv, "--bisect", "--cache", str(tmp_path / "c")]) == 128
+    assert str(tmp_path / name) in capsys.readouterr().err
+
+
+def test_other_mistakes_of_a_command_line_end_a_bisect(tmp_path, monkeypatch, capsys):
+    """What is only not to be judged at one commit does not. Mutations: take `_given` or `session.spec` out."""
+    monkeypatch.setattr(regress, "_judged", lambda *given: 0)
+    tree = tmp_path / "linux"
+    (tree / RXE.folder).mkdir(parents=True)
+    (tree / RXE.folder / "rxe.c").write_text("1\n")
+    (tmp_path / "empty").mkdir()
+    git = ("git", "-c", "user.name=x", "-c", "user.email=x@y", "-C", str(tree))
+    for words in (
+        ("init", "-q"),
+        ("add", "."),
+        ("commit", "-qm", "1"),
+        ("commit", "-qm", "2", "--allow-empty"),
+    ):
+        subprocess.run([*git, *words], check=True)
+    (tmp_path / "p.diff").write_text(
+        f"--- a/{RXE.folder}/rxe.c\n+++ b/{RXE.folder}/rxe.c\n@@ -1 +1 @@\n-1\n+2\n"
+    )
+
+    def status(*words):
+        common = [
+            "--bisect",
+            "--results",
+            str(tmp_path / "r"),
+            "--cache",
+            str(tmp_path / "c"),
+            "--kernel",
+            "7.3",
+        ]
+        return main(["regress", *common, *map(str, words)])
+
+    assert status("--tree", tree) == 0
+    assert status("--tree", tree, "--patch", "HEAD~1..HEAD") == 0, "an empty commit is one to skip"
+    assert status("--patch", tmp_path / "p.diff", "--base", tree) == 0
+    assert status("--tree", tmp_path / "nowhere") == 128
+    assert status("--tree", tmp_path / "empty") == 128
+    assert status("--tree", tree, "--patch", "v9..HEAD") == 128
+    assert status("--tree", tmp_path / "empty", "--patch", "HEAD~1..HEAD") == 128
+    assert status("--tree", tree, "--patch", tmp_path / "p.diff") == 128
+    assert status("--patch", tmp_path / "p.diff", "--base", tmp_path / "empty") == 128
+    assert status("--tree", tree, "--image", "nope") == 128
+    assert status("--tree", tree, "--vm-images", tmp_path / "nowhere") == 128
+    assert status("--tree", tree, "--cache-limit", "much") == 128
+    assert status("--tree", tree, "-k", "(") == 128
+    assert status("--tree", tree, "--real", "0") == 128
+    assert "Traceback" not in capsys.readouterr().err

@@ -263,3 +263,17 @@ def test_a_repeat_block_interleaves(rig):
     spans, absent = rig.access(key, 4, 24)
     assert absent is None
     assert spans == [Span(0x5004, 4), Span(0x5800, 4), Span(0x5020, 8), Span(0x5810, 4), Span(0x5040, 4)]
+
+
+@pytest.mark.parametrize("mode", [KLM, KSM])
+@pytest.mark.parametrize("room", [0, 1, 6])
+def test_query_mkey_gives_the_list_of_an_indirect_key_as_drivers_ask(rig, mode, room):
+    """As far as the reply has room: the layout's own two entries and `room` more. Mutation: for `pg_access` only."""
+    entries = b"".join(struct.pack(">IIQ", 4096, mtt_key(rig, 0x5000 | 3), VA + at) for at in range(6))
+    key = rig.create_mkey(entries, **ALL, access_mode_1_0=mode, start_addr=VA, len=6 * 4096, log_page_size=12)
+    reply = rig.command("QUERY_MKEY", mkey_index=key >> 8, out_extra=16 * room)
+    first = reply.layout.slot("bsf0_klm0_pas_mtt0_1").first
+    size = min(16 * room + reply.layout.size - first, len(entries))
+    assert size >= 32
+    assert bytes(reply.data[first : first + size]) == entries[:size]
+    assert not any(reply.data[first + size :])

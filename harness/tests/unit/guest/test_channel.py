@@ -2,13 +2,14 @@
 
 import pytest
 
+from harness import agent
 from harness.guest import channel
 from harness.values import codec
 from harness.values.case import Case, PageLoss, Region, Request, Workload
 
 
 def text_of(request, number=None):
-    return (f"{request.number if number is None else number:08d}\n" + codec.dumps(request)).encode()
+    return (f"{request.number if number is None else number:08d}\n" + codec.dumps(request) + "\n").encode()
 
 
 def test_an_order_comes_back_whole():
@@ -69,3 +70,22 @@ def test_no_more_is_read_than_the_order_is_long(tmp_path):
     file.close()
     assert len(text) == 12288
     assert channel.parse(text) == long
+
+
+@pytest.mark.parametrize("byte", [b" ", b"n", b"\\"])
+def test_an_order_is_whole_wherever_its_pieces_end(tmp_path, byte):
+    """A piece may end in any byte of the script. Mutation: take a space at a piece's end for the padding."""
+    path = tmp_path / "raw"
+    ended = 0
+    for length in range(1, 60):
+        script = "x" * length + "echo a b\\n\n" * 1000
+        request = Request(1, "exec", argv=("bash", "-c", script))
+        data = agent.encode_request(request)
+        ended += byte in {data[at - 1 : at] for at in range(4096, len(data.rstrip()), 4096)}
+        path.write_bytes(data)
+        file = channel.OrderFile(str(path))
+        _, text = file.next(0)
+        file.close()
+        assert channel.parse(text) == request
+        assert len(text) < len(data.rstrip()) + 4097
+    assert ended

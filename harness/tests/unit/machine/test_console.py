@@ -270,3 +270,53 @@ def test_a_big_log_takes_no_time():
     started = time.process_time()
     assert len(list(reports(lines))) == 200
     assert time.process_time() - started < 20
+
+
+PROBED = [
+    "trace_clock_x86_tsc+0x20/0x20",
+    "osnoise_arch_unregister+0x210/0x210",
+    "arch_rethook_trampoline+0x0/0x60",
+    "__kretprobe_trampoline+0x0/0x50",
+    "kretprobe_rethook_handler+0x5f/0xc0",
+    "rethook_trampoline_handler+0x8a/0x150",
+    "ftrace_regs_caller_end+0x9b/0x9b",
+    "ftrace_caller+0x5d/0x80",
+    "ftrace_ops_assist_func+0xd4/0x110",
+    "ftrace_return_to_handler+0xd5/0x1a0",
+    "return_to_handler+0x1e/0x60",
+    "kprobe_ftrace_handler+0x100/0x1d0",
+    "kprobe_perf_func+0x13a/0x2a0",
+    "opt_pre_handler+0x43/0x80",
+    "trace_call_bpf+0x9b/0x190",
+    "bpf_prog_0123456789abcdef_enter_lookup+0x2e/0x40",
+    "bpf_trampoline_6442508829+0x53/0xf1",
+    "__bpf_prog_enter_recur+0x21/0x90",
+    "bpf_trace_run3+0x7c/0xd0",
+]
+
+
+@pytest.mark.parametrize("probed", PROBED)
+def test_who_watches_is_no_caller(probed):
+    """Mutation: take the name's row out of PROBES."""
+    said = [
+        "BUG: unable to handle page fault for address: 1",
+        "Call Trace:",
+        " a+0x1/0x2",
+        f" {probed}",
+        " b+0x1/0x2",
+    ]
+    assert scan(said)[0].fingerprint == "oops page fault: a < b"
+
+
+@pytest.mark.parametrize(
+    "name", ["trace_clock_global", "bpf_prog_test_run_init", "ftrace_modify_call", "register_kprobe"]
+)
+def test_what_is_called_as_probes_are_is_a_caller(name):
+    """Mutation: take all names that begin as those of probes."""
+    said = [
+        "BUG: unable to handle page fault for address: 1",
+        "Call Trace:",
+        " a+0x1/0x2",
+        f" {name}+0x1/0x2",
+    ]
+    assert scan(said)[0].fingerprint == f"oops page fault: a < {name}"

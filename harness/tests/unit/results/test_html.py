@@ -11,6 +11,7 @@ from harness.results import html
 from harness.results.pictures import SERIES, latency_picture
 from harness.results.wording import common_environment, one_line
 from harness.tests.unit.results.sample import ENVIRONMENT, HOSTILE, histogram, hostile, mixed, record, stored
+from harness.values.answer import Expectation
 from harness.values.histogram import Histogram
 
 VOID = {"meta", "input", "br", "path", "use", "rect"}
@@ -209,3 +210,29 @@ def test_common_environment_survives_a_record_without_one():
     assert common_environment(records) == ENVIRONMENT
     assert "kernel" not in common_environment(mixed()) and common_environment([]) == {}
     assert common_environment([*records, replace(record(3), environment={"card": "x"})]) == ENVIRONMENT
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected", "shown"),
+    [
+        ((0, 208, 0), (0, 208, 0), "208"),
+        ((208, 0, 0), (208, 0, 0), "208"),
+        ((1200, 208, 0), (1200, 208, 0), "1\u202f408"),
+        ((0, 207, 0), (0, 208, 0), "207 of 208"),
+        ((0, 208, 3), (0, 208, 0), "211 of 208"),
+        ((0, 0, 0), (0, 0, 0), "0"),
+    ],
+)
+def test_the_faults_of_a_case_are_those_of_all_sides(tmp_path, seen, expected, shown):
+    """As guest/expectations.py names them. Mutation: show those of the first law; count the failed ones twice."""
+    names = ("faults_local", "faults_remote", "faults_elsewhere")
+    expectations = [
+        Expectation(name, want, found, "bcc", "")
+        for name, want, found in zip(names, expected, seen, strict=True)
+    ]
+    expectations.append(Expectation("faults_failed", 0, seen[1], "bcc", "none fails"))
+    made = record(1)
+    made = replace(made, answer=replace(made.answer, expectations=tuple(expectations)))
+    parsed = Page(html.render(stored(tmp_path / "r", [made])))
+    texts = [text.strip() for text in parsed.texts if text.strip()]
+    assert texts[texts.index(made.case.id) + 1] == shown
