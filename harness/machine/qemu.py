@@ -33,12 +33,15 @@ ALONE = ",rr=record,rrfile=/dev/null"
 
 # QEMU's TLB grows and shrinks by the host's wall clock, and a guest may see what is in it: between the change of a page
 # table and its flush another thread finds the old entry or the new. So for a machine in exact time that clock stands
-# still. libfaketime does that; its shared memory would stay behind a QEMU that is killed.
-# Ref: QEMU 11.1 accel/tcg/cputlb.c, tlb_mmu_resize_locked, get_clock_realtime
+# still. libfaketime does that; its shared memory would stay behind a QEMU that is killed, and its mending of waits by
+# the monotonic clock ends them at once: vfio-user waits so for a card's replies.
+# Ref: QEMU 11.1 accel/tcg/cputlb.c, tlb_mmu_resize_locked, get_clock_realtime; hw/vfio-user/proxy.c,
+# vfio_user_send_wait; libfaketime 0.9.10 README, FAKETIME_FORCE_MONOTONIC_FIX
 STILL = {
     "FAKETIME": "2026-01-01 00:00:00",
     "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     "FAKETIME_DISABLE_SHM": "1",
+    "FAKETIME_FORCE_MONOTONIC_FIX": "0",
     "NO_FAKE_STAT": "1",
     "TZ": "UTC",
 }
