@@ -31,6 +31,8 @@ from harness.plan.plan import load
 from harness.plan.session import Session
 
 CARD = "connectx-5"
+MIN_ROUNDS = {"faults": 2}
+"""Of the others one: `faults` compares a long run with a short one."""
 TEXT = "Measure one claim of speed, as ratios of one run."
 
 
@@ -52,6 +54,9 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def act(arguments: argparse.Namespace) -> int:
     """Print the figures of one measurement."""
+    limit = MIN_ROUNDS.get(arguments.name, 1)
+    if arguments.rounds is not None and arguments.rounds < limit:
+        raise UsageError(f"--rounds {arguments.rounds}: bench {arguments.name} takes {limit} or more")
     try:
         with open_session(arguments) as session:
             result = BENCHES[arguments.name](session, arguments)
