@@ -161,17 +161,17 @@ int odp_policy_set(struct odp_device *dev, u8 selector, u64 value, u8 action,
 int odp_policy_del(struct odp_device *dev, u8 selector, u64 value);
 void odp_policies_clear(struct odp_device *dev);
 
-/* own.c */
+/* eq.c */
 int odp_own_start(struct odp_device *dev, struct netlink_ext_ack *extack);
 void odp_own_stop(struct odp_device *dev);
 
-/* observe.c */
+/* kprobes.c */
 int odp_observe_start(u32 pagefault_size, struct netlink_ext_ack *extack);
 void odp_observe_stop(void);
 int odp_observe_init(void);
 void odp_observe_exit(void);
 
-/* netlink.c */
+/* nl_family.c */
 int odp_netlink_init(void);
 void odp_netlink_exit(void);
 int odp_netlink_event(struct odp_event *event);

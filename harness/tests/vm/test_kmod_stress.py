@@ -65,7 +65,7 @@ def test_two_cards_are_two(survived):
 
 
 def test_hostile_messages(survived):
-    """Mutation: read an attribute that a message lacks (requests.c): an oops; or print what is refused: a flood."""
+    """Mutation: read an attribute that a message lacks (nl_cmds.c): an oops; or print what is refused: a flood."""
     found = step(survived, "hostile")
     assert found["turns"] > 1 and found["said"] == []
 
@@ -95,7 +95,7 @@ def test_a_card_goes_with_an_event_in_flight(survived, name):
 
 
 def test_nothing_holds_the_drivers_and_cards_saw_only_what_was_done(survived):
-    """Mutation: leave the event queue behind at unload (own.c): a finding at teardown."""
+    """Mutation: leave the event queue behind at unload (eq.c): a finding at teardown."""
     assert step(survived, "drivers_go") == ""
     for card in survived["cards"]:
         assert {finding.kind for finding in card.findings} <= {"bad-resume"}, card.findings

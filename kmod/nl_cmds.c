@@ -2,7 +2,7 @@
 /* What each command of the family does. */
 #include <net/genetlink.h>
 
-#include "netlink.h"
+#include "nl.h"
 
 /* The card that a request names, with a reference. */
 static struct odp_device *named(struct genl_info *info)

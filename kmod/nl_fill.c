@@ -2,7 +2,7 @@
 /* Attributes of answers and events. */
 #include <net/netlink.h>
 
-#include "netlink.h"
+#include "nl.h"
 
 static int put_u64(struct sk_buff *skb, int attr, u64 value)
 {

@@ -3,7 +3,7 @@
 #include <net/genetlink.h>
 #include <net/sock.h>
 
-#include "netlink.h"
+#include "nl.h"
 
 #define DELAY_MOST_US	60000000
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /* What the files of the netlink family share. */
-#ifndef MLX5_ODP_TEST_NETLINK_H
-#define MLX5_ODP_TEST_NETLINK_H
+#ifndef MLX5_ODP_TEST_NL_H
+#define MLX5_ODP_TEST_NL_H
 
 #include <net/genetlink.h>
 
@@ -9,13 +9,13 @@
 
 extern struct genl_family odp_family;
 
-/* messages.c: -EMSGSIZE where there is no room */
+/* nl_fill.c: -EMSGSIZE where there is no room */
 int odp_put_card(struct sk_buff *skb, struct odp_device *dev);
 int odp_put_pages(struct sk_buff *skb, struct odp_device *dev);
 int odp_put_resumed(struct sk_buff *skb, const struct odp_resume *resume);
 int odp_put_event(struct sk_buff *skb, const struct odp_event *event);
 
-/* requests.c */
+/* nl_cmds.c */
 int odp_get_card(struct sk_buff *request, struct genl_info *info);
 int odp_dump_devices(struct sk_buff *skb, struct netlink_callback *cb);
 int odp_get_caps(struct sk_buff *request, struct genl_info *info);
