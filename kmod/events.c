@@ -133,7 +133,7 @@ static void dispatch_one(struct odp_event *event)
 		else
 			odp_count(dev, ODP_TEST_STAT_UNKNOWN);
 	}
-	trace_event(event);
+	trace_odp_event(event);
 	err = odp_netlink_event(event);
 	if (err == -ENOBUFS)
 		odp_count(dev, ODP_TEST_STAT_OVERRUNS);

@@ -46,7 +46,7 @@ void odp_resume(struct odp_device *dev, struct odp_resume *resume)
 	resume->syndrome = be32_to_cpu(out[1]);
 	odp_count(dev, resume->ret ? ODP_TEST_STAT_RESUMES_REFUSED :
 				     ODP_TEST_STAT_RESUMES);
-	trace_resume(dev, resume);
+	trace_odp_resume(dev, resume);
 }
 
 u8 odp_event_form(const struct odp_device *dev, const struct odp_event *event)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Tracepoints with stable fields, for bcc and trace-cmd. */
+/* Tracepoints; their fields are stable. */
 #undef TRACE_SYSTEM
 #define TRACE_SYSTEM mlx5_odp_test
 
@@ -8,16 +8,9 @@
 
 #include <linux/tracepoint.h>
 
-/* Two functions of the kernel have the names that a tracepoint "event" takes. */
-#define register_trace_event kernels_register_trace_event
-#define unregister_trace_event kernels_unregister_trace_event
-#include <linux/trace_events.h>
-#undef register_trace_event
-#undef unregister_trace_event
-
 #include "odp_test.h"
 
-TRACE_EVENT(event,
+TRACE_EVENT(odp_event,
 	TP_PROTO(const struct odp_event *event),
 	TP_ARGS(event),
 	TP_STRUCT__entry(
@@ -48,13 +41,14 @@ TRACE_EVENT(event,
 		__entry->type = event->type;
 		__entry->action = event->action;
 	),
-	TP_printk("%s source=%u sub_type=%u type=%u token=%#llx queue=%#x key=%#x va=%#llx committed=%u action=%u",
+	TP_printk("%s source=%u sub_type=%u type=%u token=%#llx queue=%#x key=%#x va=%#llx "
+		  "committed=%u action=%u",
 		  __entry->device, __entry->source, __entry->sub_type,
 		  __entry->type, __entry->token, __entry->queue, __entry->key,
 		  __entry->va, __entry->bytes_committed, __entry->action)
 );
 
-TRACE_EVENT(resume,
+TRACE_EVENT(odp_resume,
 	TP_PROTO(const struct odp_device *dev, const struct odp_resume *resume),
 	TP_ARGS(dev, resume),
 	TP_STRUCT__entry(
@@ -79,7 +73,8 @@ TRACE_EVENT(resume,
 		__entry->error = resume->error;
 		__entry->status = resume->status;
 	),
-	TP_printk("%s form=%u type=%u token=%#llx queue=%#x error=%u ret=%d status=%#x syndrome=%#x",
+	TP_printk("%s form=%u type=%u token=%#llx queue=%#x error=%u "
+		  "ret=%d status=%#x syndrome=%#x",
 		  __entry->device, __entry->form, __entry->type,
 		  __entry->token, __entry->queue, __entry->error,
 		  __entry->ret, __entry->status, __entry->syndrome)

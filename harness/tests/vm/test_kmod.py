@@ -70,10 +70,10 @@ def test_python_is_the_page_fault_handler(tour):
 
 
 def test_tracepoints_say_what_the_events_say(tour):
-    """Mutation: leave trace_resume() out (resume.c), or swap two fields of the tracepoint (trace.h)."""
+    """Mutation: leave trace_odp_resume() out (resume.c), or swap two fields of the tracepoint (trace.h)."""
     found = step(tour, "handler")
-    events = [line for line in found["trace"] if line["name"] == "event"]
-    resumes = [line for line in found["trace"] if line["name"] == "resume"]
+    events = [line for line in found["trace"] if line["name"] == "odp_event"]
+    resumes = [line for line in found["trace"] if line["name"] == "odp_resume"]
     names = {"token": "token", "queue": "queue", "key": "rkey", "va": "va", "committed": "bytes_committed"}
     for fault, event, resume in zip(found["seen"], events, resumes, strict=True):
         assert {name: int(event[name], 0) for name in names} == {n: fault[f] for n, f in names.items()}
@@ -102,7 +102,7 @@ def test_a_person_watches_and_resumes(tour):
 
 
 def test_driver_goes_and_comes_with_events_in_flight(tour):
-    """Mutation: do not let go at BUS_NOTIFY_DEL_DEVICE (devices.c): the event queue outlives its card."""
+    """Mutation: ignore BUS_NOTIFY_DEL_DEVICE (devices.c): the event queue outlives its card."""
     found = step(tour, "gone")
     assert found["left"] == [] and len(found["without_ib"]) == len(found["back"]) == 1
     assert "mlx5_ib has no page-fault handler" in found["nothing"][1]
