@@ -19,7 +19,7 @@
 #define EQE_DATA	32
 
 /* Ref: struct mlx5_eqe_page_fault in linux/mlx5/device.h of Linux 6.12. */
-static void decode_wqe(struct odp_event *event, const u8 *data)
+static void odp_eq_decode_wqe(struct odp_event *event, const u8 *data)
 {
 	event->bytes_committed = get_unaligned_be32(data);
 	event->wqe_index = get_unaligned_be16(data + 6);
@@ -29,7 +29,7 @@ static void decode_wqe(struct odp_event *event, const u8 *data)
 	event->queue = get_unaligned_be32(data + 24) & NUMBER_MASK;
 }
 
-static void decode_rdma(struct odp_event *event, const u8 *data)
+static void odp_eq_decode_rdma(struct odp_event *event, const u8 *data)
 {
 	event->bytes_committed = get_unaligned_be32(data);
 	event->rkey = get_unaligned_be32(data + 4);
@@ -43,7 +43,7 @@ static void decode_rdma(struct odp_event *event, const u8 *data)
 		event->token = event->queue;
 }
 
-static void decode_memory(struct odp_event *event, const u8 *data)
+static void odp_eq_decode_memory(struct odp_event *event, const u8 *data)
 {
 	event->flags = data[0];
 	event->post = get_unaligned_be16(data + 2) << 12;
@@ -55,7 +55,7 @@ static void decode_memory(struct odp_event *event, const u8 *data)
 	event->va = get_unaligned_be64(data + 20);
 }
 
-static void take(struct odp_device *dev, const u8 *eqe)
+static void odp_eq_record(struct odp_device *dev, const u8 *eqe)
 {
 	struct odp_event *event;
 
@@ -71,20 +71,20 @@ static void take(struct odp_device *dev, const u8 *eqe)
 	event->has_raw = true;
 	switch (event->sub_type) {
 	case ODP_SUB_WQE:
-		decode_wqe(event, event->raw + EQE_DATA);
+		odp_eq_decode_wqe(event, event->raw + EQE_DATA);
 		break;
 	case ODP_SUB_RDMA:
-		decode_rdma(event, event->raw + EQE_DATA);
+		odp_eq_decode_rdma(event, event->raw + EQE_DATA);
 		break;
 	case ODP_SUB_MEMORY:
-		decode_memory(event, event->raw + EQE_DATA);
+		odp_eq_decode_memory(event, event->raw + EQE_DATA);
 		break;
 	}
 	odp_event_queue(event);
 }
 
 /* Called for every interrupt of the vector, which commands share. */
-static int interrupt(struct notifier_block *nb, unsigned long type, void *data)
+static int odp_eq_notifier(struct notifier_block *nb, unsigned long type, void *data)
 {
 	struct odp_device *dev = container_of(nb, struct odp_device, nb);
 	struct mlx5_eqe *eqe;
@@ -93,7 +93,7 @@ static int interrupt(struct notifier_block *nb, unsigned long type, void *data)
 
 	spin_lock_irqsave(&dev->eq_lock, flags);
 	while ((eqe = mlx5_eq_get_eqe(dev->eq, cc))) {
-		take(dev, (const u8 *)eqe);
+		odp_eq_record(dev, (const u8 *)eqe);
 		cc = mlx5_eq_update_cc(dev->eq, ++cc);
 	}
 	mlx5_eq_update_ci(dev->eq, cc, true);
@@ -105,7 +105,7 @@ static int interrupt(struct notifier_block *nb, unsigned long type, void *data)
  * The device is asked which event queue has page faults: mlx5_ib keeps its
  * own for as long as it is bound, once it has made one.
  */
-static int owner_of_faults(struct odp_device *dev)
+static int odp_eq_find_owner(struct odp_device *dev)
 {
 	int out_bytes = MLX5_ST_SZ_BYTES(query_eq_out);
 	u8 in[MLX5_ST_SZ_BYTES(query_eq_in)] = {};
@@ -128,13 +128,13 @@ static int owner_of_faults(struct odp_device *dev)
 	return found;
 }
 
-int odp_own_start(struct odp_device *dev, struct netlink_ext_ack *extack)
+int odp_eq_start(struct odp_device *dev, struct netlink_ext_ack *extack)
 {
 	struct mlx5_eq_param param = {
 		.nent = MLX5_NUM_ASYNC_EQE,
 		.mask[0] = PAGE_FAULT_BIT,
 	};
-	int owner = owner_of_faults(dev);
+	int owner = odp_eq_find_owner(dev);
 	struct mlx5_eq *eq;
 	int err;
 
@@ -150,7 +150,7 @@ int odp_own_start(struct odp_device *dev, struct netlink_ext_ack *extack)
 		return PTR_ERR(eq);
 	}
 	dev->eq = eq;
-	dev->nb.notifier_call = interrupt;
+	dev->nb.notifier_call = odp_eq_notifier;
 	err = mlx5_eq_enable(dev->mdev, eq, &dev->nb);
 	if (err) {
 		NL_SET_ERR_MSG(extack, "the event queue's interrupt cannot be had");
@@ -160,7 +160,7 @@ int odp_own_start(struct odp_device *dev, struct netlink_ext_ack *extack)
 	return err;
 }
 
-void odp_own_stop(struct odp_device *dev)
+void odp_eq_stop(struct odp_device *dev)
 {
 	mlx5_eq_disable(dev->mdev, dev->eq, &dev->nb);
 	if (mlx5_eq_destroy_generic(dev->mdev, dev->eq))

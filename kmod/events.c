@@ -13,7 +13,7 @@ MODULE_PARM_DESC(queue_limit, "events that may wait for the worker; more are los
 
 static struct workqueue_struct *events_wq;
 
-static void later(struct work_struct *work);
+static void odp_event_delayed_work(struct work_struct *work);
 
 /* An event in interrupt or probe context; counts one there is no room for. */
 struct odp_event *odp_event_alloc(struct odp_device *dev)
@@ -29,11 +29,11 @@ struct odp_event *odp_event_alloc(struct odp_device *dev)
 	event->seen_ns = ktime_get_ns();
 	event->dev = dev;
 	odp_device_hold(dev);
-	INIT_DELAYED_WORK(&event->later, later);
+	INIT_DELAYED_WORK(&event->later, odp_event_delayed_work);
 	return event;
 }
 
-static void event_free(struct odp_event *event)
+static void odp_event_free(struct odp_event *event)
 {
 	odp_device_put(event->dev);
 	kfree(event);
@@ -53,7 +53,7 @@ void odp_event_queue(struct odp_event *event)
 	spin_unlock_irqrestore(&dev->lock, flags);
 }
 
-static void later(struct work_struct *work)
+static void odp_event_delayed_work(struct work_struct *work)
 {
 	struct odp_event *event = container_of(to_delayed_work(work),
 					       struct odp_event, later);
@@ -64,11 +64,11 @@ static void later(struct work_struct *work)
 	spin_unlock_irq(&dev->lock);
 	odp_resume_event(dev, event, false);
 	odp_count(dev, ODP_TEST_STAT_HANDLED);
-	event_free(event);
+	odp_event_free(event);
 }
 
 /* The worker of a card that went would wait for nothing: @gone is set before. */
-static bool delay(struct odp_event *event, u32 delay_us)
+static bool odp_event_delay(struct odp_event *event, u32 delay_us)
 {
 	struct odp_device *dev = event->dev;
 	bool alive;
@@ -87,17 +87,17 @@ static bool delay(struct odp_event *event, u32 delay_us)
 }
 
 /* Do what the policy says; true if the event is kept for later. */
-static bool act(struct odp_event *event, u32 delay_us, bool told)
+static bool odp_event_act(struct odp_event *event, u32 delay_us, bool delivered)
 {
 	struct odp_device *dev = event->dev;
 
 	switch (event->action) {
 	case ODP_TEST_ACTION_FORWARD:
-		odp_count(dev, told ? ODP_TEST_STAT_FORWARDED :
+		odp_count(dev, delivered ? ODP_TEST_STAT_FORWARDED :
 				      ODP_TEST_STAT_UNRESOLVED);
 		return false;
 	case ODP_TEST_ACTION_DELAY:
-		if (delay(event, delay_us))
+		if (odp_event_delay(event, delay_us))
 			return true;
 		break;
 	case ODP_TEST_ACTION_DOUBLE:
@@ -120,7 +120,7 @@ static bool act(struct odp_event *event, u32 delay_us, bool told)
 	return false;
 }
 
-static void dispatch_one(struct odp_event *event)
+static void odp_event_dispatch(struct odp_event *event)
 {
 	struct odp_device *dev = event->dev;
 	u32 delay_us = 0;
@@ -129,21 +129,21 @@ static void dispatch_one(struct odp_event *event)
 	event->dispatched_ns = ktime_get_ns();
 	if (event->source == ODP_TEST_SOURCE_OWN) {
 		if (event->sub_type <= ODP_SUB_MEMORY)
-			event->action = odp_action_for(dev, event, &delay_us);
+			event->action = odp_policy_action(dev, event, &delay_us);
 		else
 			odp_count(dev, ODP_TEST_STAT_UNKNOWN);
 	}
 	trace_odp_event(event);
-	err = odp_netlink_event(event);
+	err = odp_nl_event(event);
 	if (err == -ENOBUFS)
 		odp_count(dev, ODP_TEST_STAT_OVERRUNS);
 	else if (err == -ENOMEM)
 		odp_count(dev, ODP_TEST_STAT_LOST_MEMORY);
-	if (event->source != ODP_TEST_SOURCE_OWN || !act(event, delay_us, !err))
-		event_free(event);
+	if (event->source != ODP_TEST_SOURCE_OWN || !odp_event_act(event, delay_us, !err))
+		odp_event_free(event);
 }
 
-void odp_dispatch(struct work_struct *work)
+void odp_events_dispatch(struct work_struct *work)
 {
 	struct odp_device *dev = container_of(work, struct odp_device, work);
 	struct odp_event *event;
@@ -159,14 +159,14 @@ void odp_dispatch(struct work_struct *work)
 		spin_unlock_irq(&dev->lock);
 		if (!event)
 			break;
-		dispatch_one(event);
+		odp_event_dispatch(event);
 		cond_resched();
 	}
 	odp_device_put(dev);
 }
 
 /* Let what waits for its time run now. */
-void odp_events_hurry(struct odp_device *dev)
+void odp_events_kick(struct odp_device *dev)
 {
 	struct odp_event *event;
 

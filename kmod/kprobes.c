@@ -17,7 +17,7 @@
 #include "odp_test.h"
 
 #define PROVIDER	"mlx5_ib"
-#define PAGEFAULT_MOST	96
+#define MAX_PAGEFAULT_BYTES	96
 /* Of struct mlx5_ib_pf_eq: its device. Same in all rows. */
 #define EQ_DEVICE	24
 
@@ -44,12 +44,12 @@ static const struct layout *layout;
 static unsigned int observers;
 static DEFINE_MUTEX(observe_lock);
 
-static u8 get8(const u8 *at)
+static u8 odp_pf_u8(const u8 *at)
 {
 	return *at;
 }
 
-static u32 get32(const u8 *at)
+static u32 odp_pf_u32(const u8 *at)
 {
 	u32 value;
 
@@ -57,7 +57,7 @@ static u32 get32(const u8 *at)
 	return value;
 }
 
-static u64 get64(const u8 *at)
+static u64 odp_pf_u64(const u8 *at)
 {
 	u64 value;
 
@@ -66,7 +66,7 @@ static u64 get64(const u8 *at)
 }
 
 /* The card below what must be an RDMA device of mlx5, or NULL. */
-static struct odp_device *card_of(const struct ib_device *ibdev)
+static struct odp_device *odp_probe_device(const struct ib_device *ibdev)
 {
 	enum rdma_driver_id id;
 	struct device *parent;
@@ -75,45 +75,45 @@ static struct odp_device *card_of(const struct ib_device *ibdev)
 	    id != RDMA_DRIVER_MLX5 ||
 	    copy_from_kernel_nofault(&parent, &ibdev->dev.parent, sizeof(parent)))
 		return NULL;
-	return odp_device_of(parent);
+	return odp_device_get_by_parent(parent);
 }
 
-static void decode(struct odp_event *event, const u8 *fault)
+static void odp_probe_decode(struct odp_event *event, const u8 *fault)
 {
 	const u8 *detail = fault + layout->detail;
 
-	event->bytes_committed = get32(fault);
-	event->token = layout->token_bytes == 8 ? get64(fault + layout->token) :
-						  get32(fault + layout->token);
-	event->sub_type = get8(fault + layout->sub_type);
-	event->type = get8(fault + layout->type);
+	event->bytes_committed = odp_pf_u32(fault);
+	event->token = layout->token_bytes == 8 ? odp_pf_u64(fault + layout->token) :
+						  odp_pf_u32(fault + layout->token);
+	event->sub_type = odp_pf_u8(fault + layout->sub_type);
+	event->type = odp_pf_u8(fault + layout->type);
 	switch (event->sub_type) {
 	case ODP_SUB_WQE:
-		event->packet_length = get32(detail);
-		event->queue = get32(detail + 4);
-		event->wqe_index = get32(detail + 8) & 0xffff;
+		event->packet_length = odp_pf_u32(detail);
+		event->queue = odp_pf_u32(detail + 4);
+		event->wqe_index = odp_pf_u32(detail + 8) & 0xffff;
 		break;
 	case ODP_SUB_RDMA:
-		event->rkey = get32(detail);
-		event->packet_length = get32(detail + 4);
-		event->op_length = get32(detail + 8);
-		event->va = get64(detail + 16);
+		event->rkey = odp_pf_u32(detail);
+		event->packet_length = odp_pf_u32(detail + 4);
+		event->op_length = odp_pf_u32(detail + 8);
+		event->va = odp_pf_u64(detail + 16);
 		event->queue = event->token;
 		break;
 	case ODP_SUB_MEMORY:
-		event->va = get64(detail);
-		event->key = get32(detail + 8);
-		event->demand = get32(detail + 12);
-		event->pre = get32(detail + 16);
-		event->post = get32(detail + 20);
-		event->flags = get8(detail + 24);
+		event->va = odp_pf_u64(detail);
+		event->key = odp_pf_u32(detail + 8);
+		event->demand = odp_pf_u32(detail + 12);
+		event->pre = odp_pf_u32(detail + 16);
+		event->post = odp_pf_u32(detail + 20);
+		event->flags = odp_pf_u8(detail + 24);
 		break;
 	}
 }
 
-static void note(struct odp_device *dev, const void *fault, u8 source, s32 error)
+static void odp_probe_record(struct odp_device *dev, const void *fault, u8 source, s32 error)
 {
-	u8 copy[PAGEFAULT_MOST];
+	u8 copy[MAX_PAGEFAULT_BYTES];
 	struct odp_event *event;
 
 	if (copy_from_kernel_nofault(copy, fault, layout->size) ||
@@ -128,22 +128,22 @@ static void note(struct odp_device *dev, const void *fault, u8 source, s32 error
 		return;
 	event->source = source;
 	event->error = error;
-	decode(event, copy);
+	odp_probe_decode(event, copy);
 	odp_event_queue(event);
 }
 
-static void seen(struct odp_device *dev, const void *fault, u8 source, s32 error)
+static void odp_probe_hit(struct odp_device *dev, const void *fault, u8 source, s32 error)
 {
 	u64 began_ns = ktime_get_ns();
 
 	if (READ_ONCE(dev->mode) != ODP_TEST_MODE_OBSERVE)
 		return;
-	note(dev, fault, source, error);
+	odp_probe_record(dev, fault, source, error);
 	atomic64_add(ktime_get_ns() - began_ns, &dev->stats[ODP_TEST_STAT_PROBE_NS]);
 }
 
 /* void mlx5_ib_eqe_pf_action(struct work_struct *work) */
-static int __kprobes on_fault(struct kprobe *probe, struct pt_regs *regs)
+static int __kprobes odp_probe_fault(struct kprobe *probe, struct pt_regs *regs)
 {
 	const void *fault = (void *)regs_get_kernel_argument(regs, 0) - layout->work;
 	struct odp_device *dev;
@@ -152,30 +152,30 @@ static int __kprobes on_fault(struct kprobe *probe, struct pt_regs *regs)
 	if (copy_from_kernel_nofault(&eq, fault + layout->eq, sizeof(eq)) ||
 	    copy_from_kernel_nofault(&ibdev, eq + EQ_DEVICE, sizeof(ibdev)))
 		return 0;
-	dev = card_of(ibdev);
+	dev = odp_probe_device(ibdev);
 	if (dev) {
-		seen(dev, fault, ODP_TEST_SOURCE_OBSERVED, 0);
+		odp_probe_hit(dev, fault, ODP_TEST_SOURCE_OBSERVED, 0);
 		odp_device_put(dev);
 	}
 	return 0;
 }
 
 /* void mlx5_ib_page_fault_resume(struct mlx5_ib_dev *, struct mlx5_pagefault *, int error) */
-static int __kprobes on_resume(struct kprobe *probe, struct pt_regs *regs)
+static int __kprobes odp_probe_resume(struct kprobe *probe, struct pt_regs *regs)
 {
-	struct odp_device *dev = card_of((void *)regs_get_kernel_argument(regs, 0));
+	struct odp_device *dev = odp_probe_device((void *)regs_get_kernel_argument(regs, 0));
 
 	if (dev) {
-		seen(dev, (void *)regs_get_kernel_argument(regs, 1),
+		odp_probe_hit(dev, (void *)regs_get_kernel_argument(regs, 1),
 		     ODP_TEST_SOURCE_RESUME, regs_get_kernel_argument(regs, 2));
 		odp_device_put(dev);
 	}
 	return 0;
 }
 
-static struct kprobe fault_probe, resume_probe;
+static struct kprobe odp_fault_probe, odp_resume_probe;
 
-static int place(struct kprobe *probe, const char *symbol, kprobe_pre_handler_t handler)
+static int odp_probe_register(struct kprobe *probe, const char *symbol, kprobe_pre_handler_t handler)
 {
 	/* A probe that was taken away keeps what the kernel wrote in it. */
 	memset(probe, 0, sizeof(*probe));
@@ -184,20 +184,20 @@ static int place(struct kprobe *probe, const char *symbol, kprobe_pre_handler_t 
 	return register_kprobe(probe);
 }
 
-static int place_both(void)
+static int odp_probes_register(void)
 {
-	int err = place(&fault_probe, PROVIDER ":mlx5_ib_eqe_pf_action", on_fault);
+	int err = odp_probe_register(&odp_fault_probe, PROVIDER ":mlx5_ib_eqe_pf_action", odp_probe_fault);
 
 	if (err)
 		return err;
-	err = place(&resume_probe, PROVIDER ":mlx5_ib_page_fault_resume", on_resume);
+	err = odp_probe_register(&odp_resume_probe, PROVIDER ":mlx5_ib_page_fault_resume", odp_probe_resume);
 	if (err)
-		unregister_kprobe(&fault_probe);
+		unregister_kprobe(&odp_fault_probe);
 	return err;
 }
 
 /* Whether there is something to observe: a probe that is never armed finds out. */
-static int find_handler(struct netlink_ext_ack *extack)
+static int odp_probes_check_handler(struct netlink_ext_ack *extack)
 {
 	static struct kprobe probe;
 	int err;
@@ -213,19 +213,19 @@ static int find_handler(struct netlink_ext_ack *extack)
 	return err == -ENOENT ? -EOPNOTSUPP : err;
 }
 
-static bool placed;
+static bool probes_registered;
 
-static void remove_both(void)
+static void odp_probes_unregister(void)
 {
-	if (!placed)
+	if (!probes_registered)
 		return;
-	unregister_kprobe(&fault_probe);
-	unregister_kprobe(&resume_probe);
-	placed = false;
+	unregister_kprobe(&odp_fault_probe);
+	unregister_kprobe(&odp_resume_probe);
+	probes_registered = false;
 }
 
 /* mlx5_ib comes again while it is observed: its functions are new ones. */
-static int module_notified(struct notifier_block *nb, unsigned long state, void *data)
+static int odp_module_notifier(struct notifier_block *nb, unsigned long state, void *data)
 {
 	const struct module *module = data;
 
@@ -233,25 +233,25 @@ static int module_notified(struct notifier_block *nb, unsigned long state, void 
 		return NOTIFY_DONE;
 	mutex_lock(&observe_lock);
 	if (observers) {
-		remove_both();
-		placed = !place_both();
+		odp_probes_unregister();
+		probes_registered = !odp_probes_register();
 	}
 	mutex_unlock(&observe_lock);
 	return NOTIFY_DONE;
 }
 
 /* After kprobes' own notifier (0), which drops probes of a module that went. */
-static struct notifier_block module_nb = {
-	.notifier_call = module_notified,
+static struct notifier_block odp_module_nb = {
+	.notifier_call = odp_module_notifier,
 	.priority = -1,
 };
 
-static int start(u32 pagefault_size, struct netlink_ext_ack *extack)
+static int __odp_probes_start(u32 pagefault_size, struct netlink_ext_ack *extack)
 {
 	unsigned int row;
 	int err;
 
-	err = placed ? 0 : find_handler(extack);
+	err = probes_registered ? 0 : odp_probes_check_handler(extack);
 	if (err)
 		return err;
 	for (row = 0; row < ARRAY_SIZE(layouts); row++)
@@ -265,43 +265,43 @@ static int start(u32 pagefault_size, struct netlink_ext_ack *extack)
 		NL_SET_ERR_MSG(extack, "observed already, with another size");
 		return -EBUSY;
 	}
-	if (!placed) {
+	if (!probes_registered) {
 		layout = &layouts[row];
-		err = place_both();
+		err = odp_probes_register();
 		if (err) {
 			NL_SET_ERR_MSG(extack, "mlx5_ib's page-fault handler cannot be probed");
 			return err;
 		}
-		placed = true;
+		probes_registered = true;
 	}
 	observers++;
 	return 0;
 }
 
-int odp_observe_start(u32 pagefault_size, struct netlink_ext_ack *extack)
+int odp_probes_start(u32 pagefault_size, struct netlink_ext_ack *extack)
 {
 	int err;
 
 	mutex_lock(&observe_lock);
-	err = start(pagefault_size, extack);
+	err = __odp_probes_start(pagefault_size, extack);
 	mutex_unlock(&observe_lock);
 	return err;
 }
 
-void odp_observe_stop(void)
+void odp_probes_stop(void)
 {
 	mutex_lock(&observe_lock);
 	if (!--observers)
-		remove_both();
+		odp_probes_unregister();
 	mutex_unlock(&observe_lock);
 }
 
-int odp_observe_init(void)
+int odp_probes_init(void)
 {
-	return register_module_notifier(&module_nb);
+	return register_module_notifier(&odp_module_nb);
 }
 
-void odp_observe_exit(void)
+void odp_probes_exit(void)
 {
-	unregister_module_notifier(&module_nb);
+	unregister_module_notifier(&odp_module_nb);
 }

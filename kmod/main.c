@@ -16,11 +16,11 @@ static int __init odp_test_init(void)
 
 	if (err)
 		return err;
-	err = odp_observe_init();
+	err = odp_probes_init();
 	if (err)
 		goto no_observe;
 	/* Before the cards, since their events go there. */
-	err = odp_netlink_init();
+	err = odp_nl_init();
 	if (err)
 		goto no_netlink;
 	err = odp_devices_init();
@@ -29,9 +29,9 @@ static int __init odp_test_init(void)
 	return 0;
 
 no_devices:
-	odp_netlink_exit();
+	odp_nl_exit();
 no_netlink:
-	odp_observe_exit();
+	odp_probes_exit();
 no_observe:
 	odp_events_exit();
 	return err;
@@ -41,8 +41,8 @@ static void __exit odp_test_exit(void)
 {
 	odp_devices_exit();
 	odp_events_exit();
-	odp_netlink_exit();
-	odp_observe_exit();
+	odp_nl_exit();
+	odp_probes_exit();
 }
 
 module_init(odp_test_init);

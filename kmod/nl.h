@@ -10,18 +10,18 @@
 extern struct genl_family odp_family;
 
 /* nl_fill.c: -EMSGSIZE where there is no room */
-int odp_put_card(struct sk_buff *skb, struct odp_device *dev);
-int odp_put_pages(struct sk_buff *skb, struct odp_device *dev);
-int odp_put_resumed(struct sk_buff *skb, const struct odp_resume *resume);
-int odp_put_event(struct sk_buff *skb, const struct odp_event *event);
+int odp_fill_device(struct sk_buff *skb, struct odp_device *dev);
+int odp_fill_caps(struct sk_buff *skb, struct odp_device *dev);
+int odp_fill_resume(struct sk_buff *skb, const struct odp_resume *resume);
+int odp_fill_event(struct sk_buff *skb, const struct odp_event *event);
 
 /* nl_cmds.c */
-int odp_get_card(struct sk_buff *request, struct genl_info *info);
-int odp_dump_devices(struct sk_buff *skb, struct netlink_callback *cb);
-int odp_get_caps(struct sk_buff *request, struct genl_info *info);
-int odp_do_mode(struct sk_buff *request, struct genl_info *info);
-int odp_do_policy(struct sk_buff *request, struct genl_info *info);
-int odp_do_forget(struct sk_buff *request, struct genl_info *info);
-int odp_do_resume(struct sk_buff *request, struct genl_info *info);
+int odp_nl_get_device_doit(struct sk_buff *request, struct genl_info *info);
+int odp_nl_get_device_dumpit(struct sk_buff *skb, struct netlink_callback *cb);
+int odp_nl_get_caps_doit(struct sk_buff *request, struct genl_info *info);
+int odp_nl_set_mode_doit(struct sk_buff *request, struct genl_info *info);
+int odp_nl_set_policy_doit(struct sk_buff *request, struct genl_info *info);
+int odp_nl_del_policy_doit(struct sk_buff *request, struct genl_info *info);
+int odp_nl_resume_doit(struct sk_buff *request, struct genl_info *info);
 
 #endif

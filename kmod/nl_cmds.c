@@ -5,13 +5,13 @@
 #include "nl.h"
 
 /* The card that a request names, with a reference. */
-static struct odp_device *named(struct genl_info *info)
+static struct odp_device *odp_nl_device(struct genl_info *info)
 {
 	struct odp_device *dev;
 
 	if (GENL_REQ_ATTR_CHECK(info, ODP_TEST_A_DEVICE))
 		return ERR_PTR(-EINVAL);
-	dev = odp_device_get(nla_data(info->attrs[ODP_TEST_A_DEVICE]));
+	dev = odp_device_get_by_name(nla_data(info->attrs[ODP_TEST_A_DEVICE]));
 	if (!dev) {
 		NL_SET_ERR_MSG_ATTR(info->extack, info->attrs[ODP_TEST_A_DEVICE],
 				    "no mlx5 card of that name");
@@ -21,7 +21,7 @@ static struct odp_device *named(struct genl_info *info)
 }
 
 /* A reply with room for a page of attributes, its header made. */
-static struct sk_buff *reply_new(struct genl_info *info, void **header)
+static struct sk_buff *odp_nl_reply_new(struct genl_info *info, void **header)
 {
 	struct sk_buff *skb = genlmsg_new(NLMSG_GOODSIZE, GFP_KERNEL);
 
@@ -35,7 +35,7 @@ static struct sk_buff *reply_new(struct genl_info *info, void **header)
 	return skb;
 }
 
-static int reply_send(struct sk_buff *skb, void *header, int err,
+static int odp_nl_reply_send(struct sk_buff *skb, void *header, int err,
 		      struct genl_info *info)
 {
 	if (err) {
@@ -46,23 +46,23 @@ static int reply_send(struct sk_buff *skb, void *header, int err,
 	return genlmsg_reply(skb, info);
 }
 
-int odp_get_card(struct sk_buff *request, struct genl_info *info)
+int odp_nl_get_device_doit(struct sk_buff *request, struct genl_info *info)
 {
-	struct odp_device *dev = named(info);
+	struct odp_device *dev = odp_nl_device(info);
 	struct sk_buff *skb;
 	void *header;
 	int err;
 
 	if (IS_ERR(dev))
 		return PTR_ERR(dev);
-	skb = reply_new(info, &header);
-	err = skb ? reply_send(skb, header, odp_put_card(skb, dev), info) : -ENOMEM;
+	skb = odp_nl_reply_new(info, &header);
+	err = skb ? odp_nl_reply_send(skb, header, odp_fill_device(skb, dev), info) : -ENOMEM;
 	odp_device_put(dev);
 	return err;
 }
 
 /* Of how many were told already; cards that come and go meanwhile may be missed. */
-int odp_dump_devices(struct sk_buff *skb, struct netlink_callback *cb)
+int odp_nl_get_device_dumpit(struct sk_buff *skb, struct netlink_callback *cb)
 {
 	struct odp_device *dev;
 	long index = 0;
@@ -76,7 +76,7 @@ int odp_dump_devices(struct sk_buff *skb, struct netlink_callback *cb)
 		header = genlmsg_put(skb, NETLINK_CB(cb->skb).portid,
 				     cb->nlh->nlmsg_seq, &odp_family, NLM_F_MULTI,
 				     ODP_TEST_CMD_GET_DEVICE);
-		err = header ? odp_put_card(skb, dev) : -EMSGSIZE;
+		err = header ? odp_fill_device(skb, dev) : -EMSGSIZE;
 		if (err) {
 			genlmsg_cancel(skb, header);
 			break;
@@ -88,22 +88,22 @@ int odp_dump_devices(struct sk_buff *skb, struct netlink_callback *cb)
 	return skb->len ? skb->len : err;
 }
 
-int odp_get_caps(struct sk_buff *request, struct genl_info *info)
+int odp_nl_get_caps_doit(struct sk_buff *request, struct genl_info *info)
 {
-	struct odp_device *dev = named(info);
+	struct odp_device *dev = odp_nl_device(info);
 	struct sk_buff *skb;
 	void *header;
 	int err;
 
 	if (IS_ERR(dev))
 		return PTR_ERR(dev);
-	skb = reply_new(info, &header);
-	err = skb ? reply_send(skb, header, odp_put_pages(skb, dev), info) : -ENOMEM;
+	skb = odp_nl_reply_new(info, &header);
+	err = skb ? odp_nl_reply_send(skb, header, odp_fill_caps(skb, dev), info) : -ENOMEM;
 	odp_device_put(dev);
 	return err;
 }
 
-int odp_do_mode(struct sk_buff *request, struct genl_info *info)
+int odp_nl_set_mode_doit(struct sk_buff *request, struct genl_info *info)
 {
 	struct odp_device *dev;
 	u32 size = 0;
@@ -118,7 +118,7 @@ int odp_do_mode(struct sk_buff *request, struct genl_info *info)
 			return -EINVAL;
 		size = nla_get_u32(info->attrs[ODP_TEST_A_PAGEFAULT_SIZE]);
 	}
-	dev = named(info);
+	dev = odp_nl_device(info);
 	if (IS_ERR(dev))
 		return PTR_ERR(dev);
 	err = odp_set_mode(dev, mode, size, info->extack);
@@ -128,7 +128,7 @@ int odp_do_mode(struct sk_buff *request, struct genl_info *info)
 	return err;
 }
 
-int odp_do_policy(struct sk_buff *request, struct genl_info *info)
+int odp_nl_set_policy_doit(struct sk_buff *request, struct genl_info *info)
 {
 	struct nlattr **attrs = info->attrs;
 	struct odp_device *dev;
@@ -151,7 +151,7 @@ int odp_do_policy(struct sk_buff *request, struct genl_info *info)
 	}
 	if (action == ODP_TEST_ACTION_DELAY && GENL_REQ_ATTR_CHECK(info, ODP_TEST_A_DELAY_US))
 		return -EINVAL;
-	dev = named(info);
+	dev = odp_nl_device(info);
 	if (IS_ERR(dev))
 		return PTR_ERR(dev);
 	if (attrs[ODP_TEST_A_VALUE])
@@ -165,10 +165,10 @@ int odp_do_policy(struct sk_buff *request, struct genl_info *info)
 	return err;
 }
 
-int odp_do_forget(struct sk_buff *request, struct genl_info *info)
+int odp_nl_del_policy_doit(struct sk_buff *request, struct genl_info *info)
 {
 	struct nlattr **attrs = info->attrs;
-	struct odp_device *dev = named(info);
+	struct odp_device *dev = odp_nl_device(info);
 	int err = 0;
 
 	if (IS_ERR(dev))
@@ -190,7 +190,7 @@ int odp_do_forget(struct sk_buff *request, struct genl_info *info)
 }
 
 /* What the form has, no more and no less. */
-static int resume_of(struct genl_info *info, struct odp_resume *resume)
+static int odp_nl_parse_resume(struct genl_info *info, struct odp_resume *resume)
 {
 	static const struct {
 		bool token, type, queue;
@@ -235,7 +235,7 @@ static int resume_of(struct genl_info *info, struct odp_resume *resume)
 }
 
 /* The device's refusal is an answer, no error; without a device's answer it is one. */
-int odp_do_resume(struct sk_buff *request, struct genl_info *info)
+int odp_nl_resume_doit(struct sk_buff *request, struct genl_info *info)
 {
 	struct odp_resume resume = {};
 	struct odp_device *dev;
@@ -243,13 +243,13 @@ int odp_do_resume(struct sk_buff *request, struct genl_info *info)
 	void *header;
 	int err;
 
-	err = resume_of(info, &resume);
+	err = odp_nl_parse_resume(info, &resume);
 	if (err)
 		return err;
-	dev = named(info);
+	dev = odp_nl_device(info);
 	if (IS_ERR(dev))
 		return PTR_ERR(dev);
-	skb = reply_new(info, &header);
+	skb = odp_nl_reply_new(info, &header);
 	if (!skb) {
 		odp_device_put(dev);
 		return -ENOMEM;
@@ -257,5 +257,5 @@ int odp_do_resume(struct sk_buff *request, struct genl_info *info)
 	odp_resume(dev, &resume);
 	odp_device_put(dev);
 	err = resume.ret == -EREMOTEIO ? 0 : resume.ret;
-	return reply_send(skb, header, err ? err : odp_put_resumed(skb, &resume), info);
+	return odp_nl_reply_send(skb, header, err ? err : odp_fill_resume(skb, &resume), info);
 }

@@ -4,12 +4,12 @@
 
 #include "nl.h"
 
-static int put_u64(struct sk_buff *skb, int attr, u64 value)
+static int odp_fill_u64(struct sk_buff *skb, int attr, u64 value)
 {
 	return nla_put_u64_64bit(skb, attr, value, ODP_TEST_A_PAD);
 }
 
-static int put_stats(struct sk_buff *skb, struct odp_device *dev)
+static int odp_fill_stats(struct sk_buff *skb, struct odp_device *dev)
 {
 	struct nlattr *nest = nla_nest_start(skb, ODP_TEST_A_STATS);
 	unsigned int stat;
@@ -17,7 +17,7 @@ static int put_stats(struct sk_buff *skb, struct odp_device *dev)
 	if (!nest)
 		return -EMSGSIZE;
 	/* 0 is no statistic: it may pad. */
-	for (stat = 1; stat < __ODP_TEST_STAT_END; stat++)
+	for (stat = 1; stat < __ODP_TEST_STAT_MAX; stat++)
 		if (nla_put_u64_64bit(skb, stat, atomic64_read(&dev->stats[stat]),
 				      ODP_TEST_STAT_UNSPEC))
 			return -EMSGSIZE;
@@ -25,7 +25,7 @@ static int put_stats(struct sk_buff *skb, struct odp_device *dev)
 	return 0;
 }
 
-int odp_put_card(struct sk_buff *skb, struct odp_device *dev)
+int odp_fill_device(struct sk_buff *skb, struct odp_device *dev)
 {
 	u8 form = dev->flags_2015 ? ODP_TEST_FORM_2015 : ODP_TEST_FORM_TRANSPORT;
 	u8 page[ODP_CAPS_BYTES];
@@ -42,10 +42,10 @@ int odp_put_card(struct sk_buff *skb, struct odp_device *dev)
 	    nla_put_u8(skb, ODP_TEST_A_MODE, READ_ONCE(dev->mode)) ||
 	    nla_put_u32(skb, ODP_TEST_A_QUEUED, READ_ONCE(dev->queued)))
 		return -EMSGSIZE;
-	return put_stats(skb, dev);
+	return odp_fill_stats(skb, dev);
 }
 
-static int put_scheme(struct sk_buff *skb, int attr, const void *page,
+static int odp_fill_scheme(struct sk_buff *skb, int attr, const void *page,
 		      unsigned int scheme)
 {
 	struct nlattr *nest = nla_nest_start(skb, attr);
@@ -61,20 +61,20 @@ static int put_scheme(struct sk_buff *skb, int attr, const void *page,
 	return 0;
 }
 
-static int put_caps(struct sk_buff *skb, int attr, const void *page)
+static int odp_fill_caps_page(struct sk_buff *skb, int attr, const void *page)
 {
 	struct nlattr *nest = nla_nest_start(skb, attr);
 
 	if (!nest ||
-	    put_scheme(skb, ODP_TEST_SCHEME_TRANSPORT, page, 0) ||
-	    put_scheme(skb, ODP_TEST_SCHEME_MEMORY, page, 1) ||
+	    odp_fill_scheme(skb, ODP_TEST_SCHEME_TRANSPORT, page, 0) ||
+	    odp_fill_scheme(skb, ODP_TEST_SCHEME_MEMORY, page, 1) ||
 	    nla_put_u8(skb, ODP_TEST_SCHEME_MEM_PAGE_FAULT, odp_memory_scheme(page)))
 		return -EMSGSIZE;
 	nla_nest_end(skb, nest);
 	return 0;
 }
 
-int odp_put_pages(struct sk_buff *skb, struct odp_device *dev)
+int odp_fill_caps(struct sk_buff *skb, struct odp_device *dev)
 {
 	u8 page[ODP_CAPS_BYTES];
 	unsigned int max;
@@ -86,7 +86,7 @@ int odp_put_pages(struct sk_buff *skb, struct odp_device *dev)
 	for (max = 0; max < 2 && !err; max++) {
 		err = odp_query_caps(dev, max, page);
 		if (!err)
-			err = put_caps(skb, max ? ODP_TEST_A_CAPS_MAX : ODP_TEST_A_CAPS_CUR, page);
+			err = odp_fill_caps_page(skb, max ? ODP_TEST_A_CAPS_MAX : ODP_TEST_A_CAPS_CUR, page);
 		if (!err)
 			err = nla_put(skb, max ? ODP_TEST_A_CAPS_MAX_RAW : ODP_TEST_A_CAPS_CUR_RAW,
 				      sizeof(page), page);
@@ -100,7 +100,7 @@ int odp_put_pages(struct sk_buff *skb, struct odp_device *dev)
 	return err;
 }
 
-int odp_put_resumed(struct sk_buff *skb, const struct odp_resume *resume)
+int odp_fill_resume(struct sk_buff *skb, const struct odp_resume *resume)
 {
 	if (nla_put_u8(skb, ODP_TEST_A_STATUS, resume->status) ||
 	    nla_put_u32(skb, ODP_TEST_A_SYNDROME, resume->syndrome) ||
@@ -109,7 +109,7 @@ int odp_put_resumed(struct sk_buff *skb, const struct odp_resume *resume)
 	return 0;
 }
 
-static int put_detail(struct sk_buff *skb, const struct odp_event *event)
+static int odp_fill_detail(struct sk_buff *skb, const struct odp_event *event)
 {
 	switch (event->sub_type) {
 	case ODP_SUB_WQE:
@@ -119,19 +119,19 @@ static int put_detail(struct sk_buff *skb, const struct odp_event *event)
 		return nla_put_u32(skb, ODP_TEST_A_RKEY, event->rkey) ||
 		       nla_put_u32(skb, ODP_TEST_A_PACKET_LENGTH, event->packet_length) ||
 		       nla_put_u32(skb, ODP_TEST_A_OP_LENGTH, event->op_length) ||
-		       put_u64(skb, ODP_TEST_A_VA, event->va);
+		       odp_fill_u64(skb, ODP_TEST_A_VA, event->va);
 	case ODP_SUB_MEMORY:
 		return nla_put_u32(skb, ODP_TEST_A_KEY, event->key) ||
 		       nla_put_u8(skb, ODP_TEST_A_FLAGS, event->flags) ||
 		       nla_put_u32(skb, ODP_TEST_A_DEMAND, event->demand) ||
 		       nla_put_u32(skb, ODP_TEST_A_PRE, event->pre) ||
 		       nla_put_u32(skb, ODP_TEST_A_POST, event->post) ||
-		       put_u64(skb, ODP_TEST_A_VA, event->va);
+		       odp_fill_u64(skb, ODP_TEST_A_VA, event->va);
 	}
 	return 0;
 }
 
-int odp_put_event(struct sk_buff *skb, const struct odp_event *event)
+int odp_fill_event(struct sk_buff *skb, const struct odp_event *event)
 {
 	if (nla_put_string(skb, ODP_TEST_A_DEVICE, event->dev->name) ||
 	    nla_put_u8(skb, ODP_TEST_A_SOURCE, event->source) ||
@@ -141,11 +141,11 @@ int odp_put_event(struct sk_buff *skb, const struct odp_event *event)
 	    nla_put_u8(skb, ODP_TEST_A_TYPE, event->type) ||
 	    nla_put_u32(skb, ODP_TEST_A_QUEUE, event->queue) ||
 	    nla_put_u32(skb, ODP_TEST_A_BYTES_COMMITTED, event->bytes_committed) ||
-	    put_u64(skb, ODP_TEST_A_TOKEN, event->token) ||
-	    put_u64(skb, ODP_TEST_A_SEEN_NS, event->seen_ns) ||
-	    put_u64(skb, ODP_TEST_A_DISPATCHED_NS, event->dispatched_ns) ||
-	    put_u64(skb, ODP_TEST_A_SENT_NS, ktime_get_ns()) ||
-	    put_detail(skb, event))
+	    odp_fill_u64(skb, ODP_TEST_A_TOKEN, event->token) ||
+	    odp_fill_u64(skb, ODP_TEST_A_SEEN_NS, event->seen_ns) ||
+	    odp_fill_u64(skb, ODP_TEST_A_DISPATCHED_NS, event->dispatched_ns) ||
+	    odp_fill_u64(skb, ODP_TEST_A_SENT_NS, ktime_get_ns()) ||
+	    odp_fill_detail(skb, event))
 		return -EMSGSIZE;
 	if (event->source == ODP_TEST_SOURCE_RESUME && event->error &&
 	    nla_put_flag(skb, ODP_TEST_A_ERROR))

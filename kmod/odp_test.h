@@ -112,7 +112,7 @@ struct odp_device {
 	unsigned int queued;
 	struct work_struct work;
 
-	atomic64_t stats[__ODP_TEST_STAT_END];
+	atomic64_t stats[__ODP_TEST_STAT_MAX];
 };
 
 static inline void odp_count(struct odp_device *dev, enum odp_test_stat stat)
@@ -125,8 +125,8 @@ extern struct mutex odp_devices_lock;
 extern struct list_head odp_devices;
 int odp_devices_init(void);
 void odp_devices_exit(void);
-struct odp_device *odp_device_get(const char *name);
-struct odp_device *odp_device_of(const struct device *parent);
+struct odp_device *odp_device_get_by_name(const char *name);
+struct odp_device *odp_device_get_by_parent(const struct device *parent);
 void odp_device_hold(struct odp_device *dev);
 void odp_device_put(struct odp_device *dev);
 int odp_set_mode(struct odp_device *dev, u8 mode, u32 pagefault_size,
@@ -150,11 +150,11 @@ int odp_events_init(void);
 void odp_events_exit(void);
 struct odp_event *odp_event_alloc(struct odp_device *dev);
 void odp_event_queue(struct odp_event *event);
-void odp_dispatch(struct work_struct *work);
-void odp_events_hurry(struct odp_device *dev);
+void odp_events_dispatch(struct work_struct *work);
+void odp_events_kick(struct odp_device *dev);
 
 /* policies.c */
-u8 odp_action_for(struct odp_device *dev, const struct odp_event *event,
+u8 odp_policy_action(struct odp_device *dev, const struct odp_event *event,
 		  u32 *delay_us);
 int odp_policy_set(struct odp_device *dev, u8 selector, u64 value, u8 action,
 		   u32 delay_us, struct netlink_ext_ack *extack);
@@ -162,18 +162,18 @@ int odp_policy_del(struct odp_device *dev, u8 selector, u64 value);
 void odp_policies_clear(struct odp_device *dev);
 
 /* eq.c */
-int odp_own_start(struct odp_device *dev, struct netlink_ext_ack *extack);
-void odp_own_stop(struct odp_device *dev);
+int odp_eq_start(struct odp_device *dev, struct netlink_ext_ack *extack);
+void odp_eq_stop(struct odp_device *dev);
 
 /* kprobes.c */
-int odp_observe_start(u32 pagefault_size, struct netlink_ext_ack *extack);
-void odp_observe_stop(void);
-int odp_observe_init(void);
-void odp_observe_exit(void);
+int odp_probes_start(u32 pagefault_size, struct netlink_ext_ack *extack);
+void odp_probes_stop(void);
+int odp_probes_init(void);
+void odp_probes_exit(void);
 
 /* nl_family.c */
-int odp_netlink_init(void);
-void odp_netlink_exit(void);
-int odp_netlink_event(struct odp_event *event);
+int odp_nl_init(void);
+void odp_nl_exit(void);
+int odp_nl_event(struct odp_event *event);
 
 #endif

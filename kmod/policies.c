@@ -5,9 +5,9 @@
 
 #include "odp_test.h"
 
-#define POLICIES_MOST	4096
+#define MAX_POLICIES	4096
 
-static bool selects(const struct odp_policy *policy, const struct odp_event *event)
+static bool odp_policy_matches(const struct odp_policy *policy, const struct odp_event *event)
 {
 	bool flags_2015 = event->dev->flags_2015;
 
@@ -29,7 +29,7 @@ static bool selects(const struct odp_policy *policy, const struct odp_event *eve
 }
 
 /* The action for an event and its delay: a policy for it, else the one for any. */
-u8 odp_action_for(struct odp_device *dev, const struct odp_event *event,
+u8 odp_policy_action(struct odp_device *dev, const struct odp_event *event,
 		  u32 *delay_us)
 {
 	struct odp_policy *policy, *found = NULL;
@@ -37,7 +37,7 @@ u8 odp_action_for(struct odp_device *dev, const struct odp_event *event,
 
 	mutex_lock(&dev->policy_lock);
 	list_for_each_entry(policy, &dev->policies, entry) {
-		if (selects(policy, event)) {
+		if (odp_policy_matches(policy, event)) {
 			found = policy;
 			break;
 		}
@@ -52,7 +52,7 @@ u8 odp_action_for(struct odp_device *dev, const struct odp_event *event,
 	return action;
 }
 
-static struct odp_policy *policy_find(struct odp_device *dev, u8 selector,
+static struct odp_policy *odp_policy_find(struct odp_device *dev, u8 selector,
 				      u64 value)
 {
 	struct odp_policy *policy;
@@ -63,7 +63,7 @@ static struct odp_policy *policy_find(struct odp_device *dev, u8 selector,
 	return NULL;
 }
 
-static const char *refusal(const struct odp_device *dev, u8 selector)
+static const char *odp_policy_refusal(const struct odp_device *dev, u8 selector)
 {
 	if (selector == ODP_TEST_SELECT_QPN && !dev->flags_2015)
 		return "this card's events carry no QPN: select the work queue (WQE events), the token (RDMA events) or the key (memory events)";
@@ -75,7 +75,7 @@ static const char *refusal(const struct odp_device *dev, u8 selector)
 int odp_policy_set(struct odp_device *dev, u8 selector, u64 value, u8 action,
 		   u32 delay_us, struct netlink_ext_ack *extack)
 {
-	const char *why = refusal(dev, selector);
+	const char *why = odp_policy_refusal(dev, selector);
 	struct odp_policy *policy;
 	int err = 0;
 
@@ -84,8 +84,8 @@ int odp_policy_set(struct odp_device *dev, u8 selector, u64 value, u8 action,
 		return -EOPNOTSUPP;
 	}
 	mutex_lock(&dev->policy_lock);
-	policy = policy_find(dev, selector, value);
-	if (!policy && dev->n_policies >= POLICIES_MOST) {
+	policy = odp_policy_find(dev, selector, value);
+	if (!policy && dev->n_policies >= MAX_POLICIES) {
 		NL_SET_ERR_MSG(extack, "too many policies");
 		err = -ENOSPC;
 	} else if (!policy) {
@@ -112,7 +112,7 @@ int odp_policy_del(struct odp_device *dev, u8 selector, u64 value)
 	struct odp_policy *policy;
 
 	mutex_lock(&dev->policy_lock);
-	policy = policy_find(dev, selector, value);
+	policy = odp_policy_find(dev, selector, value);
 	if (policy) {
 		list_del(&policy->entry);
 		dev->n_policies--;

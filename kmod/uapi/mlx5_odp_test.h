@@ -82,15 +82,19 @@ enum odp_test_form {
 	ODP_TEST_FORM_2015,		/* QPN and flags */
 	ODP_TEST_FORM_TRANSPORT,	/* type, queue, token of 24 bits */
 	ODP_TEST_FORM_MEMORY,		/* token of 48 bits */
-	__ODP_TEST_FORM_END,
+	__ODP_TEST_FORM_MAX,
 };
+
+#define ODP_TEST_FORM_MAX (__ODP_TEST_FORM_MAX - 1)
 
 enum odp_test_mode {
 	ODP_TEST_MODE_OFF,
 	ODP_TEST_MODE_OBSERVE,
 	ODP_TEST_MODE_OWN,
-	__ODP_TEST_MODE_END,
+	__ODP_TEST_MODE_MAX,
 };
+
+#define ODP_TEST_MODE_MAX (__ODP_TEST_MODE_MAX - 1)
 
 enum odp_test_selector {
 	ODP_TEST_SELECT_ANY,
@@ -98,8 +102,10 @@ enum odp_test_selector {
 	ODP_TEST_SELECT_QUEUE,		/* WQE events */
 	ODP_TEST_SELECT_TOKEN,		/* RDMA events */
 	ODP_TEST_SELECT_KEY,		/* memory events */
-	__ODP_TEST_SELECT_END,
+	__ODP_TEST_SELECT_MAX,
 };
+
+#define ODP_TEST_SELECT_MAX (__ODP_TEST_SELECT_MAX - 1)
 
 enum odp_test_action {
 	ODP_TEST_ACTION_NONE,		/* no policy: the fault stays open */
@@ -109,8 +115,10 @@ enum odp_test_action {
 	ODP_TEST_ACTION_DELAY,		/* resume after A_DELAY_US */
 	ODP_TEST_ACTION_DROP,
 	ODP_TEST_ACTION_DOUBLE,		/* resume twice */
-	__ODP_TEST_ACTION_END,
+	__ODP_TEST_ACTION_MAX,
 };
+
+#define ODP_TEST_ACTION_MAX (__ODP_TEST_ACTION_MAX - 1)
 
 enum odp_test_source {
 	ODP_TEST_SOURCE_OWN,		/* from the module's event queue */
@@ -159,8 +167,10 @@ enum odp_test_stat {
 	ODP_TEST_STAT_OBSERVED_RESUMES,
 	ODP_TEST_STAT_UNDECODED,	/* observed, but not what the table says */
 	ODP_TEST_STAT_PROBE_NS,		/* time that the probes took, ns */
-	__ODP_TEST_STAT_END,
+	__ODP_TEST_STAT_MAX,
 };
+
+#define ODP_TEST_STAT_MAX (__ODP_TEST_STAT_MAX - 1)
 
 /* Resume flags of 2015, and the type of transport events that has them, too. */
 #define ODP_TEST_FAULT_REQUESTOR	(1 << 0)
