@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The cards: found and let go by the notifier of the auxiliary bus.
+ * Devices come and go with a notifier on the auxiliary bus; their modes.
  *
- * mlx5_core makes an auxiliary device "mlx5_core.rdma" for a card once its
- * queues and commands work, whether mlx5_ib is loaded or not, and takes it
- * away before they go: at unbind, unplug and reset alike. Nothing is bound
- * to it here, so mlx5_ib is not kept out.
+ * mlx5_core adds an auxiliary device "mlx5_core.rdma" once the queues and
+ * commands of a device work, whether mlx5_ib is loaded or not, and deletes it
+ * before they stop working: at unbind, unplug and reset alike. This module
+ * does not bind to it, so mlx5_ib still can.
  */
 #include <linux/auxiliary_bus.h>
 #include <linux/device.h>
@@ -19,24 +19,10 @@
 
 #define RDMA_DEVICE	MLX5_ADEV_NAME ".rdma."
 
-DEFINE_MUTEX(odp_devices_lock);	/* of the list; readers in probes use RCU */
-LIST_HEAD(odp_devices);
-
-/* Cards whose events carry flags and QPN, no token: Connect-IB and its VFs. */
+/* Connect-IB and its VFs: events carry flags and a QPN, no token. */
 static bool odp_dev_has_flags(struct pci_dev *pdev)
 {
 	return pdev->device == 0x1011 || pdev->device == 0x1012;
-}
-
-static struct odp_device *odp_dev_find(struct mlx5_core_dev *mdev)
-{
-	struct odp_device *dev;
-
-	lockdep_assert_held(&odp_devices_lock);
-	list_for_each_entry(dev, &odp_devices, entry)
-		if (dev->mdev == mdev)
-			return dev;
-	return NULL;
 }
 
 static void odp_dev_add(struct mlx5_core_dev *mdev)
@@ -44,7 +30,7 @@ static void odp_dev_add(struct mlx5_core_dev *mdev)
 	struct odp_device *dev;
 
 	mutex_lock(&odp_devices_lock);
-	if (odp_dev_find(mdev))
+	if (odp_device_find(mdev))
 		goto out;
 	dev = kzalloc(sizeof(*dev), GFP_KERNEL);
 	if (!dev) {
@@ -78,13 +64,13 @@ static void odp_dev_leave_mode(struct odp_device *dev)
 	WRITE_ONCE(dev->mode, ODP_TEST_MODE_OFF);
 }
 
-static void odp_dev_remove(struct odp_device *dev)
+static void odp_dev_shutdown(struct odp_device *dev)
 {
 	down_write(&dev->alive);
 	odp_dev_leave_mode(dev);
 	dev->gone = true;
 	up_write(&dev->alive);
-	/* What waits for its time finds the card gone. */
+	/* Delayed resumes run now and find @gone set. */
 	odp_events_kick(dev);
 	odp_device_put(dev);
 }
@@ -94,63 +80,23 @@ static void odp_dev_del(struct mlx5_core_dev *mdev)
 	struct odp_device *dev;
 
 	mutex_lock(&odp_devices_lock);
-	dev = odp_dev_find(mdev);
+	dev = odp_device_find(mdev);
 	if (dev)
 		list_del_rcu(&dev->entry);
 	mutex_unlock(&odp_devices_lock);
 	if (dev)
-		odp_dev_remove(dev);
+		odp_dev_shutdown(dev);
 }
 
-static void release(struct kref *ref)
-{
-	struct odp_device *dev = container_of(ref, struct odp_device, ref);
-
-	odp_policies_clear(dev);
-	kfree_rcu(dev, rcu);
-}
-
-void odp_device_hold(struct odp_device *dev)
-{
-	kref_get(&dev->ref);
-}
-
-void odp_device_put(struct odp_device *dev)
-{
-	kref_put(&dev->ref, release);
-}
-
-struct odp_device *odp_device_get_by_name(const char *name)
-{
-	struct odp_device *dev, *found = NULL;
-
-	mutex_lock(&odp_devices_lock);
-	list_for_each_entry(dev, &odp_devices, entry)
-		if (!strcmp(dev->name, name)) {
-			kref_get(&dev->ref);
-			found = dev;
-			break;
-		}
-	mutex_unlock(&odp_devices_lock);
-	return found;
-}
-
-/* The card below an RDMA device, with a reference; works in a probe. */
-struct odp_device *odp_device_get_by_parent(const struct device *parent)
-{
-	struct odp_device *dev, *found = NULL;
-
-	rcu_read_lock();
-	list_for_each_entry_rcu(dev, &odp_devices, entry)
-		if (dev->parent == parent) {
-			if (kref_get_unless_zero(&dev->ref))
-				found = dev;
-			break;
-		}
-	rcu_read_unlock();
-	return found;
-}
-
+/**
+ * odp_set_mode() - Change the mode of a device
+ * @dev: the device
+ * @mode: enum odp_test_mode
+ * @pagefault_size: of ODP_TEST_MODE_OBSERVE: bytes of struct mlx5_pagefault
+ * @extack: says why the mode cannot be entered
+ *
+ * Return: 0, or an errno; then the old mode stays.
+ */
 int odp_set_mode(struct odp_device *dev, u8 mode, u32 pagefault_size,
 		 struct netlink_ext_ack *extack)
 {
@@ -160,7 +106,7 @@ int odp_set_mode(struct odp_device *dev, u8 mode, u32 pagefault_size,
 	if (dev->gone) {
 		err = -ENODEV;
 	} else if (mode != dev->mode) {
-		/* First the new one: where it cannot be had, nothing changes. */
+		/* Enter the new mode first: if that fails, nothing changed. */
 		if (mode == ODP_TEST_MODE_OWN)
 			err = odp_eq_start(dev, extack);
 		else if (mode == ODP_TEST_MODE_OBSERVE)
@@ -174,7 +120,7 @@ int odp_set_mode(struct odp_device *dev, u8 mode, u32 pagefault_size,
 	return err;
 }
 
-/* Sub-functions, whose parent is no PCI device, are left out. */
+/* Skip sub-functions: their parent is not a PCI device. */
 static bool odp_adev_is_rdma(struct device *device)
 {
 	return device->parent && dev_is_pci(device->parent) &&
@@ -187,7 +133,8 @@ static struct mlx5_core_dev *odp_adev_mdev(struct device *device)
 			    adev)->mdev;
 }
 
-static int odp_bus_notifier(struct notifier_block *nb, unsigned long action, void *data)
+static int odp_bus_notifier(struct notifier_block *nb, unsigned long action,
+			    void *data)
 {
 	struct device *device = data;
 
@@ -203,9 +150,9 @@ static int odp_bus_notifier(struct notifier_block *nb, unsigned long action, voi
 static struct notifier_block odp_bus_nb = { .notifier_call = odp_bus_notifier };
 
 /*
- * A card that is there already. With its lock and devlink's held nobody
- * unbinds or resets it meanwhile, so a device that is still registered will
- * be announced to us when it goes.
+ * Add a device that was there before the module. The locks of the PCI device
+ * and of devlink exclude unbind and reset: if the auxiliary device is still
+ * registered under them, the notifier will see its deletion.
  */
 static int odp_dev_add_present(struct device *device, void *unused)
 {
@@ -227,7 +174,7 @@ static int odp_dev_add_present(struct device *device, void *unused)
 }
 
 static int odp_bus_finder_probe(struct auxiliary_device *adev,
-			const struct auxiliary_device_id *id)
+				const struct auxiliary_device_id *id)
 {
 	return -ENODEV;
 }
@@ -237,13 +184,21 @@ static const struct auxiliary_device_id odp_bus_finder_ids[] = {
 	{}
 };
 
-/* Registered for its bus, which has no other name here; it matches nothing. */
+/*
+ * auxiliary_bus_type is not exported: a driver that matches nothing has a
+ * pointer to it.
+ */
 static struct auxiliary_driver odp_bus_finder = {
 	.name = "bus",
 	.probe = odp_bus_finder_probe,
 	.id_table = odp_bus_finder_ids,
 };
 
+/**
+ * odp_devices_init() - Follow the auxiliary bus and add the present devices
+ *
+ * Return: 0 or an errno.
+ */
 int odp_devices_init(void)
 {
 	int err = auxiliary_driver_register(&odp_bus_finder);
@@ -255,10 +210,16 @@ int odp_devices_init(void)
 		auxiliary_driver_unregister(&odp_bus_finder);
 		return err;
 	}
-	bus_for_each_dev(odp_bus_finder.driver.bus, NULL, NULL, odp_dev_add_present);
+	bus_for_each_dev(odp_bus_finder.driver.bus, NULL, NULL,
+			 odp_dev_add_present);
 	return 0;
 }
 
+/**
+ * odp_devices_exit() - Stop following the bus and remove all devices
+ *
+ * Context: Probes may still read the list; nothing else does any more.
+ */
 void odp_devices_exit(void)
 {
 	struct odp_device *dev;
@@ -268,6 +229,6 @@ void odp_devices_exit(void)
 	while ((dev = list_first_entry_or_null(&odp_devices, struct odp_device,
 					       entry))) {
 		list_del_rcu(&dev->entry);
-		odp_dev_remove(dev);
+		odp_dev_shutdown(dev);
 	}
 }

@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * The page-fault interface of mlx5 of 2015, for tests on today's kernels:
- * capabilities, page-fault events and their resume, in user space's hands.
+ * user space reads capabilities, receives page-fault events and resumes them.
  */
 #include <linux/module.h>
 
 #include "odp_test.h"
-
-#define CREATE_TRACE_POINTS
-#include "trace.h"
 
 static int __init odp_test_init(void)
 {
@@ -18,21 +15,21 @@ static int __init odp_test_init(void)
 		return err;
 	err = odp_probes_init();
 	if (err)
-		goto no_observe;
-	/* Before the cards, since their events go there. */
+		goto err_events;
+	/* Before the devices: their events are sent to the family. */
 	err = odp_nl_init();
 	if (err)
-		goto no_netlink;
+		goto err_probes;
 	err = odp_devices_init();
 	if (err)
-		goto no_devices;
+		goto err_nl;
 	return 0;
 
-no_devices:
+err_nl:
 	odp_nl_exit();
-no_netlink:
+err_probes:
 	odp_probes_exit();
-no_observe:
+err_events:
 	odp_events_exit();
 	return err;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What the files of the netlink family share. */
+/* Shared by the files of the generic netlink family. */
 #ifndef MLX5_ODP_TEST_NL_H
 #define MLX5_ODP_TEST_NL_H
 
@@ -7,9 +7,10 @@
 
 #include "odp_test.h"
 
+/* nl_family.c */
 extern struct genl_family odp_family;
 
-/* nl_fill.c: -EMSGSIZE where there is no room */
+/* nl_fill.c */
 int odp_fill_device(struct sk_buff *skb, struct odp_device *dev);
 int odp_fill_caps(struct sk_buff *skb, struct odp_device *dev);
 int odp_fill_resume(struct sk_buff *skb, const struct odp_resume *resume);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What the module's files share. */
+/* Shared by all files of the module. */
 #ifndef MLX5_ODP_TEST_H
 #define MLX5_ODP_TEST_H
 
@@ -22,7 +22,7 @@
 #define ODP_EQE_BYTES	64
 #define ODP_DEMAND_LAST	BIT(7)
 
-/* Sub-types of page-fault events; Linux 6.1's headers have no third. */
+/* Sub-types of page-fault events; the headers of Linux 6.1 lack the third. */
 enum {
 	ODP_SUB_WQE,
 	ODP_SUB_RDMA,
@@ -31,10 +31,39 @@ enum {
 
 struct netlink_ext_ack;
 
-/* A page fault as all forms together tell it; host byte order. */
+/**
+ * struct odp_event - Page-fault event, the union of all forms
+ * @entry: in &odp_device.pending or &odp_device.waiting
+ * @delayed: resumes the fault when its delay is over
+ * @dev: the device, with a reference
+ * @token: of the resume command
+ * @va: address (RDMA and memory form)
+ * @seen_ns: CLOCK_MONOTONIC in the interrupt or the probe
+ * @dispatched_ns: CLOCK_MONOTONIC in the worker
+ * @queue: work queue, or QPN of 2015
+ * @bytes_committed: bytes done before the fault
+ * @packet_length: WQE and RDMA form
+ * @rkey: RDMA form
+ * @op_length: RDMA form
+ * @key: memory form
+ * @demand: bytes asked for, memory form
+ * @pre: bytes before @va, memory form
+ * @post: bytes behind @va + @demand, memory form
+ * @error: error of an observed resume
+ * @wqe_index: WQE form
+ * @source: enum odp_test_source
+ * @sub_type: ODP_SUB_*
+ * @type: three bits; the flags of 2015
+ * @flags: memory form, ODP_DEMAND_LAST
+ * @action: enum odp_test_action, chosen by policy
+ * @has_raw: @raw is valid (own mode)
+ * @raw: the EQE
+ *
+ * All members are in host byte order but @raw.
+ */
 struct odp_event {
 	struct list_head entry;
-	struct delayed_work later;
+	struct delayed_work delayed;
 	struct odp_device *dev;
 	u64 token;
 	u64 va;
@@ -60,6 +89,14 @@ struct odp_event {
 	u8 raw[ODP_EQE_BYTES];
 };
 
+/**
+ * struct odp_policy - Action for the faults which a selector matches
+ * @entry: in &odp_device.policies
+ * @value: QPN, queue, token or key
+ * @delay_us: of ODP_TEST_ACTION_DELAY
+ * @selector: enum odp_test_selector
+ * @action: enum odp_test_action
+ */
 struct odp_policy {
 	struct list_head entry;
 	u64 value;
@@ -68,29 +105,60 @@ struct odp_policy {
 	u8 action;
 };
 
+/**
+ * struct odp_resume - PAGE_FAULT_RESUME command and its result
+ * @token: 24 bits, in memory form 48
+ * @queue: work queue, or QPN of 2015
+ * @form: enum odp_test_form
+ * @type: three bits; the flags of 2015
+ * @error: resume with error
+ * @status: result: command status of the device
+ * @syndrome: result: syndrome of the device
+ * @ret: result: errno of mlx5_core, -EREMOTEIO if the device refused
+ */
 struct odp_resume {
 	u64 token;
 	u32 queue;
 	u8 form;
 	u8 type;
 	bool error;
-	/* the answer */
 	u8 status;
 	u32 syndrome;
 	int ret;
 };
 
-/*
- * A card. Commands hold @alive for reading and check @gone; whoever changes
- * the mode, or takes the card away, holds it for writing. Events and work on
- * their way hold references.
+/**
+ * struct odp_device - An mlx5 device
+ * @entry: in odp_devices
+ * @ref: held by the list, by requests, and by events and work in flight
+ * @rcu: frees it
+ * @mdev: mlx5_core's device; not to be touched once @gone is set
+ * @parent: @mdev's struct device; compared only, as probes may not sleep
+ * @name: bus name
+ * @flags_2015: events have a QPN and flags, no token
+ * @alive: held for reading while a command runs and for writing to change
+ *	@mode or to set @gone
+ * @gone: the device is being removed
+ * @mode: enum odp_test_mode
+ * @policy_lock: protects @policies and @n_policies
+ * @policies: list of &struct odp_policy
+ * @n_policies: length of @policies
+ * @eq: page-fault event queue in own mode
+ * @nb: called by the interrupt of @eq
+ * @eq_lock: protects the consumer counter of @eq; taken in interrupts
+ * @lock: protects @pending, @waiting and @queued
+ * @pending: events not dispatched yet
+ * @waiting: events whose resume is delayed
+ * @queued: length of @pending
+ * @work: dispatches @pending
+ * @stats: enum odp_test_stat
  */
 struct odp_device {
 	struct list_head entry;
 	struct kref ref;
 	struct rcu_head rcu;
 	struct mlx5_core_dev *mdev;
-	struct device *parent;		/* to compare with, also in a probe */
+	struct device *parent;
 	char name[ODP_NAME_BYTES];
 	bool flags_2015;
 
@@ -98,15 +166,15 @@ struct odp_device {
 	bool gone;
 	u8 mode;
 
-	struct mutex policy_lock;	/* of the policies */
+	struct mutex policy_lock;	/* protects policies, n_policies */
 	struct list_head policies;
 	unsigned int n_policies;
 
 	struct mlx5_eq *eq;
 	struct notifier_block nb;
-	spinlock_t eq_lock;		/* of the consumer counter, in interrupts */
+	spinlock_t eq_lock;		/* protects eq's consumer counter */
 
-	spinlock_t lock;		/* of the lists below */
+	spinlock_t lock;		/* protects pending, waiting, queued */
 	struct list_head pending;
 	struct list_head waiting;
 	unsigned int queued;
@@ -120,15 +188,18 @@ static inline void odp_count(struct odp_device *dev, enum odp_test_stat stat)
 	atomic64_inc(&dev->stats[stat]);
 }
 
-/* devices.c */
+/* device.c */
 extern struct mutex odp_devices_lock;
 extern struct list_head odp_devices;
-int odp_devices_init(void);
-void odp_devices_exit(void);
 struct odp_device *odp_device_get_by_name(const char *name);
 struct odp_device *odp_device_get_by_parent(const struct device *parent);
+struct odp_device *odp_device_find(const struct mlx5_core_dev *mdev);
 void odp_device_hold(struct odp_device *dev);
 void odp_device_put(struct odp_device *dev);
+
+/* devices.c */
+int odp_devices_init(void);
+void odp_devices_exit(void);
 int odp_set_mode(struct odp_device *dev, u8 mode, u32 pagefault_size,
 		 struct netlink_ext_ack *extack);
 
@@ -145,6 +216,14 @@ void odp_resume_event(struct odp_device *dev, const struct odp_event *event,
 		      bool error);
 u8 odp_event_form(const struct odp_device *dev, const struct odp_event *event);
 
+/* policies.c */
+u8 odp_policy_action(struct odp_device *dev, const struct odp_event *event,
+		     u32 *delay_us);
+int odp_policy_set(struct odp_device *dev, u8 selector, u64 value, u8 action,
+		   u32 delay_us, struct netlink_ext_ack *extack);
+int odp_policy_del(struct odp_device *dev, u8 selector, u64 value);
+void odp_policies_clear(struct odp_device *dev);
+
 /* events.c */
 int odp_events_init(void);
 void odp_events_exit(void);
@@ -153,27 +232,21 @@ void odp_event_queue(struct odp_event *event);
 void odp_events_dispatch(struct work_struct *work);
 void odp_events_kick(struct odp_device *dev);
 
-/* policies.c */
-u8 odp_policy_action(struct odp_device *dev, const struct odp_event *event,
-		  u32 *delay_us);
-int odp_policy_set(struct odp_device *dev, u8 selector, u64 value, u8 action,
-		   u32 delay_us, struct netlink_ext_ack *extack);
-int odp_policy_del(struct odp_device *dev, u8 selector, u64 value);
-void odp_policies_clear(struct odp_device *dev);
-
 /* eq.c */
 int odp_eq_start(struct odp_device *dev, struct netlink_ext_ack *extack);
 void odp_eq_stop(struct odp_device *dev);
 
 /* kprobes.c */
-int odp_probes_start(u32 pagefault_size, struct netlink_ext_ack *extack);
-void odp_probes_stop(void);
 int odp_probes_init(void);
 void odp_probes_exit(void);
+int odp_probes_start(u32 pagefault_size, struct netlink_ext_ack *extack);
+void odp_probes_stop(void);
 
 /* nl_family.c */
+int odp_nl_event(struct odp_event *event);
+
+/* nl_ops.c */
 int odp_nl_init(void);
 void odp_nl_exit(void);
-int odp_nl_event(struct odp_event *event);
 
 #endif

@@ -31,7 +31,7 @@ def tour(request, session):
 
 
 def test_the_devices_own_answer_comes_back_and_nonsense_is_refused_with_words(tour):
-    """Mutation: use mlx5_cmd_exec (resume.c), or leave an attribute's range out (nl_family.c)."""
+    """Mutation: use mlx5_cmd_exec (resume.c), or leave an attribute's range out (nl_ops.c)."""
     found = step(tour, "refusals")
     assert found["answers"] == [{"status": 5, "syndrome": 0}] * 2
     assert found["stats"]["resumes_refused"] == 2
@@ -45,7 +45,7 @@ def test_the_devices_own_answer_comes_back_and_nonsense_is_refused_with_words(to
 
 
 def test_nothing_without_net_admin(tour):
-    """Mutation: drop GENL_ADMIN_PERM from a command, or CAP_NET_ADMIN from the group (nl_family.c)."""
+    """Mutation: drop GENL_ADMIN_PERM from a command (nl_ops.c), or CAP_NET_ADMIN from the group (nl_family.c)."""
     found = step(tour, "unprivileged")
     assert found["said"] == ["1", "1", "1"]
     assert found["status"] == 3 and "CAP_NET_ADMIN" in found["program"]
