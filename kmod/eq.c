@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Own mode: the page-fault event queue is the module's. */
+/* Own mode: the page-fault event queue belongs to the module. */
 #include <linux/mlx5/device.h>
 #include <linux/netlink.h>
 #ifdef HAVE_LINUX_UNALIGNED_H
@@ -37,7 +37,7 @@ static void odp_eq_decode_rdma(struct odp_event *event, const u8 *data)
 	event->op_length = get_unaligned_be32(data + 12);
 	event->va = get_unaligned_be64(data + 16);
 	event->type = data[24] & 7;
-	/* The resume wants it in both places; in 2015 it was the QPN. */
+	/* The resume has it in both places; in 2015 it was the QPN. */
 	event->queue = get_unaligned_be32(data + 24) & NUMBER_MASK;
 	if (!event->dev->flags_2015)
 		event->token = event->queue;
@@ -83,8 +83,9 @@ static void odp_eq_record(struct odp_device *dev, const u8 *eqe)
 	odp_event_queue(event);
 }
 
-/* Called for every interrupt of the vector, which commands share. */
-static int odp_eq_notifier(struct notifier_block *nb, unsigned long type, void *data)
+/* Called for each interrupt of the vector, which is shared with commands. */
+static int odp_eq_notifier(struct notifier_block *nb, unsigned long type,
+			   void *data)
 {
 	struct odp_device *dev = container_of(nb, struct odp_device, nb);
 	struct mlx5_eqe *eqe;
@@ -102,8 +103,9 @@ static int odp_eq_notifier(struct notifier_block *nb, unsigned long type, void *
 }
 
 /*
- * The device is asked which event queue has page faults: mlx5_ib keeps its
- * own for as long as it is bound, once it has made one.
+ * Ask the device which event queue has the page-fault events: once mlx5_ib
+ * has created one, it keeps it until it is unbound. Returns the number of the
+ * queue, -ENOENT if there is none, or another errno.
  */
 static int odp_eq_find_owner(struct odp_device *dev)
 {
@@ -121,13 +123,22 @@ static int odp_eq_find_owner(struct odp_device *dev)
 		err = mlx5_cmd_do(dev->mdev, in, sizeof(in), out, out_bytes);
 		if (err && err != -EREMOTEIO)
 			found = err;
-		else if (!err && MLX5_GET64(query_eq_out, out, event_bitmask) & PAGE_FAULT_BIT)
+		else if (!err && MLX5_GET64(query_eq_out, out, event_bitmask) &
+				 PAGE_FAULT_BIT)
 			found = number;
 	}
 	kvfree(out);
 	return found;
 }
 
+/**
+ * odp_eq_start() - Create the page-fault event queue: enter own mode
+ * @dev: the device
+ * @extack: says why it cannot be created
+ *
+ * Context: The caller holds &odp_device.alive for writing.
+ * Return: 0; -EBUSY if another event queue has the page faults; or an errno.
+ */
 int odp_eq_start(struct odp_device *dev, struct netlink_ext_ack *extack)
 {
 	struct mlx5_eq_param param = {
@@ -139,31 +150,41 @@ int odp_eq_start(struct odp_device *dev, struct netlink_ext_ack *extack)
 	int err;
 
 	if (owner >= 0) {
-		NL_SET_ERR_MSG(extack, "another event queue has this card's page faults: mlx5_ib's, made at its first on-demand region; bind it anew");
+		NL_SET_ERR_MSG(extack,
+			       "another event queue has the page faults: rebind mlx5_ib first");
 		return -EBUSY;
 	}
 	if (owner != -ENOENT)
 		return owner;
 	eq = mlx5_eq_create_generic(dev->mdev, &param);
 	if (IS_ERR(eq)) {
-		NL_SET_ERR_MSG(extack, "the card made no event queue for page faults");
+		NL_SET_ERR_MSG(extack,
+			       "the device cannot create an event queue for page faults");
 		return PTR_ERR(eq);
 	}
 	dev->eq = eq;
 	dev->nb.notifier_call = odp_eq_notifier;
 	err = mlx5_eq_enable(dev->mdev, eq, &dev->nb);
 	if (err) {
-		NL_SET_ERR_MSG(extack, "the event queue's interrupt cannot be had");
+		NL_SET_ERR_MSG(extack,
+			       "the event queue's interrupt cannot be enabled");
 		mlx5_eq_destroy_generic(dev->mdev, eq);
 		dev->eq = NULL;
 	}
 	return err;
 }
 
+/**
+ * odp_eq_stop() - Destroy the page-fault event queue: leave own mode
+ * @dev: the device
+ *
+ * Context: The caller holds &odp_device.alive for writing.
+ */
 void odp_eq_stop(struct odp_device *dev)
 {
 	mlx5_eq_disable(dev->mdev, dev->eq, &dev->nb);
 	if (mlx5_eq_destroy_generic(dev->mdev, dev->eq))
-		dev_warn(dev->parent, "mlx5_odp_test: the event queue stays\n");
+		dev_warn(dev->parent,
+			 "mlx5_odp_test: cannot destroy the event queue\n");
 	dev->eq = NULL;
 }

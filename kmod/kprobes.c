@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Observe mode: mlx5_ib's own page faults and resumes are seen, by probes on
- * its functions, and nothing is changed.
+ * Observe mode: kprobes record the page faults and resumes of mlx5_ib, and
+ * change nothing.
  *
- * Its structure is private. Its size, which user space reads from the
- * module's BTF, chooses the layout. An event that does not lead to a device
- * of mlx5 by it is nobody's and passed over: there is no device to count it at.
+ * struct mlx5_pagefault is private to mlx5_ib. Its layout is chosen by its
+ * size, which user space reads from the BTF of mlx5_ib. An event from which no
+ * mlx5 device can be found is ignored: there is no device to count it for.
  */
 #include <linux/kprobes.h>
 #include <linux/ktime.h>
@@ -18,30 +18,32 @@
 
 #define PROVIDER	"mlx5_ib"
 #define MAX_PAGEFAULT_BYTES	96
-/* Of struct mlx5_ib_pf_eq: its device. Same in all rows. */
+/* Offset of dev in struct mlx5_ib_pf_eq, the same in all layouts. */
 #define EQ_DEVICE	24
 
 /* Offsets in struct mlx5_pagefault, drivers/infiniband/hw/mlx5/odp.c. */
-struct layout {
+struct odp_pf_layout {
 	unsigned int size;
 	unsigned int token_bytes;
 	unsigned int token;
 	unsigned int sub_type;
 	unsigned int type;
-	unsigned int detail;	/* of the union */
+	unsigned int detail;	/* the union of wqe, rdma and memory */
 	unsigned int eq;
 	unsigned int work;
 };
 
-static const struct layout layouts[] = {
+static const struct odp_pf_layout layouts[] = {
 	/* Linux 6.1 */
 	{ 80, 4, 4, 8, 9, 16, 40, 48 },
-	/* Linux 6.12 to 7.3: tokens of 48 bits, the memory form */
+	/* Linux 6.12 to 7.3: tokens of 48 bits, memory form */
 	{ 96, 8, 8, 16, 17, 24, 56, 64 },
 };
 
-static const struct layout *layout;
+static const struct odp_pf_layout *layout;
 static unsigned int observers;
+static bool probes_registered;
+/* Protects layout, observers, probes_registered and the probes. */
 static DEFINE_MUTEX(observe_lock);
 
 static u8 odp_pf_u8(const u8 *at)
@@ -65,7 +67,7 @@ static u64 odp_pf_u64(const u8 *at)
 	return value;
 }
 
-/* The card below what must be an RDMA device of mlx5, or NULL. */
+/* The device below an RDMA device, or NULL if that is not one of mlx5. */
 static struct odp_device *odp_probe_device(const struct ib_device *ibdev)
 {
 	enum rdma_driver_id id;
@@ -73,7 +75,8 @@ static struct odp_device *odp_probe_device(const struct ib_device *ibdev)
 
 	if (copy_from_kernel_nofault(&id, &ibdev->ops.driver_id, sizeof(id)) ||
 	    id != RDMA_DRIVER_MLX5 ||
-	    copy_from_kernel_nofault(&parent, &ibdev->dev.parent, sizeof(parent)))
+	    copy_from_kernel_nofault(&parent, &ibdev->dev.parent,
+				     sizeof(parent)))
 		return NULL;
 	return odp_device_get_by_parent(parent);
 }
@@ -83,8 +86,9 @@ static void odp_probe_decode(struct odp_event *event, const u8 *fault)
 	const u8 *detail = fault + layout->detail;
 
 	event->bytes_committed = odp_pf_u32(fault);
-	event->token = layout->token_bytes == 8 ? odp_pf_u64(fault + layout->token) :
-						  odp_pf_u32(fault + layout->token);
+	event->token = layout->token_bytes == 8 ?
+		       odp_pf_u64(fault + layout->token) :
+		       odp_pf_u32(fault + layout->token);
 	event->sub_type = odp_pf_u8(fault + layout->sub_type);
 	event->type = odp_pf_u8(fault + layout->type);
 	switch (event->sub_type) {
@@ -111,7 +115,8 @@ static void odp_probe_decode(struct odp_event *event, const u8 *fault)
 	}
 }
 
-static void odp_probe_record(struct odp_device *dev, const void *fault, u8 source, s32 error)
+static void odp_probe_record(struct odp_device *dev, const void *fault,
+			     u8 source, s32 error)
 {
 	u8 copy[MAX_PAGEFAULT_BYTES];
 	struct odp_event *event;
@@ -132,20 +137,24 @@ static void odp_probe_record(struct odp_device *dev, const void *fault, u8 sourc
 	odp_event_queue(event);
 }
 
-static void odp_probe_hit(struct odp_device *dev, const void *fault, u8 source, s32 error)
+/* Record a hit if the device is observed, and the time that took. */
+static void odp_probe_hit(struct odp_device *dev, const void *fault, u8 source,
+			  s32 error)
 {
 	u64 began_ns = ktime_get_ns();
 
 	if (READ_ONCE(dev->mode) != ODP_TEST_MODE_OBSERVE)
 		return;
 	odp_probe_record(dev, fault, source, error);
-	atomic64_add(ktime_get_ns() - began_ns, &dev->stats[ODP_TEST_STAT_PROBE_NS]);
+	atomic64_add(ktime_get_ns() - began_ns,
+		     &dev->stats[ODP_TEST_STAT_PROBE_NS]);
 }
 
 /* void mlx5_ib_eqe_pf_action(struct work_struct *work) */
 static int __kprobes odp_probe_fault(struct kprobe *probe, struct pt_regs *regs)
 {
-	const void *fault = (void *)regs_get_kernel_argument(regs, 0) - layout->work;
+	const void *fault = (void *)regs_get_kernel_argument(regs, 0) -
+			    layout->work;
 	struct odp_device *dev;
 	void *eq, *ibdev;
 
@@ -160,14 +169,22 @@ static int __kprobes odp_probe_fault(struct kprobe *probe, struct pt_regs *regs)
 	return 0;
 }
 
-/* void mlx5_ib_page_fault_resume(struct mlx5_ib_dev *, struct mlx5_pagefault *, int error) */
-static int __kprobes odp_probe_resume(struct kprobe *probe, struct pt_regs *regs)
+/*
+ * void mlx5_ib_page_fault_resume(struct mlx5_ib_dev *dev,
+ *				  struct mlx5_pagefault *pfault, int error)
+ *
+ * struct mlx5_ib_dev begins with its struct ib_device.
+ */
+static int __kprobes odp_probe_resume(struct kprobe *probe,
+				      struct pt_regs *regs)
 {
-	struct odp_device *dev = odp_probe_device((void *)regs_get_kernel_argument(regs, 0));
+	void *ibdev = (void *)regs_get_kernel_argument(regs, 0);
+	struct odp_device *dev = odp_probe_device(ibdev);
 
 	if (dev) {
 		odp_probe_hit(dev, (void *)regs_get_kernel_argument(regs, 1),
-		     ODP_TEST_SOURCE_RESUME, regs_get_kernel_argument(regs, 2));
+			      ODP_TEST_SOURCE_RESUME,
+			      regs_get_kernel_argument(regs, 2));
 		odp_device_put(dev);
 	}
 	return 0;
@@ -175,9 +192,10 @@ static int __kprobes odp_probe_resume(struct kprobe *probe, struct pt_regs *regs
 
 static struct kprobe odp_fault_probe, odp_resume_probe;
 
-static int odp_probe_register(struct kprobe *probe, const char *symbol, kprobe_pre_handler_t handler)
+static int odp_probe_register(struct kprobe *probe, const char *symbol,
+			      kprobe_pre_handler_t handler)
 {
-	/* A probe that was taken away keeps what the kernel wrote in it. */
+	/* A probe which was registered before keeps the kernel's state. */
 	memset(probe, 0, sizeof(*probe));
 	probe->symbol_name = symbol;
 	probe->pre_handler = handler;
@@ -186,17 +204,21 @@ static int odp_probe_register(struct kprobe *probe, const char *symbol, kprobe_p
 
 static int odp_probes_register(void)
 {
-	int err = odp_probe_register(&odp_fault_probe, PROVIDER ":mlx5_ib_eqe_pf_action", odp_probe_fault);
+	int err = odp_probe_register(&odp_fault_probe,
+				     PROVIDER ":mlx5_ib_eqe_pf_action",
+				     odp_probe_fault);
 
 	if (err)
 		return err;
-	err = odp_probe_register(&odp_resume_probe, PROVIDER ":mlx5_ib_page_fault_resume", odp_probe_resume);
+	err = odp_probe_register(&odp_resume_probe,
+				 PROVIDER ":mlx5_ib_page_fault_resume",
+				 odp_probe_resume);
 	if (err)
 		unregister_kprobe(&odp_fault_probe);
 	return err;
 }
 
-/* Whether there is something to observe: a probe that is never armed finds out. */
+/* Check with a disabled probe that mlx5_ib has a page-fault handler. */
 static int odp_probes_check_handler(struct netlink_ext_ack *extack)
 {
 	static struct kprobe probe;
@@ -209,11 +231,10 @@ static int odp_probes_check_handler(struct netlink_ext_ack *extack)
 	if (!err)
 		unregister_kprobe(&probe);
 	else
-		NL_SET_ERR_MSG(extack, "mlx5_ib has no page-fault handler to observe: not loaded, or built without on-demand paging");
+		NL_SET_ERR_MSG(extack,
+			"mlx5_ib has no page-fault handler to observe: not loaded, or without ODP");
 	return err == -ENOENT ? -EOPNOTSUPP : err;
 }
-
-static bool probes_registered;
 
 static void odp_probes_unregister(void)
 {
@@ -224,8 +245,9 @@ static void odp_probes_unregister(void)
 	probes_registered = false;
 }
 
-/* mlx5_ib comes again while it is observed: its functions are new ones. */
-static int odp_module_notifier(struct notifier_block *nb, unsigned long state, void *data)
+/* mlx5_ib is loaded again while it is observed: probe its new functions. */
+static int odp_module_notifier(struct notifier_block *nb, unsigned long state,
+			       void *data)
 {
 	const struct module *module = data;
 
@@ -240,13 +262,14 @@ static int odp_module_notifier(struct notifier_block *nb, unsigned long state, v
 	return NOTIFY_DONE;
 }
 
-/* After kprobes' own notifier (0), which drops probes of a module that went. */
+/* After kprobes' own notifier (0), which drops probes of a removed module. */
 static struct notifier_block odp_module_nb = {
 	.notifier_call = odp_module_notifier,
 	.priority = -1,
 };
 
-static int __odp_probes_start(u32 pagefault_size, struct netlink_ext_ack *extack)
+static int __odp_probes_start(u32 pagefault_size,
+			      struct netlink_ext_ack *extack)
 {
 	unsigned int row;
 	int err;
@@ -258,18 +281,21 @@ static int __odp_probes_start(u32 pagefault_size, struct netlink_ext_ack *extack
 		if (layouts[row].size == pagefault_size)
 			break;
 	if (row == ARRAY_SIZE(layouts)) {
-		NL_SET_ERR_MSG(extack, "no layout for a struct mlx5_pagefault of that size");
+		NL_SET_ERR_MSG(extack,
+			       "no layout for a struct mlx5_pagefault of that size");
 		return -EOPNOTSUPP;
 	}
 	if (observers && layout != &layouts[row]) {
-		NL_SET_ERR_MSG(extack, "observed already, with another size");
+		NL_SET_ERR_MSG(extack,
+			       "observed already, with another size");
 		return -EBUSY;
 	}
 	if (!probes_registered) {
 		layout = &layouts[row];
 		err = odp_probes_register();
 		if (err) {
-			NL_SET_ERR_MSG(extack, "mlx5_ib's page-fault handler cannot be probed");
+			NL_SET_ERR_MSG(extack,
+				       "mlx5_ib's page-fault handler cannot be probed");
 			return err;
 		}
 		probes_registered = true;
@@ -278,6 +304,14 @@ static int __odp_probes_start(u32 pagefault_size, struct netlink_ext_ack *extack
 	return 0;
 }
 
+/**
+ * odp_probes_start() - Observe mlx5_ib for one more device: enter observe mode
+ * @pagefault_size: bytes of struct mlx5_pagefault
+ * @extack: says why mlx5_ib cannot be observed
+ *
+ * Return: 0; -EOPNOTSUPP without a handler or a layout of that size; -EBUSY if
+ * another size is in use; or an errno.
+ */
 int odp_probes_start(u32 pagefault_size, struct netlink_ext_ack *extack)
 {
 	int err;
@@ -288,6 +322,9 @@ int odp_probes_start(u32 pagefault_size, struct netlink_ext_ack *extack)
 	return err;
 }
 
+/**
+ * odp_probes_stop() - Observe mlx5_ib for one device less: leave observe mode
+ */
 void odp_probes_stop(void)
 {
 	mutex_lock(&observe_lock);
@@ -296,11 +333,19 @@ void odp_probes_stop(void)
 	mutex_unlock(&observe_lock);
 }
 
+/**
+ * odp_probes_init() - Follow the loading of mlx5_ib
+ *
+ * Return: 0 or an errno.
+ */
 int odp_probes_init(void)
 {
 	return register_module_notifier(&odp_module_nb);
 }
 
+/**
+ * odp_probes_exit() - Stop following the loading of mlx5_ib
+ */
 void odp_probes_exit(void)
 {
 	unregister_module_notifier(&odp_module_nb);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Attributes of answers and events. */
+/* Attributes of replies and events. All return -EMSGSIZE without room. */
 #include <net/netlink.h>
 
 #include "nl.h"
@@ -16,18 +16,27 @@ static int odp_fill_stats(struct sk_buff *skb, struct odp_device *dev)
 
 	if (!nest)
 		return -EMSGSIZE;
-	/* 0 is no statistic: it may pad. */
-	for (stat = 1; stat < __ODP_TEST_STAT_MAX; stat++)
-		if (nla_put_u64_64bit(skb, stat, atomic64_read(&dev->stats[stat]),
+	/* ODP_TEST_STAT_UNSPEC is padding. */
+	for (stat = 1; stat <= ODP_TEST_STAT_MAX; stat++)
+		if (nla_put_u64_64bit(skb, stat,
+				      atomic64_read(&dev->stats[stat]),
 				      ODP_TEST_STAT_UNSPEC))
 			return -EMSGSIZE;
 	nla_nest_end(skb, nest);
 	return 0;
 }
 
+/**
+ * odp_fill_device() - Add the attributes of a GET_DEVICE reply
+ * @skb: the message
+ * @dev: the device
+ *
+ * Return: 0 or -EMSGSIZE.
+ */
 int odp_fill_device(struct sk_buff *skb, struct odp_device *dev)
 {
-	u8 form = dev->flags_2015 ? ODP_TEST_FORM_2015 : ODP_TEST_FORM_TRANSPORT;
+	u8 form = dev->flags_2015 ? ODP_TEST_FORM_2015 :
+				    ODP_TEST_FORM_TRANSPORT;
 	u8 page[ODP_CAPS_BYTES];
 
 	down_read(&dev->alive);
@@ -46,14 +55,14 @@ int odp_fill_device(struct sk_buff *skb, struct odp_device *dev)
 }
 
 static int odp_fill_scheme(struct sk_buff *skb, int attr, const void *page,
-		      unsigned int scheme)
+			   unsigned int scheme)
 {
 	struct nlattr *nest = nla_nest_start(skb, attr);
 	unsigned int transport;
 
 	if (!nest)
 		return -EMSGSIZE;
-	for (transport = 0; transport < ODP_TEST_TRANSPORT_DC; transport++)
+	for (transport = 0; transport < ODP_TEST_TRANSPORT_MAX; transport++)
 		if (nla_put_u32(skb, transport + 1,
 				odp_transport_caps(page, scheme, transport)))
 			return -EMSGSIZE;
@@ -68,12 +77,21 @@ static int odp_fill_caps_page(struct sk_buff *skb, int attr, const void *page)
 	if (!nest ||
 	    odp_fill_scheme(skb, ODP_TEST_SCHEME_TRANSPORT, page, 0) ||
 	    odp_fill_scheme(skb, ODP_TEST_SCHEME_MEMORY, page, 1) ||
-	    nla_put_u8(skb, ODP_TEST_SCHEME_MEM_PAGE_FAULT, odp_memory_scheme(page)))
+	    nla_put_u8(skb, ODP_TEST_SCHEME_MEM_PAGE_FAULT,
+		       odp_memory_scheme(page)))
 		return -EMSGSIZE;
 	nla_nest_end(skb, nest);
 	return 0;
 }
 
+/**
+ * odp_fill_caps() - Add the attributes of a GET_CAPS reply
+ * @skb: the message
+ * @dev: the device
+ *
+ * Return: 0, -ENODEV if the device is gone, -EMSGSIZE, or the errno of the
+ * query.
+ */
 int odp_fill_caps(struct sk_buff *skb, struct odp_device *dev)
 {
 	u8 page[ODP_CAPS_BYTES];
@@ -86,20 +104,34 @@ int odp_fill_caps(struct sk_buff *skb, struct odp_device *dev)
 	for (max = 0; max < 2 && !err; max++) {
 		err = odp_query_caps(dev, max, page);
 		if (!err)
-			err = odp_fill_caps_page(skb, max ? ODP_TEST_A_CAPS_MAX : ODP_TEST_A_CAPS_CUR, page);
+			err = odp_fill_caps_page(skb,
+						 max ? ODP_TEST_A_CAPS_MAX :
+						       ODP_TEST_A_CAPS_CUR,
+						 page);
 		if (!err)
-			err = nla_put(skb, max ? ODP_TEST_A_CAPS_MAX_RAW : ODP_TEST_A_CAPS_CUR_RAW,
+			err = nla_put(skb,
+				      max ? ODP_TEST_A_CAPS_MAX_RAW :
+					    ODP_TEST_A_CAPS_CUR_RAW,
 				      sizeof(page), page);
 		if (err)
 			break;
 		odp_driver_caps(dev, max, page);
-		err = nla_put(skb, max ? ODP_TEST_A_CAPS_MAX_DRIVER : ODP_TEST_A_CAPS_CUR_DRIVER,
+		err = nla_put(skb,
+			      max ? ODP_TEST_A_CAPS_MAX_DRIVER :
+				    ODP_TEST_A_CAPS_CUR_DRIVER,
 			      sizeof(page), page);
 	}
 	up_read(&dev->alive);
 	return err;
 }
 
+/**
+ * odp_fill_resume() - Add the attributes of a RESUME reply
+ * @skb: the message
+ * @resume: the command, executed
+ *
+ * Return: 0 or -EMSGSIZE.
+ */
 int odp_fill_resume(struct sk_buff *skb, const struct odp_resume *resume)
 {
 	if (nla_put_u8(skb, ODP_TEST_A_STATUS, resume->status) ||
@@ -113,12 +145,16 @@ static int odp_fill_detail(struct sk_buff *skb, const struct odp_event *event)
 {
 	switch (event->sub_type) {
 	case ODP_SUB_WQE:
-		return nla_put_u16(skb, ODP_TEST_A_WQE_INDEX, event->wqe_index) ||
-		       nla_put_u32(skb, ODP_TEST_A_PACKET_LENGTH, event->packet_length);
+		return nla_put_u16(skb, ODP_TEST_A_WQE_INDEX,
+				   event->wqe_index) ||
+		       nla_put_u32(skb, ODP_TEST_A_PACKET_LENGTH,
+				   event->packet_length);
 	case ODP_SUB_RDMA:
 		return nla_put_u32(skb, ODP_TEST_A_RKEY, event->rkey) ||
-		       nla_put_u32(skb, ODP_TEST_A_PACKET_LENGTH, event->packet_length) ||
-		       nla_put_u32(skb, ODP_TEST_A_OP_LENGTH, event->op_length) ||
+		       nla_put_u32(skb, ODP_TEST_A_PACKET_LENGTH,
+				   event->packet_length) ||
+		       nla_put_u32(skb, ODP_TEST_A_OP_LENGTH,
+				   event->op_length) ||
 		       odp_fill_u64(skb, ODP_TEST_A_VA, event->va);
 	case ODP_SUB_MEMORY:
 		return nla_put_u32(skb, ODP_TEST_A_KEY, event->key) ||
@@ -131,16 +167,25 @@ static int odp_fill_detail(struct sk_buff *skb, const struct odp_event *event)
 	return 0;
 }
 
+/**
+ * odp_fill_event() - Add the attributes of an EVENT message
+ * @skb: the message
+ * @event: the event
+ *
+ * Return: 0 or -EMSGSIZE.
+ */
 int odp_fill_event(struct sk_buff *skb, const struct odp_event *event)
 {
 	if (nla_put_string(skb, ODP_TEST_A_DEVICE, event->dev->name) ||
 	    nla_put_u8(skb, ODP_TEST_A_SOURCE, event->source) ||
 	    nla_put_u8(skb, ODP_TEST_A_ACTION, event->action) ||
-	    nla_put_u8(skb, ODP_TEST_A_FORM, odp_event_form(event->dev, event)) ||
+	    nla_put_u8(skb, ODP_TEST_A_FORM,
+		       odp_event_form(event->dev, event)) ||
 	    nla_put_u8(skb, ODP_TEST_A_SUB_TYPE, event->sub_type) ||
 	    nla_put_u8(skb, ODP_TEST_A_TYPE, event->type) ||
 	    nla_put_u32(skb, ODP_TEST_A_QUEUE, event->queue) ||
-	    nla_put_u32(skb, ODP_TEST_A_BYTES_COMMITTED, event->bytes_committed) ||
+	    nla_put_u32(skb, ODP_TEST_A_BYTES_COMMITTED,
+			event->bytes_committed) ||
 	    odp_fill_u64(skb, ODP_TEST_A_TOKEN, event->token) ||
 	    odp_fill_u64(skb, ODP_TEST_A_SEEN_NS, event->seen_ns) ||
 	    odp_fill_u64(skb, ODP_TEST_A_DISPATCHED_NS, event->dispatched_ns) ||
@@ -150,7 +195,8 @@ int odp_fill_event(struct sk_buff *skb, const struct odp_event *event)
 	if (event->source == ODP_TEST_SOURCE_RESUME && event->error &&
 	    nla_put_flag(skb, ODP_TEST_A_ERROR))
 		return -EMSGSIZE;
-	if (event->has_raw && nla_put(skb, ODP_TEST_A_RAW, sizeof(event->raw), event->raw))
+	if (event->has_raw &&
+	    nla_put(skb, ODP_TEST_A_RAW, sizeof(event->raw), event->raw))
 		return -EMSGSIZE;
 	return 0;
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Policies: what is done with which faults of a card. */
+/* Policies: actions by QPN, queue, token or key of a fault. */
 #include <linux/netlink.h>
 #include <linux/slab.h>
 
@@ -7,7 +7,8 @@
 
 #define MAX_POLICIES	4096
 
-static bool odp_policy_matches(const struct odp_policy *policy, const struct odp_event *event)
+static bool odp_policy_matches(const struct odp_policy *policy,
+			       const struct odp_event *event)
 {
 	bool flags_2015 = event->dev->flags_2015;
 
@@ -28,9 +29,18 @@ static bool odp_policy_matches(const struct odp_policy *policy, const struct odp
 	}
 }
 
-/* The action for an event and its delay: a policy for it, else the one for any. */
+/**
+ * odp_policy_action() - Choose the action for an event
+ * @dev: the device
+ * @event: the event
+ * @delay_us: set to the delay if there is a policy
+ *
+ * A policy whose selector matches wins over the one for any fault.
+ *
+ * Return: enum odp_test_action, ODP_TEST_ACTION_NONE without a policy.
+ */
 u8 odp_policy_action(struct odp_device *dev, const struct odp_event *event,
-		  u32 *delay_us)
+		     u32 *delay_us)
 {
 	struct odp_policy *policy, *found = NULL;
 	u8 action = ODP_TEST_ACTION_NONE;
@@ -53,7 +63,7 @@ u8 odp_policy_action(struct odp_device *dev, const struct odp_event *event,
 }
 
 static struct odp_policy *odp_policy_find(struct odp_device *dev, u8 selector,
-				      u64 value)
+					  u64 value)
 {
 	struct odp_policy *policy;
 
@@ -63,15 +73,28 @@ static struct odp_policy *odp_policy_find(struct odp_device *dev, u8 selector,
 	return NULL;
 }
 
+/* Why events of the device cannot match the selector, or NULL. */
 static const char *odp_policy_refusal(const struct odp_device *dev, u8 selector)
 {
 	if (selector == ODP_TEST_SELECT_QPN && !dev->flags_2015)
-		return "this card's events carry no QPN: select the work queue (WQE events), the token (RDMA events) or the key (memory events)";
+		return "this card's events carry no QPN: select queue, token or key";
 	if (selector > ODP_TEST_SELECT_QPN && dev->flags_2015)
-		return "this card's events carry a QPN and flags only: select the QPN";
+		return "this card's events carry a QPN and flags only: select qpn";
 	return NULL;
 }
 
+/**
+ * odp_policy_set() - Add a policy, or replace the one with this selector
+ * @dev: the device
+ * @selector: enum odp_test_selector
+ * @value: QPN, queue, token or key; 0 for ODP_TEST_SELECT_ANY
+ * @action: enum odp_test_action
+ * @delay_us: of ODP_TEST_ACTION_DELAY
+ * @extack: says why the policy is refused
+ *
+ * Return: 0; -EOPNOTSUPP if events of the device cannot match the selector;
+ * -ENOSPC with MAX_POLICIES policies; -ENOMEM.
+ */
 int odp_policy_set(struct odp_device *dev, u8 selector, u64 value, u8 action,
 		   u32 delay_us, struct netlink_ext_ack *extack)
 {
@@ -107,6 +130,14 @@ int odp_policy_set(struct odp_device *dev, u8 selector, u64 value, u8 action,
 	return err;
 }
 
+/**
+ * odp_policy_del() - Delete a policy
+ * @dev: the device
+ * @selector: enum odp_test_selector
+ * @value: QPN, queue, token or key; 0 for ODP_TEST_SELECT_ANY
+ *
+ * Return: 0, or -ENOENT.
+ */
 int odp_policy_del(struct odp_device *dev, u8 selector, u64 value)
 {
 	struct odp_policy *policy;
@@ -122,7 +153,13 @@ int odp_policy_del(struct odp_device *dev, u8 selector, u64 value)
 	return policy ? 0 : -ENOENT;
 }
 
-/* Without the lock when the last reference goes. */
+/**
+ * odp_policies_clear() - Delete all policies
+ * @dev: the device
+ *
+ * Context: The caller holds &odp_device.policy_lock or has dropped the last
+ * reference.
+ */
 void odp_policies_clear(struct odp_device *dev)
 {
 	struct odp_policy *policy, *next;

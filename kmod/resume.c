@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* PAGE_FAULT_RESUME in its three forms; the device's own answer is handed back. */
+/* PAGE_FAULT_RESUME in its three forms; reports the status of the device. */
 #include <linux/mlx5/device.h>
 
 #include "odp_test.h"
@@ -9,9 +9,13 @@
 #define TYPE_SHIFT		24
 #define QUEUE_MASK		GENMASK(23, 0)
 
-/*
- * The form of 2015 has the flags where the type came to be, the QPN where the
- * queue is, and nothing where the token is.
+/**
+ * odp_resume() - Execute PAGE_FAULT_RESUME
+ * @dev: the device
+ * @resume: the command; its result is written
+ *
+ * The form of 2015 is the transport form with the flags as type, the QPN as
+ * queue and no token.
  */
 void odp_resume(struct odp_device *dev, struct odp_resume *resume)
 {
@@ -49,6 +53,13 @@ void odp_resume(struct odp_device *dev, struct odp_resume *resume)
 	trace_odp_resume(dev, resume);
 }
 
+/**
+ * odp_event_form() - Choose the resume form for an event
+ * @dev: the device
+ * @event: the event
+ *
+ * Return: enum odp_test_form.
+ */
 u8 odp_event_form(const struct odp_device *dev, const struct odp_event *event)
 {
 	if (event->sub_type == ODP_SUB_MEMORY)
@@ -56,7 +67,14 @@ u8 odp_event_form(const struct odp_device *dev, const struct odp_event *event)
 	return dev->flags_2015 ? ODP_TEST_FORM_2015 : ODP_TEST_FORM_TRANSPORT;
 }
 
-/* Resume what an event told; a memory event that others follow needs none. */
+/**
+ * odp_resume_event() - Resume the fault of an event
+ * @dev: the device
+ * @event: the event
+ * @error: resume with error
+ *
+ * Of several memory events for one fault only the last needs a resume.
+ */
 void odp_resume_event(struct odp_device *dev, const struct odp_event *event,
 		      bool error)
 {
