@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Attributes of replies and events. All return -EMSGSIZE without room. */
+/* Attributes of replies and events. */
 #include <net/netlink.h>
 
 #include "nl.h"

@@ -130,10 +130,10 @@ struct odp_resume {
 /**
  * struct odp_device - An mlx5 device
  * @entry: in odp_devices
- * @ref: held by the list, by requests, and by events and work in flight
+ * @ref: held by the list, by requests, and by events and works in flight
  * @rcu: frees it
  * @mdev: mlx5_core's device; not to be touched once @gone is set
- * @parent: @mdev's struct device; compared only, as probes may not sleep
+ * @parent: @mdev's struct device; probes compare it with that of an ib_device
  * @name: bus name
  * @flags_2015: events have a QPN and flags, no token
  * @alive: held for reading while a command runs and for writing to change
