@@ -218,7 +218,7 @@ int odp_devices_init(void)
 /**
  * odp_devices_exit() - Stop following the bus and remove all devices
  *
- * Context: Probes may still read the list; nothing else does any more.
+ * Context: Commands and probes may still read the list.
  */
 void odp_devices_exit(void)
 {
@@ -226,9 +226,15 @@ void odp_devices_exit(void)
 
 	bus_unregister_notifier(odp_bus_finder.driver.bus, &odp_bus_nb);
 	auxiliary_driver_unregister(&odp_bus_finder);
-	while ((dev = list_first_entry_or_null(&odp_devices, struct odp_device,
-					       entry))) {
-		list_del_rcu(&dev->entry);
+	for (;;) {
+		mutex_lock(&odp_devices_lock);
+		dev = list_first_entry_or_null(&odp_devices, struct odp_device,
+					       entry);
+		if (dev)
+			list_del_rcu(&dev->entry);
+		mutex_unlock(&odp_devices_lock);
+		if (!dev)
+			break;
 		odp_dev_shutdown(dev);
 	}
 }
