@@ -1,22 +1,26 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * One program for all stages: entry remembers the call by thread, return adds to a log2 histogram; the end of
- * the stage that is the whole fault streams a record with the time that each inner stage took.
+ * One BPF program for all stages. The entry probe saves the call by thread; the return probe adds
+ * its duration to a log2 histogram. The end of the stage which is the whole fault sends a record
+ * with the time of each inner stage.
  *
- * Which stages there are, and which functions they are attached to, is data: stages.py, which also puts their
- * enum and STAGE_WHOLE before this text. What is known only once the driver is loaded is in the state. A stage is one line: at the end of this file those of every driver, in
- * probes_DRIVER.c its own, which follow this text.
+ * The stages and the functions which they probe are a table in stages.py, which also prepends
+ * their enum and STAGE_WHOLE to this text. Values known only once the driver is loaded are in
+ * struct state. A stage is one line: stages of all drivers are at the end of this file, those of
+ * one driver in probes_DRIVER.c, which is appended.
  *
- * Kprobes and not fentry: fentry programs can be preempted, and the kernel skips a program that another
- * thread of the same CPU is inside of (seen: 2 of 2000 faults lost on one CPU). Kprobes run with preemption
- * off. What is lost all the same shows as `entered` without `left`. The other way round in an interrupt: the
- * kernel skips a kprobe that hits while another runs on that CPU, and nothing preempts a trampoline there.
+ * Kprobes instead of fentry: fentry programs can be preempted, and the kernel skips a program
+ * which already runs in another thread of the same CPU (measured: 2 of 2000 faults lost on one
+ * CPU). Kprobes run with preemption off. Calls that are lost all the same show as `entered`
+ * without `left`. In an interrupt fentry is better: the kernel skips a kprobe that hits while
+ * another one runs on that CPU, and nothing preempts a trampoline there.
  *
- * No filter by process: faults are resolved in kernel workers. Counting is armed by the case, and split by
- * the two regions' address ranges; what lies in neither, or has no address, counts as SIDE_OTHER.
+ * There is no filter by process, as faults are resolved in kernel workers. The case arms the
+ * counters. They are split by the address ranges of the two regions; a call in neither range, or
+ * without an address, counts as SIDE_OTHER.
  */
 #include <uapi/linux/ptrace.h>
-/* The kernel's own: Linux 6.1 has one member more before the addresses. */
+/* From the kernel's headers: in Linux 6.1 one more member precedes the addresses. */
 #include <linux/mmu_notifier.h>
 #include <linux/sched.h>
 
@@ -43,7 +47,10 @@ struct state {
 	u64 left;
 	u64 start[2];
 	u64 end[2];
-	/* Works of this function are faults. Where such a work has its token and sub-type: 0 bytes if nobody knows. */
+	/*
+	 * A work with this function is a fault. Token and sub-type are at these offsets from
+	 * the work. If they are unknown, token_bytes is 0.
+	 */
 	u64 queued_function;
 	s64 token_at;
 	u64 token_bytes;
@@ -51,7 +58,7 @@ struct state {
 	struct stage stages[STAGES];
 };
 
-/* A call under way, by thread and probe: a fault that copies a page is invalidated from inside. */
+/* A call in progress, by thread and probe: a fault that copies a page nests an invalidation. */
 struct call {
 	u64 start_ns;
 	u64 address;
@@ -60,7 +67,7 @@ struct call {
 	u64 stage;
 };
 
-/* A whole fault; inner stages begin `at` after its start, 0 ns long if there was none. */
+/* A whole fault. Inner stages start inner_at ns after it; inner_ns is 0 if there was none. */
 struct record {
 	u64 start_ns;
 	u64 duration_ns;
@@ -76,28 +83,30 @@ struct record {
 	u64 inner_ns[INNER];
 };
 
-/* Memory that a call is about. */
+/* The memory range of a call. */
 struct extent {
 	u64 address;
 	u64 length;
 };
 
 enum {
-	SLOT_lookup, SLOT_invalidate, SLOT_translate, SLOT_work, SLOT_resume, SLOT_key, SLOT_hmm, SLOT_umr,
-	SLOT_prefetch, SLOT_prefetch_work, SLOT_deregister, SLOT_task, SLOT_copy, SLOT_check, SLOTS = 16
+	SLOT_lookup, SLOT_invalidate, SLOT_translate, SLOT_work, SLOT_resume, SLOT_key, SLOT_hmm,
+	SLOT_umr, SLOT_prefetch, SLOT_prefetch_work, SLOT_deregister, SLOT_task, SLOT_copy,
+	SLOT_check, SLOTS = 16
 };
 
-/* Where the pages come from: the return value; the call's AMOUNT, if the return value is no error, or in any case;
- * its extent.
+/*
+ * Source of the number of pages: the return value (RETURNED); AMOUNT unless the return value is
+ * an error (STATUS); AMOUNT always (GIVEN); the length of the range (EXTENT).
  */
 enum { RETURNED, STATUS, GIVEN, EXTENT };
 
 BPF_ARRAY(state, struct state, 1);
 BPF_HASH(calls, u64, struct call, 1024);
 BPF_HASH(open, u64, struct record, 1024);
-/* Works on their way, by address: when they were queued. */
+/* Time at which a work was queued, by its address. */
 BPF_HASH(queued, u64, u64, 4096);
-/* When this CPU's interrupt came. */
+/* Time at which the interrupt of this CPU started. */
 BPF_PERCPU_ARRAY(interrupts, u64, 1);
 BPF_RINGBUF_OUTPUT(records, 256);
 
@@ -141,7 +150,7 @@ static __always_inline void add(struct stage *stage, u32 side, u64 ns, s64 pages
 		stage->maximum_ns = ns;
 }
 
-/* A work starts: how long it waited, 0 if nobody saw it queued. */
+/* A work starts: return the time since it was queued, 0 if that was not seen. */
 static __always_inline u64 started(struct pt_regs *ctx)
 {
 	u64 work = PT_REGS_PARM1(ctx), ns = 0;
@@ -176,12 +185,14 @@ static __always_inline void identify(struct state *s, struct record *record, u64
 	record->sub_type = sub_type;
 }
 
-/* Second in struct ib_umem, with which struct ib_umem_odp begins. Their header does not compile for BPF.
+/*
+ * Second member of struct ib_umem, which is the first of struct ib_umem_odp. Their header does not
+ * compile for BPF.
  * Ref: Linux 6.1 and 7.3 include/rdma/ib_umem.h
  */
 #define OWNING_MM_AT 8
 
-/* The process whose memory it is: not the one that runs. */
+/* The process which owns the memory, not the running one. */
 static __always_inline u32 owner(void *umem_odp)
 {
 	struct mm_struct *mm = NULL;
@@ -194,7 +205,8 @@ static __always_inline u32 owner(void *umem_odp)
 	return pid;
 }
 
-static __always_inline void enter(struct pt_regs *ctx, u64 waited, u32 slot, u32 stage, struct extent extent, s64 amount)
+static __always_inline void enter(struct pt_regs *ctx, u64 waited, u32 slot, u32 stage,
+				  struct extent extent, s64 amount)
 {
 	u32 zero = 0;
 	struct state *s = state.lookup(&zero);
@@ -234,7 +246,7 @@ static __always_inline int inside(u32 slot)
 	return calls.lookup(&key) != NULL;
 }
 
-/* The fault that this thread is in, if it is in one, learns of a stage's end. */
+/* A stage ended: add it to the fault which this thread handles, if any. */
 static __always_inline void note(struct state *s, u64 thread, struct call *call, u64 ns, s64 pages)
 {
 	struct record *record = open.lookup(&thread);
@@ -248,7 +260,7 @@ static __always_inline void note(struct state *s, u64 thread, struct call *call,
 	}
 	if (call->stage != STAGE_WHOLE) {
 		if (call->stage < INNER) {
-			/* The verifier follows a mask, not a comparison of what was read before. */
+			/* The verifier tracks a mask, but not the comparison above. */
 			u64 stage = call->stage & (INNER - 1);
 
 			if (!record->inner_ns[stage])
@@ -283,16 +295,18 @@ static __always_inline void leave(u32 slot, u32 source, s32 returned)
 	else
 		pages = source == EXTENT ? call->length >> 12 : call->amount;
 	if (call->stage < STAGES)
-		add(&s->stages[call->stage], side_of(s, call->address, call->address + call->length), ns, pages);
+		add(&s->stages[call->stage],
+		    side_of(s, call->address, call->address + call->length), ns, pages);
 	note(s, thread, call, ns, pages);
 	calls.delete(&key);
-	/* Last: who waits for this reads everything else then. */
+	/* Last: a reader waits for this count and then reads the rest. */
 	__sync_fetch_and_add(&s->left, 1);
 }
 
 /*
- * A call and its return. STAGE may depend on the arguments; EXTENT_ is the memory it is about; AMOUNT is a number
- * of pages known at the call, negative where the call itself tells of a failure. WHEN says which calls are meant.
+ * The probes of a call and its return. STAGE may depend on the arguments. EXTENT_ is the memory
+ * range. AMOUNT is the number of pages if it is known at the call, or negative if the arguments
+ * report a failure. Calls for which WHEN is false are skipped.
  */
 #ifdef EMPTY
 #define SPAN_WHEN(WHEN, WAITED, name, arguments...)					\
@@ -333,7 +347,7 @@ static __always_inline struct extent told(void *where)
 	return extent(range.start, range.end - range.start);
 }
 
-/* Of every driver. */
+/* Stages of all drivers. */
 SPAN(lookup, (u8)PT_REGS_PARM5(ctx) ? STAGE_FAULTS : STAGE_SNAPSHOTS,
      extent(PT_REGS_PARM2(ctx), PT_REGS_PARM3(ctx)), 0, RETURNED)
 SPAN_WHEN(inside(SLOT_lookup), 0, hmm, STAGE_HMM, NOWHERE, 0, STATUS)

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The stages that mlx5_ib has alone. Ref: Linux 7.3 drivers/infiniband/hw/mlx5/odp.c, umr.c */
+/* Stages of mlx5_ib. Ref: Linux 7.3 drivers/infiniband/hw/mlx5/odp.c, umr.c */
 
 /* Ref: Linux 7.3 drivers/infiniband/hw/mlx5/mlx5_ib.h, MLX5_IB_UPD_XLT_ZAP */
 #define ZAP 1
 
-SPAN(translate, PT_REGS_PARM5(ctx) & ZAP ? STAGE_ZAPS : STAGE_TRANSLATIONS, NOWHERE, (s32)PT_REGS_PARM3(ctx), STATUS)
+SPAN(translate, PT_REGS_PARM5(ctx) & ZAP ? STAGE_ZAPS : STAGE_TRANSLATIONS, NOWHERE,
+     (s32)PT_REGS_PARM3(ctx), STATUS)
 SPAN_OF_WORK(work, STAGE_WORKS, NOWHERE, 0, GIVEN)
 SPAN(resume, STAGE_RESUMES, NOWHERE, (s32)PT_REGS_PARM3(ctx) ? -1 : 0, GIVEN)
 SPAN(key, STAGE_KEYS, NOWHERE, 0, GIVEN)
 SPAN(umr, STAGE_UMRS, NOWHERE, 0, STATUS)
 
-/* Trampolines; one more expansion for the names that stages.py defines. */
+/* Trampolines; the extra level expands the names which stages.py defines. */
 #define ENTRY(module, symbol, arguments...) MODULE_KFUNC_PROBE(module, symbol, arguments)
 #define EXIT(module, symbol, arguments...) MODULE_KRETFUNC_PROBE(module, symbol, arguments)
 
@@ -34,7 +35,10 @@ EXIT(INTERRUPT_MODULE, INTERRUPT_SYMBOL, void *block)
 	return 0;
 }
 
-/* Ref: Linux 7.3 include/linux/mlx5/device.h, struct mlx5_eqe: its second byte is the type; enum mlx5_event */
+/*
+ * The second byte of struct mlx5_eqe is the type.
+ * Ref: Linux 7.3 include/linux/mlx5/device.h, struct mlx5_eqe, enum mlx5_event
+ */
 #define PAGE_FAULT 0xc
 
 EXIT(EVENT_MODULE, EVENT_SYMBOL, void *eq, void *consumer, void *ret)
