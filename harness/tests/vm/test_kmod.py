@@ -75,6 +75,7 @@ def test_tracepoints_say_what_the_events_say(tour):
     events = [line for line in found["trace"] if line["name"] == "odp_event"]
     resumes = [line for line in found["trace"] if line["name"] == "odp_resume"]
     names = {"token": "token", "queue": "queue", "key": "rkey", "va": "va", "committed": "bytes_committed"}
+    assert found["seen"]
     for fault, event, resume in zip(found["seen"], events, resumes, strict=True):
         assert {name: int(event[name], 0) for name in names} == {n: fault[f] for n, f in names.items()}
         assert (event["device"], event["action"], event["sub_type"]) == (fault["device"], "1", "1")
