@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.connectx import __main__ as program
 from harness.connectx import card
-from harness.connectx.control import ControlClient
+from harness.connectx.transport.control import ControlClient
 from harness.connectx.objects.capabilities import (
     ODP,
     Capabilities,

@@ -84,7 +84,7 @@ class Pair(Driver):
 
     def entry(self, key, page, value):
         """What UMR would do to one translation entry."""
-        table = self.card.hca.judge.table("mkey")[key >> 8].table
+        table = self.card.hca.device.objects.table("mkey")[key >> 8].table
         struct.pack_into(">Q", table, 8 * page, value)
 
     def receive(self, *segments, qp=None):

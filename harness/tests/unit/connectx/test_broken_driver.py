@@ -83,7 +83,7 @@ keys = st.sampled_from(["near", "far", "variant", "null", "never"])
 
 def mend(pair):
     """Both queues as new, if something broke them: else the first mistake of a sequence would be its last."""
-    table = pair.card.hca.judge.table("qp")
+    table = pair.card.hca.device.objects.table("qp")
     ends = [table.get(qp.number) for qp in (pair.a, pair.b)]
     if None in ends or all(end.state == 3 and not end.dead and end.busy is None for end in ends):
         return
@@ -157,7 +157,7 @@ def raw_command(pair, opcode, body):
 
 def loop_of_keys(pair, mode):
     """A key of keys that names itself, if no command has destroyed it (or all) meanwhile."""
-    number = pair.card.hca.judge.table("mkey").get(pair.keys[1] >> 8)
+    number = pair.card.hca.device.objects.table("mkey").get(pair.keys[1] >> 8)
     if number is None:
         return
     number.fields["access_mode_1_0"] = mode
@@ -165,7 +165,7 @@ def loop_of_keys(pair, mode):
 
 
 def outside(pair, end, page, address):
-    if pair.keys[end] >> 8 not in pair.card.hca.judge.table("mkey"):
+    if pair.keys[end] >> 8 not in pair.card.hca.device.objects.table("mkey"):
         return
     pair.entry(pair.keys[end], page, address & ~0xFFF | 3)
 

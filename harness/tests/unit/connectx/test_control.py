@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
-from harness.connectx.control import ControlClient, listen
 from harness.connectx.service import Service
 from harness.connectx.transport.client import Client
+from harness.connectx.transport.control import ControlClient, listen
 from harness.connectx.transport.pci import PciIdentity
 from harness.errors import SetupError, UsageError
 from harness.tests.unit.connectx.rig import BROKEN, DOORBELL, PAGE, Toy

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.connectx.card import MODELS
-from harness.connectx.commands.registry import Status
+from harness.connectx.status import Status
 from harness.tests.unit.connectx.driver import BASE, SERIES, CommandFailed, Driver
 from harness.wire import eqe
 
@@ -188,7 +188,7 @@ def test_a_reset_forgets_objects_without_a_finding(driver):
 
 def test_a_defect_of_the_model_is_a_status_not_an_exception(driver, monkeypatch):
     """Mutation: let exceptions of commands through; QEMU would abort with the card."""
-    monkeypatch.setattr(driver.card.hca.judge, "number", lambda kind: 1 // 0)
+    monkeypatch.setattr(driver.card.hca.device.objects, "number", lambda kind: 1 // 0)
     with pytest.raises(CommandFailed) as caught:
         driver.command("ALLOC_PD")
     assert caught.value.status == Status.INTERNAL

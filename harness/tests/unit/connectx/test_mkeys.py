@@ -160,7 +160,7 @@ def test_an_old_value_of_a_peer_does_not_free_the_key(rig):
     key = mtt_key(rig, 0x5000 | 3, en_rinval=1)
     for value, free in ((key ^ 1, 0), (key, 1)):
         rig.card.hca.keys.invalidate(value, rig.pd)
-        assert rig.card.hca.judge.table("mkey")[key >> 8].fields["free"] == free
+        assert rig.card.hca.device.objects.table("mkey")[key >> 8].fields["free"] == free
 
 
 @pytest.mark.parametrize(("change", "status", "free"), [(1, cqe.MW_BIND, 0), (0, 0, 1)])
@@ -168,13 +168,15 @@ def test_an_old_value_does_not_free_the_key(rig, change, status, free):
     """As rdma-core invalidates a window, which sets the variant to 0. Mutation: compare the index only in umr.apply."""
     key = mtt_key(rig, 0x5000 | 3)
     rig.qp.umr(key ^ change, INLINE, 1 << 29 | 1 << 13, free=1, mkey_7_0=0)
-    assert rig.status() == status and rig.card.hca.judge.table("mkey")[key >> 8].fields["free"] == free
+    assert (
+        rig.status() == status and rig.card.hca.device.objects.table("mkey")[key >> 8].fields["free"] == free
+    )
 
 
 def test_keys_that_refer_to_themselves_end(rig):
     """Mutation: drop the depth limit; the card recurses until it dies."""
     key = rig.create_mkey(bytes(16), **ALL, access_mode_1_0=KLM, start_addr=0, len=4096)
-    rig.card.hca.judge.table("mkey")[key >> 8].table[:] = struct.pack(">IIQ", 4096, key, 0)
+    rig.card.hca.device.objects.table("mkey")[key >> 8].table[:] = struct.pack(">IIQ", 4096, key, 0)
     with pytest.raises(Refused, match="without end"):
         rig.access(key, 0, 8)
 
@@ -194,7 +196,7 @@ def test_the_local_key_is_for_local_accesses_of_the_kernels_queues(rig, need, re
 def test_a_key_bound_to_a_queue_is_for_that_queue(rig):
     """Mutation: leave `qpn` out."""
     key = mtt_key(rig, 0x5000 | 3)
-    rig.card.hca.judge.table("mkey")[key >> 8].fields["qpn"] = 0x41
+    rig.card.hca.device.objects.table("mkey")[key >> 8].fields["qpn"] = 0x41
     assert rig.access(key, VA, 1, qpn=0x41)[0]
     with pytest.raises(Refused, match="bound to QP 0x41"):
         rig.access(key, VA, 1, qpn=0x40)
@@ -243,7 +245,7 @@ def test_umr_outside_its_key_is_found(rig):
     key = rig.create_mkey(free=0, **ALL, access_mode_1_0=MTT, octowords=4)
     rig.qp.umr(key, FREE | OFFSET | INLINE, 0, listed=bytes(64), offset=2)
     assert rig.kinds() == ["bad-value"] and rig.status() == cqe.MW_BIND
-    assert len(rig.card.hca.judge.table("mkey")[key >> 8].table) == 0
+    assert len(rig.card.hca.device.objects.table("mkey")[key >> 8].table) == 0
 
 
 def test_query_mkey_gives_context_and_list(rig):

@@ -13,7 +13,7 @@ from harness.connectx.transport.pci import (
     MSIX_TABLE,
 )
 from harness.connectx.transport.vfio_messages import Command
-from harness.tests.unit.connectx.rig import Rig
+from harness.tests.unit.connectx.rig import DOORBELL, PAGE, Rig
 
 CAPABILITY = 0x9C
 TABLE_BAR = 2
@@ -115,3 +115,22 @@ def test_interrupts_over_the_socket(rig):
     rig.client.ask(Command.RESET)
     rig.events.fire(0)
     assert rig.client.poll() == [] and rig.events.lost == 2
+
+
+def test_an_interrupt_waits_for_the_answer_to_the_access(rig):
+    """QEMU may hold its lock until then. Mutation: send the message from inside the call."""
+    rig.client.ask(Command.RESET)
+    rig.client.map(rig.BASE, PAGE, rig.ram)
+    rig.client.write(TABLE_BAR, MSIX_TABLE, struct.pack("<QII", 0xFEE01000, 0x26, 0))
+    rig.client.write(CONFIG, CAPABILITY + 2, struct.pack("<H", 0x8000))
+    number = rig.client.post(
+        Command.REGION_WRITE,
+        vfio_messages.REGION.pack(DOORBELL, 0, 8) + struct.pack("<Q", rig.BASE),
+    )
+    arrived = []
+    sort = rig.client._sort
+    rig.client._sort = lambda messages: (arrived.extend(messages), sort(messages))
+    while len(arrived) < 2:
+        rig.client.poll()
+    assert [message.command for message in arrived] == [Command.REGION_WRITE, Command.DMA_WRITE]
+    assert arrived[0].number == number

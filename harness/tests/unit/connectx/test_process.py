@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from harness.connectx.control import ControlClient
 from harness.connectx.transport.client import Client
+from harness.connectx.transport.control import ControlClient
 from harness.connectx.transport.qemu_options import (
     device,
     qemu_options,

@@ -14,7 +14,7 @@ from harness.wire import eqe, wqe
 
 def test_rings_outside_memory_break_one_queue_only(pair):
     """Mutation: catch DmaError in bar_write only; the next QP in line is not run."""
-    qp = pair.card.hca.judge.table("qp")[pair.a.number]
+    qp = pair.card.hca.device.objects.table("qp")[pair.a.number]
     qp.ring.pages = (0xDEAD_0000,) * len(qp.ring.pages)
     pair.send(wqe.NOP)
     assert pair.kinds() == ["bad-address"]

@@ -56,7 +56,7 @@ def test_what_the_sender_cannot_send_takes_no_receive(shared):
     broken(pair, pair.b)
     assert received(pair) == ([] if shared else [(cqe.FLUSH, 0), (cqe.FLUSH, 1)])
     if shared:
-        assert pair.card.hca.judge.table("srq")[pair.srqn].taken == 0
+        assert pair.card.hca.device.objects.table("srq")[pair.srqn].taken == 0
 
 
 def test_a_send_whose_first_page_is_absent_takes_no_receive(pair):
@@ -65,7 +65,7 @@ def test_a_send_whose_first_page_is_absent_takes_no_receive(pair):
     pair.receive((pair.keys[1], VA, 64))
     pair.send(wqe.SEND, (pair.keys[0], VA, 10))
     assert pair.fault().pf_type == eqe.FAULT_REQUESTER_SEND_WRITE
-    assert pair.card.hca.judge.table("qp")[pair.b.number].received == 0
+    assert pair.card.hca.device.objects.table("qp")[pair.b.number].received == 0
 
 
 @pytest.mark.parametrize(("model", "memory"), SCHEMES)
@@ -141,7 +141,7 @@ def test_a_write_with_immediate_waits_for_its_receive_at_its_end(pair):
 def test_a_datagram_for_a_bad_list_is_told_to_its_receiver(datagrams):
     """Which breaks, as all that fail to receive. Mutation: tell reliable receivers only."""
     pair = datagrams
-    pair.card.hca.judge.table("mkey")[pair.keys[1] >> 8].fields["lw"] = 0
+    pair.card.hca.device.objects.table("mkey")[pair.keys[1] >> 8].fields["lw"] = 0
     datagram(pair, b"hello")
     assert pair.statuses(0) == [0]
     assert received(pair) == [(cqe.LOCAL_PROTECTION, 0), (cqe.FLUSH, 1), (cqe.FLUSH, 2)]

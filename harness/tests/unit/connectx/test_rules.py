@@ -6,12 +6,13 @@ import struct
 import pytest
 
 from harness.connectx.faults.bogus_events import (
-    FORGERS,
+    EVENT_ACTIONS,
     NO_KEY,
     NO_QUEUE,
     NO_SUB_TYPE,
+    destroyed_object,
 )
-from harness.connectx.rules.rules import _DEEDS
+from harness.connectx.rules.rules import DECISIONS
 from harness.errors import UsageError
 from harness.tests.unit.connectx.driver import CommandFailed
 from harness.tests.unit.connectx.pair import PATTERN, VA, Pair
@@ -58,7 +59,7 @@ def hits(pair):
 
 def test_every_kind_has_what_does_it():
     """Mutation: forget to mark one."""
-    done = set(_DEEDS) | set(FORGERS) | {"absent-page"}
+    done = set(DECISIONS) | set(EVENT_ACTIONS) | {"absent-page", "destroyed-object"}
     assert done == set(KINDS)
     names = {field for kind in KINDS for field in keys_of(kind)}
     assert names == set(Rule.__dataclass_fields__) and set(SELECTORS) == {k.on for k in KINDS.values()}
@@ -297,16 +298,16 @@ def test_drawn_events_come_before_the_genuine_one_as_they_were_drawn(card):
 
 def test_events_that_nobody_answers_are_not_kept_for_ever(pair):
     """Mutation: keep them all: a card that is soaked grows. They stay in the account."""
-    from harness.connectx.faults.faults import MAX_FORGED
+    from harness.connectx.faults.faults import MAX_INJECTED
 
     pair.card.arm([Rule("unknown-queue", count=0)])
     armed = pair.card.hca.rules._all[0]
-    for _ in range(MAX_FORGED + 50):
-        FORGERS["destroyed-object"](pair.card.hca, armed, "qp", 0x77)
+    for _ in range(MAX_INJECTED + 50):
+        destroyed_object(pair.card.hca.faults, armed, "qp", 0x77)
         pair.seen_events += 1
         pair.uar_write(0x48, struct.pack(">I", pair.eqn << 24 | pair.seen_events & 0xFFFFFF))
-    assert len(pair.card.hca.faults._forged) == MAX_FORGED
-    assert balanced(pair)["invented_open"] == MAX_FORGED + 50 and pair.card.findings() == []
+    assert len(pair.card.hca.faults._injected) == MAX_INJECTED
+    assert balanced(pair)["invented_open"] == MAX_INJECTED + 50 and pair.card.findings() == []
 
 
 def test_a_stale_token_needs_a_fault_before(pair):
@@ -457,11 +458,11 @@ def test_two_queues_for_page_faults(pair, kind, outcome):
     pair.card.arm([Rule(kind, status=5, since="start")] if kind else [])
     assert second_queue(pair) == outcome
     assert hits(pair) == ([1] if kind else [])
-    assert pair.card.hca.judge.findings == []
+    assert pair.card.hca.device.findings.reported == []
 
 
 def test_asking_for_a_queue_that_is_not_there_is_no_finding(pair):
-    """Mutation: use Judge.get."""
+    """Mutation: use ObjectTable.get."""
     with pytest.raises(CommandFailed):
         pair.command("QUERY_EQ", eq_number=200)
-    assert pair.card.hca.judge.findings == []
+    assert pair.card.hca.device.findings.reported == []

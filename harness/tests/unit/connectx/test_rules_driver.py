@@ -35,7 +35,7 @@ class UmrRig(Driver):
         return cqe.ErrorCqe(entry.data).syndrome if entry.opcode == cqe.REQUESTER_ERROR else 0
 
     def first_entry(self):
-        return int.from_bytes(self.card.hca.judge.table("mkey")[self.key >> 8].table[:8], "big")
+        return int.from_bytes(self.card.hca.device.objects.table("mkey")[self.key >> 8].table[:8], "big")
 
 
 def test_a_umr_is_done_late_and_those_behind_it_wait():

@@ -10,7 +10,7 @@ from harness.wire import cqe, wqe
 
 
 def test_a_message_is_scattered_as_posted(pair):
-    """Mutation: skip a segment's offset in work.rest_of."""
+    """Mutation: skip a segment's offset in operation.skip_bytes."""
     pair.receive((pair.keys[1], VA + 5, 100))
     pair.send(wqe.SEND_IMM, (pair.keys[0], VA + 3, 30), (pair.keys[0], VA + 4090, 50), general_id=0xABCD)
     opcode, _, entry = pair.done(1)
@@ -83,7 +83,7 @@ def test_a_long_queue_has_turns(pair, monkeypatch):
     """A guest that posts as fast as the card works may not shut out others. Mutations: run a queue until it is empty;
     give it a turn at each doorbell; forget it.
     """
-    monkeypatch.setattr(requester, "TURN_WQES", 4)
+    monkeypatch.setattr(requester, "SLICE_WQES", 4)
     for number in range(14):
         pair.a.post(wqe.NOP, ring=number == 13)
     assert pair.statuses(0) == [0] * 4
@@ -96,7 +96,7 @@ def test_a_long_queue_has_turns(pair, monkeypatch):
 
 def test_a_tick_is_one_queues_turn(pair, monkeypatch):
     """Doorbells and commands are read between. Mutation: give all that wait their turn in Requester.go_on."""
-    monkeypatch.setattr(requester, "TURN_WQES", 4)
+    monkeypatch.setattr(requester, "SLICE_WQES", 4)
     for qp in (pair.a, pair.b):
         for number in range(8):
             qp.post(wqe.NOP, ring=number == 7)
@@ -111,9 +111,9 @@ def test_a_timer_that_fails_stops_nothing_else(pair, monkeypatch):
     """Here the flush of a queue whose record is nowhere. Mutations: guard timers and turns together in Card.tick, or
     answer None.
     """
-    monkeypatch.setattr(requester, "TURN_WQES", 4)
+    monkeypatch.setattr(requester, "SLICE_WQES", 4)
     pair.command("2ERR_QP", "qp_2err", qpn=pair.b.number)
-    pair.card.hca.judge.table("qp")[pair.b.number].record = 0x10
+    pair.card.hca.device.objects.table("qp")[pair.b.number].record = 0x10
     for number in range(12):
         pair.a.post(wqe.NOP, ring=number == 11)
     pair.now += 0.01
@@ -125,7 +125,7 @@ def test_a_queue_that_fails_in_its_turn_waits_once(pair, monkeypatch):
     """Its failure wakes it. Mutation: do not take it off the ready list in Requester._postpone: a destroyed queue is
     run again.
     """
-    monkeypatch.setattr(requester, "TURN_WQES", 4)
+    monkeypatch.setattr(requester, "SLICE_WQES", 4)
     pair.a.post(0x3F, ring=False)
     for number in range(20):
         pair.a.post(wqe.NOP, ring=number == 19)
@@ -140,7 +140,7 @@ def test_a_queue_that_ends_with_its_turn_does_not_wait(pair, monkeypatch):
     """The tick that takes it off the list would leave no trace in a log. Mutation: answer True whenever a turn is over
     in Requester._turn.
     """
-    monkeypatch.setattr(requester, "TURN_BYTES", 4096)
+    monkeypatch.setattr(requester, "SLICE_BYTES", 4096)
     pair.send(wqe.RDMA_WRITE, (pair.keys[0], VA, 8192), remote=(pair.keys[1], VA))
     assert pair.statuses(0) == [0] and not pair.card.hca.requester.waiting
 
@@ -150,7 +150,7 @@ def test_what_is_behind_a_failure_may_be_flushed_later(pair):
     pair.a.post(wqe.ATOMIC_CS, b"")
     (failed,) = pair.statuses(0)
     assert failed
-    qp = pair.card.hca.judge.table("qp")[pair.a.number]
+    qp = pair.card.hca.device.objects.table("qp")[pair.a.number]
     qp.flush_due_s = pair.now + 0.1
     pair.a.post(wqe.NOP)
     assert pair.statuses(0) == []

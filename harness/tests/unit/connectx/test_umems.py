@@ -132,7 +132,7 @@ def test_a_key_over_a_umem_has_its_pages_and_its_access(series):
     assert reply[0] == 0
     index = int.from_bytes(reply[9:12], "big")
     keys, user = driver.card.hca.keys, User(driver.pd, 0x40, reserved=False)
-    assert keys.made["pg_access"] == 1
+    assert keys.created["pg_access"] == 1
     spans, absent = keys.access(index << 8 | 0x42, 0x7000_0000 + 100, 8192, user, "rr", 0)
     assert [(span.address, span.length) for span in spans] == [(at + 100, 8192)] and absent is None
     spans, absent = keys.access(index << 8 | 0x42, 0x7000_0000, 8, user, "rw", 0)
