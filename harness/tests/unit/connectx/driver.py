@@ -8,6 +8,8 @@ import os
 import struct
 from pathlib import Path
 
+import pytest
+
 from harness.connectx.firmware import Card
 from harness.connectx.transport.memory import Memory
 from harness.wire import ifc, wqe
@@ -31,6 +33,13 @@ class CommandFailed(Exception):
     def __init__(self, status, syndrome):
         super().__init__(f"status {status:#x}")
         self.status, self.syndrome = status, syndrome
+
+
+def fails(status, run, *arguments, **fields):
+    """Check that a command fails with that status."""
+    with pytest.raises(CommandFailed) as caught:
+        run(*arguments, **fields)
+    assert caught.value.status == status
 
 
 class Driver:

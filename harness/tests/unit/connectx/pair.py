@@ -178,3 +178,35 @@ class Pair(Driver):
     def tick(self, seconds):
         self.now += seconds
         self.card.tick()
+
+
+def filled(model="connectx-5", scheme_memory=False):
+    """Return an RC pair, its first region filled with PATTERN."""
+    pair = Pair(model, scheme_memory=scheme_memory)
+    pair.memory.write(pair.at[0], PATTERN)
+    return pair
+
+
+def write_absent(pair, page=0, size=8):
+    """Post an RDMA write from local page `page`, which is absent."""
+    pair.entry(pair.keys[0], page, 0)
+    pair.send(wqe.RDMA_WRITE, (pair.keys[0], VA + 4096 * page, size), remote=(pair.keys[1], VA))
+
+
+def resolve(pair, fault, page=0, end=0):
+    """Make a page present and resume its fault."""
+    pair.entry(pair.keys[end], page, pair.at[end] + 4096 * page | 3)
+    pair.resume(fault)
+
+
+def conserved(pair):
+    """Check the equations that hold whatever rules do; return the counters of faults."""
+    faults = pair.card.counters()["faults"]
+    assert faults["raised"] == sum(faults[name] for name in ("resumed", "failed", "dropped", "open"))
+    assert faults["invented"] == sum(faults[f"invented_{name}"] for name in ("resumed", "failed", "open"))
+    return faults
+
+
+def hits(pair):
+    """Return how often each rule acted."""
+    return [outcome["hits"] for outcome in pair.card.outcomes()]

@@ -10,11 +10,6 @@ from harness.tests.unit.connectx.driver import BASE, SERIES, CommandFailed, Driv
 from harness.wire import eqe
 
 
-@pytest.fixture
-def driver():
-    return Driver()
-
-
 @pytest.mark.parametrize("series", SERIES)
 @pytest.mark.parametrize("model", MODELS)
 def test_a_whole_life_leaves_nothing(series, model):

@@ -2,13 +2,8 @@ import struct
 
 import pytest
 
-from harness.tests.unit.connectx.driver import CommandFailed, Driver
+from harness.tests.unit.connectx.driver import CommandFailed
 from harness.wire import cqe, eqe, wqe
-
-
-@pytest.fixture
-def driver():
-    return Driver()
 
 
 def entry(driver, ring, index, kind=cqe.Cqe):
