@@ -175,7 +175,7 @@ class Service:
         return self.model
 
     def _quit(self, body: Body) -> Body:
-        self.loop.stop("asked to on the control socket")
+        self.loop.stop("quit on the control socket")
         return {}
 
     def findings(self) -> list[Note]:

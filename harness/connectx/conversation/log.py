@@ -92,7 +92,7 @@ def entries(path: Path) -> Iterator[Entry]:
 
 def changes(address: int, before: bytes, after: bytes) -> list[tuple[int, str]]:
     """Compare two ranges of equal length: return (address, hex of after) in runs of 64-byte lines, trimmed."""
-    found = []
+    runs = []
     at, size = 0, len(after)
     while at < size:
         if before[at : at + _LINE] == after[at : at + _LINE]:
@@ -108,15 +108,15 @@ def changes(address: int, before: bytes, after: bytes) -> list[tuple[int, str]]:
         last = end
         while before[last - 1] == after[last - 1]:
             last -= 1
-        found.append((address + start, after[start:last].hex()))
+        runs.append((address + start, after[start:last].hex()))
         at = end
-    return found
+    return runs
 
 
 class RecordingMemory(Memory):
-    """Memory that knows, per access, what the card found there and what it changed.
+    """Memory that records, per access, the bytes that the card saw and changed.
 
-    A shadow of every map holds what the log has told; pages of it that nobody touches cost nothing.
+    A shadow of every map has the bytes that the log has; its untouched pages cost nothing.
     """
 
     def __init__(self, sink: Sink) -> None:
@@ -136,30 +136,30 @@ class RecordingMemory(Memory):
         return super()._insert(granted)
 
     def revoke(self, address: int, size: int) -> int:
-        """As Memory, and told to the log."""
+        """As Memory, and logged."""
         count = super().revoke(address, size)
         self._open.clear()
         if count:
-            kept = {granted.address for granted in self.maps}
-            self._shadows = {at: shadow for at, shadow in self._shadows.items() if at in kept}
+            left = {granted.address for granted in self.maps}
+            self._shadows = {at: shadow for at, shadow in self._shadows.items() if at in left}
             self._sink({"k": "unmap", "a": address, "n": size})
         return count
 
     def view(self, address: int, size: int) -> memoryview:
         """As Memory. Its bytes are recorded now, changes to them when the access ends."""
-        found = super().view(address, size)
-        self._note(address, found)
-        return found
+        view = super().view(address, size)
+        self._record(address, view)
+        return view
 
     def _pieces(self, address: int, size: int, flag: int) -> list[memoryview]:
         pieces = super()._pieces(address, size, flag)
         at = address
         for piece in pieces:
-            self._note(at, piece, changes_later=bool(flag & WRITE))
+            self._record(at, piece, changes_later=bool(flag & WRITE))
             at += len(piece)
         return pieces
 
-    def _note(self, address: int, piece: memoryview, changes_later: bool = True) -> None:
+    def _record(self, address: int, piece: memoryview, changes_later: bool = True) -> None:
         """Record the bytes of a range now; look for changes later unless it is only read."""
         granted = self._find(address, len(piece))
         start = address - granted.address

@@ -192,7 +192,7 @@ class Progress:
         self._again(operation, delay_s)
 
     def _absent(self, operation: Operation, target: QueuePair, missing: PageMissing) -> bool:
-        """Park on an absent page, unless the service drops such messages or nobody resolves it."""
+        """Park on an absent page, unless the service drops such messages or it cannot be resolved."""
         if operation.qp.service not in (RC, XRC) and missing.side == RDMA:
             self._finish(operation, 0)
             return True

@@ -85,7 +85,7 @@ class Requester:
             self._run_queue.wake(qp)
 
     def forget(self, qp: QueuePair) -> None:
-        """Drop the work of a QP that is reset or destroyed; whoever was sending to it tries again."""
+        """Drop the work of a QP that is reset or destroyed; a sender to it tries again."""
         self._stop(qp)
         self._responder.drop(qp, flushed=False)
         self._faults.queue_gone(qp.number)

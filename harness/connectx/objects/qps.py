@@ -100,7 +100,7 @@ OPTIONAL: dict[int, tuple[str, ...]] = {
 """Fields that a bit of `opt_param_mask` adds. Ref: Linux 7.2 include/linux/mlx5/qp.h, enum mlx5_qp_optpar."""
 
 
-NOBODY = User(None, 0, False)
+NO_USER = User(None, 0, False)
 
 
 @dataclass(eq=False)
@@ -120,7 +120,7 @@ class QueuePair(FwObject):
     state: int = RST
     service: int = RC
     pd: int | None = None
-    user: User = NOBODY
+    user: User = NO_USER
     user_index: int = 0
     send_cq: int = 0
     receive_cq: int = 0

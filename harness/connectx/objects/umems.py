@@ -17,7 +17,7 @@ RECORD = 8
 
 @dataclass(eq=False)
 class Umem(FwObject):
-    """A umem: its pages as one ring of bytes, and the access bits that the driver gave all of them."""
+    """A umem: its pages as one ring of bytes, and the access bits of all of them."""
 
     kind: ClassVar[str] = "umem"
     ring: Ring

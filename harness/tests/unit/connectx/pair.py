@@ -1,4 +1,4 @@
-"""Two QPs on one card with keys over a few pages each, driven through their rings: for the tests of the data path."""
+"""Two QPs on one card with keys over a few pages each, driven through their rings: for tests of the data path."""
 
 import struct
 
@@ -83,7 +83,7 @@ class Pair(Driver):
         return self.create_mkey(listed, pg_access=1, **{**RIGHTS, **values, **fields})
 
     def entry(self, key, page, value):
-        """What UMR would do to one translation entry."""
+        """Set one translation entry, as UMR would."""
         table = self.card.hca.device.objects.table("mkey")[key >> 8].table
         struct.pack_into(">Q", table, 8 * page, value)
 
@@ -120,7 +120,7 @@ class Pair(Driver):
         (qp or self.a).post(opcode, body, **more)
 
     def done(self, end):
-        """The next completion of an end: (opcode, syndrome or 0, entry); None when there is none."""
+        """Return the next completion of an end: (opcode, syndrome or 0, entry); None when there is none."""
         cqn, ring, record = self.cqs[end]
         at = ring + 64 * (self.seen[end] % 64)
         entry = cqe.Cqe(self.memory.read(at, 64))
@@ -138,7 +138,7 @@ class Pair(Driver):
         return found
 
     def event(self, kind=eqe.Eqe):
-        """The next event; completions are not armed here."""
+        """Return the next event; completions are not armed here."""
         data = self.memory.read(self.events + 64 * (self.seen_events % 64), 64)
         if data[63] & 1 != self.seen_events >> 6 & 1:
             return None
@@ -146,7 +146,7 @@ class Pair(Driver):
         return kind(data)
 
     def fault(self):
-        """The next page fault."""
+        """Return the next page fault."""
         while (event := self.event()) is not None:
             if event.type == eqe.PAGE_FAULT:
                 forms = {0: eqe.PageFaultWqeEqe, 1: eqe.PageFaultRdmaEqe, 2: eqe.PageFaultMemoryEqe}

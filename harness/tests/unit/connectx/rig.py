@@ -24,7 +24,7 @@ BROKEN = 0x200
 
 
 def descriptors():
-    """How many this process has open, without what earlier tests dropped and nobody has collected yet."""
+    """Count the open descriptors of this process, after collecting garbage of earlier tests."""
     gc.collect()
     return len(list(Path("/proc/self/fd").iterdir()))
 

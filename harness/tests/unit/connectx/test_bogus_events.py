@@ -1,4 +1,4 @@
-"""Every kind of rule, on two QPs of one card: what the driver sees, what the accounts say, what the workload gets."""
+"""Rules on page-fault events, on two QPs of one card: events, conservation check, completions."""
 
 import itertools
 import struct
@@ -20,7 +20,7 @@ from harness.wire import eqe, wqe
 TRANSPORT, MEMORY = ("connectx-5", False), ("connectx-7", True)
 
 
-def test_a_delayed_event_comes_late(pair):
+def test_delay_event_sends_it_late(pair):
     """Mutation: send it at once; send it twice."""
     pair.card.arm([Rule("delay-event", delay_ms=30)])
     write_absent(pair)
@@ -33,7 +33,7 @@ def test_a_delayed_event_comes_late(pair):
     assert conserved(pair)["events"] == 1
 
 
-def test_a_delayed_event_of_a_queue_that_ended_does_not_come(pair):
+def test_a_delayed_event_of_a_destroyed_queue_is_not_sent(pair):
     """Mutation: send it without looking."""
     pair.card.arm([Rule("delay-event", delay_ms=30)])
     write_absent(pair)
@@ -44,8 +44,8 @@ def test_a_delayed_event_of_a_queue_that_ended_does_not_come(pair):
     assert (faults["events"], faults["withheld"], faults["dropped"]) == (0, 1, 1)
 
 
-def test_a_dropped_event_never_comes(pair):
-    """Mutation: count it as told."""
+def test_drop_event_withholds_it(pair):
+    """Mutation: count it as sent."""
     pair.card.arm([Rule("drop-event")])
     write_absent(pair)
     pair.tick(10)
@@ -56,8 +56,8 @@ def test_a_dropped_event_never_comes(pair):
     assert conserved(pair)["dropped"] == 1 and pair.card.findings() == []
 
 
-def test_a_doubled_event_is_resumed_once(pair):
-    """The second resume is refused, and is no finding: it is the card's own doing. Mutation: accept both."""
+def test_double_event_is_resumed_once(pair):
+    """The second resume is refused, and is no finding: the card itself sent the event. Mutation: accept both."""
     pair.card.arm([Rule("double-event")])
     write_absent(pair)
     first, second = pair.fault(), pair.fault()
@@ -74,8 +74,8 @@ def test_a_doubled_event_is_resumed_once(pair):
     assert pair.kinds() == ["bad-resume"]
 
 
-def test_a_reordered_event_is_passed_by_another(pair):
-    """Mutation: release it only by its timer; send it before the one that passes."""
+def test_reorder_event_sends_it_after_the_next(pair):
+    """Mutation: send it only by its timer; send it before the next one."""
     pair.card.arm([Rule("reorder-event", delay_ms=50), Rule("second-fault")])
     write_absent(pair)
     first, second = pair.fault(), pair.fault()
@@ -86,7 +86,7 @@ def test_a_reordered_event_is_passed_by_another(pair):
     assert pair.done(0)[1] == 0 and pair.fault() is None and pair.card.findings() == []
 
 
-def test_an_event_that_nothing_passes_comes_in_the_end(pair):
+def test_reorder_event_sends_it_by_its_timer(pair):
     """Mutation: wait for ever."""
     pair.card.arm([Rule("reorder-event", delay_ms=50)])
     write_absent(pair)
@@ -98,8 +98,8 @@ def test_an_event_that_nothing_passes_comes_in_the_end(pair):
 
 @pytest.mark.parametrize("card", [TRANSPORT, MEMORY])
 @pytest.mark.parametrize("side", [0, 1])
-def test_a_storm_is_over_the_whole_region_and_answered_one_by_one(card, side):
-    """Mutation: give all the same token; take an invented resume for the fault's own."""
+def test_storm_covers_the_region_and_each_event_is_resumed(card, side):
+    """Mutation: give all the same token; take a resume of an injected event for the fault's own."""
     pair = filled(*card)
     pair.card.arm([Rule("storm", events=7)])
     pair.entry(pair.keys[side], 1, 0)
@@ -121,7 +121,7 @@ def test_a_storm_is_over_the_whole_region_and_answered_one_by_one(card, side):
     )
 
 
-def test_a_prefetch_hint_is_of_the_memory_scheme():
+def test_prefetch_hint_needs_the_memory_scheme():
     """Mutation: put it into a copy."""
     pair = filled(*MEMORY)
     pair.card.arm([Rule("prefetch-hint", pre=5, post=9)])
@@ -148,7 +148,7 @@ MALFORMED = {
 
 @pytest.mark.parametrize("card", [TRANSPORT, MEMORY])
 @pytest.mark.parametrize("kind", MALFORMED)
-def test_a_malformed_event_comes_beside_the_genuine_one(card, kind):
+def test_a_malformed_event_is_sent_besides_the_genuine_one(card, kind):
     """Mutation: send it instead; resume the genuine fault by the answer to it."""
     pair = filled(*card)
     pair.card.arm([Rule(kind)])
@@ -178,7 +178,7 @@ DRAWN_NAMES = {
 
 
 def drawn_fields(event, names):
-    """The event's fields by the names of values.drawn."""
+    """Return the event's fields by the names of values.random_events."""
     found = dict(event)
     found["flags"] = event.data[32]
     if "token_high" in found:
@@ -187,8 +187,8 @@ def drawn_fields(event, names):
 
 
 @pytest.mark.parametrize("card", [TRANSPORT, MEMORY, ("connect-ib", False)])
-def test_drawn_events_come_before_the_genuine_one_as_they_were_drawn(card):
-    """Mutation: swap two fields; draw anew for each fault; send them after it."""
+def test_drawn_events_precede_the_genuine_one_with_their_fields(card):
+    """Mutation: swap two fields; restart the random sequence for each fault; send them after it."""
     pair = filled(*card)
     pair.card.arm([Rule("drawn-events", events=6, seed=5, count=0)])
     scheme = pair.card.hca.faults.scheme
@@ -209,8 +209,8 @@ def test_drawn_events_come_before_the_genuine_one_as_they_were_drawn(card):
     assert pair.card.findings() == []
 
 
-def test_events_that_nobody_answers_are_not_kept_for_ever(pair):
-    """Mutation: keep them all: a card that is soaked grows. They stay in the account."""
+def test_injected_events_without_a_resume_are_forgotten_in_the_end(pair):
+    """Mutation: keep them all: a card grows in a soak. The counters still have them."""
     from harness.connectx.faults.faults import MAX_INJECTED
 
     pair.card.arm([Rule("unknown-queue", count=0)])
@@ -223,7 +223,7 @@ def test_events_that_nobody_answers_are_not_kept_for_ever(pair):
     assert conserved(pair)["invented_open"] == MAX_INJECTED + 50 and pair.card.findings() == []
 
 
-def test_a_stale_token_needs_a_fault_before(pair):
+def test_stale_token_needs_an_earlier_fault(pair):
     """Mutation: hit although nothing was ever resumed."""
     pair.card.arm([Rule("stale-token")])
     write_absent(pair)
@@ -241,8 +241,8 @@ def test_a_stale_token_needs_a_fault_before(pair):
 
 
 @pytest.mark.parametrize("card", [TRANSPORT, MEMORY])
-def test_events_on_what_was_destroyed(card):
-    """Mutation: send it while the object is there."""
+def test_events_on_a_destroyed_object(card):
+    """Mutation: send it while the object exists."""
     pair = filled(*card)
     pair.card.arm(
         [
@@ -259,7 +259,7 @@ def test_events_on_what_was_destroyed(card):
     assert hits(pair) == [1, 1] and conserved(pair)["invented_open"] == 1 and pair.card.findings() == []
 
 
-def test_a_reset_forgets_what_rules_hold_back(pair):
+def test_reset_drops_delayed_events(pair):
     """Mutation: keep the event for the next driver."""
     pair.card.arm([Rule("reorder-event", delay_ms=50)])
     write_absent(pair)

@@ -1,4 +1,4 @@
-"""What moves between two QPs."""
+"""Transfers between two QPs."""
 
 import struct
 
@@ -30,7 +30,7 @@ def test_inline_data_and_writes(pair):
     assert (opcode, entry.byte_count, entry.immediate) == (cqe.RECEIVE_WRITE_IMM, 4, 7)
 
 
-def test_a_read_comes_back_in_pieces(pair):
+def test_a_read_is_scattered(pair):
     """Mutation: exchange source and sink of a read."""
     pair.memory.write(pair.at[1], PATTERN[::-1])
     pair.send(

@@ -1,7 +1,7 @@
 from harness.wire import eqe
 
 
-def test_pages_not_taken_back_are_found(driver):
+def test_pages_not_taken_back_are_a_finding(driver):
     """Mutation: skip pages.lost in DISABLE_HCA."""
     driver.command("DEALLOC_PD", pd=driver.pd)
     driver.command("DEALLOC_UAR", uar=driver.uar)
@@ -14,8 +14,8 @@ def test_pages_not_taken_back_are_found(driver):
     ]
 
 
-def test_pages_are_asked_for_as_objects_come_and_offered_back_as_they_go(driver):
-    """Mutation: ask for -STEP with the sign of a request."""
+def test_pages_are_requested_and_returned_with_objects(driver):
+    """Mutation: request -STEP with the sign of a request."""
     driver.create_eq((eqe.PAGE_REQUEST,), log_size=6)
     ring = driver.next - 4096
     keys = [driver.create_mkey(length64=1, access_mode_1_0=0) for _ in range(40)]

@@ -35,8 +35,8 @@ def test_a_start_inside_a_page_counts_from_the_page(driver):
 @pytest.mark.parametrize(
     ("bits", "need", "there"), [(0, "lr", 0), (1, "lr", 1), (1, "lw", 0), (1, "a", 0), (3, "rw", 1)]
 )
-def test_access_bits_say_whether_a_page_is_there(driver, bits, need, there):
-    """A write to a read-only page is a fault too. Mutation: ask for the read bit only."""
+def test_access_bits_decide_whether_a_page_is_present(driver, bits, need, there):
+    """A write to a read-only page is a fault too. Mutation: check the read bit only."""
     key = driver.mtt_key(0x5000 | 3, 0x6000 | bits)
     spans, absent = driver.access(key, VA, 0x2000, need)
     assert (absent is None) == bool(there)
@@ -45,7 +45,7 @@ def test_access_bits_say_whether_a_page_is_there(driver, bits, need, there):
         assert spans == [Span(0x5000, 0x1000)]
 
 
-def test_without_pg_access_every_page_is_there(driver):
+def test_without_pg_access_every_page_is_present(driver):
     """Mutation: leave the entries of CREATE_MKEY as they are."""
     assert driver.access(driver.mtt_key(0x5000, pg_access=0), VA, 4096, "lw")[1] is None
 
@@ -59,7 +59,7 @@ def test_without_pg_access_every_page_is_there(driver):
         (VA, 1, "lr", {"free": 1}, "is free"),
     ],
 )
-def test_what_a_key_forbids_is_refused_before_any_page(driver, va, length, need, change, why):
+def test_forbidden_accesses_are_refused_before_any_page(driver, va, length, need, change, why):
     """Mutation: check the range after the walk."""
     key = driver.mtt_key(0, **change)
     with pytest.raises(Refused, match=why) as caught:
@@ -108,8 +108,9 @@ def test_a_key_reaches_keys_of_its_own_pd_only(driver):
 
 
 def test_an_old_value_of_a_peer_does_not_free_the_key(driver):
-    """A window is bound anew, then its old value is invalidated. Mutation: compare the index only in
-    Keys.invalidate.
+    """A window is bound again, then its old value is invalidated.
+
+    Mutation: compare the index only in Keys.invalidate.
     """
     key = driver.mtt_key(0x5000 | 3, en_rinval=1)
     for value, free in ((key ^ 1, 0), (key, 1)):

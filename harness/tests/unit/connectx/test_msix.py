@@ -1,4 +1,4 @@
-"""MSI-X kept by the card: what QEMU sees, what the guest sees, messages as DMA writes."""
+"""MSI-X by the card: the capability as QEMU and the guest see it, messages as DMA writes."""
 
 import struct
 
@@ -97,11 +97,11 @@ def test_qemu_sees_no_msix_and_the_guest_does(rig):
     rig.loop.once()
     rig.client = rig.connect()
     rig.client.hello()
-    assert rig.client.read(CONFIG, CAPABILITY, 1) == b"\x09", "the next QEMU looks anew"
+    assert rig.client.read(CONFIG, CAPABILITY, 1) == b"\x09", "the next QEMU looks again"
 
 
 def test_interrupts_over_the_socket(rig):
-    """As a DMA write that nobody answers. Mutation: ask for an answer; do not look at the control word."""
+    """As a DMA write without a reply. Mutation: request a reply; do not look at the control word."""
     rig.client.ask(Command.RESET)
     rig.client.write(TABLE_BAR, MSIX_TABLE, struct.pack("<QII", 0xFEE01000, 0x26, 0))
     rig.events.fire(0)

@@ -7,7 +7,7 @@ from harness.tests.unit.connectx.driver import fails
 
 @pytest.mark.parametrize("name", [name for name in TRANSITIONS if not name.startswith("2")])
 @pytest.mark.parametrize("state", range(4))
-def test_only_the_edges_of_the_state_machine_exist(driver, name, state):
+def test_only_edges_of_the_state_machine_are_allowed(driver, name, state):
     """Mutation: allow INIT2RTR from RST."""
     eqn, _ = driver.create_eq()
     cqn, _, _ = driver.create_cq(eqn)
@@ -23,7 +23,7 @@ def test_only_the_edges_of_the_state_machine_exist(driver, name, state):
         assert driver.kinds() == ["bad-qp-transition"]
 
 
-def test_optional_fields_change_only_when_asked_for(driver):
+def test_optional_fields_change_only_with_their_mask_bit(driver):
     """Mutation: copy the whole context."""
     eqn, _ = driver.create_eq()
     cqn, _, _ = driver.create_cq(eqn)

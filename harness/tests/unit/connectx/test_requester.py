@@ -1,4 +1,4 @@
-"""What moves between two QPs."""
+"""Send queues: rings, doorbells, time slices."""
 
 import struct
 
@@ -7,7 +7,7 @@ from harness.tests.unit.connectx.pair import VA
 from harness.wire import cqe, wqe
 
 
-def test_many_work_requests_go_around_the_rings(pair):
+def test_work_requests_wrap_around_the_rings(pair):
     """Mutation: count WQEs instead of blocks in Requester._finish."""
     for number in range(200):
         pair.receive((pair.keys[1], VA, 4096))
@@ -28,9 +28,10 @@ def test_a_blueflame_write_rings_once(pair):
     assert pair.done(0)[1] == 0 and pair.card.findings() == []
 
 
-def test_a_long_queue_has_turns(pair, monkeypatch):
-    """A guest that posts as fast as the card works may not shut out others. Mutations: run a queue until it is empty;
-    give it a turn at each doorbell; forget it.
+def test_a_long_queue_runs_in_time_slices(pair, monkeypatch):
+    """A guest that posts as fast as the card works does not starve others.
+
+    Mutations: run a queue until it is empty; give it a slice at each doorbell; forget it.
     """
     monkeypatch.setattr(requester, "SLICE_WQES", 4)
     for number in range(14):
@@ -43,8 +44,8 @@ def test_a_long_queue_has_turns(pair, monkeypatch):
     assert pair.statuses(0) == [0] * 11 and pair.card.findings() == []
 
 
-def test_a_tick_is_one_queues_turn(pair, monkeypatch):
-    """Doorbells and commands are read between. Mutation: give all that wait their turn in Requester.go_on."""
+def test_a_tick_is_the_time_slice_of_one_queue(pair, monkeypatch):
+    """Doorbells and commands are served in between. Mutation: run all deferred QPs in Requester.go_on."""
     monkeypatch.setattr(requester, "SLICE_WQES", 4)
     for qp in (pair.a, pair.b):
         for number in range(8):
@@ -56,9 +57,10 @@ def test_a_tick_is_one_queues_turn(pair, monkeypatch):
     assert [len(pair.statuses(end)) for end in (0, 1)] == [0, 4]
 
 
-def test_a_timer_that_fails_stops_nothing_else(pair, monkeypatch):
-    """Here the flush of a queue whose record is nowhere. Mutations: guard timers and turns together in Card.tick, or
-    answer None.
+def test_a_failing_timer_stops_nothing_else(pair, monkeypatch):
+    """The timer flushes a queue whose record is outside memory.
+
+    Mutations: guard timers and time slices together in Card.tick, or return None.
     """
     monkeypatch.setattr(requester, "SLICE_WQES", 4)
     pair.command("2ERR_QP", "qp_2err", qpn=pair.b.number)
@@ -70,9 +72,10 @@ def test_a_timer_that_fails_stops_nothing_else(pair, monkeypatch):
     assert pair.statuses(0) == [0] * 8
 
 
-def test_a_queue_that_fails_in_its_turn_waits_once(pair, monkeypatch):
-    """Its failure wakes it. Mutation: do not take it off the ready list in Requester._postpone: a destroyed queue is
-    run again.
+def test_a_queue_that_fails_in_its_time_slice_is_deferred_once(pair, monkeypatch):
+    """Its failure wakes it.
+
+    Mutation: do not remove it from the ready list in RunQueue.defer: a destroyed queue is run again.
     """
     monkeypatch.setattr(requester, "SLICE_WQES", 4)
     pair.a.post(0x3F, ring=False)
@@ -85,16 +88,17 @@ def test_a_queue_that_fails_in_its_turn_waits_once(pair, monkeypatch):
     assert pair.statuses(0) == []
 
 
-def test_a_queue_that_ends_with_its_turn_does_not_wait(pair, monkeypatch):
-    """The tick that takes it off the list would leave no trace in a log. Mutation: answer True whenever a turn is over
-    in Requester._turn.
+def test_a_queue_that_ends_with_its_time_slice_is_not_deferred(pair, monkeypatch):
+    """The tick that removes it would leave no trace in a log.
+
+    Mutation: return True whenever a slice is over in Requester._slice.
     """
     monkeypatch.setattr(requester, "SLICE_BYTES", 4096)
     pair.send(wqe.RDMA_WRITE, (pair.keys[0], VA, 8192), remote=(pair.keys[1], VA))
     assert pair.statuses(0) == [0] and not pair.card.hca.requester.waiting
 
 
-def test_what_is_behind_a_failure_may_be_flushed_later(pair):
+def test_the_flush_after_a_failed_umr_may_be_delayed(pair):
     """Mutation: flush at once; never; forget the time at a reset."""
     pair.a.post(wqe.ATOMIC_CS, b"")
     (failed,) = pair.statuses(0)

@@ -1,4 +1,4 @@
-"""Every kind of rule, on two QPs of one card: what the driver sees, what the accounts say, what the workload gets."""
+"""Rules on resumes, accesses and event queues, on two QPs of one card."""
 
 import struct
 
@@ -15,7 +15,7 @@ from harness.values.rule import KINDS, SELECTORS, Rule, keys_of
 from harness.wire import eqe, wqe
 
 
-def test_every_kind_has_what_does_it():
+def test_every_kind_of_rule_is_implemented():
     """Mutation: forget to mark one."""
     done = set(DECISIONS) | set(EVENT_ACTIONS) | {"absent-page", "destroyed-object"}
     assert done == set(KINDS)
@@ -23,8 +23,8 @@ def test_every_kind_has_what_does_it():
     assert names == set(Rule.__dataclass_fields__) and set(SELECTORS) == {k.on for k in KINDS.values()}
 
 
-def test_arming_refuses_what_makes_no_sense(pair):
-    """Mutation: take any dict."""
+def test_arming_refuses_invalid_rules(pair):
+    """Mutation: accept any dict."""
     for rules in (
         [{"kind": "stomr"}],
         [{"kind": "storm", "evnts": 3}],
@@ -49,7 +49,7 @@ def test_arming_refuses_what_makes_no_sense(pair):
         ({"count": 0, "percent": 50, "seed": 5}, [2, 4]),
     ],
 )
-def test_selectors_say_which(pair, selectors, taken):
+def test_selectors_choose_matches(pair, selectors, taken):
     """Mutation: count from 0; forget `every`; let a side match all."""
     pair.card.arm([Rule("prefetch-hint"), Rule("delay-event", delay_ms=1, **selectors)])
     late = []
@@ -78,7 +78,7 @@ def test_a_lost_resume_leaves_the_fault_open(pair):
     assert pair.done(0)[1] == 0 and pair.card.findings() == []
 
 
-def test_a_refused_resume_can_be_tried_again(pair):
+def test_a_refused_resume_can_be_repeated(pair):
     """Mutation: close the fault all the same."""
     pair.card.arm([Rule("fail-resume", status=0xF, syndrome=0xABCDEF)])
     write_absent(pair)
@@ -91,8 +91,8 @@ def test_a_refused_resume_can_be_tried_again(pair):
     assert pair.done(0)[1] == 0 and pair.card.findings() == []
 
 
-def test_a_late_resume_goes_on_later_and_a_second_is_found(pair):
-    """Mutation: accept it twice; forget it when time has come."""
+def test_late_resume_takes_effect_late_and_a_second_is_a_finding(pair):
+    """Mutation: accept it twice; forget it when the timer fires."""
     pair.card.arm([Rule("late-resume", delay_ms=40)])
     write_absent(pair)
     fault = pair.fault()
@@ -105,7 +105,7 @@ def test_a_late_resume_goes_on_later_and_a_second_is_found(pair):
 
 
 @pytest.mark.parametrize(("region", "end"), [("local", 0), ("remote", 1)])
-def test_a_present_page_is_absent_until_resumed(pair, region, end):
+def test_absent_page_holds_an_operation_until_its_resume(pair, region, end):
     """Mutation: look at the first page only; hold the operation again after its resume."""
     pair.card.arm([Rule("absent-page", region=region, page=2, count=0)])
     for turn in (1, 2):
@@ -125,17 +125,17 @@ def test_a_resume_of_one_side_does_not_release_the_other(pair):
     """Mutation: release all that hold the operation."""
     pair.card.arm([Rule("absent-page", region="local", page=1), Rule("absent-page", region="remote", page=0)])
     pair.send(wqe.RDMA_WRITE, (pair.keys[0], VA, 16384), remote=(pair.keys[1], VA))
-    far = pair.fault()
-    assert far.sub_type == 1
-    pair.resume(far)
-    near = pair.fault()
-    assert (near.sub_type, near.bytes_committed) == (0, 4096)
-    pair.resume(near)
+    remote = pair.fault()
+    assert remote.sub_type == 1
+    pair.resume(remote)
+    local = pair.fault()
+    assert (local.sub_type, local.bytes_committed) == (0, 4096)
+    pair.resume(local)
     assert pair.done(0)[1] == 0 and hits(pair) == [1, 1]
 
 
-def test_a_rule_page_of_an_atomic(pair):
-    """Mutation: exchange before the page is there."""
+def test_absent_page_holds_an_atomic(pair):
+    """Mutation: exchange before the page is present."""
     pair.memory.write(pair.at[1], struct.pack("<Q", 5))
     pair.card.arm([Rule("absent-page", region="remote")])
     pair.send(wqe.ATOMIC_FA, (pair.keys[0], VA, 8), remote=(pair.keys[1], VA), atomic=(1, 0))
@@ -146,7 +146,7 @@ def test_a_rule_page_of_an_atomic(pair):
 
 
 def second_queue(pair):
-    """Another event queue for page faults; an error's status, or who gets page faults now: first or second."""
+    """Create another event queue for page faults; return an error's status, or which one gets page faults."""
     first = pair.card.hca.events.queue_for(eqe.PAGE_FAULT).number
     try:
         second, _ = pair.create_eq([eqe.PAGE_FAULT])
@@ -162,14 +162,14 @@ def second_queue(pair):
     "kind, outcome", [(None, "second"), ("first-queue-wins", "first"), ("refuse-second-queue", 5)]
 )
 def test_two_queues_for_page_faults(pair, kind, outcome):
-    """Mutation: look for the rule after the queue is made, or answer QUERY_EQ without its events."""
+    """Mutation: look for the rule after the queue is created, or answer QUERY_EQ without its events."""
     pair.card.arm([Rule(kind, status=5, since="start")] if kind else [])
     assert second_queue(pair) == outcome
     assert hits(pair) == ([1] if kind else [])
     assert pair.card.hca.device.findings.reported == []
 
 
-def test_asking_for_a_queue_that_is_not_there_is_no_finding(pair):
+def test_query_of_a_missing_eq_is_no_finding(pair):
     """Mutation: use ObjectTable.get."""
     with pytest.raises(CommandFailed):
         pair.command("QUERY_EQ", eq_number=200)

@@ -20,7 +20,10 @@ def driver():
 
 @pytest.mark.parametrize(("change", "status", "free"), [(1, cqe.MW_BIND, 0), (0, 0, 1)])
 def test_an_old_value_does_not_free_the_key(driver, change, status, free):
-    """As rdma-core invalidates a window, which sets the variant to 0. Mutation: compare the index only in umr.apply."""
+    """As rdma-core invalidates a window, which sets the variant to 0.
+
+    Mutation: compare the index only in Umr._apply.
+    """
     key = driver.mtt_key(0x5000 | 3)
     driver.qp.umr(key ^ change, INLINE, 1 << 29 | 1 << 13, free=1, mkey_7_0=0)
     assert (
@@ -59,7 +62,7 @@ def test_umr_zaps_and_revokes(driver):
 
 @pytest.mark.parametrize(("free", "flag"), [(1, FREE), (0, NOT_FREE)])
 def test_umr_of_a_key_in_the_wrong_state_fails_and_breaks_the_queue(driver, free, flag):
-    """Mutation: skip umr._check_state."""
+    """Mutation: skip Umr._check_state."""
     key = driver.create_mkey(bytes(64), **ALL, free=free, access_mode_1_0=MTT)
     driver.qp.umr(key, flag | INLINE, 0, listed=bytes(64))
     driver.qp.post(0, completion=0)
@@ -69,7 +72,7 @@ def test_umr_of_a_key_in_the_wrong_state_fails_and_breaks_the_queue(driver, free
     assert driver.command("QUERY_QP", qpn=driver.qp.number)["qpc.state"] == 6
 
 
-def test_umr_outside_its_key_is_found(driver):
+def test_umr_outside_its_key_is_a_finding(driver):
     """Mutation: let a list grow the key, for ever."""
     key = driver.create_mkey(free=0, **ALL, access_mode_1_0=MTT, octowords=4)
     driver.qp.umr(key, FREE | OFFSET | INLINE, 0, listed=bytes(64), offset=2)
