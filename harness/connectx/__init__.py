@@ -1,1 +1,1 @@
-"""The emulated card: a process of its own; knows no VM and no pytest."""
+"""Emulated ConnectX card: a process of its own that knows no VM and no pytest."""

@@ -1,4 +1,4 @@
-"""One emulated card as a process: serves a vfio-user socket and a control socket until told to end."""
+"""Serve one emulated card: a vfio-user socket and a control socket, until a signal, `quit` or its parent's end."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from harness.errors import HarnessError, UsageError
 from harness.wire import ifc
 
 
-def face(chosen: CardModel) -> PciIdentity:
-    """What the model shows on the bus."""
+def identity(chosen: CardModel) -> PciIdentity:
+    """Return the PCI identity of a model."""
     return PciIdentity(
         vendor=chosen.vendor_id,
         device=chosen.device_id,
@@ -40,7 +40,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--socket", type=Path, required=True, help="where QEMU connects")
     parser.add_argument("--control", type=Path, required=True, help="where rules come in and findings go out")
     parser.add_argument("--headers", type=Path, required=True, help="folder of the guest kernel's headers")
-    parser.add_argument("--layouts-cache", type=Path, help="folder that keeps what was read of the headers")
+    parser.add_argument("--layouts-cache", type=Path, help="folder that caches the parsed headers")
     parser.add_argument("--log", type=Path, help="write the conversation there (.gz: compressed)")
     parser.add_argument("--qemu-msix", action="store_true", help="let QEMU keep the MSI-X table (no unplug)")
     parser.add_argument("--parent", type=int, help="end when this process ends")
@@ -49,14 +49,14 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _process(parent: int) -> int:
-    """A descriptor that becomes readable when process `parent` ends.
+    """Return a descriptor that becomes readable when process `parent` ends.
 
     Not prctl(PR_SET_PDEATHSIG): that signal comes when the *thread* that started us ends.
     """
     try:
         return os.pidfd_open(parent)
     except OSError as problem:
-        raise UsageError(f"no process {parent} to live with", [str(problem)]) from problem
+        raise UsageError(f"no process {parent}", [str(problem)]) from problem
 
 
 def _signalled(number: int, _frame: object) -> NoReturn:
@@ -65,7 +65,7 @@ def _signalled(number: int, _frame: object) -> NoReturn:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Serve one card; the exit status: 0, or that of the error that is printed."""
+    """Serve one card; return the exit status: 0, or that of the error that is printed."""
     options = _arguments(words)
     try:
         parent = None if options.parent is None else _process(options.parent)
@@ -73,7 +73,7 @@ def main(words: Sequence[str] | None = None) -> int:
         layouts = ifc.load(options.headers, options.layouts_cache)
         service = Service(
             lambda memory, interrupts, note: Card(options.model, layouts, memory, interrupts, note),
-            face(chosen),
+            identity(chosen),
             options.socket,
             options.control,
             options.log,

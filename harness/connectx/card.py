@@ -1,6 +1,6 @@
-"""Cards are tables: what a ConnectX generation is on the bus and what its firmware states.
+"""Card models as tables: PCI identity and firmware capabilities of a ConnectX generation.
 
-Every capability has the place in the driver that needs it or reads it, so that a value can be argued with.
+Every capability names the place in the driver that reads it.
 Paths are of Linux 7.2; `core/` is drivers/net/ethernet/mellanox/mlx5/core, `ib/` is
 drivers/infiniband/hw/mlx5.
 """
@@ -14,7 +14,7 @@ from harness.errors import UsageError
 
 
 class Capability(NamedTuple):
-    """A field of a capability page (dotted path within it), its maximum, and who reads it."""
+    """A field of a capability page (dotted path within it), its maximum, and the code that reads it."""
 
     field: str
     value: int
@@ -45,11 +45,6 @@ class CardModel:
     firmware: tuple[int, int, int] = (16, 35, 4030)
     boot_pages: int = 113
     init_pages: int = 769
-
-    @property
-    def uars(self) -> int:
-        """UAR pages in BAR 0, those under the init segment included."""
-        return self.bar0_size // UAR_SIZE
 
 
 UAR_SIZE = 4096
@@ -143,14 +138,14 @@ _OPERATIONS_2015 = {"rc": ("send", "receive", "write", "read"), "uc": ("send",),
 
 
 def _odp(scheme: str, operations: dict[str, tuple[str, ...]], prefetch: bool) -> tuple[Capability, ...]:
-    """One scheme's page. Linux 6.1 knows no schemes: there the transport one is the page itself."""
+    """Build one scheme's page. Linux 6.1 knows no schemes: there the transport one is the page itself."""
     ref = "ib/odp.c internal_fill_odp_caps, core/main.c handle_hca_cap_odp"
-    found = [Capability(f"{scheme}.sig", 1, ref)]
+    page = [Capability(f"{scheme}.sig", 1, ref)]
     if prefetch:
-        found.append(Capability(f"{scheme}.page_prefetch", 1, "core/main.c: needed for the memory scheme"))
+        page.append(Capability(f"{scheme}.page_prefetch", 1, "core/main.c: needed for the memory scheme"))
     for transport, names in operations.items():
-        found += [Capability(f"{scheme}.{transport}_odp_caps.{name}", 1, ref) for name in names]
-    return tuple(found)
+        page += [Capability(f"{scheme}.{transport}_odp_caps.{name}", 1, ref) for name in names]
+    return tuple(page)
 
 
 _ATOMIC = (
@@ -205,7 +200,7 @@ MODELS = {model.name: model for model in (CONNECTX_5, CONNECTX_7, CONNECT_IB)}
 
 
 def model(name: str) -> CardModel:
-    """The card of that name; UsageError with the known ones."""
+    """Return the card model of that name; UsageError with the known ones."""
     try:
         return MODELS[name]
     except KeyError:

@@ -1,4 +1,4 @@
-"""The card as the bus sees it: init segment, doorbells, command queue; and the running of commands.
+"""Firmware: init segment, doorbells, command queue, execution of commands.
 
 `Card` is what a vfio-user server serves: every access is answered inside the call, and whatever a guest
 writes, no exception leaves it.
@@ -13,19 +13,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from harness.connectx import (
-    card,
-    commands,
-)
+from harness.connectx import card
 from harness.connectx.commands import mailbox
 from harness.connectx.commands.queue import CommandQueue
-from harness.connectx.commands.registry import (
-    Entry,
-    FirmwareError,
-    Status,
-    stub,
-)
-from harness.connectx.hca import GuestMemory, Hca, Interrupts
+from harness.connectx.commands.registry import Entry, stub
+from harness.connectx.device import GuestMemory, Interrupts, Log
+from harness.connectx.hca import Hca
+from harness.connectx.status import FirmwareError, Status
 from harness.connectx.transport.memory import DmaError
 from harness.wire.ifc import Layouts, ShortBuffer, View
 
@@ -37,7 +31,7 @@ CMDIF = 5
 """Revision of the command interface. Ref: Linux 7.2 core/cmd.c, CMD_IF_REV."""
 
 BLUEFLAME_REST = 0xF8
-"""A doorbell register may be written as a whole WQE (BlueFlame): only its first 8 bytes ring."""
+"""Offset bits in a BlueFlame register: a WQE may be written as a whole, only its first 8 bytes ring."""
 
 UAR_CQ_ARM, UAR_EQ_ARM, UAR_EQ_UPDATE, UAR_SEND, UAR_SEND_END = 0x20, 0x40, 0x48, 0x800, 0x1000
 """Doorbells in a UAR page. Ref: Linux 7.2 include/linux/mlx5/cq.h MLX5_CQ_DOORBELL, core/lib/eq.h,
@@ -45,11 +39,10 @@ MLX5_BF_OFFSET."""
 
 
 class Card:
-    """One emulated ConnectX. `model` is a name of `card.MODELS`, `layouts` those of the kernel that will
-    drive it.
+    """One emulated ConnectX. `model` is a name of `card.MODELS`, `layouts` are those of the driver's kernel.
 
-    `log` receives dicts with a "what": command, event, umr, refused, finding, unknown, error. `acted` says whether
-    the last tick did anything.
+    `log` receives dicts with a "what": command, event, umr, refused, finding, unknown, error. `acted`: the last
+    tick did something.
     """
 
     def __init__(
@@ -58,10 +51,11 @@ class Card:
         layouts: Layouts,
         memory: GuestMemory,
         interrupts: Interrupts,
-        log: Callable[[dict[str, Any]], None],
+        log: Log,
     ) -> None:
         self.model = card.model(model)
         self.hca = Hca(self.model, layouts, memory, interrupts, log)
+        self._device = self.hca.device
         self.unknown: Counter[str] = Counter()
         self.commands_run: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
@@ -73,16 +67,15 @@ class Card:
             UAR_EQ_UPDATE: lambda data: self.hca.events.doorbell(int.from_bytes(data[:4], "big"), arm=False),
         }
         self._half: dict[int, bytes] = {}
-        self._slots = CommandQueue(self.hca, self.name, self.execute)
+        self._slots = CommandQueue(self._device, self.hca.events, self.hca.rules, self.name, self.execute)
         self._registers = bytearray(0x2000)
         self._health = 0
         self._power_on()
 
     def _commands(self, layouts: Layouts) -> dict[int, Entry]:
-        """Number to command, for those this kernel knows."""
+        """Return the commands that this kernel knows, by opcode."""
         numbers = {name: number for number, name in layouts.opcodes().items()}
-        entries = (entry for kind in commands.ALL for entry in kind(self.hca).entries())
-        return {numbers[entry.name]: entry for entry in entries if entry.name in numbers}
+        return {numbers[entry.name]: entry for entry in self.hca.commands() if entry.name in numbers}
 
     def _power_on(self) -> None:
         major, minor, sub = self.model.firmware
@@ -94,56 +87,56 @@ class Card:
 
     @property
     def clock(self) -> Callable[[], float]:
-        """Seconds, monotonic; a recorder or a replay puts its own here."""
-        return self.hca.clock
+        """Clock in seconds, monotonic; a recorder or a replay sets its own."""
+        return self._device.clock
 
     @clock.setter
     def clock(self, clock: Callable[[], float]) -> None:
-        self.hca.clock = clock
+        self._device.clock = clock
 
     def arm(self, rules: Sequence[Any]) -> None:
         """Replace the rules, each a `values.rule.Rule` or what its codec makes of one; UsageError for nonsense."""
         self.hca.rules.arm(rules)
-        self.hca.log({"what": "rules", "rules": self.outcomes()})
+        self._device.log({"what": "rules", "rules": self.outcomes()})
 
     def outcomes(self) -> list[dict[str, Any]]:
-        """What each rule did so far."""
+        """Return the outcome of each rule so far."""
         return self.hca.rules.outcomes()
 
     def findings(self) -> list[dict[str, str]]:
-        """What the driver did wrong so far."""
-        return [finding.to_json() for finding in self.hca.judge.findings]
+        """Return the findings so far."""
+        return [finding.to_json() for finding in self._device.findings.reported]
 
     def counters(self) -> dict[str, Any]:
-        """Commands by name and status, unknown ones with a stub, objects and pages that are there now."""
+        """Return counters: commands by name and status, unknown ones with a stub, current objects and pages."""
         return {
             "commands": dict(self.commands_run),
             "failed": dict(self.failed),
             "unknown": {name: {"count": count, "stub": stub(name)} for name, count in self.unknown.items()},
-            "objects": self.hca.judge.census(),
+            "objects": self._device.objects.census(),
             "pages": len(self.hca.pages.held),
             "faults": self.hca.faults.counters(),
             "work": self.hca.requester.counters(),
             "events": self.hca.events.posted,
-            "keys": self.hca.keys.made,
+            "keys": self.hca.keys.created,
             "odp": {"memory_scheme": self.hca.capabilities.memory_scheme},
         }
 
-    # -- what the server calls
+    # -- called by the server
 
     def bar_read(self, bar: int, offset: int, size: int) -> bytes:
-        """Registers; zeros where there are none."""
+        """Read registers; zeros where there are none."""
         if bar != 0 or offset + size > len(self._registers):
             return bytes(size)
         if TIMER_HIGH <= offset <= TIMER_LOW:
-            struct.pack_into(">Q", self._registers, TIMER_HIGH, self.hca.ticks())
+            struct.pack_into(">Q", self._registers, TIMER_HIGH, self._device.ticks())
         elif offset == HEALTH_COUNTER:
             self._health = self._health + 1 & 0xFFFFFF
             struct.pack_into(">I", self._registers, HEALTH_COUNTER, self._health)
         return bytes(self._registers[offset : offset + size])
 
     def bar_write(self, bar: int, offset: int, data: bytes) -> None:
-        """A register or a doorbell; what follows from it happens before this returns, long queues a turn at a time."""
+        """Write a register or a doorbell, and do all that follows from it, long queues a time slice at a time."""
         if bar != 0:
             return
         try:
@@ -154,34 +147,36 @@ class Card:
             self.hca.requester.run()
             self.hca.pages.balance()
         except DmaError as problem:
-            self.hca.judge.find("bad-address", f"{problem.address:#x}", f"{problem.size} bytes: {problem}")
+            self._device.findings.report(
+                "bad-address", f"{problem.address:#x}", f"{problem.size} bytes: {problem}"
+            )
         except FirmwareError as problem:
-            self.hca.log({"what": "error", "why": str(problem)})
+            self._device.log({"what": "error", "why": str(problem)})
         except Exception:  # a broken driver is normal here; QEMU dies with the card
             self._broken(f"write of {len(data)} bytes at {offset:#x}")
 
     def reset(self) -> None:
-        """Function-level or bus reset: as after power-on."""
+        """Reset (function level or bus): as after power-on."""
         self.hca.reset()
         self._power_on()
 
     def detach(self) -> None:
-        """QEMU is gone: nothing of the guest may be touched any more."""
+        """Reset when QEMU is gone: nothing of the guest may be touched any more."""
         self.reset()
 
     def tick(self) -> float | None:
-        """Do what is due; seconds until the next, or None. What is wrong with one timer stops nothing else."""
-        self.acted = self.hca.requester.waiting or self.hca.timers.next_s() == 0.0
-        for due in (self.hca.timers.run, self.hca.requester.go_on):
+        """Run what is due; return seconds until the next timer, or None. An error of one timer stops nothing else."""
+        self.acted = self.hca.requester.waiting or self._device.timers.next_s() == 0.0
+        for due in (self._device.timers.run, self.hca.requester.go_on):
             try:
                 due()
             except DmaError as problem:
-                self.hca.judge.find(
+                self._device.findings.report(
                     "bad-address", f"{problem.address:#x}", f"{problem.size} bytes: {problem}"
                 )
             except Exception:  # as above
                 self._broken("timer")
-        return 0.0 if self.hca.requester.waiting else self.hca.timers.next_s()
+        return 0.0 if self.hca.requester.waiting else self._device.timers.next_s()
 
     # -- registers and doorbells
 
@@ -195,9 +190,9 @@ class Card:
             struct.pack_into(">I", self._registers, CMDQ_LOW, value)
 
     def _write_uar(self, page: int, offset: int, data: bytes) -> None:
-        """Doorbells are 4 or 8 bytes; a 64-bit one may come in two halves."""
-        if page not in self.hca.judge.table("uar"):
-            self.hca.judge.missing("uar", page, "doorbell")
+        """Ring a doorbell of 4 or 8 bytes; a 64-bit one may come in two halves."""
+        if page not in self._device.objects.table("uar"):
+            self._device.objects.missing("uar", page, "doorbell")
             return
         if UAR_SEND <= offset < UAR_SEND_END:
             data = self._joined(page * card.UAR_SIZE + (offset & ~7), offset & 7, data)
@@ -211,16 +206,18 @@ class Card:
         if handler is not None:
             handler(data)
         else:
-            self.hca.judge.find("bad-value", f"uar {page:#x}", f"write of {len(data)} bytes at {offset:#x}")
+            self._device.findings.report(
+                "bad-value", f"uar {page:#x}", f"write of {len(data)} bytes at {offset:#x}"
+            )
 
-    def _joined(self, place: int, half: int, data: bytes) -> bytes:
-        """Both halves of a 64-bit doorbell once they are here."""
+    def _joined(self, address: int, half: int, data: bytes) -> bytes:
+        """Return both halves of a 64-bit doorbell once they are here, b"" before."""
         if len(data) >= 8:
             return data
         if half == 0:
-            self._half[place] = data
+            self._half[address] = data
             return b""
-        return self._half.pop(place, bytes(4)) + data
+        return self._half.pop(address, bytes(4)) + data
 
     def _arm_cq(self, data: bytes) -> None:
         if len(data) >= 8:
@@ -230,18 +227,18 @@ class Card:
     # -- commands
 
     def _command_queue(self) -> int:
-        """Address of the first slot."""
+        """Return the address of the first slot."""
         high, low = struct.unpack_from(">II", self._registers, CMDQ_HIGH)
         return int(high << 32 | low & ~0xFFF)
 
     def name(self, request: bytearray) -> str:
-        """The command's name without `MLX5_CMD_OP_`, its number if nobody knows it."""
+        """Return the command's name without `MLX5_CMD_OP_`, its number if it is unknown."""
         opcode = int.from_bytes(request[:2], "big")
         entry = self._entries.get(opcode)
-        return entry.name if entry else self.hca.layouts.opcodes().get(opcode, f"{opcode:#x}")
+        return entry.name if entry else self._device.layouts.opcodes().get(opcode, f"{opcode:#x}")
 
     def execute(self, request: bytearray, out_length: int, refused: FirmwareError | None = None) -> bytearray:
-        """One command: the request's bytes in, the reply's out. `refused` is a rule's answer in its place."""
+        """Execute one command: the request's bytes in, the reply's out. A rule's answer `refused` replaces it."""
         started = time.perf_counter_ns()
         reply = bytearray(max(out_length, 8))
         opcode = int.from_bytes(request[:2], "big")
@@ -260,7 +257,7 @@ class Card:
         self.commands_run[name] += 1
         if status:
             self.failed[f"{name} {status.name}"] += 1
-        self.hca.log(
+        self._device.log(
             {
                 "what": "command",
                 "op": name,
@@ -281,7 +278,7 @@ class Card:
             inward = f"{entry.layout}_in" in problem.headline or "_out" not in problem.headline
             return (Status.BAD_INPUT_LENGTH if inward else Status.BAD_OUTPUT_LENGTH), 0
         except DmaError as problem:
-            self.hca.judge.find("bad-address", f"{problem.address:#x}", f"{entry.name}: {problem}")
+            self._device.findings.report("bad-address", f"{problem.address:#x}", f"{entry.name}: {problem}")
             return Status.BAD_PARAM, 0
         except Exception:  # the card answers, whatever came
             self._broken(entry.name)
@@ -289,19 +286,19 @@ class Card:
         return Status.OK, 0
 
     def _view(self, name: str, data: bytearray) -> View:
-        """Structures that this kernel does not describe still have the common head."""
-        layouts = self.hca.layouts
+        """View a structure; one that this kernel does not describe still has the common head."""
+        layouts = self._device.layouts
         if name not in layouts:
             name = "nop_in" if name.endswith("_in") else "nop_out"
         return layouts[name].view(data)
 
     def _unknown(self, opcode: int) -> None:
-        name = self.hca.layouts.opcodes().get(opcode, f"OP_{opcode:#x}")
+        name = self._device.layouts.opcodes().get(opcode, f"OP_{opcode:#x}")
         self.unknown[name] += 1
         if self.unknown[name] == 1:
-            self.hca.log({"what": "unknown", "op": name, "stub": stub(name)})
+            self._device.log({"what": "unknown", "op": name, "stub": stub(name)})
 
     def _broken(self, what: str) -> None:
-        """A defect of the model: say where, go on."""
-        self.hca.log({"what": "error", "why": what, "trace": traceback.format_exc(limit=-4)})
-        self.hca.judge.find("model-error", what, traceback.format_exc(limit=-1))
+        """Report a defect of the model, with its trace, and go on."""
+        self._device.log({"what": "error", "why": what, "trace": traceback.format_exc(limit=-4)})
+        self._device.findings.report("model-error", what, traceback.format_exc(limit=-1))

@@ -1,99 +1,94 @@
-"""The state of one card: what the modules of this folder share."""
+"""The HCA behind the registers: builds the parts of a card and gives each what it needs."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
-
+from harness.connectx.card import CardModel
+from harness.connectx.commands.cq import CqCommands
+from harness.connectx.commands.eq import EqCommands
+from harness.connectx.commands.fault import FaultCommands
+from harness.connectx.commands.hca import HcaCommands
+from harness.connectx.commands.mkey import MkeyCommands
+from harness.connectx.commands.pages import PagesCommands
+from harness.connectx.commands.port import PortCommands
+from harness.connectx.commands.qp import QpCommands
+from harness.connectx.commands.registry import Entry
+from harness.connectx.commands.simple import SimpleCommands
+from harness.connectx.commands.srq import SrqCommands
+from harness.connectx.commands.umem import UmemCommands
 from harness.connectx.datapath.dma import Transfer
 from harness.connectx.datapath.requester import Requester
 from harness.connectx.datapath.responder import Responder
+from harness.connectx.datapath.run_queue import RunQueue
+from harness.connectx.datapath.umr import Umr
+from harness.connectx.device import DeviceState, GuestMemory, Interrupts, Log
 from harness.connectx.faults.faults import Faults
 from harness.connectx.objects.capabilities import Capabilities
 from harness.connectx.objects.firmware_pages import Pages
 from harness.connectx.objects.mkeys import Keys
+from harness.connectx.objects.operation import Operation
 from harness.connectx.objects.qps import QueuePairs
-from harness.connectx.objects.queues import (
-    Completions,
-    Events,
-)
-from harness.connectx.objects.table import (
-    Finding,
-    Judge,
-)
-from harness.connectx.rules.rules import Rules
-from harness.connectx.timers import Timers
-
-if TYPE_CHECKING:
-    from harness.connectx.card import CardModel
-    from harness.wire.ifc import Layouts
-
-
-class GuestMemory(Protocol):
-    """Guest memory by DMA address; `memory.Memory` is one. Raises DmaError for what was not granted."""
-
-    def view(self, address: int, size: int) -> memoryview:
-        """The bytes themselves, contiguous in one map."""
-
-    def read(self, address: int, size: int) -> bytes:
-        """A copy; may span maps."""
-
-    def write(self, address: int, data: bytes | memoryview) -> None:
-        """Store bytes; may span maps."""
-
-    def copy(self, source: int, destination: int, size: int) -> None:
-        """Move bytes that the card does not look at; may span maps."""
-
-
-class Interrupts(Protocol):
-    """MSI-X."""
-
-    def fire(self, vector: int) -> None:
-        """Ring a vector."""
-
-
-Log = Callable[[dict[str, Any]], None]
+from harness.connectx.objects.queues import Completions, Events
+from harness.connectx.rules.rules import InjectionRules
+from harness.wire.ifc import Layouts
 
 
 class Hca:
-    """Everything of a card behind its registers."""
+    """Composition root: only `firmware.py` sees all parts at once."""
 
     def __init__(
         self, model: CardModel, layouts: Layouts, memory: GuestMemory, interrupts: Interrupts, log: Log
     ) -> None:
-        self.model, self.layouts = model, layouts
-        self.memory, self.interrupts, self.log = memory, interrupts, log
-        self.clock: Callable[[], float] = time.monotonic
-        self.judge = Judge(self._report)
-        self.events = Events(self)
-        self.completions = Completions(self)
-        self.keys = Keys(self)
-        self.qps = QueuePairs(self)
-        self.timers = Timers(lambda: self.clock())
-        self.faults = Faults(self)
-        self.rules = Rules(self)
-        self.transfer = Transfer(self)
-        self.responder = Responder(self)
-        self.requester = Requester(self)
+        device = DeviceState(model, layouts, memory, interrupts, log)
+        self.device = device
         self.capabilities = Capabilities(model, layouts)
-        self.pages = Pages(self)
-        self.enabled = False
-        self.initialised = False
+        self.events = Events(device)
+        self.completions = Completions(device, self.events)
+        self.keys = Keys(device.objects)
+        self.pages = Pages(device, self.events)
+        self.rules = InjectionRules(device)
+        self.faults = Faults(device, self.events, self.capabilities, self.rules, on_resume=self._resume)
+        self._qps = QueuePairs(device)
+        run_queue = RunQueue()
+        responder = Responder(device, self.events, self.completions, self._qps, run_queue)
+        self.requester = Requester(
+            device,
+            self.events,
+            self.completions,
+            self.keys,
+            self._qps,
+            run_queue,
+            responder,
+            Transfer(device, self.keys, self.rules, responder),
+            Umr(device, self.keys, self.rules, self.faults),
+            self.faults,
+        )
 
-    def _report(self, finding: Finding) -> None:
-        self.log({"what": "finding", **finding.to_json()})
+    def _resume(self, operation: Operation, failed: str | None) -> None:
+        """Break the loop of faults and requester: the requester is built later."""
+        self.requester.resume(operation, failed)
 
-    def ticks(self) -> int:
-        """The card's clock, `device_frequency_khz` of its capabilities, 64 bits."""
-        return int(self.clock() * 156_250_000) & (1 << 64) - 1
+    def commands(self) -> list[Entry]:
+        """Return all firmware commands."""
+        device = self.device
+        groups = (
+            HcaCommands(device, self.capabilities, self.pages),
+            PagesCommands(self.pages),
+            SimpleCommands(device),
+            PortCommands(device),
+            EqCommands(device, self.events, self.rules),
+            UmemCommands(device),
+            MkeyCommands(device, self.keys, self.faults),
+            CqCommands(device, self.completions),
+            SrqCommands(device),
+            QpCommands(device, self._qps, self.requester, self.faults),
+            FaultCommands(self.faults),
+        )
+        return [entry for group in groups for entry in group.entries()]
 
     def reset(self) -> None:
-        """As after power-on. Findings stay: they are the run's."""
-        self.judge.forget()
-        self.capabilities = Capabilities(self.model, self.layouts)
-        self.pages = Pages(self)
-        self.timers.clear()
+        """Reset all parts, as after power-on. Findings and counters are kept: they belong to the run."""
+        self.device.reset()
+        self.capabilities.reset()
+        self.pages.reset()
         self.faults.clear()
         self.requester.clear()
-        self.enabled = self.initialised = False

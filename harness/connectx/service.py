@@ -1,4 +1,4 @@
-"""A card in service: a device model, its two sockets, its log, one loop."""
+"""Service of a card: a device model, its two sockets, its log, one loop."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from harness.connectx.control import Body, Control, listen
 from harness.connectx.conversation.log import (
     Recorder,
     RecordingInterrupts,
     RecordingMemory,
     Writer,
 )
+from harness.connectx.device import Interrupts
+from harness.connectx.transport.control import Body, Control, listen
 from harness.connectx.transport.interrupts import EventInterrupts
 from harness.connectx.transport.loop import Loop
 from harness.connectx.transport.memory import Memory
@@ -33,69 +34,63 @@ from harness.connectx.transport.vfio_user import (
 from harness.errors import UsageError
 
 _MAX_FINDINGS = 10_000
-_MISTAKES = {"crash": "model-crash", "protocol": "vfio-user", "refused": "vfio-user"}
+_PROBLEMS = {"crash": "model-crash", "protocol": "vfio-user", "refused": "vfio-user"}
 
 Note = dict[str, Any]
-
-
-class Interrupts(Protocol):
-    """What raises MSI-X vectors."""
-
-    def fire(self, vector: int) -> None:
-        """Raise one."""
 
 
 Build = Callable[[Memory, Interrupts, Callable[[Note], None]], Device]
 
 
 @runtime_checkable
-class Armed(Protocol):
-    """A device that takes rules."""
+class TakesRules(Protocol):
+    """A device that takes injection rules."""
 
     def arm(self, rules: Sequence[Any]) -> None:
         """Replace the rules."""
 
     def outcomes(self) -> list[Note]:
-        """What each rule did."""
+        """Return the outcome of each rule."""
 
 
 @runtime_checkable
 class HasFindings(Protocol):
-    """A device that tells findings and counters of its own."""
+    """A device with findings and counters of its own."""
 
     def findings(self) -> list[Note]:
-        """What the driver did wrong, each with kind, subject and detail."""
+        """Return the findings, each with kind, subject and detail."""
 
     def counters(self) -> dict[str, Any]:
-        """Numbers by name."""
+        """Return numbers by name."""
 
 
 class Service:
-    """Builds the device with `build` and serves it; `close` leaves no socket behind.
+    """A device, made by `build`, in service; `close` removes its sockets.
 
-    `log` is the file of the conversation log, .gz for a compressed one; without it nothing is recorded and
-    memory is reached without a detour.
+    `log` is the file of the conversation log, .gz for a compressed one; without it nothing is recorded.
     """
 
     def __init__(
         self,
         build: Build,
-        face: PciIdentity,
+        identity: PciIdentity,
         path: Path,
         control: Path,
         log: Path | None = None,
         own_msix: bool = True,
     ) -> None:
         self.loop = Loop()
-        self.found: deque[Note] = deque(maxlen=_MAX_FINDINGS)
-        self.writer = Writer(log, device=face.device) if log else None
+        self._findings: deque[Note] = deque(maxlen=_MAX_FINDINGS)
+        self.writer = Writer(log, device=identity.device) if log else None
         self.lines: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)
         self._sockets: list[tuple[Path, socket.socket, int]] = []
         self.events: EventInterrupts | MessageInterrupts = (
-            MessageInterrupts(face.vectors, self._message) if own_msix else EventInterrupts(face.vectors)
+            MessageInterrupts(identity.vectors, self._message)
+            if own_msix
+            else EventInterrupts(identity.vectors)
         )
         self.device, memory = self._device(build)
-        config = ConfigSpace(face, on_flr=self._flr, late_msix=own_msix)
+        config = ConfigSpace(identity, on_flr=self._flr, late_msix=own_msix)
         self.answers = Answers(self.device, config, memory, self.events, self.report)
         self.server = Server(self.answers, self.loop)
         try:
@@ -126,13 +121,13 @@ class Service:
 
     @property
     def model(self) -> Device:
-        """The device model itself, behind a recorder if there is one."""
+        """Device model itself, behind a recorder if there is one."""
         return self.device.device if isinstance(self.device, Recorder) else self.device
 
-    # -- what happens
+    # -- notes and reports
 
     def note(self, entry: Note) -> None:
-        """What the device says of itself: into the log and to followers."""
+        """Write a note of the device to the log and to followers."""
         if self.writer is not None:
             self.writer({"k": "note", **entry})
         if self.control_followed:
@@ -140,28 +135,28 @@ class Service:
 
     @property
     def control_followed(self) -> bool:
-        """Whether anybody follows; also before the control socket is there."""
+        """True when a client follows; also works before the control socket exists."""
         return "control" in self.__dict__ and self.control.followed
 
     def report(self, kind: str, details: Note) -> None:
-        """What the transport says: mistakes become findings, the rest events."""
-        if kind in _MISTAKES:
+        """Handle a report of the transport: problems become findings, the rest events."""
+        if kind in _PROBLEMS:
             subject, detail = details.get("during", kind), details["why"]
             trace = {"trace": details["trace"]} if "trace" in details else {}
-            self.found.append({"kind": _MISTAKES[kind], "subject": subject, "detail": detail, **trace})
-            self.lines(f"card: {_MISTAKES[kind]}: {subject}: {detail}")
+            self._findings.append({"kind": _PROBLEMS[kind], "subject": subject, "detail": detail, **trace})
+            self.lines(f"card: {_PROBLEMS[kind]}: {subject}: {detail}")
         elif kind in ("attached", "detached", "reset"):
             self.lines(f"card: {kind}" + "".join(f", {name} {value}" for name, value in details.items()))
         elif kind == "map" and not details["shared"] and details["flags"] & 2:
-            self.found.append(_unshared(details))
+            self._findings.append(_unshared(details))
         if self.control_followed and kind not in ("map", "unmap"):
-            self.control.publish("finding" if kind in _MISTAKES else kind, **details)
+            self.control.publish("finding" if kind in _PROBLEMS else kind, **details)
 
     def _verbs(self) -> dict[str, Callable[[Body], Body]]:
         return {
             "ping": lambda _: {"pid": os.getpid(), "attached": self.server.attached},
             "rules": self._rules,
-            "outcomes": lambda _: {"outcomes": self._armed().outcomes()},
+            "outcomes": lambda _: {"outcomes": self._takes_rules().outcomes()},
             "findings": lambda _: {"findings": self.findings()},
             "counters": lambda _: {"counters": self.counters()},
             "quit": self._quit,
@@ -171,25 +166,25 @@ class Service:
         rules = body.get("rules")
         if not isinstance(rules, list):
             raise UsageError("rules: a list")
-        self._armed().arm(rules)
+        self._takes_rules().arm(rules)
         return {"armed": len(rules)}
 
-    def _armed(self) -> Armed:
-        if not isinstance(self.model, Armed):
+    def _takes_rules(self) -> TakesRules:
+        if not isinstance(self.model, TakesRules):
             raise UsageError("this card takes no rules")
         return self.model
 
     def _quit(self, body: Body) -> Body:
-        self.loop.stop("asked to on the control socket")
+        self.loop.stop("quit on the control socket")
         return {}
 
     def findings(self) -> list[Note]:
-        """The device's findings, then the transport's."""
+        """Return the device's findings, then the transport's."""
         own = self.model.findings() if isinstance(self.model, HasFindings) else []
-        return [*own, *self.found]
+        return [*own, *self._findings]
 
     def counters(self) -> dict[str, Any]:
-        """Numbers of the device and of the transport."""
+        """Return counters of the device and of the transport."""
         own = self.model.counters() if isinstance(self.model, HasFindings) else {}
         transport = {**self.answers.counters, "clients": self.server.clients}
         return {
@@ -199,10 +194,10 @@ class Service:
             "interrupts_lost": self.events.lost,
         }
 
-    # -- life
+    # -- run and close
 
     def run(self) -> str:
-        """Serve until told to end; why."""
+        """Serve until the loop is stopped or a signal comes; return why."""
         reason = "failed"
         try:
             reason = self.loop.run()
@@ -218,7 +213,7 @@ class Service:
         return reason
 
     def close(self) -> None:
-        """Hang up, write the log's end, remove the sockets this card made."""
+        """Disconnect, close the log, remove the sockets of this card."""
         self.server.drop("the card ends")
         if "control" in self.__dict__:
             self.control.close()
@@ -235,9 +230,9 @@ class Service:
 
 
 def _unshared(details: Note) -> Note:
-    where = f"memory at {details['address']:#x}, {details['size']:#x} bytes"
+    subject = f"memory at {details['address']:#x}, {details['size']:#x} bytes"
     return {
         "kind": "memory-unshared",
-        "subject": where,
+        "subject": subject,
         "detail": "came without a descriptor: the guest's memory backend needs share=on",
     }

@@ -1,4 +1,4 @@
-"""What is to be done later: a heap of deadlines on the card's clock."""
+"""Timers: a heap of deadlines on the card's clock."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Action = Callable[[], None]
 
 
 class Timers:
-    """Deadlines. A new one for the same owner replaces the old."""
+    """Deadlines, one per owner: a new one replaces the old."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -20,22 +20,22 @@ class Timers:
         self._numbers = itertools.count()
 
     def after(self, delay_s: float, owner: Any, action: Action) -> None:
-        """Do `action` in `delay_s` seconds unless `owner` is cancelled or set again."""
+        """Run `action` in `delay_s` seconds unless `owner` is cancelled or set again."""
         number = next(self._numbers)
         self._actions[owner] = number, action
         heapq.heappush(self._heap, (self._clock() + delay_s, number, owner))
 
     def cancel(self, owner: Any) -> None:
-        """Forget what was to be done for `owner`."""
+        """Cancel the deadline of `owner`."""
         self._actions.pop(owner, None)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Cancel all deadlines."""
         self._heap.clear()
         self._actions.clear()
 
     def run(self) -> None:
-        """Do what is due now."""
+        """Run what is due now."""
         now = self._clock()
         while self._heap and self._heap[0][0] <= now:
             _, number, owner = heapq.heappop(self._heap)
@@ -45,7 +45,7 @@ class Timers:
                 known[1]()
 
     def next_s(self) -> float | None:
-        """Seconds until the next deadline, None without any."""
+        """Return seconds until the next deadline, None without any."""
         while self._heap:
             due, number, owner = self._heap[0]
             known = self._actions.get(owner)

@@ -12,12 +12,12 @@ from typing import Any
 
 from harness.connectx import __main__ as program
 from harness.connectx import card
-from harness.connectx.control import ControlClient
 from harness.connectx.objects.capabilities import (
     ODP,
     Capabilities,
 )
 from harness.connectx.transport import qemu_options
+from harness.connectx.transport.control import ControlClient
 from harness.errors import SetupError
 from harness.host import LocalHost
 from harness.kernel.packages import Kernel

@@ -102,13 +102,6 @@ class ResumeIn(Struct, size=16):
     qpn = Field(byte=9, bits=QPN_BITS)
 
 
-class ResumeOut(Struct, size=16):
-    """Its answer. Ref: Linux 3.19 include/linux/mlx5/device.h, struct mlx5_page_fault_resume_mbox_out."""
-
-    status = Field(byte=0, bits=8)
-    syndrome = Field(byte=4, bits=32)
-
-
 class CreateMkeyIn(Struct, size=16):
     """The head of the CREATE_MKEY mailbox: `pg_access` says that list entries carry access bits, so may be
     absent.

@@ -1,17 +1,11 @@
-"""PAGE_FAULT_RESUME, in the three forms it has had."""
+"""PAGE_FAULT_RESUME, in its three forms."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from harness.connectx.commands.registry import (
-    Commands,
-    command,
-)
+from harness.connectx.commands.registry import Commands, command
+from harness.connectx.faults.faults import Faults
 from harness.wire import y2015
-
-if TYPE_CHECKING:
-    from harness.wire.ifc import View
+from harness.wire.ifc import View
 
 UNION = "page_fault_info.trans_page_fault_info."
 MEMORY = "page_fault_info.mem_page_fault_info."
@@ -20,10 +14,13 @@ MEMORY = "page_fault_info.mem_page_fault_info."
 class FaultCommands(Commands):
     """Ref: Linux 7.2 drivers/infiniband/hw/mlx5/odp.c mlx5_ib_page_fault_resume; 6.1 has no union."""
 
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
+
     @command("PAGE_FAULT_RESUME")
     def page_fault_resume(self, request: View, reply: View) -> None:
-        """The driver has made pages present, or could not (error)."""
-        faults = self.hca.faults
+        """Resume a fault: the driver has made pages present, or could not (error)."""
+        faults = self._faults
         if faults.scheme == "memory":
             token = request[MEMORY + "fault_token_47_32"] << 32 | request[MEMORY + "fault_token_31_0"]
             faults.resume(token, None, bool(request[MEMORY + "error"]))

@@ -1,4 +1,4 @@
-"""The command queue: slots and mailboxes in guest memory, in and out. What a command does is not known here.
+"""Command slots and mailboxes in guest memory: read a request, write a reply.
 
 A slot has the first 16 bytes of both messages; the rest lies in chained mailboxes of 512 bytes of data.
 Ref: Linux 7.2 core/cmd.c; include/linux/mlx5/device.h struct mlx5_cmd_layout, mlx5_cmd_prot_block.
@@ -6,12 +6,8 @@ Ref: Linux 7.2 core/cmd.c; include/linux/mlx5/device.h struct mlx5_cmd_layout, m
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from harness.connectx.device import GuestMemory
 from harness.wire.bits import Field, Struct
-
-if TYPE_CHECKING:
-    from harness.connectx.hca import GuestMemory
 
 LOG_SLOTS, LOG_STRIDE = 5, 6
 SLOTS, STRIDE = 1 << LOG_SLOTS, 1 << LOG_STRIDE
@@ -54,7 +50,7 @@ class Mailbox(Struct, size=576):
 
 
 class Undelivered(Exception):
-    """The message itself is broken: `status` is the delivery status, nothing is executed."""
+    """The message is malformed: `status` is the delivery status, nothing is executed."""
 
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
@@ -62,7 +58,7 @@ class Undelivered(Exception):
 
 
 def _chain(memory: GuestMemory, pointer: int, length: int, token: int) -> list[memoryview]:
-    """The data parts of a chain of mailboxes that hold `length` bytes together."""
+    """Return the data parts of a chain of mailboxes that hold `length` bytes together."""
     parts = []
     number = 0
     while length > 0:
@@ -78,7 +74,7 @@ def _chain(memory: GuestMemory, pointer: int, length: int, token: int) -> list[m
 
 
 def read(memory: GuestMemory, slot: Slot) -> bytearray:
-    """The request in a slot and its mailboxes. Raises Undelivered, or DmaError for a bad pointer."""
+    """Read the request in a slot and its mailboxes. Raises Undelivered, or DmaError for a bad pointer."""
     if slot.type != PCI_TRANSPORT:
         raise Undelivered(BAD_DESCRIPTOR, f"type {slot.type}")
     length = slot.in_length
@@ -94,7 +90,7 @@ def read(memory: GuestMemory, slot: Slot) -> bytearray:
 
 
 def write(memory: GuestMemory, slot: Slot, reply: bytearray) -> None:
-    """Put a reply into a slot and its mailboxes; the ownership bit stays the card's."""
+    """Write a reply into a slot and its mailboxes; the ownership bit stays the card's."""
     head = min(len(reply), INLINE)
     slot.data[32 : 32 + head] = reply[:head]
     at = INLINE
@@ -105,5 +101,5 @@ def write(memory: GuestMemory, slot: Slot, reply: bytearray) -> None:
 
 
 def finish(slot: Slot, delivery: int) -> None:
-    """Give the slot back to the driver."""
+    """Return the slot to the driver."""
     slot.data[63] = delivery << 1

@@ -1,17 +1,9 @@
-"""The port: an InfiniBand link that is up, with its LID, GID and P_Key set, and the registers that describe
-it."""
+"""The port: an InfiniBand link that is up, with its LID, GID and P_Key, and its registers."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from harness.connectx.commands.registry import (
-    Commands,
-    command,
-)
-
-if TYPE_CHECKING:
-    from harness.wire.ifc import View
+from harness.connectx.commands.registry import Commands, command
+from harness.wire.ifc import View
 
 GUID = 0x0002C90300000D10
 GID_PREFIX = 0xFE80 << 48
@@ -39,7 +31,7 @@ REGISTERS: dict[int, tuple[str, dict[str, int]]] = {
     ),
     0x500F: ("pvlc_reg", {"vl_hw_cap": 4, "vl_admin": 4, "vl_operational": 4}),
 }
-"""What ACCESS_REG reads: 4X, EDR, 4096 bytes. Ref: Linux 7.2 include/linux/mlx5/driver.h, MLX5_REG_PMTU and
+"""Values that ACCESS_REG reads: 4X, EDR, 4096 bytes. Ref: Linux 7.2 include/linux/mlx5/driver.h, MLX5_REG_PMTU and
 others; core/port.c."""
 
 NODE_DESCRIPTION = 0x6001
@@ -52,20 +44,20 @@ class PortCommands(Commands):
 
     @command("ACCESS_REG", layout="access_register")
     def access_register(self, request: View, reply: View) -> None:
-        """Reads answer from the table; writes and registers that are not there are accepted and zero."""
+        """Read a register of the table; writes are accepted, unknown registers are zero."""
         layout, values = REGISTERS.get(request["register_id"], ("", {}))
         data = reply.bytes("register_data")
         if layout:
-            register = self.hca.layouts[layout].view(data)
+            register = self._device.layouts[layout].view(data)
             register["local_port"] = 1
             register.update(values)
         elif request["register_id"] == NODE_DESCRIPTION:
-            text = f"{self.hca.model.name} odp-harness".encode()
+            text = f"{self._device.model.name} odp-harness".encode()
             data[: len(text)] = text[: len(data)]
 
     @command("QUERY_HCA_VPORT_CONTEXT")
     def query_context(self, request: View, reply: View) -> None:
-        """The port's state and names."""
+        """Return the port's state and names."""
         reply.at("hca_vport_context").update(
             {
                 "field_select": 0x7,
@@ -86,39 +78,39 @@ class PortCommands(Commands):
 
     @command("MODIFY_HCA_VPORT_CONTEXT")
     def modify_context(self, request: View, reply: View) -> None:
-        """Accepted: nothing here depends on it."""
+        """Accept: nothing depends on it here."""
 
     @command("QUERY_HCA_VPORT_GID")
     def query_gid(self, request: View, reply: View) -> None:
-        """The GID of an index: the first is the link-local one, the rest are zero."""
+        """Return the GID of an index: the first is the link-local one, the rest are zero."""
         index = request["gid_index"]
         first = (GID_PREFIX << 64 | GUID).to_bytes(16, "big")
         table = first + bytes(16 * (GIDS - 1))
-        wanted = table if index == 0xFFFF else table[16 * index : 16 * index + 16] or bytes(16)
-        reply["gids_num"] = len(wanted) // 16
+        gids = table if index == 0xFFFF else table[16 * index : 16 * index + 16] or bytes(16)
+        reply["gids_num"] = len(gids) // 16
         room = reply.bytes("gid")
-        room[: len(wanted)] = wanted[: len(room)]
+        room[: len(gids)] = gids[: len(room)]
 
     @command("QUERY_HCA_VPORT_PKEY")
     def query_pkey(self, request: View, reply: View) -> None:
-        """The default P_Key, in the first place."""
+        """Return the P_Key of an index: the first is the default one, the rest are zero."""
         index = request["pkey_index"]
         table = PKEY.to_bytes(2, "big") + bytes(2 * (PKEYS - 1))
-        wanted = table if index == 0xFFFF else table[2 * index : 2 * index + 2] or bytes(2)
-        room = bytearray(4 * (len(wanted) // 2))
-        for place in range(len(wanted) // 2):
-            room[4 * place + 2 : 4 * place + 4] = wanted[2 * place : 2 * place + 2]
+        pkeys = table if index == 0xFFFF else table[2 * index : 2 * index + 2] or bytes(2)
+        room = bytearray(4 * (len(pkeys) // 2))
+        for slot in range(len(pkeys) // 2):
+            room[4 * slot + 2 : 4 * slot + 4] = pkeys[2 * slot : 2 * slot + 2]
         data = reply.bytes("pkey")
         data[: len(room)] = room[: len(data)]
 
     @command("QUERY_VPORT_STATE")
     def query_vport_state(self, request: View, reply: View) -> None:
-        """Up."""
+        """Return up."""
         reply["state"] = reply["admin_state"] = 1
 
     @command("MAD_IFC")
     def mad_ifc(self, request: View, reply: View) -> None:
-        """There is no subnet: every MAD is answered with "attribute not supported"."""
+        """Answer every MAD with "attribute not supported": there is no subnet."""
         mad = reply.bytes("response_mad_packet")
         mad[:] = request.bytes("mad")
         mad[4:6] = UNSUPPORTED_ATTRIBUTE.to_bytes(2, "big")

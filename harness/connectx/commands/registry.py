@@ -1,53 +1,19 @@
-"""What a firmware command is made of: its status, its decorator, the base of the classes that hold them."""
+"""Registry of firmware commands: the decorator, and the base of the classes that hold them."""
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-if TYPE_CHECKING:
-    from harness.connectx.hca import Hca
-    from harness.wire.ifc import View
+from harness.connectx.device import DeviceState
+from harness.wire.ifc import View
 
-
-class Status(enum.IntEnum):
-    """What a command ends with. Ref: Linux 7.2 include/linux/mlx5/device.h, MLX5_CMD_STAT_*."""
-
-    OK = 0x00
-    INTERNAL = 0x01
-    BAD_OP = 0x02
-    BAD_PARAM = 0x03
-    BAD_SYS_STATE = 0x04
-    BAD_RES = 0x05
-    RES_BUSY = 0x06
-    NOT_READY = 0x07
-    EXCEED_LIMIT = 0x08
-    BAD_RES_STATE = 0x09
-    BAD_INDEX = 0x0A
-    NO_RESOURCES = 0x0F
-    BAD_QP_STATE = 0x10
-    BAD_PACKET = 0x30
-    BAD_SIZE_OUTS_CQES = 0x40
-    BAD_INPUT_LENGTH = 0x50
-    BAD_OUTPUT_LENGTH = 0x51
-
-
-class FirmwareError(Exception):
-    """Ends a command with a status and a syndrome; never leaves the card."""
-
-    def __init__(self, status: Status, syndrome: int = 0, why: str = "") -> None:
-        super().__init__(why or status.name)
-        self.status = status
-        self.syndrome = syndrome
-
-
-Handler = Callable[["View", "View"], None]
+Handler = Callable[[View, View], None]
 _Method = TypeVar("_Method", bound=Callable[..., None])
 
 
 class Entry:
-    """A command's name, the stem of its two structures in mlx5_ifc.h, and what runs it."""
+    """A command: its name, the stem of its two structures in mlx5_ifc.h, and its handler."""
 
     def __init__(self, name: str, layout: str, run: Handler) -> None:
         self.name, self.layout, self.run = name, layout, run
@@ -68,21 +34,21 @@ def command(*names: str, layout: str = "") -> Callable[[_Method], _Method]:
 
 
 class Commands:
-    """Base of the classes in `commands/`: methods over the state of one card."""
+    """Base of the classes in `commands/`."""
 
-    def __init__(self, hca: Hca) -> None:
-        self.hca = hca
+    def __init__(self, device: DeviceState) -> None:
+        self._device = device
 
     def entries(self) -> list[Entry]:
-        """The commands of this class, bound."""
-        found = []
+        """Return the commands of this class, bound."""
+        entries = []
         for attribute in dir(type(self)):
             marked: Any = getattr(type(self), attribute)
             for name, layout in getattr(marked, "commands", ()):
-                found.append(Entry(name, layout, getattr(self, attribute)))
-        return found
+                entries.append(Entry(name, layout, getattr(self, attribute)))
+        return entries
 
 
 def stub(name: str) -> str:
-    """The method somebody would have to write for a command that came and is not known."""
+    """Return a stub of the method to write for an unknown command."""
     return f'@command("{name}")\ndef {name.lower()}(self, request: View, reply: View) -> None: ...'

@@ -1,42 +1,38 @@
-"""Shared receive queues: RMP for those of verbs, XRC SRQ for XRC."""
+"""Shared receive queues: an RMP for those of verbs, an XRC SRQ for XRC."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from harness.connectx.commands.registry import (
-    Commands,
-    command,
-)
-from harness.connectx.objects.queues import (
-    context_of,
-    ring_of,
-)
+from harness.connectx.commands.registry import Commands, command
+from harness.connectx.objects.queues import Ring, context_of, ring_of
 from harness.connectx.objects.srqs import SharedQueue
-
-if TYPE_CHECKING:
-    from harness.wire.ifc import View
+from harness.wire.ifc import View
 
 
 class SrqCommands(Commands):
     """Ref: Linux 7.2 drivers/infiniband/hw/mlx5/srq_cmd.c."""
 
+    def _ring(self, pas: memoryview, log_page_size: int, page_offset: int, size: int) -> Ring:
+        offset = page_offset << (log_page_size + 12 - 6)
+        return ring_of(self._device.findings, pas, log_page_size, offset, size)
+
+    def _get(self, number: int, user: str) -> SharedQueue:
+        queue: SharedQueue = self._device.objects.get("srq", number, user)
+        return queue
+
+    @staticmethod
+    def _query(queue: SharedQueue, context: View, limit: str) -> None:
+        context.data[: len(queue.context)] = queue.context
+        context[limit] = queue.limit
+
     @command("CREATE_RMP")
     def create_rmp(self, request: View, reply: View) -> None:
-        """An SRQ as verbs know it."""
+        """Create an SRQ of verbs."""
         context = request.at("ctx")
         work = context.at("wq")
         stride, log_size = 1 << work["log_wq_stride"], work["log_wq_sz"]
-        log_page = work["log_wq_pg_sz"]
-        ring = ring_of(
-            self.hca,
-            work.bytes("pas"),
-            log_page,
-            work["page_offset"] << (log_page + 12 - 6),
-            stride << log_size,
-        )
+        ring = self._ring(work.bytes("pas"), work["log_wq_pg_sz"], work["page_offset"], stride << log_size)
         queue = SharedQueue(
-            self.hca.judge.number("srq"),
+            self._device.objects.number("srq"),
             ring,
             log_size,
             stride,
@@ -45,50 +41,41 @@ class SrqCommands(Commands):
             work["lwm"],
             context_of(context),
         )
-        self.hca.judge.add(queue)
+        self._device.objects.add(queue)
         reply["rmpn"] = queue.number
 
     @command("MODIFY_RMP")
     def modify_rmp(self, request: View, reply: View) -> None:
-        """The low watermark is armed."""
-        queue: SharedQueue = self.hca.judge.get("srq", request["rmpn"], "MODIFY_RMP")
+        """Arm the low watermark."""
+        queue = self._get(request["rmpn"], "MODIFY_RMP")
         if request["bitmask.lwm"]:
             queue.limit = request["ctx.wq.lwm"]
-            self.hca.layouts["rmpc"].view(queue.context)["wq.lwm"] = queue.limit
+            self._device.layouts["rmpc"].view(queue.context)["wq.lwm"] = queue.limit
 
     @command("QUERY_RMP")
     def query_rmp(self, request: View, reply: View) -> None:
-        """Its context."""
-        queue: SharedQueue = self.hca.judge.get("srq", request["rmpn"], "QUERY_RMP")
-        context = reply.at("rmp_context")
-        context.data[: len(queue.context)] = queue.context
-        context["wq.lwm"] = queue.limit
+        """Return its context."""
+        self._query(self._get(request["rmpn"], "QUERY_RMP"), reply.at("rmp_context"), "wq.lwm")
 
     @command("DESTROY_RMP")
     def destroy_rmp(self, request: View, reply: View) -> None:
-        """No QP may use it any more."""
-        self.hca.judge.remove("srq", request["rmpn"])
+        """Remove it; no QP may use it any more."""
+        self._device.objects.remove("srq", request["rmpn"])
 
     @command("CREATE_XRC_SRQ")
     def create_xrc_srq(self, request: View, reply: View) -> None:
-        """It has a CQ and a user index of its own."""
+        """Create an SRQ of XRC, which has a CQ and a user index of its own."""
         context = request.at("xrc_srq_context_entry")
         stride, log_size = 1 << (context["log_rq_stride"] + 4), context["log_xrc_srq_size"]
-        log_page = context["log_page_size"]
-        ring = ring_of(
-            self.hca,
-            request.bytes("pas"),
-            log_page,
-            context["page_offset"] << (log_page + 12 - 6),
-            stride << log_size,
+        ring = self._ring(
+            request.bytes("pas"), context["log_page_size"], context["page_offset"], stride << log_size
         )
-        record = context["db_record_addr_h"] << 32 | context["db_record_addr_l"] << 2
         queue = SharedQueue(
-            self.hca.judge.number("srq"),
+            self._device.objects.number("srq"),
             ring,
             log_size,
             stride,
-            record,
+            context["db_record_addr_h"] << 32 | context["db_record_addr_l"] << 2,
             context["pd"],
             context["lwm"],
             context_of(context),
@@ -96,24 +83,21 @@ class SrqCommands(Commands):
             xrcd=context["xrcd"],
             user_index=context["user_index"],
         )
-        self.hca.judge.add(queue)
+        self._device.objects.add(queue)
         reply["xrc_srqn"] = queue.number
 
     @command("QUERY_XRC_SRQ")
     def query_xrc_srq(self, request: View, reply: View) -> None:
-        """Its context."""
-        queue: SharedQueue = self.hca.judge.get("srq", request["xrc_srqn"], "QUERY_XRC_SRQ")
-        context = reply.at("xrc_srq_context_entry")
-        context.data[: len(queue.context)] = queue.context
-        context["lwm"] = queue.limit
+        """Return its context."""
+        queue = self._get(request["xrc_srqn"], "QUERY_XRC_SRQ")
+        self._query(queue, reply.at("xrc_srq_context_entry"), "lwm")
 
     @command("ARM_XRC_SRQ")
     def arm_xrc_srq(self, request: View, reply: View) -> None:
-        """The low watermark is armed."""
-        queue: SharedQueue = self.hca.judge.get("srq", request["xrc_srqn"], "ARM_XRC_SRQ")
-        queue.limit = request["lwm"]
+        """Arm the low watermark."""
+        self._get(request["xrc_srqn"], "ARM_XRC_SRQ").limit = request["lwm"]
 
     @command("DESTROY_XRC_SRQ")
     def destroy_xrc_srq(self, request: View, reply: View) -> None:
-        """No QP may use it any more."""
-        self.hca.judge.remove("srq", request["xrc_srqn"])
+        """Remove it; no QP may use it any more."""
+        self._device.objects.remove("srq", request["xrc_srqn"])

@@ -1,21 +1,14 @@
-"""User memory by number, for DEVX."""
+"""User memory by number (umem), for DEVX."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from harness.connectx.commands.registry import (
-    Commands,
-    command,
-)
+from harness.connectx.commands.registry import Commands, command
 from harness.connectx.objects.queues import (
     PAGE_SHIFT,
     ring_of,
 )
 from harness.connectx.objects.umems import Umem
-
-if TYPE_CHECKING:
-    from harness.wire.ifc import View
+from harness.wire.ifc import View
 
 
 class UmemCommands(Commands):
@@ -23,15 +16,17 @@ class UmemCommands(Commands):
 
     @command("CREATE_UMEM")
     def create_umem(self, request: View, reply: View) -> None:
-        """Its pages, from an offset in the first."""
+        """Register pages, from an offset in the first."""
         umem = request.at("umem")
         log_page_size, offset = umem["log_page_size"], umem["page_offset"]
         size = (umem["num_of_mtt"] << PAGE_SHIFT + log_page_size) - offset
-        ring = ring_of(self.hca, umem.bytes("mtt"), log_page_size, offset, size)
-        made = self.hca.judge.add(Umem(self.hca.judge.number("umem"), ring, umem.bytes("mtt")[7] & 3))
-        reply["umem_id"] = made.number
+        ring = ring_of(self._device.findings, umem.bytes("mtt"), log_page_size, offset, size)
+        new = self._device.objects.add(
+            Umem(self._device.objects.number("umem"), ring, umem.bytes("mtt")[7] & 3)
+        )
+        reply["umem_id"] = new.number
 
     @command("DESTROY_UMEM")
     def destroy_umem(self, request: View, reply: View) -> None:
-        """Nothing may lie in it any more."""
-        self.hca.judge.remove("umem", request["umem_id"])
+        """Remove it; nothing may use it any more."""
+        self._device.objects.remove("umem", request["umem_id"])

@@ -1,1 +1,1 @@
-"""The conversation log between driver and card, and its replay."""
+"""Conversation log between driver and card, and its replay."""

@@ -1,22 +1,21 @@
-"""The conversation log: everything between a driver and its card, one JSON line each, fit for replay.
+"""Conversation log: every access of a driver to its card, one JSON line each, for replay.
 
-A line is an object with `k`, what it is, and `t`, when it began, microseconds of the monotonic clock:
+A line is an object with `k`, its kind, and `t`, its start in microseconds of the monotonic clock:
 
     open                     first line: format, model, whatever the writer adds
     map, unmap               `a` address, `n` bytes, `f` flags (1 read, 2 write), `shared`
     read, write              a BAR access: `b` BAR, `o` offset, `n` bytes read or `d` bytes written (hex)
-    tick, reset, detach      timers that did something; a reset; the guest left
-    note                     what the card says of itself: commands, events, doorbells, faults
+    tick, reset, detach      timers that did something; a reset; the guest is gone
+    note                     a note of the card: commands, events, doorbells, faults
 
-Accesses and ticks carry what the card found in guest memory and what it did there, as pairs of address and
-hex: `saw`, `did`; vectors it raised in order: `irq`; a BAR read what it gave: `g`. Of what it saw, only bytes
-that differ from what the log has told before are written: so a whole driver probe stays small, and a replay
-has the same memory under the card at every step. Bytes that the card only carries from one place of guest
-memory to another (the payload of its transfers) are not written.
+Accesses and ticks have the guest memory that the card read and changed, as pairs of address and hex: `saw`, `did`;
+the vectors it raised, in order: `irq`; a BAR read has its result: `g`. Of `saw`, only bytes that differ from what
+the log already has are written: so a whole driver probe stays small, and a replay has the same memory under the
+card at every step. Bytes that the card only copies within guest memory (the payload of its transfers) are not
+written.
 
-What a card did through a view is taken when the access ends. A guest that runs on meanwhile may have written
-there, too, and that passes for the card's: for a log to replay exactly, record with one vCPU and without
-posted writes.
+Changes through a view are collected when the access ends. A guest that runs meanwhile may have written there, too,
+and that passes for the card's: for a log that replays exactly, record with one vCPU and without posted writes.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Protocol, cast, runtime_checkable
 
+from harness.connectx.device import Interrupts
 from harness.connectx.transport.memory import (
     WRITE,
     Map,
@@ -44,15 +44,8 @@ Entry = dict[str, Any]
 Sink = Callable[[Entry], None]
 
 
-class Interrupts(Protocol):
-    """What raises MSI-X vectors."""
-
-    def fire(self, vector: int) -> None:
-        """Raise one."""
-
-
 def now_us() -> int:
-    """The monotonic clock in microseconds."""
+    """Return the monotonic clock in microseconds."""
     return time.monotonic_ns() // 1000
 
 
@@ -79,7 +72,7 @@ class Writer:
             self._file.flush()
 
     def close(self) -> None:
-        """Write the rest."""
+        """Write what is buffered."""
         self._file.close()
 
 
@@ -88,7 +81,7 @@ def _plain(value: Any) -> Any:
 
 
 def entries(path: Path) -> Iterator[Entry]:
-    """The lines of a log; one whose end is missing is read as far as it goes."""
+    """Yield the entries of a log; one whose end is missing is read as far as it goes."""
     with _open(path, "r") as file:
         try:
             for line in file:
@@ -98,8 +91,8 @@ def entries(path: Path) -> Iterator[Entry]:
 
 
 def changes(address: int, before: bytes, after: bytes) -> list[tuple[int, str]]:
-    """Where two equally long pieces differ, as (address, hex of after), in runs of 64-byte lines, trimmed."""
-    found = []
+    """Compare two ranges of equal length: return (address, hex of after) in runs of 64-byte lines, trimmed."""
+    runs = []
     at, size = 0, len(after)
     while at < size:
         if before[at : at + _LINE] == after[at : at + _LINE]:
@@ -115,15 +108,15 @@ def changes(address: int, before: bytes, after: bytes) -> list[tuple[int, str]]:
         last = end
         while before[last - 1] == after[last - 1]:
             last -= 1
-        found.append((address + start, after[start:last].hex()))
+        runs.append((address + start, after[start:last].hex()))
         at = end
-    return found
+    return runs
 
 
 class RecordingMemory(Memory):
-    """Memory that knows, per access, what the card found there and what it changed.
+    """Memory that records, per access, the bytes that the card saw and changed.
 
-    A shadow of every map holds what the log has told; pages of it that nobody touches cost nothing.
+    A shadow of every map has the bytes that the log has; its untouched pages cost nothing.
     """
 
     def __init__(self, sink: Sink) -> None:
@@ -143,59 +136,59 @@ class RecordingMemory(Memory):
         return super()._insert(granted)
 
     def revoke(self, address: int, size: int) -> int:
-        """As Memory, and told to the log."""
+        """As Memory, and logged."""
         count = super().revoke(address, size)
         self._open.clear()
         if count:
-            kept = {granted.address for granted in self.maps}
-            self._shadows = {at: shadow for at, shadow in self._shadows.items() if at in kept}
+            left = {granted.address for granted in self.maps}
+            self._shadows = {at: shadow for at, shadow in self._shadows.items() if at in left}
             self._sink({"k": "unmap", "a": address, "n": size})
         return count
 
     def view(self, address: int, size: int) -> memoryview:
-        """As Memory; what it shows is noted now, what becomes of it when the access ends."""
-        found = super().view(address, size)
-        self._note(address, found)
-        return found
+        """As Memory. Its bytes are recorded now, changes to them when the access ends."""
+        view = super().view(address, size)
+        self._record(address, view)
+        return view
 
     def _pieces(self, address: int, size: int, flag: int) -> list[memoryview]:
         pieces = super()._pieces(address, size, flag)
         at = address
         for piece in pieces:
-            self._note(at, piece, changes_later=bool(flag & WRITE))
+            self._record(at, piece, changes_later=bool(flag & WRITE))
             at += len(piece)
         return pieces
 
-    def _note(self, address: int, piece: memoryview, changes_later: bool = True) -> None:
-        """What a piece shows now; what becomes of it is looked for unless it is only read."""
+    def _record(self, address: int, piece: memoryview, changes_later: bool = True) -> None:
+        """Record the bytes of a range now; look for changes later unless it is only read."""
         granted = self._find(address, len(piece))
         start = address - granted.address
         shadow = self._shadows[granted.address][start : start + len(piece)]
-        now, told = bytes(piece), bytes(shadow)
-        if now != told:
-            self.settle()  # what the card itself wrote before this is its doing, not news
-            told = bytes(shadow)
-            if now != told:
-                self._saw += changes(address, told, now)
+        now, known = bytes(piece), bytes(shadow)
+        if now != known:
+            self.settle()  # what the card itself wrote before this is no news
+            known = bytes(shadow)
+            if now != known:
+                self._saw += changes(address, known, now)
                 shadow[:] = now
         if changes_later:
             self._open.append((address, piece, shadow))
 
     def settle(self) -> None:
-        """Note what has become of the views so far."""
+        """Record the changes through views so far."""
         for address, piece, shadow in self._open:
-            now, told = bytes(piece), bytes(shadow)
-            if now != told:
-                self._did += changes(address, told, now)
+            now, known = bytes(piece), bytes(shadow)
+            if now != known:
+                self._did += changes(address, known, now)
                 shadow[:] = now
 
     def begin(self) -> None:
-        """An access starts."""
+        """Start an access."""
         self._saw, self._did = [], []
         self._open.clear()
 
     def finish(self) -> Entry:
-        """The access is over: what was seen and done, empty parts left out."""
+        """End an access; return what was seen and done, empty parts left out."""
         self.settle()
         self._open.clear()
         parts = {"saw": self._saw, "did": self._did}
@@ -203,7 +196,7 @@ class RecordingMemory(Memory):
 
 
 class RecordingInterrupts:
-    """Passes vectors on and remembers them."""
+    """Interrupts that are recorded and passed on."""
 
     def __init__(self, inner: Interrupts) -> None:
         self.inner = inner
@@ -211,7 +204,7 @@ class RecordingInterrupts:
         self.before: Callable[[], None] = lambda: None
 
     def fire(self, vector: int) -> None:
-        """Raise one; what was done until now is noted before the guest hears of it."""
+        """Raise a vector; changes so far are recorded before the guest learns of it."""
         self.before()
         self.raised.append(vector)
         self.inner.fire(vector)
@@ -226,13 +219,13 @@ class Clocked(Protocol):
 
 @runtime_checkable
 class Acting(Protocol):
-    """A device that says whether its last tick did anything: what it counts, memory does not show."""
+    """A device that says whether its last tick did anything: its counters are not in memory."""
 
     acted: bool
 
 
 class Recorder:
-    """A device that tells the log of every access to the one inside."""
+    """Device that logs every access to the one inside."""
 
     def __init__(
         self,
@@ -253,7 +246,7 @@ class Recorder:
         self._began_us = time_us()
 
     def clock(self) -> float:
-        """Seconds; stands still during an access, so that a replay sees the same."""
+        """Return seconds; constant during an access, so that a replay sees the same."""
         return self._began_us / 1e6
 
     def _begin(self) -> None:
@@ -271,12 +264,12 @@ class Recorder:
     def bar_read(self, bar: int, offset: int, size: int) -> bytes:
         """As the device inside."""
         self._begin()
-        given = b""
+        data = b""
         try:
-            given = self.device.bar_read(bar, offset, size)
+            data = self.device.bar_read(bar, offset, size)
         finally:
-            self._finish({"k": "read", "b": bar, "o": offset, "n": size, "g": given.hex()})
-        return given
+            self._finish({"k": "read", "b": bar, "o": offset, "n": size, "g": data.hex()})
+        return data
 
     def bar_write(self, bar: int, offset: int, data: bytes) -> None:
         """As the device inside."""
@@ -287,7 +280,7 @@ class Recorder:
             self._finish({"k": "write", "b": bar, "o": offset, "d": data.hex()})
 
     def tick(self) -> float | None:
-        """As the device inside; only ticks that did something are told."""
+        """As the device inside; only ticks that did something are logged."""
         self._begin()
         try:
             return self.device.tick()

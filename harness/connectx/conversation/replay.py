@@ -1,4 +1,4 @@
-"""Plays a recorded conversation against a device model, without a VM, and compares what the model does."""
+"""Replay a conversation log against a device model, without a VM, and compare what the model does."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ACCESSES = ("read", "write", "tick", "reset", "detach")
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """At line `line` of the log the model gave, wrote or raised something else."""
+    """A line of the log at which the model read, wrote or raised something else."""
 
     line: int
     what: str
@@ -44,7 +44,7 @@ class Difference:
 
 @dataclass(slots=True)
 class Outcome:
-    """What a replay found: how many accesses were played, where they differ, what the model noted."""
+    """Result of a replay: accesses played, where they differ, the model's notes."""
 
     accesses: int = 0
     differences: list[Difference] = field(default_factory=list)
@@ -52,13 +52,13 @@ class Outcome:
 
 
 def load(memory: Memory, entry: Entry) -> None:
-    """Put in place what the recorded card saw in this access and had not seen before."""
+    """Write to memory what the recorded card saw for the first time in this access."""
     for address, text in entry.get("saw", ()):
         memory.overwrite(address, bytes.fromhex(text))
 
 
 def remap(memory: Memory, entry: Entry) -> None:
-    """Follow a map or unmap line, with memory of this process in place of the guest's."""
+    """Follow a map or unmap line, with memory of this process instead of the guest's."""
     if entry["k"] == "unmap":
         memory.revoke(entry["a"], entry["n"])
     elif entry["shared"]:
@@ -67,16 +67,18 @@ def remap(memory: Memory, entry: Entry) -> None:
 
 class _Silent:
     def fire(self, vector: int) -> None:
-        """Nobody listens."""
+        """Ignore it."""
 
 
-class _Told(RecordingMemory):
-    """Memory with what a log told in it. What the card only carried was not told, and is not carried again: where
-    the card looks at it later, the log says what it found.
+class _ReplayMemory(RecordingMemory):
+    """Memory with the contents of a log.
+
+    Copies within guest memory are not in the log and are not done again: where the card looks at such bytes later,
+    the log has them.
     """
 
     def copy(self, source: int, destination: int, size: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 def replay(path: Path, build: Build) -> Outcome:
@@ -89,12 +91,12 @@ def replay(path: Path, build: Build) -> Outcome:
     played: list[Entry] = []
     time_us = 0
 
-    def hear(entry: Entry) -> None:
+    def sink(entry: Entry) -> None:
         (played if entry["k"] in _ACCESSES else outcome.notes).append(entry)
 
-    memory = _Told(hear)
+    memory = _ReplayMemory(sink)
     interrupts = RecordingInterrupts(_Silent())
-    device = Recorder(build(memory, interrupts, hear), memory, interrupts, hear, lambda: time_us)
+    device = Recorder(build(memory, interrupts, sink), memory, interrupts, sink, lambda: time_us)
     for number, entry in enumerate(entries(path), 1):
         time_us = entry.get("t", time_us)
         if entry["k"] in ("map", "unmap"):
@@ -112,7 +114,7 @@ def replay(path: Path, build: Build) -> Outcome:
 
 
 def play(device: Device, entry: Entry) -> None:
-    """One access."""
+    """Play one access."""
     kind = entry["k"]
     if kind == "read":
         device.bar_read(entry["b"], entry["o"], entry["n"])
@@ -124,18 +126,18 @@ def play(device: Device, entry: Entry) -> None:
 
 def _compare(number: int, entry: Entry, played: list[Entry]) -> list[Difference]:
     now = played[-1] if played else {}
-    found = []
+    differences = []
     for what in _COMPARED:
         recorded, replayed = entry.get(what), now.get(what)
         if what == "did" and recorded != replayed:
             recorded, replayed = _only_in(recorded, replayed), _only_in(replayed, recorded)
         if recorded != replayed:
-            found.append(Difference(number, what, recorded, replayed, entry))
-    return found
+            differences.append(Difference(number, what, recorded, replayed, entry))
+    return differences
 
 
 def _only_in(these: Pairs | None, others: Pairs | None) -> list[tuple[str, str]]:
-    """Bytes that `these` leave in memory and `others` do not, as runs of (hex address, hex)."""
+    """Return the bytes that `these` leave in memory and `others` do not, as runs of (hex address, hex)."""
     bytes_here, bytes_there = _by_byte(these), _by_byte(others)
     runs: list[tuple[int, list[int]]] = []
     for address in sorted(bytes_here):

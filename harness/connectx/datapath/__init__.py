@@ -1,1 +1,1 @@
-"""WQEs: parsed, executed, completed."""
+"""Data path: parse, execute and complete WQEs."""

@@ -1,4 +1,4 @@
-"""Takes operations as far as they go: to whom, whether allowed, and what they have to wait for or fail of.
+"""Advance one WQE: find the target QP, check permissions, move data, or park it (fault, RNR, timeout).
 
 Ref: InfiniBand architecture 1.4, 9.7 (retries, RNR); Linux 7.2 include/linux/mlx5/cq.h for syndromes.
 """
@@ -7,38 +7,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from harness.connectx.datapath.dma import (
-    PageMissing,
-    RemoteRefused,
-)
-from harness.connectx.datapath.wqe_parser import (
-    ATOMICS,
-    GRH,
-    RETURNS,
-    SENDS,
-    WRITES,
-    Operation,
-)
-from harness.connectx.faults.fault_events import (
-    RDMA,
-    REQUESTER,
-)
-from harness.connectx.objects.mkeys import Refused
+from harness.connectx.datapath.dma import PageMissing, RemoteRefused, Transfer
+from harness.connectx.datapath.responder import Responder
+from harness.connectx.device import DeviceState
+from harness.connectx.faults.faults import Faults, Parked
+from harness.connectx.objects.mkeys import Keys, Refused
+from harness.connectx.objects.operation import ATOMICS, RDMA, REQUESTER, RETURNS, SENDS, WRITES, Operation
 from harness.connectx.objects.qps import (
     RC,
     UC,
     XRC,
     QueuePair,
 )
+from harness.connectx.objects.queues import Events
 from harness.wire import cqe, eqe, wqe
 
-if TYPE_CHECKING:
-    from harness.connectx.hca import Hca
-
 FOREVER = 7
-"""Of rnr_retry: never give up. Ref: InfiniBand architecture 1.4, 9.7.5.2.8."""
+"""Value of rnr_retry: never give up. Ref: InfiniBand architecture 1.4, 9.7.5.2.8."""
 
 RNR_MS = (
     (655.36, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.12, 0.16, 0.24, 0.32, 0.48, 0.64, 0.96, 1.28, 1.92)
@@ -47,38 +33,58 @@ RNR_MS = (
 )
 """RNR timer values. Ref: InfiniBand architecture 1.4, table 45."""
 
-RNR_LEAST_S = 0.0005
-ACK_LEAST_S = 0.001
+MIN_RNR_S = 0.0005
+MIN_ACK_S = 0.001
+BUSY_S = 0.001
+"""Delay before a fault is tried again that cannot be raised while another of its kind is open."""
+
+GRH = 40
+"""Bytes before a datagram's data."""
+
 NEED = {True: "rwe", False: "rre"}
 
 Finish = Callable[[Operation, int], None]
+Again = Callable[[Operation, float], None]
 
 
-class Runner:
-    """Runs operations for the requester, which hears of each one's end through `finish` (0 or a syndrome)."""
+class Progress:
+    """Progress of operations. `finish` ends one (0 or a syndrome), `again` tries one again in so many seconds."""
 
-    def __init__(self, hca: Hca, finish: Finish, counts: Counter[str]) -> None:
-        self._hca, self._finish, self._counts = hca, finish, counts
+    def __init__(
+        self,
+        device: DeviceState,
+        events: Events,
+        keys: Keys,
+        faults: Faults,
+        responder: Responder,
+        transfer: Transfer,
+        counts: Counter[str],
+        finish: Finish,
+        again: Again,
+    ) -> None:
+        self._device, self._events, self._keys, self._faults = device, events, keys, faults
+        self._responder, self._transfer = responder, transfer
+        self._counts, self._finish, self._again = counts, finish, again
 
     def advance(self, operation: Operation) -> bool:
-        """Take an operation as far as it goes; False when it must wait."""
+        """Advance an operation until it ends; False when it has to wait."""
         qp = operation.qp
-        target = self._hca.responder.target(operation)
+        target = self._responder.target(operation)
         if target is None:
-            return self._nobody(operation)
+            return self._no_target(operation)
         operation.target = target.number
         extra = GRH if operation.vector is not None else 0
         try:
             self._permitted(operation, target)
-            local = self._hca.transfer.local(operation)
+            local = self._transfer.local(operation)
             begins = operation.opcode in SENDS and operation.receive is None
             if begins and local.absent is not None and (extra or not local.length):
                 return self._absent(operation, target, PageMissing(REQUESTER, local.absent))
-            self._hca.responder.heard(target)
+            self._responder.establish(target)
             if begins and not self._take(operation, target, extra):
                 return qp.busy is None
-            stop = self._hca.transfer.advance(operation, target, local)
-            ends = stop is None and operation.opcode == wqe.RDMA_WRITE_IMM
+            missing = self._transfer.advance(operation, target, local)
+            ends = missing is None and operation.opcode == wqe.RDMA_WRITE_IMM
             if ends and not self._take(operation, target, extra):
                 return qp.busy is None
         except Refused as refusal:
@@ -89,16 +95,16 @@ class Runner:
             self.note(operation, refusal.why)
             self.refused(operation, target, refusal)
             return True
-        if stop is not None:
-            return self._absent(operation, target, stop)
-        self._hca.responder.complete(target, operation, extra)
+        if missing is not None:
+            return self._absent(operation, target, missing)
+        self._responder.complete(target, operation, extra)
         if operation.opcode == wqe.SEND_INVALIDATE:
-            self._hca.keys.invalidate(operation.control.general_id, target.pd)
+            self._keys.invalidate(operation.control.general_id, target.pd)
         self._finish(operation, 0)
         return qp.busy is None
 
     def _permitted(self, operation: Operation, target: QueuePair) -> None:
-        """Whether the responder allows such operations at all."""
+        """Refuse operations that the responder does not allow at all."""
         if operation.opcode in ATOMICS:
             need = "rae"
         elif operation.remote is not None:
@@ -111,13 +117,15 @@ class Runner:
             raise Refused(cqe.LOCAL_QP_OPERATION, "UC has no reads and atomics")
 
     def _take(self, operation: Operation, target: QueuePair, extra: int) -> bool:
-        """Take a receive: for a send when its first bytes can go out (a datagram's: when all can), for a write with
-        immediate when the rest is done. False when there is none: the operation waits, or has ended.
+        """Take a receive. False when there is none: the operation waits, or has ended.
+
+        For a send when its first bytes can be moved (a datagram's: when all can), for a write with immediate when the
+        rest is done.
         """
-        if self._hca.responder.occupied(target):
-            self._hca.requester.again(operation, ACK_LEAST_S)
+        if self._responder.occupied(target):
+            self._again(operation, MIN_ACK_S)
             return False
-        operation.receive = self._hca.responder.take(target, operation)
+        operation.receive = self._responder.take(target, operation)
         if operation.receive is None:
             self._not_ready(operation, target)
             return False
@@ -125,7 +133,7 @@ class Runner:
         return True
 
     def _fits(self, operation: Operation, target: QueuePair, extra: int) -> None:
-        """A datagram's first bytes are for the GRH; what is longer than the receive is refused."""
+        """Refuse a message that is longer than its receive. A datagram's first bytes are for the GRH."""
         receive = operation.receive
         assert receive is not None
         if operation.opcode == wqe.RDMA_WRITE_IMM:
@@ -138,8 +146,9 @@ class Runner:
         receive.head = extra
 
     def _too_long(self, operation: Operation, target: QueuePair) -> None:
-        """An unreliable message that does not fit is dropped: its receive stays posted, a shared queue cannot
-        take it back and completes it with an error.
+        """Drop an unreliable message that does not fit. Its receive stays posted.
+
+        A shared queue cannot take the receive back and completes it with an error.
 
         Ref: InfiniBand architecture 1.4, 9.9.3 (classes D and E); Linux 7.2 drivers/infiniband/sw/rxe/rxe_resp.c
         """
@@ -149,48 +158,51 @@ class Runner:
             target.received = target.received - 1 & 0xFFFF
             target.taking = None
         else:
-            self._hca.responder.error(target, receive, cqe.REMOTE_INVALID_REQUEST)
+            self._responder.error(target, receive, cqe.REMOTE_INVALID_REQUEST)
 
-    def _nobody(self, operation: Operation) -> bool:
-        """No QP hears it. Unreliable services do not notice; reliable ones try again, then give up."""
+    def _no_target(self, operation: Operation) -> bool:
+        """Wait for a QP that receives it: reliable services try again, then give up; others do not notice."""
         qp = operation.qp
         if qp.service not in (RC, XRC):
             self._finish(operation, 0)
             return True
-        timeout, most = qp.context["primary_address_path.ack_timeout"], qp.context["retry_count"]
+        timeout, limit = qp.context["primary_address_path.ack_timeout"], qp.context["retry_count"]
         operation.tries += 1
-        if timeout and operation.tries > most:
+        if timeout and operation.tries > limit:
             self._finish(operation, cqe.RETRY_EXCEEDED)
             return True
         self._counts["retries"] += 1
-        delay_s = max(4.096e-6 * (1 << timeout), ACK_LEAST_S) if timeout else 0.1
-        self._hca.requester.again(operation, delay_s)
+        delay_s = max(4.096e-6 * (1 << timeout), MIN_ACK_S) if timeout else 0.1
+        self._again(operation, delay_s)
         return False
 
     def _not_ready(self, operation: Operation, target: QueuePair) -> None:
-        """No receive is posted: RNR. Posting one rings no doorbell, so a timer looks again."""
+        """Wait for a receive (RNR). Posting one rings no doorbell, so a timer looks again."""
         qp = operation.qp
         if qp.service not in (RC, XRC):
             self._finish(operation, 0)
             return
         operation.rnr_tries += 1
-        most = qp.context["rnr_retry"]
-        if most != FOREVER and operation.rnr_tries > most:
+        limit = qp.context["rnr_retry"]
+        if limit != FOREVER and operation.rnr_tries > limit:
             self._finish(operation, cqe.RNR_RETRY_EXCEEDED)
             return
         self._counts["rnr"] += 1
-        delay_s = max(RNR_MS[target.context["min_rnr_nak"]] / 1000, RNR_LEAST_S)
-        self._hca.requester.again(operation, delay_s)
+        delay_s = max(RNR_MS[target.context["min_rnr_nak"]] / 1000, MIN_RNR_S)
+        self._again(operation, delay_s)
 
-    def _absent(self, operation: Operation, target: QueuePair, stop: PageMissing) -> bool:
-        """A page is absent: park, unless the service drops such messages or nobody resolves it."""
-        if operation.qp.service not in (RC, XRC) and stop.side == RDMA:
+    def _absent(self, operation: Operation, target: QueuePair, missing: PageMissing) -> bool:
+        """Park on an absent page, unless the service drops such messages or it cannot be resolved."""
+        if operation.qp.service not in (RC, XRC) and missing.side == RDMA:
             self._finish(operation, 0)
             return True
-        if self._hca.faults.park(operation, stop.side, stop.absent):
+        parked = self._faults.park(operation, missing.side, missing.absent)
+        if parked is not Parked.UNRESOLVED:
+            if parked is Parked.BUSY:
+                self._again(operation, BUSY_S)
             self._counts["parked"] += 1
             return False
-        if stop.side == REQUESTER:
+        if missing.side == REQUESTER:
             self._finish(operation, cqe.LOCAL_PROTECTION)
         else:
             refusal = RemoteRefused(cqe.REMOTE_OPERATION, cqe.LOCAL_PROTECTION, "page fault is not resolved")
@@ -198,26 +210,28 @@ class Runner:
         return True
 
     def refused(self, operation: Operation, target: QueuePair | None, refusal: RemoteRefused) -> None:
-        """The responder's side refuses: it breaks too, with a completion or an event; UC and UD do not
-        tell."""
+        """Fail an operation that the responder refuses; it breaks too, with a completion or an event.
+
+        UC and UD do not report it to the requester.
+        """
         reliable = operation.qp.service in (RC, XRC)
         if target is not None and operation.receive is not None and refusal.local:
-            self._hca.responder.fail(target, operation.receive, refusal.local)
+            self._responder.fail(target, operation.receive, refusal.local)
         elif target is not None and reliable:
             kind = eqe.WQ_ACCESS_ERROR if refusal.syndrome == cqe.REMOTE_ACCESS else eqe.WQ_INVALID_REQUEST
-            self._hca.events.post(kind, eqe.QpSrqEqe.new(qp_srq_n=target.number))
-            self._hca.responder.fail(target, None, 0)
+            self._events.post(kind, eqe.QpSrqEqe.new(qp_srq_n=target.number))
+            self._responder.fail(target, None, 0)
         self._finish(operation, refusal.syndrome if reliable else 0)
 
     def note(self, operation: Operation, why: str) -> None:
-        """Log why something was refused."""
-        self._hca.log({"what": "refused", "qpn": operation.qp.number, "why": why})
+        """Log why an operation was refused."""
+        self._device.log({"what": "refused", "qpn": operation.qp.number, "why": why})
 
     def failed(self, operation: Operation, side: str) -> None:
-        """The driver could not make a page present on that side."""
+        """Fail an operation whose page the driver could not make present on that side."""
         if side == REQUESTER:
             self._finish(operation, cqe.LOCAL_PROTECTION)
             return
-        target = self._hca.judge.table("qp").get(operation.target)
+        target = self._device.objects.table("qp").get(operation.target)
         syndrome = cqe.REMOTE_ACCESS if side == RDMA else cqe.REMOTE_OPERATION
         self.refused(operation, target, RemoteRefused(syndrome, cqe.LOCAL_PROTECTION, "page fault failed"))

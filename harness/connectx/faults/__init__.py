@@ -1,1 +1,1 @@
-"""Page faults: their events, resumes and conservation checks."""
+"""Page faults: events, resumes, counters."""

@@ -1,178 +1,215 @@
-"""Events that no page fault made: copies, second faults, storms, and events that make no sense.
+"""Actions of injection rules on page-fault events: hold back, delay, copy, and events that no fault raised.
 
-A forger gets the card, its rule and the event that is about to go out (`Telling`), adds events that go out
-after it, and says what it did; nothing when it could not. The genuine fault stays as it is: whatever a forged
+An action gets the card's faults, its rule and the event that is about to be sent, adds events that are sent after
+it, and returns a note; an empty one when it could not act. The genuine fault stays as it is: whatever an injected
 event does to the driver, the workload's own faults are to be resolved.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Protocol
 
+from harness.connectx.faults.fault_events import PendingEvent
+from harness.connectx.rules.armed_rule import ArmedRule
 from harness.values import random_events
 from harness.wire import eqe, y2015
-
-if TYPE_CHECKING:
-    from harness.connectx.faults.fault_events import PendingEvent
-    from harness.connectx.hca import Hca
-    from harness.connectx.rules.armed_rule import Armed
-    from harness.wire.bits import Struct
+from harness.wire.bits import Struct
 
 NO_QUEUE, NO_KEY = 0xFFFFF0, 0xFFFFF033
-"""Numbers that no card gives out: beyond judge.LIMITS."""
+"""Numbers beyond object_table.LIMITS, which the card never allocates."""
 
 NO_SUB_TYPE = 0x7F
 HUGE_BYTES, HUGE_PAGES = 0xFFFFFFFF, 0xFFFFF
 PAGE = 4096
 
-FORGERS: dict[str, Callable[..., str]] = {}
+
+class Injector(Protocol):
+    """A card's faults as an action sees them; `faults.Faults` is one."""
+
+    last_closed: int | None
+
+    @property
+    def scheme(self) -> str:
+        """Scheme in use: 2015, transport or memory."""
+
+    def token(self) -> int:
+        """Return a free token."""
+
+    def inject(self, armed: ArmedRule, event: Struct, sub_type: int, key: int, refuse: bool = False) -> None:
+        """Send an event that belongs to no fault."""
 
 
-def forges(kind: str) -> Callable[[Callable[..., str]], Callable[..., str]]:
-    """Mark a function as what rules of that kind do."""
+Action = Callable[[Injector, ArmedRule, PendingEvent], str]
 
-    def mark(function: Callable[..., str]) -> Callable[..., str]:
-        FORGERS[kind] = function
+EVENT_ACTIONS: dict[str, Action] = {}
+
+
+def acts(kind: str) -> Callable[[Action], Action]:
+    """Mark a function as the action of rules of that kind."""
+
+    def mark(function: Action) -> Action:
+        EVENT_ACTIONS[kind] = function
         return function
 
     return mark
 
 
-@forges("double-event")
-def double(hca: Hca, armed: Armed, telling: PendingEvent) -> str:
-    """The same event again: the first resume ends the fault, each further one names nothing and is refused."""
+@acts("delay-event")
+def delay_event(faults: Injector, armed: ArmedRule, pending: PendingEvent) -> str:
+    """Send it later."""
+    pending.delay_s += armed.rule.delay_ms / 1000
+    return f"{pending.fault}: {armed.rule.delay_ms} ms late"
+
+
+@acts("drop-event")
+def drop_event(faults: Injector, armed: ArmedRule, pending: PendingEvent) -> str:
+    """Never send it."""
+    pending.withheld = True
+    return f"{pending.fault}: event dropped"
+
+
+@acts("reorder-event")
+def reorder_event(faults: Injector, armed: ArmedRule, pending: PendingEvent) -> str:
+    """Send it after the next event, or after the delay."""
+    pending.delay_s += armed.rule.delay_ms / 1000
+    pending.overtakable = True
+    return f"{pending.fault}: waits until another event overtakes it"
+
+
+@acts("double-event")
+def double_event(faults: Injector, armed: ArmedRule, pending: PendingEvent) -> str:
+    """Send the same event again: the first resume ends the fault, each further one is refused."""
     for _ in range(armed.rule.events):
-        telling.forge(armed, telling.event, telling.sub_type, telling.fault.key, refuse=True)
-    return f"{telling.fault}: told {armed.rule.events + 1} times"
+        pending.inject(armed, pending.event, pending.sub_type, pending.fault.key, refuse=True)
+    return f"{pending.fault}: sent {armed.rule.events + 1} times"
 
 
-@forges("second-fault")
-def second(hca: Hca, armed: Armed, telling: PendingEvent) -> str:
-    """Another fault on the same page, as another queue would have it."""
-    if hca.faults.scheme == "2015":
+@acts("second-fault")
+def second_fault(faults: Injector, armed: ArmedRule, pending: PendingEvent) -> str:
+    """Send another fault on the same page, as another queue would raise it."""
+    if faults.scheme == "2015":
         return ""
-    _again(hca, armed, telling)
-    return f"{telling.fault}: a second one on its page"
+    _again(faults, armed, pending)
+    return f"{pending.fault}: a second one on its page"
 
 
-@forges("storm")
-def storm(hca: Hca, armed: Armed, telling: PendingEvent) -> str:
-    """Many faults at once, spread over the region (by key) or over the work request (by queue)."""
-    if hca.faults.scheme == "2015":
+@acts("storm")
+def storm(faults: Injector, armed: ArmedRule, pending: PendingEvent) -> str:
+    """Send many faults at once, spread over the region (by key) or over the work request (by queue)."""
+    if faults.scheme == "2015":
         return ""
-    key, length = telling.absent.key, telling.operation.length
+    key, length = pending.absent.key, pending.operation.length
     start = key.fields["start_addr"] & ~(PAGE - 1)
     pages = max(key.fields["len"] // PAGE, 1)
     for number in range(armed.rule.events):
         va = start + number % pages * PAGE
-        if telling.sub_type == eqe.PAGE_FAULT_WQE:
-            _again(hca, armed, telling, bytes_committed=number * PAGE % max(length, 1))
-        elif telling.sub_type == eqe.PAGE_FAULT_RDMA:
+        if pending.sub_type == eqe.PAGE_FAULT_WQE:
+            _again(faults, armed, pending, bytes_committed=number * PAGE % max(length, 1))
+        elif pending.sub_type == eqe.PAGE_FAULT_RDMA:
             inside = max(va, key.fields["start_addr"])
-            _again(hca, armed, telling, bytes_committed=0, va=inside, op_length=8, packet_length=8)
+            _again(faults, armed, pending, bytes_committed=0, va=inside, op_length=8, packet_length=8)
         else:
-            _again(hca, armed, telling, va=va, demand_pages=1)
-    return f"{telling.fault}: {armed.rule.events} more"
+            _again(faults, armed, pending, va=va, demand_pages=1)
+    return f"{pending.fault}: {armed.rule.events} more"
 
 
-@forges("prefetch-hint")
-def prefetch(hca: Hca, armed: Armed, telling: PendingEvent) -> str:
-    """The genuine event asks for pages around the one that is needed; only the memory scheme can."""
-    event = telling.event
+@acts("prefetch-hint")
+def prefetch_hint(faults: Injector, armed: ArmedRule, pending: PendingEvent) -> str:
+    """Ask for pages around the one that is needed in the genuine event; only the memory scheme can."""
+    event = pending.event
     if not isinstance(event, eqe.PageFaultMemoryEqe):
         return ""
     event.pre_pages, event.post_pages = armed.rule.pre, armed.rule.post
-    return f"{telling.fault}: {armed.rule.pre} pages before, {armed.rule.post} behind"
+    return f"{pending.fault}: {armed.rule.pre} pages before, {armed.rule.post} behind"
 
 
-@forges("drawn-events")
-def drawn_events(hca: Hca, armed: Armed, telling: PendingEvent) -> str:
-    """They go out before the genuine one, and each may be resumed once by what names it."""
-    scheme = hca.faults.scheme
+@acts("drawn-events")
+def drawn_events(faults: Injector, armed: ArmedRule, pending: PendingEvent) -> str:
+    """Send events with random fields before the genuine one; each may be resumed once by what names it."""
+    scheme = faults.scheme
     for _ in range(armed.rule.events):
         form, fields = armed.drawn(scheme)
         event, sub_type, key = _drawn(scheme, form, fields)
-        hca.faults.forge(armed, event, sub_type, key)
-    return f"{telling.fault}: {armed.rule.events} events before"
+        faults.inject(armed, event, sub_type, key)
+    return f"{pending.fault}: {armed.rule.events} events before"
 
 
-@forges("unknown-sub-type")
-def unknown_sub_type(hca: Hca, armed: Armed, telling: PendingEvent) -> str:
-    """The rest of the event is that of the genuine one, with a token of its own."""
-    if hca.faults.scheme == "2015":
+@acts("unknown-sub-type")
+def unknown_sub_type(faults: Injector, armed: ArmedRule, pending: PendingEvent) -> str:
+    """Send a copy with an unknown sub-type and its own token."""
+    if faults.scheme == "2015":
         return ""
-    token = hca.faults.token()
-    telling.forge(armed, _copy(telling.event, token), NO_SUB_TYPE, token)
-    return f"{telling.fault}: another event, token {token:#x}, of sub-type {NO_SUB_TYPE:#x}"
+    token = faults.token()
+    pending.inject(armed, _copy(pending.event, token), NO_SUB_TYPE, token)
+    return f"{pending.fault}: another event, token {token:#x}, of sub-type {NO_SUB_TYPE:#x}"
 
 
-@forges("unknown-queue")
-def unknown_queue(hca: Hca, armed: Armed, telling: PendingEvent) -> str:
-    """By queue number, in every scheme."""
-    token = hca.faults.token()
-    telling.forge(armed, _of_queue(token, NO_QUEUE), eqe.PAGE_FAULT_WQE, token)
+@acts("unknown-queue")
+def unknown_queue(faults: Injector, armed: ArmedRule, pending: PendingEvent) -> str:
+    """Send an event on a queue number that does not exist, in every scheme."""
+    token = faults.token()
+    pending.inject(armed, _of_queue(token, NO_QUEUE), eqe.PAGE_FAULT_WQE, token)
     return f"an event on queue {NO_QUEUE:#x}, token {token:#x}"
 
 
-@forges("unknown-key")
-def unknown_key(hca: Hca, armed: Armed, telling: PendingEvent) -> str:
-    """By key, in the scheme's own form."""
-    return _keyed(hca, armed, telling, NO_KEY, telling.absent.va, PAGE)
+@acts("unknown-key")
+def unknown_key(faults: Injector, armed: ArmedRule, pending: PendingEvent) -> str:
+    """Send an event on a key that does not exist, in the scheme's own form."""
+    return _keyed(faults, armed, pending, NO_KEY, pending.absent.va, PAGE)
 
 
-@forges("stale-token")
-def stale_token(hca: Hca, armed: Armed, telling: PendingEvent) -> str:
-    """The genuine event once more, under the token of the last fault that was resumed: refused on resume."""
-    token = hca.faults.last_closed
-    if token is None or hca.faults.scheme == "2015":
+@acts("stale-token")
+def stale_token(faults: Injector, armed: ArmedRule, pending: PendingEvent) -> str:
+    """Send a copy with the token of the last fault that ended; its resume is refused."""
+    token = faults.last_closed
+    if token is None or faults.scheme == "2015":
         return ""
-    telling.forge(armed, _copy(telling.event, token), telling.sub_type, token, refuse=True)
-    return f"{telling.fault}: told again with token {token:#x}"
+    pending.inject(armed, _copy(pending.event, token), pending.sub_type, token, refuse=True)
+    return f"{pending.fault}: sent again with token {token:#x}"
 
 
-@forges("zero-length")
-def zero_length(hca: Hca, armed: Armed, telling: PendingEvent) -> str:
-    """Nothing is wanted of a key that is there."""
-    return _keyed(hca, armed, telling, telling.absent.key.value, telling.absent.va, 0)
+@acts("zero-length")
+def zero_length(faults: Injector, armed: ArmedRule, pending: PendingEvent) -> str:
+    """Send an event on 0 bytes of an existing key."""
+    return _keyed(faults, armed, pending, pending.absent.key.value, pending.absent.va, 0)
 
 
-@forges("huge-length")
-def huge_length(hca: Hca, armed: Armed, telling: PendingEvent) -> str:
-    """Four gigabytes are wanted of a key that has less."""
-    return _keyed(hca, armed, telling, telling.absent.key.value, telling.absent.va, HUGE_BYTES)
+@acts("huge-length")
+def huge_length(faults: Injector, armed: ArmedRule, pending: PendingEvent) -> str:
+    """Send an event on four gigabytes of a key that has less."""
+    return _keyed(faults, armed, pending, pending.absent.key.value, pending.absent.va, HUGE_BYTES)
 
 
-@forges("outside-region")
-def outside_region(hca: Hca, armed: Armed, telling: PendingEvent) -> str:
-    """A page is wanted some pages behind the end of a key."""
-    fields = telling.absent.key.fields
+@acts("outside-region")
+def outside_region(faults: Injector, armed: ArmedRule, pending: PendingEvent) -> str:
+    """Send an event on a page behind the end of a key."""
+    fields = pending.absent.key.fields
     va = fields["start_addr"] + fields["len"] + 3 * PAGE
-    return _keyed(hca, armed, telling, telling.absent.key.value, va, PAGE)
+    return _keyed(faults, armed, pending, pending.absent.key.value, va, PAGE)
 
 
-@forges("destroyed-object")
-def destroyed_object(hca: Hca, armed: Armed, kind: str, number: int) -> str:
-    """An event that was on its way when its QP or key ended."""
-    token = hca.faults.token()
+def destroyed_object(faults: Injector, armed: ArmedRule, kind: str, number: int) -> str:
+    """Send an event on a QP (by number) or key (by value) that has just been destroyed, as if it had been in flight."""
+    token = faults.token()
     if kind == "qp":
         event, sub_type = _of_queue(token, number), eqe.PAGE_FAULT_WQE
     else:
-        event, sub_type = _of_key(hca, token, number, 0, PAGE)
-    hca.faults.forge(armed, event, sub_type, token)
+        event, sub_type = _of_key(faults, token, number, 0, PAGE)
+    faults.inject(armed, event, sub_type, token)
     return f"an event on {kind} {number:#x}, token {token:#x}"
 
 
-def _again(hca: Hca, armed: Armed, telling: PendingEvent, **fields: int) -> None:
-    """The genuine event once more with a token of its own and these fields."""
-    token = hca.faults.token()
-    telling.forge(armed, _copy(telling.event, token, **fields), telling.sub_type, token)
+def _again(faults: Injector, armed: ArmedRule, pending: PendingEvent, **fields: int) -> None:
+    """Send a copy with its own token and these fields."""
+    token = faults.token()
+    pending.inject(armed, _copy(pending.event, token, **fields), pending.sub_type, token)
 
 
-def _keyed(hca: Hca, armed: Armed, telling: PendingEvent, key: int, va: int, size: int) -> str:
-    token = hca.faults.token()
-    event, sub_type = _of_key(hca, token, key, va, size)
-    telling.forge(armed, event, sub_type, token)
+def _keyed(faults: Injector, armed: ArmedRule, pending: PendingEvent, key: int, va: int, size: int) -> str:
+    token = faults.token()
+    event, sub_type = _of_key(faults, token, key, va, size)
+    pending.inject(armed, event, sub_type, token)
     return f"an event on {size:#x} bytes at {va:#x} of key {key:#x}, token {token:#x}"
 
 
@@ -188,7 +225,7 @@ def _copy(event: Struct, token: int, **fields: int) -> Struct:
 
 
 def _drawn(scheme: str, form: str, fields: dict[str, int]) -> tuple[Struct, int, int]:
-    """An event with these fields, its sub-type, and what a resume of it names. Ref: values.drawn"""
+    """Build an event with these fields; return it, its sub-type, and what a resume of it names."""
     if form == random_events.MEMORY:
         event: Struct = eqe.PageFaultMemoryEqe.new(
             token_high=fields["token"] >> 32,
@@ -228,9 +265,9 @@ def _of_queue(token: int, number: int) -> Struct:
     )
 
 
-def _of_key(hca: Hca, token: int, key: int, va: int, size: int) -> tuple[Any, int]:
-    """An event by key, in the form of the scheme: its structure and its sub-type."""
-    if hca.faults.scheme == "memory":
+def _of_key(faults: Injector, token: int, key: int, va: int, size: int) -> tuple[Struct, int]:
+    """Build an event by key, in the form of the scheme; return it and its sub-type."""
+    if faults.scheme == "memory":
         event: Struct = eqe.PageFaultMemoryEqe.new(
             last=1,
             token_high=token >> 32,

@@ -1,4 +1,4 @@
-"""How a page fault is told to the driver: the event in each scheme's form, and its way to the event queue.
+"""Build page-fault EQEs (2015, transport, memory scheme).
 
 Ref: Linux 7.2 drivers/infiniband/hw/mlx5/odp.c mlx5_ib_eq_pf_process; y2015.py for the first form.
 """
@@ -6,52 +6,25 @@ Ref: Linux 7.2 drivers/infiniband/hw/mlx5/odp.c mlx5_ib_eq_pf_process; y2015.py 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from harness.connectx.datapath.wqe_parser import (
-    RETURNS,
-    WRITES,
-)
+from harness.connectx.objects.mkeys import Absent
+from harness.connectx.objects.operation import RDMA, REQUESTER, RETURNS, WRITES, Fault, Operation
+from harness.connectx.rules.armed_rule import ArmedRule
 from harness.wire import eqe, y2015
-
-if TYPE_CHECKING:
-    from harness.connectx.datapath.wqe_parser import Operation
-    from harness.connectx.objects.mkeys import Absent
-    from harness.connectx.rules.armed_rule import Armed
-    from harness.wire.bits import Struct
-
-REQUESTER, RECEIVER, RDMA = "requester", "receiver", "rdma"
-"""Sides: the local list of a send WQE, the list of a receive WQE, the remote address of an RDMA operation."""
+from harness.wire.bits import Struct
 
 MAX_DEMAND = 512
-"""Pages that one event of the memory scheme asks for at most."""
+"""Limit of pages that one event of the memory scheme asks for."""
 
 PAGE = 4096
 MAX_MTU = 4096
 
 
-@dataclass(eq=False)
-class Fault:
-    """An open fault: `key` is what the resume names it by, `kind` the type it must carry.
+class InjectedEvent(NamedTuple):
+    """An event that a rule injects; `key` is what a resume of it names, `refuse`: that resume is refused."""
 
-    `resumed` is set when a rule keeps the effect of its resume back.
-    """
-
-    key: int
-    kind: int
-    side: str
-    operation: Operation
-    raised_s: float
-    resumed: bool = False
-
-    def __str__(self) -> str:
-        return f"fault {self.key:#x} ({self.side} of qp {self.operation.qp.number:#x})"
-
-
-class Forged(NamedTuple):
-    """An event that a rule invents; `key` is what a resume of it would name, `refuse` whether that is refused."""
-
-    armed: Armed
+    armed: ArmedRule
     event: Struct
     sub_type: int
     key: int
@@ -60,7 +33,10 @@ class Forged(NamedTuple):
 
 @dataclass(eq=False)
 class PendingEvent:
-    """A fault's event on its way out; rules change it. `passed_by`: the next event may go out first."""
+    """A fault's event before it is sent; rules change it.
+
+    `overtakable`: a delayed event that is sent as soon as another one is. `injected` events are sent after it.
+    """
 
     fault: Fault
     operation: Operation
@@ -69,22 +45,22 @@ class PendingEvent:
     sub_type: int
     withheld: bool = False
     delay_s: float = 0.0
-    passed_by: bool = False
-    more: list[Forged] = field(default_factory=list)
+    overtakable: bool = False
+    injected: list[InjectedEvent] = field(default_factory=list)
 
-    def forge(self, armed: Armed, event: Struct, sub_type: int, key: int, refuse: bool = False) -> None:
+    def inject(self, armed: ArmedRule, event: Struct, sub_type: int, key: int, refuse: bool = False) -> None:
         """Send this event after the genuine one."""
-        self.more.append(Forged(armed, event, sub_type, key, refuse))
+        self.injected.append(InjectedEvent(armed, event, sub_type, key, refuse))
 
 
-def tell(
+def build(
     scheme: str, token: int, operation: Operation, side: str, absent: Absent, now_s: float
 ) -> PendingEvent:
-    """The event of a fault; `token` names it unless the scheme is that of 2015, where type and queue do."""
+    """Build a fault and its event; `token` names it, but in the scheme of 2015 type and queue do."""
     if scheme == "memory":
         fault = Fault(token, 0, side, operation, now_s)
         return PendingEvent(fault, operation, absent, _memory(token, absent), eqe.PAGE_FAULT_MEMORY)
-    kind, number, index = _where(operation, side)
+    kind, number, index = _transport(operation, side)
     if scheme == "2015":
         fault = Fault(kind << y2015.QPN_BITS | number, kind, side, operation, now_s)
     else:
@@ -104,7 +80,7 @@ def tell(
 
 
 def _rdma(operation: Operation, kind: int, token: int) -> eqe.PageFaultRdmaEqe:
-    """Address and length are those of the whole operation: the driver adds what is committed itself.
+    """Build an RDMA event. Address and length are those of the whole operation: the driver adds what is committed.
 
     Ref: Linux 7.2 drivers/infiniband/hw/mlx5/odp.c mlx5_ib_mr_rdma_pfault_handler
     """
@@ -120,8 +96,8 @@ def _rdma(operation: Operation, kind: int, token: int) -> eqe.PageFaultRdmaEqe:
     )
 
 
-def _where(operation: Operation, side: str) -> tuple[int, int, int]:
-    """Type, queue number and WQE index of a transport fault."""
+def _transport(operation: Operation, side: str) -> tuple[int, int, int]:
+    """Return type, queue number and WQE index of a transport fault."""
     returns = operation.opcode in RETURNS
     if side == REQUESTER:
         kind = eqe.FAULT_REQUESTER_READ_ATOMIC if returns else eqe.FAULT_REQUESTER_SEND_WRITE

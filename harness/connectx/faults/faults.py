@@ -1,32 +1,28 @@
-"""Page faults: the token, what goes on at PAGE_FAULT_RESUME, and the accounts of both.
+"""Page faults: tokens, PAGE_FAULT_RESUME, injected events, and the counters of the conservation check.
 
 A fault belongs to one side of one operation. Three schemes, by the card's table and the driver's choice:
 `2015` (flags and QPN, resume by both), `transport` (a token of 24 bits) and `memory` (by key and address,
 48 bits). Ref: Linux 7.2 drivers/infiniband/hw/mlx5/odp.c mlx5_ib_pfault, mlx5_ib_page_fault_resume;
-y2015.py for the first. The events themselves are in `telling.py`, those that rules invent in `forged.py`.
+y2015.py for the first. `fault_events.py` builds the events, `bogus_events.py` those that rules inject.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import enum
+from collections.abc import Callable
 
-from harness.connectx.commands.registry import (
-    FirmwareError,
-    Status,
-)
-from harness.connectx.faults.fault_events import (
-    Fault,
-    PendingEvent,
-    tell,
-)
+from harness.connectx.device import DeviceState
+from harness.connectx.faults.bogus_events import EVENT_ACTIONS, destroyed_object
+from harness.connectx.faults.fault_events import PendingEvent, build
+from harness.connectx.objects.capabilities import Capabilities
+from harness.connectx.objects.mkeys import Absent
+from harness.connectx.objects.operation import Fault, Operation
+from harness.connectx.objects.queues import Events
+from harness.connectx.rules.armed_rule import ArmedRule
+from harness.connectx.rules.rules import InjectionRules
+from harness.connectx.status import FirmwareError, Status
 from harness.wire import eqe
-
-if TYPE_CHECKING:
-    from harness.connectx.datapath.wqe_parser import Operation
-    from harness.connectx.hca import Hca
-    from harness.connectx.objects.mkeys import Absent
-    from harness.connectx.rules.armed_rule import Armed
-    from harness.wire.bits import Struct
+from harness.wire.bits import Struct
 
 TOKEN_BITS = 24
 
@@ -34,59 +30,79 @@ MAX_AGAIN = 1024
 """Faults of one operation without a byte of progress until it fails: a driver that resumes without
 mapping."""
 
-AGAIN_S = 0.001
+MAX_INJECTED = 1024
+"""Injected events whose resume is awaited: many kinds never get one, and a soak goes on for long."""
 
-MAX_FORGED = 1024
-"""Invented events whose answer is waited for: many kinds never get one, and a soak goes on for long."""
+OnResume = Callable[[Operation, str | None], None]
+
+
+class Parked(enum.Enum):
+    """Result of `Faults.park`."""
+
+    RAISED = "raised"
+    BUSY = "busy"  # without tokens a queue has one fault of a kind at a time: look again
+    UNRESOLVED = "unresolved"  # no event queue, or too many faults in a row
 
 
 class Faults:
-    """Open faults of a card and their accounts."""
+    """Open faults of a card and their counters.
 
-    def __init__(self, hca: Hca) -> None:
-        self._hca = hca
+    `on_resume` gets the operation of a fault that a resume ended, and the side on which it could not be resolved.
+    """
+
+    def __init__(
+        self,
+        device: DeviceState,
+        events: Events,
+        capabilities: Capabilities,
+        rules: InjectionRules,
+        on_resume: OnResume,
+    ) -> None:
+        self._device, self._events, self._capabilities = device, events, capabilities
+        self._rules, self._on_resume = rules, on_resume
         self.open: dict[int, Fault] = {}
         self.last_closed: int | None = None
         self._next = 1
         self.raised = self.resumed = self.failed = self.dropped = self.unknown = 0
-        self.events = self.withheld = self.invented = self.invented_resumed = self.invented_failed = 0
+        self.events = self.withheld = self.injected = self.injected_resumed = self.injected_failed = 0
         self.resumes_lost = self.resumes_refused = self.resumes_moot = 0
         self._moot: dict[int, Fault] = {}
-        self._forged: dict[int, list[tuple[Armed, bool]]] = {}
-        self._behind: list[PendingEvent] = []
+        self._injected: dict[int, list[tuple[ArmedRule, bool]]] = {}
+        self._overtakable: list[PendingEvent] = []
         self.by_kind: dict[str, int] = {}
         self._open_s = self._longest_s = 0.0
 
     @property
     def scheme(self) -> str:
-        """How faults are told now."""
-        scheme = self._hca.model.odp_scheme
-        if scheme == "memory" and not self._hca.capabilities.memory_scheme:
+        """Scheme in use, by the card and the driver's choice."""
+        scheme = self._device.model.odp_scheme
+        if scheme == "memory" and not self._capabilities.memory_scheme:
             return "transport"
         return scheme
 
-    def park(self, operation: Operation, side: str, absent: Absent) -> bool:
-        """Stop the operation and tell the driver; False when nobody listens or it has faulted too often."""
+    def park(self, operation: Operation, side: str, absent: Absent) -> Parked:
+        """Stop the operation and raise a fault for it."""
         operation.again += 1
         if operation.again > MAX_AGAIN:
-            self._hca.judge.find(
+            self._device.findings.report(
                 "fault-loop", f"qp {operation.qp.number:#x}", f"{MAX_AGAIN} resumes without progress"
             )
-            return False
-        if self._hca.events.queue_for(eqe.PAGE_FAULT) is None:
-            self._hca.judge.find(
+            return Parked.UNRESOLVED
+        if self._events.queue_for(eqe.PAGE_FAULT) is None:
+            self._device.findings.report(
                 "bad-value", f"key {absent.key.value:#x}", "page fault without an event queue"
             )
-            return False
-        telling = tell(self.scheme, self.token(), operation, side, absent, self._hca.clock())
-        fault = telling.fault
-        if fault.key in self.open:  # without tokens a queue has one fault of a kind at a time
-            self._hca.requester.again(operation, AGAIN_S)
-            return True
-        self._open(fault, absent)
-        self._hca.rules.telling(telling)
-        self._send(telling)
-        return True
+            return Parked.UNRESOLVED
+        pending = build(self.scheme, self.token(), operation, side, absent, self._device.clock())
+        if pending.fault.key in self.open:
+            return Parked.BUSY
+        self._open(pending.fault, absent)
+        for armed in self._rules.event(side):
+            note = EVENT_ACTIONS[armed.rule.kind](self, armed, pending)
+            if note:
+                armed.acted(note)
+        self._send(pending)
+        return Parked.RAISED
 
     def _open(self, fault: Fault, absent: Absent) -> None:
         operation = fault.operation
@@ -95,7 +111,7 @@ class Faults:
         self.raised += 1
         name = f"{fault.side} {fault.kind}"
         self.by_kind[name] = self.by_kind.get(name, 0) + 1
-        self._hca.log(
+        self._device.log(
             {
                 "what": "fault",
                 "token": fault.key,
@@ -109,151 +125,177 @@ class Faults:
         )
 
     def token(self) -> int:
-        """A token that names no fault, genuine or invented, that is open, and none that may still be resumed."""
-        most = (1 << TOKEN_BITS) - 1
-        while any(self._next in taken for taken in (self.open, self._forged, self._moot)):
-            self._next = self._next + 1 & most or 1
+        """Return a token that names no open fault, no injected event, and no fault that may still be resumed."""
+        mask = (1 << TOKEN_BITS) - 1
+        while any(self._next in used for used in (self.open, self._injected, self._moot)):
+            self._next = self._next + 1 & mask or 1
         token = self._next
-        self._next = token + 1 & most or 1
+        self._next = token + 1 & mask or 1
         return token
 
     # -- events
 
-    def _send(self, telling: PendingEvent) -> None:
-        """Send the genuine event now, later or never, then what rules invented."""
-        if telling.withheld:
+    def _send(self, pending: PendingEvent) -> None:
+        """Send the genuine event now, later or never, then the injected ones."""
+        if pending.withheld:
             self.withheld += 1
-        elif telling.delay_s:
-            if telling.passed_by:
-                self._behind.append(telling)
-            self._hca.timers.after(telling.delay_s, ("event", telling.fault), lambda: self._late(telling))
+        elif pending.delay_s:
+            if pending.overtakable:
+                self._overtakable.append(pending)
+            self._device.timers.after(
+                pending.delay_s, ("event", pending.fault), lambda: self._send_late(pending)
+            )
         else:
-            self._post(telling.event, telling.sub_type)
-        for forged in telling.more:
-            self.forge(*forged)
+            self._post(pending.event, pending.sub_type)
+        for injected in pending.injected:
+            self.inject(*injected)
 
-    def _late(self, telling: PendingEvent) -> None:
-        """The time of a delayed event has come; its fault may have ended meanwhile."""
-        if telling in self._behind:
-            self._behind.remove(telling)
-        if self.open.get(telling.fault.key) is telling.fault:
-            self._post(telling.event, telling.sub_type)
+    def _send_late(self, pending: PendingEvent) -> None:
+        """Send a delayed event, unless its fault has ended meanwhile."""
+        if pending in self._overtakable:
+            self._overtakable.remove(pending)
+        if self.open.get(pending.fault.key) is pending.fault:
+            self._post(pending.event, pending.sub_type)
         else:
             self.withheld += 1
 
     def _post(self, event: Struct, sub_type: int) -> None:
-        self.events += self._hca.events.post(eqe.PAGE_FAULT, event, sub_type)
-        behind, self._behind = self._behind, []
-        for telling in behind:
-            self._hca.timers.cancel(("event", telling.fault))
-            self._late(telling)
+        """Send an event, then those that only waited for another one to overtake them."""
+        self.events += self._events.post(eqe.PAGE_FAULT, event, sub_type)
+        overtaken, self._overtakable = self._overtakable, []
+        for pending in overtaken:
+            self._device.timers.cancel(("event", pending.fault))
+            self._send_late(pending)
 
-    def forge(self, armed: Armed, event: Struct, sub_type: int, key: int, refuse: bool = False) -> None:
+    def inject(self, armed: ArmedRule, event: Struct, sub_type: int, key: int, refuse: bool = False) -> None:
         """Send an event that belongs to no fault; the resume that names `key` answers it."""
-        self._forged.setdefault(key, []).append((armed, refuse))
-        if len(self._forged) > MAX_FORGED:
-            del self._forged[next(iter(self._forged))]
-        self.invented += 1
-        self._hca.log({"what": "invented", "rule": armed.rule.kind, "token": key, "sub": sub_type})
+        self._injected.setdefault(key, []).append((armed, refuse))
+        if len(self._injected) > MAX_INJECTED:
+            del self._injected[next(iter(self._injected))]
+        self.injected += 1
+        self._device.log({"what": "invented", "rule": armed.rule.kind, "token": key, "sub": sub_type})
         self._post(event, sub_type)
+
+    def object_gone(self, kind: str, number: int) -> None:
+        """Inject the events of rules that act on the end of a QP (by number) or a key (by value)."""
+        for armed in self._rules.gone(kind):
+            armed.acted(destroyed_object(self, armed, kind, number))
 
     # -- resumes
 
     def resume(self, key: int, kind: int | None, error: bool) -> None:
-        """The driver is done with a fault. An unknown one, or a wrong type, is BAD_RES and a finding."""
+        """Do a PAGE_FAULT_RESUME. One of an unknown fault, or with a wrong type, is BAD_RES and a finding."""
         fault = self.open.get(key)
         if fault is None or fault.resumed or (kind is not None and kind != fault.kind):
-            if key in self._forged:
-                self._answered(key, error)
-                return
-            if fault is None and self._moot.pop(key, None) is not None:
-                self.resumes_moot += 1
-                self._hca.log({"what": "resume", "token": key, "error": error, "moot": True})
-                return
-            self.unknown += 1
-            self._hca.judge.find(
-                "bad-resume", f"fault {key:#x}", "not open" if fault is None else f"type {kind}"
-            )
-            raise FirmwareError(Status.BAD_RES, why=f"no fault {key:#x}")
-        if self._hca.rules.resuming(fault, error):
-            self.finish(fault, error)
+            self._resume_no_fault(key, kind, error, fault)
+            return
+        override = self._rules.resume(fault)
+        if override is None:
+            self._finish(fault, error)
+        elif override.lost:
+            self.resumes_lost += 1
+        elif override.refused is not None:
+            self.resumes_refused += 1
+            raise override.refused
+        else:
+            fault.resumed = True
+            self._device.timers.after(override.delay_s, ("resume", fault), lambda: self._finish(fault, error))
 
-    def finish(self, fault: Fault, error: bool) -> None:
-        """A resume takes effect, unless the fault has ended otherwise."""
+    def _resume_no_fault(self, key: int, kind: int | None, error: bool, fault: Fault | None) -> None:
+        """Do a resume of an injected event or a moot fault; any other is a finding. `fault` is open under that key."""
+        if key in self._injected:
+            self._resume_injected(key, error)
+            return
+        if fault is None and self._moot.pop(key, None) is not None:
+            self.resumes_moot += 1
+            self._device.log({"what": "resume", "token": key, "error": error, "moot": True})
+            return
+        self.unknown += 1
+        self._device.findings.report(
+            "bad-resume", f"fault {key:#x}", "not open" if fault is None else f"type {kind}"
+        )
+        raise FirmwareError(Status.BAD_RES, why=f"no fault {key:#x}")
+
+    def _finish(self, fault: Fault, error: bool) -> None:
+        """End a fault by its resume, unless it has ended otherwise."""
         if self.open.get(fault.key) is not fault:
             return
         del self.open[fault.key]
         self.last_closed = fault.key
         fault.operation.fault = None
-        took_s = self._hca.clock() - fault.raised_s
+        took_s = self._device.clock() - fault.raised_s
         self._open_s += took_s
         self._longest_s = max(self._longest_s, took_s)
         if error:
             self.failed += 1
         else:
             self.resumed += 1
-        self._hca.log({"what": "resume", "token": fault.key, "error": error})
-        self._hca.requester.resume(fault.operation, fault.side if error else None)
+        self._device.log({"what": "resume", "token": fault.key, "error": error})
+        self._on_resume(fault.operation, fault.side if error else None)
 
-    def _answered(self, key: int, error: bool) -> None:
-        """The driver resumed an event that a rule invented."""
-        armed, refuse = self._forged[key].pop(0)
-        if not self._forged[key]:
-            del self._forged[key]
+    def _resume_injected(self, key: int, error: bool) -> None:
+        """Count the resume of an injected event; refuse it where the rule says so."""
+        armed, refuse = self._injected[key].pop(0)
+        if not self._injected[key]:
+            del self._injected[key]
         if error:
-            self.invented_failed += 1
+            self.injected_failed += 1
         else:
-            self.invented_resumed += 1
-        how = "resumed with error" if error else "resumed"
-        armed.answers[f"{how}, refused" if refuse else how] += 1
-        self._hca.log({"what": "resume", "token": key, "error": error, "invented": True})
+            self.injected_resumed += 1
+        answer = "resumed with error" if error else "resumed"
+        armed.answers[f"{answer}, refused" if refuse else answer] += 1
+        self._device.log({"what": "resume", "token": key, "error": error, "invented": True})
         if refuse:
             raise FirmwareError(Status.BAD_RES, why=f"fault {key:#x} is not open")
 
     def drop(self, operation: Operation) -> None:
-        """The operation ends for another reason: its fault is nobody's any more.
+        """End the fault of a WQE that ended first; a later resume of it is ignored.
 
-        The driver may be working on it just then and will resume it: it is not told that a queue had an error.
+        The driver may be working on the fault and will resume it: it does not learn that a queue had an error.
         """
         fault = operation.fault
-        if isinstance(fault, Fault) and self.open.get(fault.key) is fault:
+        if fault is not None and self.open.get(fault.key) is fault:
             del self.open[fault.key]
             self.last_closed = fault.key
             self.dropped += 1
             self._moot[fault.key] = fault
-            if len(self._moot) > MAX_FORGED:
+            if len(self._moot) > MAX_INJECTED:
                 del self._moot[next(iter(self._moot))]
         operation.fault = None
 
-    def gone(self, qp_number: int) -> None:
-        """A queue is no more: a driver that knows whose its faults were does not resume them afterwards.
+    def queue_gone(self, qp_number: int) -> None:
+        """Expect no more resumes of a destroyed queue's faults, where the driver knows whose they were.
 
-        Of the memory scheme it does not know. Ref: Linux 7.3 drivers/infiniband/hw/mlx5/qpc.c,
-        destroy_resource_common, which waits for whoever works on a fault of the queue
+        With the memory scheme it does not. Ref: Linux 7.3 drivers/infiniband/hw/mlx5/qpc.c,
+        destroy_resource_common, which waits for the work on a fault of the queue
         """
         for key, fault in list(self._moot.items()):
             if self.scheme != "memory" and qp_number in (fault.operation.qp.number, fault.operation.target):
                 del self._moot[key]
 
     def clear(self) -> None:
-        """A reset: nothing is open any more, and the accounts still balance."""
+        """Drop all open faults: a reset. The counters still add up."""
         self.dropped += len(self.open)
-        self.withheld += len(self._behind)
+        self.withheld += len(self._overtakable)
         self.open.clear()
-        self._forged.clear()
-        self._behind.clear()
+        self._injected.clear()
+        self._overtakable.clear()
         self._moot.clear()
 
     def counters(self) -> dict[str, int]:
-        """The accounts, with and without rules, and how long events waited for their resume.
+        """Return the counters for the conservation check, and how long faults were open.
 
-        Faults of the workload: raised = resumed + failed + dropped + open, whatever rules do. What rules invent
-        is apart: invented = invented_resumed + invented_failed + invented_open, where the driver answers an
-        event on a queue that is not there with no resume at all. So the driver gets `events` = raised -
-        withheld + invented page-fault events (but those that a rule delays just now), each one a work of its
-        page-fault queue; and of its PAGE_FAULT_RESUME commands that are no rule's prey, commands = resumed +
-        failed + invented_resumed + invented_failed + resumes_lost + resumes_refused + resumes_moot (their fault
-        had ended otherwise) + unknown_resumes.
+        Three equations, with and without rules:
+
+            raised          = resumed + failed + dropped + open
+            events          = raised - withheld + invented (less those that a rule delays just now)
+            resume commands = resumed + failed + invented_resumed + invented_failed
+                              + resumes_lost + resumes_refused + resumes_moot + unknown_resumes
+
+        `raised` are faults of the workload, `invented` injected events; a driver need not resume one of those, on
+        an unknown queue for example: invented = invented_resumed + invented_failed + invented_open. `events` are
+        those that the driver gets, each one a work of its page-fault queue. A fault of `resumes_moot` had ended
+        otherwise.
         """
         answered = self.resumed + self.failed
         return {
@@ -266,10 +308,10 @@ class Faults:
             "open": len(self.open),
             "events": self.events,
             "withheld": self.withheld,
-            "invented": self.invented,
-            "invented_resumed": self.invented_resumed,
-            "invented_failed": self.invented_failed,
-            "invented_open": self.invented - self.invented_resumed - self.invented_failed,
+            "invented": self.injected,
+            "invented_resumed": self.injected_resumed,
+            "invented_failed": self.injected_failed,
+            "invented_open": self.injected - self.injected_resumed - self.injected_failed,
             "resumes_lost": self.resumes_lost,
             "resumes_refused": self.resumes_refused,
             "resumes_moot": self.resumes_moot,

@@ -1,1 +1,1 @@
-"""Firmware objects: QPs, CQs, EQs, mkeys, their table."""
+"""Firmware objects and values: QPs, CQs, EQs, SRQs, mkeys, umems, operations."""

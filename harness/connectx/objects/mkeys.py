@@ -1,4 +1,4 @@
-"""Memory keys: what they grant and where their bytes are. How UMR changes them is in `umr.py`.
+"""Memory keys: access checks and translation; `umr.py` changes them by work request.
 
 A key is {index, variant byte}; its context is `mkc` of mlx5_ifc.h, its translation a list of octowords: MTT
 (8 bytes, address with read and write bits), KLM and KSM (16 bytes, length or nothing, key, address).
@@ -9,13 +9,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
-from harness.connectx.objects.table import FwObject
-
-if TYPE_CHECKING:
-    from harness.connectx.hca import Hca
-    from harness.wire.ifc import View
+from harness.connectx.object_table import FwObject, ObjectTable
+from harness.wire.ifc import View
 
 OCTOWORD = 16
 MTT_READ, MTT_WRITE = 1, 2
@@ -28,7 +25,7 @@ NULL_KEY = 0x700
 null_mkey."""
 
 REPEAT_BLOCK = 0x400
-"""In the place of a key: the list is a repeat block. Ref: rdma-core 56 providers/mlx5/wqe.h."""
+"""Instead of a key: the list is a repeat block. Ref: rdma-core 56 providers/mlx5/wqe.h."""
 
 ANY_QP = 0xFFFFFF
 """In `mkc.qpn`: the key is bound to no QP. Ref: Linux 7.2 drivers/infiniband/hw/mlx5/mr.c,
@@ -41,7 +38,7 @@ en_rinval pd
     start_addr len bsf_octword_size translations_octword_size log_page_size relaxed_ordering_write
     relaxed_ordering_read small_fence_on_rdma_read_response sync_umr"""
 FIELDS = tuple(_FIELDS.split())
-"""Fields of `mkc` that a key keeps; one that this kernel's header lacks is 0."""
+"""Fields of `mkc` that a key keeps; one that the kernel's header lacks is 0."""
 
 
 class Refused(Exception):
@@ -54,7 +51,7 @@ class Refused(Exception):
 
 
 class Absent(NamedTuple):
-    """A page that is not there: the leaf key, the address within it, and what was wanted from there on."""
+    """A missing page: the leaf key, the address within it, and the rest of the access from there on."""
 
     key: Key
     va: int
@@ -70,7 +67,7 @@ class Span(NamedTuple):
 
 
 class User(NamedTuple):
-    """On whose behalf a key is used: PD (None: any), QP, and whether that may use the reserved local key."""
+    """User of a key: PD (None: any), QP, and whether that may use the reserved local key."""
 
     pd: int | None
     qpn: int
@@ -79,7 +76,7 @@ class User(NamedTuple):
 
 @dataclass(eq=False)
 class Key(FwObject):
-    """A memory key. `always` says that entries carry no access bits: every page is present.
+    """A memory key. `always`: entries carry no access bits, every page is present.
 
     `fields` are the context's fields by the names of mlx5_ifc.h (`FIELDS`); `table` the translation's
     octowords.
@@ -97,30 +94,30 @@ class Key(FwObject):
 
     @property
     def value(self) -> int:
-        """The key as WQEs carry it."""
+        """Key value as WQEs carry it."""
         return self.number << 8 | self.fields["mkey_7_0"]
 
     def refers(self) -> Iterable[tuple[str, int]]:
-        """A key that is in use needs its PD."""
+        """Name its PD while the key is in use."""
         return () if self.fields["free"] else (("pd", self.fields["pd"]),)
 
 
 def key_fields(context: View) -> dict[str, int]:
-    """The fields of an `mkc`, 0 for those this kernel's header does not know."""
+    """Return the fields of an `mkc`, 0 for those that the kernel's header lacks."""
     return {name: context.get(name) for name in FIELDS}
 
 
 class Keys:
     """All keys of a card: access checks and translation."""
 
-    def __init__(self, hca: Hca) -> None:
-        self._hca = hca
-        self.made = {"pg_access": 0, "always": 0}
-        """Keys made by command, by whether entries carry access bits."""
+    def __init__(self, objects: ObjectTable) -> None:
+        self._objects = objects
+        self.created = {"pg_access": 0, "always": 0}
+        """Keys created by command, by whether entries carry access bits."""
 
     def find(self, value: int, user: User, syndrome: int) -> Key:
-        """The key of that value if `user` may use it; Refused with `syndrome` otherwise."""
-        key: Key | None = self._hca.judge.table("mkey").get(value >> 8)
+        """Return the key of that value if `user` may use it; Refused with `syndrome` otherwise."""
+        key: Key | None = self._objects.table("mkey").get(value >> 8)
         if key is None:
             raise Refused(syndrome, f"no key {value:#x}")
         if key.fields["free"]:
@@ -136,7 +133,7 @@ class Keys:
     def access(
         self, value: int, va: int, length: int, user: User, need: str, syndrome: int
     ) -> tuple[list[Span], Absent | None]:
-        """Where `length` bytes at `va` of a key are, up to the first absent page.
+        """Return the spans of `length` bytes at `va` of a key, up to the first absent page, and that page.
 
         `need` is the permission: lr, lw, rr, rw or a. Everything that can be refused is refused before any
         page is looked at. Raises Refused.
@@ -169,7 +166,7 @@ class Keys:
     def _walk(
         self, key: Key, va: int, length: int, write: bool, spans: list[Span], syndrome: int, depth: int
     ) -> Absent | None:
-        """Append where the bytes are; the first absent page ends it."""
+        """Append the spans of a range; the first absent page ends it."""
         if depth > MAX_DEPTH:
             raise Refused(syndrome, "keys refer to keys without end")
         mode = key.mode
@@ -203,7 +200,7 @@ class Keys:
     ) -> Absent | None:
         for entry_key, entry_va, room in _entries(key, va, syndrome):
             size = min(length, room)
-            inner: Key | None = self._hca.judge.table("mkey").get(entry_key >> 8)
+            inner: Key | None = self._objects.table("mkey").get(entry_key >> 8)
             if entry_key == NULL_KEY:
                 return Absent(key, va, length, write)
             if entry_key == LOCAL_KEY:
@@ -225,8 +222,8 @@ class Keys:
         raise Refused(syndrome, f"key {key.value:#x} has no entry for {va:#x}")
 
     def invalidate(self, value: int, pd: int | None) -> None:
-        """A send with invalidate arrived: the key becomes free if it allows that. An old value does not free it."""
-        key: Key | None = self._hca.judge.table("mkey").get(value >> 8)
+        """Free the key for a send with invalidate, if it allows that and `value` is its current one."""
+        key: Key | None = self._objects.table("mkey").get(value >> 8)
         if (
             key is not None
             and key.value == value
@@ -237,7 +234,7 @@ class Keys:
 
 
 def _append(spans: list[Span], address: int, length: int) -> None:
-    """Add bytes, joined to the last span where they continue it."""
+    """Append a span, joined to the last one where it continues that."""
     if spans:
         last = spans[-1]
         if last.address is not None and last.address + last.length == address:
@@ -247,7 +244,7 @@ def _append(spans: list[Span], address: int, length: int) -> None:
 
 
 def _entries(key: Key, va: int, syndrome: int) -> Iterable[tuple[int, int, int]]:
-    """From `va` on: (inner key, address in it, bytes until the next entry) of a KLM or KSM key."""
+    """Yield (inner key, address in it, bytes until the next entry) of a KLM or KSM key, from `va` on."""
     fields, table = key.fields, key.table
     count = len(table) // OCTOWORD
     if key.mode == KSM:
@@ -270,7 +267,7 @@ def _entries(key: Key, va: int, syndrome: int) -> Iterable[tuple[int, int, int]]
 
 
 def _pieces(table: bytearray, count: int) -> Iterator[tuple[int, int, int]]:
-    """Entries of a KLM list as (length, key, address); a repeat block stands for all its rounds.
+    """Yield the entries of a KLM list as (length, key, address), a repeat block expanded.
 
     Ref: rdma-core 56 providers/mlx5/wqe.h, mlx5_wqe_umr_repeat_block_seg and mlx5_wqe_umr_repeat_ent_seg.
     """

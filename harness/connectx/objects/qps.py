@@ -1,4 +1,4 @@
-"""Queue pairs: their state machine, rings and doorbell records; who runs their work is `requester.py`.
+"""Queue pairs: their state machine, rings and doorbell records; `requester.py` runs their work.
 
 Ref: Linux 7.2 drivers/infiniband/hw/mlx5/qp.c for what each transition carries; include/linux/mlx5/qp.h for
 numbers.
@@ -8,20 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from harness.connectx.commands.registry import (
-    FirmwareError,
-    Status,
-)
+from harness.connectx.device import DeviceState
+from harness.connectx.object_table import FwObject
 from harness.connectx.objects.mkeys import User
 from harness.connectx.objects.queues import Ring
-from harness.connectx.objects.table import FwObject
+from harness.connectx.status import FirmwareError, Status
 from harness.wire import wqe
-
-if TYPE_CHECKING:
-    from harness.connectx.hca import Hca
-    from harness.wire.ifc import View
+from harness.wire.ifc import View
 
 RST, INIT, RTR, RTS, SQER, SQD, ERR = 0, 1, 2, 3, 4, 5, 6
 """States. Ref: Linux 7.2 include/linux/mlx5/qp.h, enum mlx5_qp_state."""
@@ -29,7 +24,7 @@ RST, INIT, RTR, RTS, SQER, SQD, ERR = 0, 1, 2, 3, 4, 5, 6
 RC, UC, UD, XRC, QP0, QP1, REG_UMR = 0, 1, 2, 3, 7, 8, 12
 """Services, `qpc.st`. Ref: Linux 7.2 include/linux/mlx5/qp.h, MLX5_QP_ST_*."""
 
-OWN_RQ, SHARED_RQ, NO_RQ = 0, 1, 3
+OWN_RQ, SHARED_RQ = 0, 1
 """`qpc.rq_type`. Ref: Linux 7.2 include/linux/mlx5/qp.h, MLX5_NON_ZERO_RQ and its neighbours."""
 
 TRANSITIONS: dict[str, tuple[tuple[int, ...], int, tuple[str, ...]]] = {
@@ -80,7 +75,7 @@ TRANSITIONS: dict[str, tuple[tuple[int, ...], int, tuple[str, ...]]] = {
     "2ERR_QP": ((RST, INIT, RTR, RTS, SQER, SQD, ERR), ERR, ()),
     "2RST_QP": ((RST, INIT, RTR, RTS, SQER, SQD, ERR), RST, ()),
 }
-"""Command: states it may start from, state it ends in, fields it always carries."""
+"""By command: states it may start from, state it ends in, fields it always carries."""
 
 OPTIONAL: dict[int, tuple[str, ...]] = {
     0: ("secondary_address_path",),
@@ -105,18 +100,18 @@ OPTIONAL: dict[int, tuple[str, ...]] = {
 """Fields that a bit of `opt_param_mask` adds. Ref: Linux 7.2 include/linux/mlx5/qp.h, enum mlx5_qp_optpar."""
 
 
-NOBODY = User(None, 0, False)
+NO_USER = User(None, 0, False)
 
 
 @dataclass(eq=False)
 class QueuePair(FwObject):
     """A QP. Counters run freely; the send queue counts blocks of 64 bytes, the receive queue entries.
 
-    `context` is its `qpc`, kept current for queries; what every WQE needs is taken out of it by `refresh`.
+    `context` is its `qpc`, kept current for queries; `refresh` caches what every WQE needs of it.
     The driver's UMR QP has no PD: it may use any key. The reserved one is for all QPs of the kernel (`rlky`). Ref:
     Linux 7.2 drivers/infiniband/hw/mlx5/qp.c create_kernel_qp.
-    `busy` is the operation that its send queue is at, `taking` the one (of another queue) whose message is arriving,
-    or began to and never ended: its receive is in hand.
+    `busy` is the operation in progress on its send queue. `taking` is the operation of another QP whose message has
+    taken a receive here that is not completed; that operation may have ended early.
     """
 
     kind: ClassVar[str] = "qp"
@@ -125,7 +120,7 @@ class QueuePair(FwObject):
     state: int = RST
     service: int = RC
     pd: int | None = None
-    user: User = NOBODY
+    user: User = NO_USER
     user_index: int = 0
     send_cq: int = 0
     receive_cq: int = 0
@@ -145,7 +140,7 @@ class QueuePair(FwObject):
     flush_due_s: float = 0.0
 
     def refresh(self) -> None:
-        """Take what is needed often out of the context."""
+        """Cache the fields of the context that are read often."""
         get = self.context.__getitem__
         self.service, self.user_index = get("st"), get("user_index")
         self.pd = None if self.service == REG_UMR else get("pd")
@@ -160,7 +155,7 @@ class QueuePair(FwObject):
         self.send_at = self.receive_count * self.receive_stride
 
     def refers(self) -> Iterable[tuple[str, int]]:
-        """Its PD, queues, UAR page."""
+        """Name its PD, queues, UAR page."""
         needs = []
         if self.send_blocks or self.receive_count:
             needs.append(("uar", self.context["uar_page"]))
@@ -178,28 +173,33 @@ class QueuePair(FwObject):
 
     @property
     def ring_bytes(self) -> int:
-        """Size of both work queues in memory, receive queue first."""
+        """Bytes of both work queues in memory, receive queue first."""
         return self.send_at + self.send_blocks * wqe.BLOCK
 
 
 def ring_size(context: View) -> int:
-    """Bytes of the work queues that a context describes."""
+    """Return the bytes of the work queues that a context describes."""
     probe = QueuePair(0, context, Ring((), 12, 0, 0))
     probe.refresh()
     return probe.ring_bytes
 
 
 class QueuePairs:
-    """Moves QPs between states and reads their rings."""
+    """State transitions of QPs, and access to their rings."""
 
-    def __init__(self, hca: Hca) -> None:
-        self._hca = hca
+    def __init__(self, device: DeviceState) -> None:
+        self._device = device
 
     def modify(self, qp: QueuePair, command: str, change: View, optional: int) -> None:
-        """Do one transition with what its context carries. A wrong one is a finding and BAD_QP_STATE."""
+        """Do one transition with what its context carries; the requester has to follow it (`entered`).
+
+        A transition that the state does not allow is a finding and BAD_QP_STATE.
+        """
         allowed, target, always = TRANSITIONS[command]
         if qp.state not in allowed:
-            self._hca.judge.find("bad-qp-transition", f"qp {qp.number:#x}", f"{command} in state {qp.state}")
+            self._device.findings.report(
+                "bad-qp-transition", f"qp {qp.number:#x}", f"{command} in state {qp.state}"
+            )
             raise FirmwareError(Status.BAD_QP_STATE, why=f"{command} in state {qp.state}")
         names = list(always)
         for bit, more in OPTIONAL.items():
@@ -209,38 +209,19 @@ class QueuePairs:
             qp.context[name] = change[name]
         qp.context["state"] = target
         qp.refresh()
-        self._enter(qp, target)
-
-    def _enter(self, qp: QueuePair, state: int) -> None:
-        qp.state = state
-        if state == RST:
+        qp.state = target
+        if target == RST:
             qp.sent = qp.received = 0
             qp.established = qp.dead = False
             qp.flush_due_s = 0.0
-            self._hca.requester.forget(qp)
-        elif state == ERR:
-            self._hca.requester.stop(qp)
-            self._hca.responder.broken(qp)
-        elif state in (RTS, RTR):
-            self._hca.requester.wake(qp)
-
-    def fail(self, qp: QueuePair, receiving: bool = False) -> None:
-        """The QP breaks: what is posted is flushed from here on. A datagram queue that cannot send still receives."""
-        if qp.state == ERR:
-            return
-        qp.state = SQER if qp.service == UD and not receiving else ERR
-        qp.context["state"] = qp.state
-        self._hca.requester.wake(qp)
-        if qp.state == ERR:
-            self._hca.responder.broken(qp)
 
     def producer(self, qp: QueuePair, word: int) -> int:
-        """A counter of the doorbell record, 16 bits: word 0 receive, word 1 send."""
-        return int.from_bytes(self._hca.memory.read(qp.record + 4 * word, 4), "big") & 0xFFFF
+        """Return a counter of the doorbell record, 16 bits: word 0 receive, word 1 send."""
+        return int.from_bytes(self._device.memory.read(qp.record + 4 * word, 4), "big") & 0xFFFF
 
     def blocks(self, qp: QueuePair, first: int, count: int) -> bytes:
-        """`count` bytes of the send queue from block `first` on; it wraps."""
-        memory, block = self._hca.memory, first & (qp.send_blocks - 1)
+        """Return `count` bytes of the send queue from block `first` on; it wraps."""
+        memory, block = self._device.memory, first & (qp.send_blocks - 1)
         room = (qp.send_blocks - block) * wqe.BLOCK
         work = qp.ring.read(memory, qp.send_at + block * wqe.BLOCK, min(count, room))
         return work if count <= room else work + qp.ring.read(memory, qp.send_at, count - room)

@@ -1,4 +1,4 @@
-"""Shared receive queues: linked entries in a ring that many QPs take from."""
+"""Shared receive queues: linked entries in a ring, shared by many QPs."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
+from harness.connectx.object_table import FwObject
 from harness.connectx.objects.queues import Ring
-from harness.connectx.objects.table import FwObject
 
 
 @dataclass(eq=False)
 class SharedQueue(FwObject):
-    """An SRQ. `limit` is the armed low watermark, 0 when not armed; `cqn`, `xrcd` and `user_index` are XRC's.
+    """An SRQ. `limit` is the low watermark, 0 when not armed; `cqn`, `xrcd` and `user_index` are XRC's.
 
     Entries form a list: each names the next in its first segment; `head` is the next to be taken.
     """
@@ -32,7 +32,7 @@ class SharedQueue(FwObject):
     taken: int = 0
 
     def refers(self) -> Iterable[tuple[str, int]]:
-        """Its PD, and XRC's CQ and domain."""
+        """Name its PD, and XRC's CQ and domain."""
         needs = [("pd", self.pd)]
         if self.cqn is not None:
             needs.append(("cq", self.cqn))

@@ -1,21 +1,15 @@
-"""User memory that is registered once and named by number: where DEVX puts its rings and doorbell records."""
+"""User memory registered by number (umem): DEVX puts its rings and doorbell records there."""
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from harness.connectx.commands.registry import (
-    FirmwareError,
-    Status,
-)
+from harness.connectx.object_table import FwObject, ObjectTable
 from harness.connectx.objects.queues import Ring
-from harness.connectx.objects.table import FwObject
-
-if TYPE_CHECKING:
-    from harness.connectx.hca import Hca
-    from harness.wire.ifc import View
+from harness.connectx.status import FirmwareError, Status
+from harness.wire.ifc import View
 
 RECORD = 8
 """Bytes of a doorbell record."""
@@ -23,7 +17,7 @@ RECORD = 8
 
 @dataclass(eq=False)
 class Umem(FwObject):
-    """A umem: its pages as one ring of bytes, and the access bits that the driver gave all of them."""
+    """A umem: its pages as one ring of bytes, and the access bits of all of them."""
 
     kind: ClassVar[str] = "umem"
     ring: Ring
@@ -31,7 +25,7 @@ class Umem(FwObject):
 
 
 def named(request: View, valid: str) -> tuple[int, int]:
-    """Number of a ring's umem and the ring's offset in it, which stand before the field that says they are `valid`.
+    """Return the number of a ring's umem and the ring's offset in it, which precede the field named `valid`.
 
     Not every kernel's header names them. Ref: rdma-core 56 tests/mlx5_prm_structs.py, CreateQpIn, CreateCqIn.
     """
@@ -40,12 +34,12 @@ def named(request: View, valid: str) -> tuple[int, int]:
     return number, offset
 
 
-def part(hca: Hca, number: int, offset: int, size: int) -> Ring:
-    """`size` bytes of a umem from `offset` on; FirmwareError when it is not there or too small.
+def part(objects: ObjectTable, number: int, offset: int, size: int) -> Ring:
+    """Return `size` bytes of a umem from `offset` on; FirmwareError when it does not exist or is too small.
 
     No finding: both come from a user's program, unseen by the driver.
     """
-    umem: Umem | None = hca.judge.table("umem").get(number)
+    umem: Umem | None = objects.table("umem").get(number)
     if umem is None:
         raise FirmwareError(Status.BAD_RES, why=f"no umem {number:#x}")
     if offset + size > umem.ring.size:
@@ -53,13 +47,13 @@ def part(hca: Hca, number: int, offset: int, size: int) -> Ring:
     return Ring(umem.ring.pages, umem.ring.shift, umem.ring.offset + offset, size)
 
 
-def entries(hca: Hca, number: int, offset: int, shift: int, pages: int) -> bytes:
-    """Translation entries for pages of a umem, of `1 << shift` bytes each."""
-    ring = part(hca, number, offset, pages << shift)
-    umem: Umem = hca.judge.table("umem")[number]
+def entries(objects: ObjectTable, number: int, offset: int, shift: int, pages: int) -> bytes:
+    """Return translation entries for pages of a umem, of `1 << shift` bytes each."""
+    ring = part(objects, number, offset, pages << shift)
+    umem: Umem = objects.table("umem")[number]
     return struct.pack(f">{pages}Q", *(ring.address(page << shift) | umem.access for page in range(pages)))
 
 
-def record(hca: Hca, number: int, offset: int) -> int:
-    """The address of a doorbell record in a umem."""
-    return part(hca, number, offset, RECORD).address(0)
+def record(objects: ObjectTable, number: int, offset: int) -> int:
+    """Return the address of a doorbell record in a umem."""
+    return part(objects, number, offset, RECORD).address(0)

@@ -1,78 +1,51 @@
-"""Applies rules: decides which of the things that happen a rule acts on, and does it.
+"""Injection rules: decide which events, resumes, accesses, UMRs and commands a rule acts on, and how.
 
-A kind is a method marked with `does`; the modules that a rule looks into ask here: `telling` before an event of
-a page fault goes out, `resuming` before a resume takes effect, `access` where bytes are looked up, `umr` and
-`command` before one is done, `gone` after an object's end. Kinds that invent events are in `forged.py`.
+Rules decide; the caller does it and counts it. Each kind but those of events is a method marked with `decides` that
+returns an override. Kinds that act on events are in `bogus_events.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from harness.connectx.commands.registry import (
-    FirmwareError,
-    Status,
-)
-from harness.connectx.faults.bogus_events import FORGERS
-from harness.connectx.faults.fault_events import REQUESTER
-from harness.connectx.objects.mkeys import (
-    LOCAL_KEY,
-    NULL_KEY,
-    Absent,
-    Refused,
-    Span,
-)
-from harness.connectx.rules.armed_rule import (
-    Armed,
-    CommandOverride,
-    Delay,
-)
+from harness.connectx.device import DeviceState
+from harness.connectx.objects.mkeys import LOCAL_KEY, NULL_KEY, Absent, Key, Span
+from harness.connectx.objects.operation import REQUESTER, Fault, Operation, Segment
+from harness.connectx.objects.qps import QueuePair
+from harness.connectx.rules.armed_rule import ArmedRule
+from harness.connectx.rules.overrides import CommandOverride, QueueOverride, ResumeOverride, UmrOverride
+from harness.connectx.status import FirmwareError, Status
 from harness.errors import UsageError
 from harness.values import codec
 from harness.values.rule import KINDS, SINCE, Rule
 from harness.wire import cqe, wqe
 
-if TYPE_CHECKING:
-    from harness.connectx.datapath.wqe_parser import (
-        Operation,
-        Segment,
-    )
-    from harness.connectx.faults.fault_events import (
-        Fault,
-        PendingEvent,
-    )
-    from harness.connectx.hca import Hca
-    from harness.connectx.objects.mkeys import Key
-    from harness.connectx.objects.qps import QueuePair
-
 PAGE_SHIFT = 12
 START, USER, CONNECTED = SINCE.index("start"), SINCE.index("user"), SINCE.index("connected")
 
-
-Deeds = dict[str, Callable[..., Any]]
-_DEEDS: Deeds = {}
+DECISIONS: dict[str, Callable[..., Any]] = {}
 
 
-def does(kind: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Mark a method as what rules of that kind do. It gets the armed rule and what the rule looks at."""
+def decides(kind: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Mark a method as the decision of rules of that kind. It gets the armed rule and what it acts on."""
 
     def mark(method: Callable[..., Any]) -> Callable[..., Any]:
-        _DEEDS[kind] = method
+        DECISIONS[kind] = method
         return method
 
     return mark
 
 
-class Rules:
-    """The rules of one card."""
+class InjectionRules:
+    """Rules of one card."""
 
-    def __init__(self, hca: Hca) -> None:
-        self._hca = hca
-        self._on: dict[str, list[Armed]] = {}
-        self._all: list[Armed] = []
+    def __init__(self, device: DeviceState) -> None:
+        self._device = device
+        self._on: dict[str, list[ArmedRule]] = {}
+        self._all: list[ArmedRule] = []
         self._phase = START
-        self._waiting: dict[int, tuple[int, float]] = {}
+        self._delayed_umrs: dict[int, tuple[int, float]] = {}
 
     def arm(self, rules: Sequence[Any]) -> None:
         """Replace the rules. UsageError for one that makes no sense."""
@@ -85,17 +58,17 @@ class Rules:
         unknown = [rule.kind for rule in parsed if rule.kind not in KINDS]
         if unknown:
             raise UsageError(f"no rule {unknown[0]!r}", hint="one of " + ", ".join(KINDS))
-        self._all = [Armed(rule) for rule in parsed]
+        self._all = [ArmedRule(rule) for rule in parsed]
         self._on = {}
         for armed in self._all:
             self._on.setdefault(KINDS[armed.rule.kind].on, []).append(armed)
 
     def outcomes(self) -> list[dict[str, Any]]:
-        """What each rule did so far, in the order they were armed."""
+        """Return the outcome of each rule so far, in the order they were armed."""
         return [codec.to_plain(armed.outcome()) for armed in self._all]
 
-    def _acting(self, on: str, phase: int = CONNECTED, **facts: str) -> Iterator[Armed]:
-        """The rules that act on a thing with these facts, an empty selector matching all."""
+    def _acting(self, on: str, phase: int = CONNECTED, **facts: str) -> Iterator[ArmedRule]:
+        """Yield the rules that act here: their selectors are empty or equal to `facts`."""
         for armed in self._on.get(on, ()):
             rule = armed.rule
             if phase < SINCE.index(rule.since):
@@ -105,68 +78,46 @@ class Rules:
 
     # -- events and resumes
 
-    def telling(self, telling: PendingEvent) -> None:
-        """An event is about to go out: hold it back, change it, send others with it."""
-        for armed in self._acting("event", side=telling.fault.side):
-            forger = FORGERS.get(armed.rule.kind)
-            note = (
-                forger(self._hca, armed, telling) if forger else _DEEDS[armed.rule.kind](self, armed, telling)
-            )
-            if note:
-                armed.acted(note)
+    def event(self, side: str) -> Iterator[ArmedRule]:
+        """Yield the rules that act on a page-fault event which is about to be sent."""
+        return self._acting("event", side=side)
 
-    @does("delay-event")
-    def _delay_event(self, armed: Armed, telling: PendingEvent) -> str:
-        telling.delay_s += armed.rule.delay_ms / 1000
-        return f"{telling.fault}: {armed.rule.delay_ms} ms late"
+    def gone(self, kind: str) -> Iterator[ArmedRule]:
+        """Yield the rules that act on the end of a QP or a key."""
+        return self._acting("gone", object=kind, phase=self._phase)
 
-    @does("drop-event")
-    def _drop_event(self, armed: Armed, telling: PendingEvent) -> str:
-        telling.withheld = True
-        return f"{telling.fault}: never told"
-
-    @does("reorder-event")
-    def _reorder_event(self, armed: Armed, telling: PendingEvent) -> str:
-        telling.delay_s += armed.rule.delay_ms / 1000
-        telling.passed_by = True
-        return f"{telling.fault}: waits until another has passed it"
-
-    def resuming(self, fault: Fault, error: bool) -> bool:
-        """A resume came; whether it takes effect now. FirmwareError when the rule refuses it."""
+    def resume(self, fault: Fault) -> ResumeOverride | None:
+        """Decide on the resume of an open fault; None: it takes effect now, and pages held for it are present."""
         for armed in self._acting("resume", side=fault.side):
-            _DEEDS[armed.rule.kind](self, armed, fault, error)
-            return False
+            override: ResumeOverride = DECISIONS[armed.rule.kind](self, armed, fault)
+            return override
         for armed in self._on.get("access", ()):
-            place = (fault.operation.qp.number, fault.side)
-            held = armed.holds.get(place)
+            end = (fault.operation.qp.number, fault.side)
+            held = armed.holds.get(end)
             if held is not None and held[0] is fault.operation:
-                armed.holds[place] = (fault.operation, False)
-        return True
+                armed.holds[end] = (fault.operation, False)
+        return None
 
-    @does("lose-resume")
-    def _lose_resume(self, armed: Armed, fault: Fault, error: bool) -> None:
-        self._hca.faults.resumes_lost += 1
-        armed.acted(f"{fault}: its resume is forgotten")
+    @decides("lose-resume")
+    def _lose_resume(self, armed: ArmedRule, fault: Fault) -> ResumeOverride:
+        armed.acted(f"{fault}: its resume is ignored")
+        return ResumeOverride(lost=True)
 
-    @does("fail-resume")
-    def _fail_resume(self, armed: Armed, fault: Fault, error: bool) -> None:
-        self._hca.faults.resumes_refused += 1
+    @decides("fail-resume")
+    def _fail_resume(self, armed: ArmedRule, fault: Fault) -> ResumeOverride:
         armed.acted(f"{fault}: its resume is refused with status {armed.rule.status:#x}")
-        raise _refusal(armed.rule)
+        return ResumeOverride(refused=_refusal(armed.rule))
 
-    @does("late-resume")
-    def _late_resume(self, armed: Armed, fault: Fault, error: bool) -> None:
-        fault.resumed = True
-        self._hca.timers.after(
-            armed.rule.delay_ms / 1000, ("resume", fault), lambda: self._hca.faults.finish(fault, error)
-        )
+    @decides("late-resume")
+    def _late_resume(self, armed: ArmedRule, fault: Fault) -> ResumeOverride:
         armed.acted(f"{fault}: goes on {armed.rule.delay_ms} ms after its resume")
+        return ResumeOverride(delay_s=armed.rule.delay_ms / 1000)
 
     # -- accesses
 
     @property
     def on_access(self) -> bool:
-        """Whether a rule wants to see where bytes are looked up."""
+        """True when a rule acts on accesses."""
         return "access" in self._on
 
     def access(
@@ -175,124 +126,130 @@ class Rules:
         side: str,
         segment: Segment,
         write: bool,
-        found: tuple[list[Span], Absent | None],
+        reached: tuple[list[Span], Absent | None],
     ) -> tuple[list[Span], Absent | None]:
-        """What a translation gave, up to the first page that a rule makes absent.
+        """Return a translation's result, cut at the first page that a rule makes absent.
 
-        A rule holds an operation once, until its next resume; `local` is the requester's side.
+        A rule stops an operation once, until its next resume; region `local` is the requester's side.
         """
-        key: Key | None = self._hca.judge.table("mkey").get(segment.lkey >> 8)
+        key: Key | None = self._device.objects.table("mkey").get(segment.lkey >> 8)
         if key is None or segment.lkey in (LOCAL_KEY, NULL_KEY):
-            return found
+            return reached
         region = "local" if side == REQUESTER else "remote"
         first = key.fields["start_addr"] >> PAGE_SHIFT
         for armed in self._on["access"]:
             rule = armed.rule
             begin, end = first + rule.page << PAGE_SHIFT, first + rule.page + rule.pages << PAGE_SHIFT
-            reached = sum(span.length for span in found[0])
-            if rule.region not in ("", region) or segment.va + reached <= begin or segment.va >= end:
+            length = sum(span.length for span in reached[0])
+            if rule.region not in ("", region) or segment.va + length <= begin or segment.va >= end:
                 continue
             if self._holds(armed, operation, side, f"page {rule.page} of key {key.value:#x}, {region}"):
                 keep = max(begin - segment.va, 0)
                 absent = Absent(key, segment.va + keep, segment.length - keep, write)
-                found = _first_bytes(found[0], keep), absent
-        return found
+                reached = _first_bytes(reached[0], keep), absent
+        return reached
 
     @staticmethod
-    def _holds(armed: Armed, operation: Operation, side: str, what: str) -> bool:
-        place = (operation.qp.number, side)
-        before = armed.holds.get(place)
+    def _holds(armed: ArmedRule, operation: Operation, side: str, subject: str) -> bool:
+        end = (operation.qp.number, side)
+        before = armed.holds.get(end)
         if before is not None and before[0] is operation:
             return before[1]
         taken = armed.takes()
-        armed.holds[place] = (operation, taken)
+        armed.holds[end] = (operation, taken)
         if taken:
-            armed.acted(f"{what}: absent until resumed")
+            armed.acted(f"{subject}: absent until resumed")
         return taken
 
-    # -- UMRs, commands, ends of objects
+    # -- UMRs, commands, queues
 
-    def umr(self, qp: QueuePair, key: Key | None, control: wqe.UmrControl, listed: bytes) -> None:
-        """A UMR is about to be done. Raises Refused for one to fail, Held for one to wait."""
+    def umr(
+        self, qp: QueuePair, key: Key | None, control: wqe.UmrControl, listed: bytes
+    ) -> UmrOverride | None:
+        """Decide on a UMR that is about to be done; None: do it. One that was delayed is not matched again."""
         if "umr" not in self._on:
-            return
-        index, due_s = self._waiting.get(qp.number, (-1, 0.0))
+            return None
+        index, due_s = self._delayed_umrs.get(qp.number, (-1, 0.0))
         if index == qp.sent:
-            if self._hca.clock() < due_s:
-                raise Delay(due_s - self._hca.clock())
-            del self._waiting[qp.number]
-            return
-        what = _umr_of(control, listed)
-        for armed in self._acting("umr", umr=what, phase=self._phase):
+            left_s = due_s - self._device.clock()
+            if left_s > 0:
+                return UmrOverride(delay_s=left_s)
+            del self._delayed_umrs[qp.number]
+            return None
+        change = _umr_of(control, listed)
+        for armed in self._acting("umr", umr=change, phase=self._phase):
             number = key.value if key is not None else 0
-            _DEEDS[armed.rule.kind](self, armed, qp, f"UMR ({what}) of key {number:#x}")
+            override: UmrOverride = DECISIONS[armed.rule.kind](
+                self, armed, qp, f"UMR ({change}) of key {number:#x}"
+            )
+            return override
+        return None
 
-    @does("delay-umr")
-    def _delay_umr(self, armed: Armed, qp: QueuePair, what: str) -> None:
+    @decides("delay-umr")
+    def _delay_umr(self, armed: ArmedRule, qp: QueuePair, subject: str) -> UmrOverride:
         delay_s = armed.rule.delay_ms / 1000
-        self._waiting[qp.number] = (qp.sent, self._hca.clock() + delay_s)
-        armed.acted(f"{what}: {armed.rule.delay_ms} ms late")
-        raise Delay(delay_s)
+        self._delayed_umrs[qp.number] = (qp.sent, self._device.clock() + delay_s)
+        armed.acted(f"{subject}: {armed.rule.delay_ms} ms late")
+        return UmrOverride(delay_s=delay_s)
 
-    @does("fail-umr")
-    def _fail_umr(self, armed: Armed, qp: QueuePair, what: str) -> None:
+    @decides("fail-umr")
+    def _fail_umr(self, armed: ArmedRule, qp: QueuePair, subject: str) -> UmrOverride:
         syndrome = armed.rule.syndrome or cqe.LOCAL_QP_OPERATION
-        armed.acted(f"{what}: not done, syndrome {syndrome:#x}")
-        qp.flush_due_s = self._hca.clock() + armed.rule.delay_ms / 1000
-        raise Refused(syndrome, "a rule")
+        armed.acted(f"{subject}: not done, syndrome {syndrome:#x}")
+        return UmrOverride(syndrome=syndrome, flush_s=armed.rule.delay_ms / 1000)
 
     def command(self, name: str, request: bytes | bytearray) -> CommandOverride | None:
-        """A command came; what a rule does with it, None to run it."""
+        """Decide on a command; None: execute it."""
         if not self._all:
             return None
         self._advance(name, request)
         for armed in self._acting("command", opcode=name, phase=self._phase):
-            deed: CommandOverride = _DEEDS[armed.rule.kind](self, armed, name)
-            return deed
+            override: CommandOverride = DECISIONS[armed.rule.kind](self, armed, name)
+            return override
         return None
 
     def _advance(self, name: str, request: bytes | bytearray) -> None:
-        """A user's first CQ, then a user's first QP that is ready: commands carry the user context's uid."""
+        """Advance the phase at a user's first CQ, then at the first QP that is ready. Commands carry the user's uid."""
         by_user = len(request) >= 4 and request[2:4] != b"\0\0"
         if self._phase == START and name == "CREATE_CQ" and by_user:
             self._phase = USER
         elif self._phase == USER and name == "RTR2RTS_QP":
             self._phase = CONNECTED
 
-    @does("delay-command")
-    def _delay_command(self, armed: Armed, name: str) -> CommandOverride:
+    @decides("delay-command")
+    def _delay_command(self, armed: ArmedRule, name: str) -> CommandOverride:
         armed.acted(f"{name}: {armed.rule.delay_ms} ms late")
         return CommandOverride(delay_s=armed.rule.delay_ms / 1000)
 
-    @does("fail-command")
-    def _fail_command(self, armed: Armed, name: str) -> CommandOverride:
+    @decides("fail-command")
+    def _fail_command(self, armed: ArmedRule, name: str) -> CommandOverride:
         armed.acted(f"{name}: status {armed.rule.status:#x}, syndrome {armed.rule.syndrome:#x}")
         return CommandOverride(refused=_refusal(armed.rule))
 
-    @does("lose-command")
-    def _lose_command(self, armed: Armed, name: str) -> CommandOverride:
+    @decides("lose-command")
+    def _lose_command(self, armed: ArmedRule, name: str) -> CommandOverride:
         armed.acted(f"{name}: never answered")
         return CommandOverride(lost=True)
 
-    def second_queue(self) -> None:
-        """Another event queue for page faults is about to be made. FirmwareError when the rule refuses it."""
+    def second_queue(self) -> QueueOverride:
+        """Decide on another event queue for page faults, before it is created."""
+        first_wins = False
         for armed in self._acting("queue"):
-            _DEEDS[armed.rule.kind](self, armed)
+            override: QueueOverride = DECISIONS[armed.rule.kind](self, armed)
+            first_wins |= override.first_wins
+            if override.refused is not None:
+                return QueueOverride(first_wins, override.refused)
+        return QueueOverride(first_wins)
 
-    @does("refuse-second-queue")
-    def _refuse_second_queue(self, armed: Armed) -> None:
+    @decides("refuse-second-queue")
+    def _refuse_second_queue(self, armed: ArmedRule) -> QueueOverride:
         armed.acted(f"a second queue for page faults is refused with status {armed.rule.status:#x}")
-        raise _refusal(armed.rule)
+        return QueueOverride(refused=_refusal(armed.rule))
 
-    @does("first-queue-wins")
-    def _first_queue_wins(self, armed: Armed) -> None:
+    @decides("first-queue-wins")
+    def _first_queue_wins(self, armed: ArmedRule) -> QueueOverride:
         armed.acted("page faults go to the first of two queues")
-        self._hca.events.first_wins = True
-
-    def gone(self, kind: str, number: int) -> None:
-        """A QP (by number) or a key (by value) has just ended."""
-        for armed in self._acting("gone", object=kind, phase=self._phase):
-            armed.acted(FORGERS[armed.rule.kind](self._hca, armed, kind, number))
+        return QueueOverride(first_wins=True)
 
 
 def _refusal(rule: Rule) -> FirmwareError:
@@ -301,7 +258,7 @@ def _refusal(rule: Rule) -> FirmwareError:
 
 
 def _first_bytes(spans: list[Span], count: int) -> list[Span]:
-    """The beginning of a list of spans."""
+    """Return the first `count` bytes of a list of spans."""
     kept = []
     for span in spans:
         if count <= 0:
@@ -312,7 +269,7 @@ def _first_bytes(spans: list[Span], count: int) -> list[Span]:
 
 
 def _umr_of(control: wqe.UmrControl, listed: bytes) -> str:
-    """`map` gives pages, `zap` takes them, `context` changes the key itself."""
+    """Classify a UMR: `map` sets pages, `zap` clears them, `context` changes the key itself."""
     if not listed or control.mkey_mask:
         return "context"
     return "map" if any(listed) else "zap"

@@ -1,1 +1,1 @@
-"""vfio-user, PCI, interrupts, guest memory: how the card is attached."""
+"""Transport: vfio-user, PCI, interrupts, guest memory, control socket."""

@@ -1,4 +1,4 @@
-"""QEMU's side of vfio-user in this process: for unit tests and the bench, without a VM."""
+"""Client side of vfio-user (QEMU's), in this process: for unit tests and the bench, without a VM."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Answered(Exception):
 
 
 class Client:
-    """Asks and waits. `pump` lets a server in this thread work; without it the answer comes from outside."""
+    """Blocking client. `pump` runs a server in this thread; without it the server is another process."""
 
     def __init__(self, connection: socket.socket, pump: Callable[[], object] | None = None) -> None:
         self.stream = Stream(connection)
@@ -44,17 +44,17 @@ class Client:
     def post(
         self, command: int, payload: bytes = b"", descriptors: Sequence[int] = (), flags: int = 0
     ) -> int:
-        """Send a message without waiting; its number."""
+        """Send a message without waiting; return its number."""
         self._number = (self._number + 1) & 0xFFFF
         self.stream.send(self._number, command, flags, payload, descriptors=descriptors)
         return self._number
 
     def ask(self, command: int, payload: bytes = b"", descriptors: Sequence[int] = ()) -> bytes:
-        """Send a message and wait for the reply's payload; Answered on an error reply."""
+        """Send a message and return the reply's payload; Answered on an error reply."""
         return self.wait(self.post(command, payload, descriptors))
 
     def wait(self, number: int) -> bytes:
-        """The payload of the reply to message `number`; ConnectionError when the server has hung up."""
+        """Return the payload of the reply to message `number`; ConnectionError when the server has disconnected."""
         while number not in self._replies:
             if self._pump is not None:
                 self._pump()
@@ -67,7 +67,7 @@ class Client:
         return reply.payload
 
     def poll(self) -> list[Message]:
-        """Let the server work once; the requests (DMA messages) it has sent so far."""
+        """Run the server once; return the requests (DMA messages) it has sent so far."""
         if self._pump is not None:
             self._pump()
         self._sort(self.stream.receive())
@@ -82,19 +82,19 @@ class Client:
                 self.requests.append(message)
 
     def hello(self) -> dict[str, object]:
-        """Agree on version 0.0; the server's capabilities."""
+        """Negotiate version 0.0; return the server's capabilities."""
         text = json.dumps({"capabilities": {"max_msg_fds": 16, "write_multiple": True}}).encode()
         reply = self.ask(Command.VERSION, vfio_messages.VERSION.pack(0, 0) + text + b"\0")
         capabilities: dict[str, object] = json.loads(reply[vfio_messages.VERSION.size :].rstrip(b"\0"))
         return capabilities
 
     def map(self, address: int, size: int, descriptor: int | None, offset: int = 0, flags: int = 3) -> None:
-        """Grant memory."""
+        """Map memory."""
         payload = vfio_messages.DMA_MAP.pack(vfio_messages.DMA_MAP.size, flags, offset, address, size)
         self.ask(Command.DMA_MAP, payload, [] if descriptor is None else [descriptor])
 
     def unmap(self, address: int, size: int) -> None:
-        """Take memory back."""
+        """Unmap memory."""
         self.ask(
             Command.DMA_UNMAP, vfio_messages.DMA_UNMAP.pack(vfio_messages.DMA_UNMAP.size, 0, address, size)
         )
@@ -123,10 +123,10 @@ class Client:
         return events
 
     def mute(self) -> None:
-        """Take every MSI-X eventfd back."""
+        """Remove every MSI-X eventfd."""
         head = vfio_messages.SET_IRQS.pack(vfio_messages.SET_IRQS.size, _DATA_NONE_TRIGGER, MSIX, 0, 0)
         self.ask(Command.SET_IRQS, head)
 
     def close(self) -> None:
-        """Hang up."""
+        """Disconnect."""
         self.stream.close()

@@ -1,4 +1,4 @@
-"""Interrupts as vfio-user hands them over: one eventfd per MSI-X vector."""
+"""Interrupts of vfio-user: one eventfd per MSI-X vector."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ class EventInterrupts:
         self.lost = 0
 
     def fire(self, vector: int) -> None:
-        """Raise a vector; one that nobody listens to is counted as lost."""
+        """Raise a vector; one without an eventfd is counted as lost."""
         if not 0 <= vector < len(self.vectors) or self.vectors[vector] < 0:
             self.lost += 1
             return
         self.fired += 1
         try:
             os.write(self.vectors[vector], _ONE)
-        except OSError:  # full: the other side has not looked since 2^64 - 2 events
+        except OSError:  # full: the other side has not read for 2^64 - 2 events
             pass
 
     def set(
         self, flags: int, index: int, start: int, count: int, data: bytes, descriptors: list[int]
     ) -> None:
-        """One SET_IRQS message; takes the descriptors it keeps off the list. ValueError on nonsense.
+        """Do one SET_IRQS message; removes the descriptors it keeps from the list. ValueError on nonsense.
 
         QEMU sends eventfds for the error and request indexes although their count was answered 0: such are
         taken and closed, or they would pass for the memory of the next map.
@@ -81,11 +81,11 @@ class EventInterrupts:
         for descriptor in descriptors:
             if str(Path(f"/proc/self/fd/{descriptor}").readlink()) != "anon_inode:[eventfd]":
                 raise ValueError("a descriptor that is no eventfd")
-        for place in range(count):
-            self._close(start + place)
+        for index in range(count):
+            self._close(start + index)
             if descriptors:
-                os.set_blocking(descriptors[place], False)
-                self.vectors[start + place] = descriptors[place]
+                os.set_blocking(descriptors[index], False)
+                self.vectors[start + index] = descriptors[index]
         descriptors.clear()
 
     def _close(self, vector: int) -> None:
@@ -94,6 +94,6 @@ class EventInterrupts:
             self.vectors[vector] = -1
 
     def clear(self) -> None:
-        """Nobody listens any more."""
+        """Close all eventfds."""
         for vector in range(len(self.vectors)):
             self._close(vector)

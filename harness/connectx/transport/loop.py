@@ -1,4 +1,4 @@
-"""One thread, one selector: whoever waits for a descriptor registers a callback here."""
+"""Event loop: one thread, one selector, callbacks by descriptor."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class HasFileno(Protocol):
     """A socket, a pipe, anything with a descriptor."""
 
     def fileno(self) -> int:
-        """The descriptor."""
+        """Return the descriptor."""
 
 
 Callback = Callable[[int], None]
@@ -22,7 +22,7 @@ Timer = Callable[[], float | None]
 
 
 class Loop:
-    """Runs callbacks until `stop`; `timer` runs before every wait and says in how many seconds to wake."""
+    """Event loop; `timer` runs before every wait and returns in how many seconds to wake."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -46,7 +46,7 @@ class Loop:
             pass
 
     def once(self, timeout_s: float | None = 0.0) -> bool:
-        """One round: wait, call back, run the timer. Returns whether anything was ready."""
+        """Run the timer, wait, call back; return whether anything was ready."""
         due_s = self.timer()
         if due_s is not None and (timeout_s is None or due_s < timeout_s):
             timeout_s = max(due_s, 0.0)
@@ -56,7 +56,7 @@ class Loop:
         return bool(ready)
 
     def run(self) -> str:
-        """Rounds until `stop`; returns its reason."""
+        """Run until `stop`; return its reason."""
         self._running = True
         while self._running:
             self.once(None)

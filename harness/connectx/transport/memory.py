@@ -1,4 +1,4 @@
-"""Guest memory by DMA address: what QEMU granted, and nothing else."""
+"""Guest memory by DMA address: the ranges that QEMU granted."""
 
 from __future__ import annotations
 
@@ -7,20 +7,16 @@ import errno
 import mmap
 import os
 import stat
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 READ = 1
 WRITE = 2
 _LAST_ADDRESS = 1 << 64
 _NORESERVE = 0x4000  # MAP_NORESERVE, which Python 3.11 does not name. Ref: mmap(2)
 
-Done = Callable[[bytes | None], None]
-
 
 class DmaError(Exception):
-    """The card touched memory it was not granted, or needs a message to touch; becomes a command status."""
+    """The card touched memory that was not granted, or has no descriptor; becomes a command status."""
 
     def __init__(self, address: int, size: int, why: str = "not granted") -> None:
         super().__init__(f"DMA to {address:#x}, {size} bytes: {why}")
@@ -39,7 +35,7 @@ class MapError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Map:
-    """One granted range. `view` is None where no descriptor came: such memory is reached by messages only."""
+    """One granted range. `view` is None where no descriptor came: the card does not reach such memory."""
 
     address: int
     size: int
@@ -48,19 +44,19 @@ class Map:
 
     @property
     def end(self) -> int:
-        """First address behind the range."""
+        """First address after the range."""
         return self.address + self.size
 
 
 def anonymous(size: int) -> memoryview:
-    """Zeros of this process; pages that nobody writes cost nothing."""
+    """Map zeros in this process; pages that are never written cost nothing."""
     return memoryview(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE))
 
 
 def map_file(descriptor: int, offset: int, size: int, writable: bool) -> memoryview:
-    """Map `size` bytes of a file at any offset, shared; MapError when the file has not got them.
+    """Map `size` bytes of a file at any offset, shared; MapError when the file is shorter.
 
-    A touch behind the end of a file is a SIGBUS, which no handler survives: Python's mmap compares with the
+    An access beyond the end of a file is a SIGBUS, which no handler survives: Python's mmap compares with the
     size of regular files, so nothing else is taken.
     """
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -74,35 +70,22 @@ def map_file(descriptor: int, offset: int, size: int, writable: bool) -> memoryv
     return memoryview(area)[lead : lead + size]
 
 
-class Messages(Protocol):
-    """What carries DMA by message; the vfio-user server is one."""
-
-    def dma_read(self, address: int, size: int, done: Done) -> None:
-        """Ask for bytes of guest memory."""
-
-    def dma_write(self, address: int, data: bytes, done: Done) -> None:
-        """Send bytes to guest memory."""
-
-
 class Memory:
     """Guest memory by DMA address.
 
     A view is good until the access (one BAR access, one tick) that asked for it ends: QEMU maps and unmaps
     between accesses, and the conversation log looks at views when the access is over. A view kept longer
-    stays safe to touch (it holds its mapping alive) but may be memory the guest no longer grants; `epoch`
-    grows with every unmap, for those who cache addresses.
+    stays safe to touch (it holds its mapping alive) but may be memory the guest no longer grants.
     """
 
     def __init__(self) -> None:
-        self.epoch = 0
-        self.messages: Messages | None = None
         self._starts: list[int] = []
         self._maps: list[Map] = []
         self._last = Map(0, 0, 0, None)
 
     @property
     def maps(self) -> tuple[Map, ...]:
-        """What is granted now, by address."""
+        """Ranges granted now, by address."""
         return tuple(self._maps)
 
     def grant(self, address: int, size: int, flags: int, descriptor: int | None, offset: int = 0) -> Map:
@@ -134,7 +117,7 @@ class Memory:
         return granted
 
     def revoke(self, address: int, size: int) -> int:
-        """Take back every map inside the range, returns how many; MapError when it would cut one in two."""
+        """Remove every map inside the range, return how many; MapError when it would split one."""
         first = bisect.bisect_left(self._starts, address)
         last = bisect.bisect_left(self._starts, address + size)
         if (
@@ -142,19 +125,18 @@ class Memory:
             and self._maps[first - 1].end > address
             or (last > first and self._maps[last - 1].end > address + size)
         ):
-            raise MapError(errno.EINVAL, "would cut a map in two")
+            raise MapError(errno.EINVAL, "would split a map")
         del self._starts[first:last]
         del self._maps[first:last]
         self._last = Map(0, 0, 0, None)
-        self.epoch += 1
         return last - first
 
     def clear(self) -> None:
-        """Take back everything."""
+        """Remove all maps."""
         self.revoke(0, _LAST_ADDRESS)
 
     def _find(self, address: int, size: int) -> Map:
-        """The map that holds the first byte."""
+        """Return the map with the first byte."""
         last = self._last
         if last.address <= address < last.address + last.size:
             return last
@@ -165,19 +147,19 @@ class Memory:
         return self._last
 
     def view(self, address: int, size: int) -> memoryview:
-        """The bytes themselves, writable, contiguous in one map; DmaError otherwise."""
+        """Return the bytes themselves, writable, contiguous in one map; DmaError otherwise."""
         found = self._find(address, size)
         start = address - found.address
         if size < 0 or start + size > found.size:
             raise DmaError(address, size)
         if found.view is None:
-            raise DmaError(address, size, "memory without a descriptor, reached by messages only")
+            raise DmaError(address, size, "memory without a descriptor")
         if not found.flags & WRITE:
             raise DmaError(address, size, "read-only")
         return found.view[start : start + size]
 
     def read(self, address: int, size: int) -> bytes:
-        """A copy; may span maps. DmaError before anything is read if a byte of it is not granted."""
+        """Return a copy; may span maps. DmaError before anything is read if a byte of it is not granted."""
         return b"".join(self._pieces(address, size, READ))
 
     def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
@@ -190,7 +172,7 @@ class Memory:
     def copy(self, source: int, destination: int, size: int) -> None:
         """Move bytes within guest memory; may span maps, may overlap. DmaError before anything is moved.
 
-        This is for what the card carries and does not look at: a log does not tell it.
+        For bytes that the card does not look at: they are not logged.
         """
         sources = Memory._pieces(self, source, size, READ)
         at = 0
@@ -205,7 +187,7 @@ class Memory:
                     del sources[0]
 
     def overwrite(self, address: int, data: bytes) -> None:
-        """As the guest itself would store: into read-only maps, too, and unseen by a log."""
+        """Store as the guest itself would: into read-only maps, too, and not logged."""
         done = 0
         while done < len(data):
             found = self._find(address + done, len(data) - done)
@@ -225,25 +207,10 @@ class Memory:
             if not found.flags & flag:
                 raise DmaError(at, left, "read-only" if flag == WRITE else "not readable")
             if found.view is None:
-                raise DmaError(at, left, "memory without a descriptor, reached by messages only")
+                raise DmaError(at, left, "memory without a descriptor")
             start = at - found.address
             piece = found.view[start : start + left]
             pieces.append(piece)
             at += len(piece)
             left -= len(piece)
         return pieces
-
-    def read_later(self, address: int, size: int, done: Done) -> None:
-        """Read any memory of the guest, also without a descriptor: `done` gets the bytes, or None on failure.
-
-        The message leaves after the access in hand is answered; QEMU may hold its lock until then.
-        """
-        if self.messages is None:
-            raise DmaError(address, size, "no guest attached")
-        self.messages.dma_read(address, size, done)
-
-    def write_later(self, address: int, data: bytes, done: Done) -> None:
-        """Write any memory of the guest, also without a descriptor: `done` gets b"", or None on failure."""
-        if self.messages is None:
-            raise DmaError(address, len(data), "no guest attached")
-        self.messages.dma_write(address, data, done)

@@ -1,9 +1,9 @@
-"""MSI-X kept by the card itself: the table in BAR2, and messages sent as DMA writes.
+"""MSI-X by the card itself: the table in BAR2, and messages sent as DMA writes.
 
 QEMU 11.1 aborts when a vfio-user device with MSI-X is unplugged: it takes the pending-bit region off a BAR
 that has let go of it (memory_region_del_subregion, "subregion->container == mr"). A device in which QEMU
-finds no MSI-X capability is unplugged cleanly. So `pci.ConfigSpace` calls the capability vendor specific till
-the first reset, which comes when QEMU has looked, and before the guest does; the guest finds MSI-X, programs
+finds no MSI-X capability is unplugged cleanly. So `pci.ConfigSpace` calls the capability vendor specific until
+the first reset, which comes after QEMU has looked and before the guest does; the guest finds MSI-X, programs
 this table, and an interrupt is what it is on the bus: a write of the vector's data to its address.
 """
 
@@ -26,7 +26,7 @@ SendMessage = Callable[[int, bytes], None]
 
 
 class MessageInterrupts:
-    """The table, the pending bits, and vectors raised as messages. Ref: PCI Local Bus 3.0, 6.8.2.
+    """MSI-X table, pending bits, and vectors raised as messages. Ref: PCI Local Bus 3.0, 6.8.2.
 
     `send(address, data)` writes into the guest without waiting.
     """
@@ -42,18 +42,18 @@ class MessageInterrupts:
         self.reset()
 
     def reset(self) -> None:
-        """Every vector masked, nothing pending."""
+        """Mask every vector, clear pending bits."""
         self._table = bytearray(_ENTRY.pack(0, 0, _MASKED) * self.count)
         self._pending = 0
         self._control = 0
 
     def control(self, value: int) -> None:
-        """The message control word of the capability has been written."""
+        """Set the message control word of the capability."""
         self._control = value
         self._release()
 
     def read(self, offset: int, size: int) -> bytes:
-        """Bytes of BAR2."""
+        """Return bytes of BAR2."""
         pending = self._pending.to_bytes(8 * -(-self.count // 64), "little")
         for start, area in ((MSIX_TABLE, bytes(self._table)), (MSIX_PENDING, pending)):
             if start <= offset < start + len(area):
@@ -88,5 +88,5 @@ class MessageInterrupts:
                 self.fire(vector)
 
     def clear(self) -> None:
-        """The guest is gone."""
+        """Reset when the guest is gone."""
         self.reset()

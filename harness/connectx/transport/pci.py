@@ -1,7 +1,7 @@
-"""The card as PCI sees it: configuration space, BARs, MSI-X.
+"""PCI configuration space, BARs, MSI-X capability.
 
 Ref: PCI Local Bus 3.0 chapter 6, PCI Express Base 4.0 chapter 7, Linux include/uapi/linux/pci_regs.h.
-QEMU keeps BAR addresses, the capability list's links and the MSI-X table itself; the rest it asks for.
+QEMU keeps BAR addresses, the capability list's links and the MSI-X table itself; it asks the card for the rest.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BAR_MSIX_SIZE = 0x4000
 
 @dataclass(frozen=True, slots=True)
 class PciIdentity:
-    """What tells one card from another on the bus."""
+    """Identity of a card on the bus."""
 
     vendor: int = 0x15B3  # Mellanox. Ref: Linux include/linux/pci_ids.h, PCI_VENDOR_ID_MELLANOX
     device: int = 0x1017
@@ -48,7 +48,7 @@ class PciIdentity:
 
 
 class ConfigSpace:
-    """Bytes with write masks.
+    """Configuration space: bytes with write masks.
 
     `on_flr` is called when the guest starts a function level reset, `on_msix` with the MSI-X control word
     when it is written. With `late_msix` the MSI-X capability is called vendor specific from power-on to the
@@ -56,9 +56,9 @@ class ConfigSpace:
     """
 
     def __init__(
-        self, face: PciIdentity, on_flr: Callable[[], None] = lambda: None, late_msix: bool = False
+        self, identity: PciIdentity, on_flr: Callable[[], None] = lambda: None, late_msix: bool = False
     ) -> None:
-        self.face = face
+        self.identity = identity
         self.on_flr = on_flr
         self.on_msix: Callable[[int], None] = lambda control: None
         self._late_msix = late_msix
@@ -67,7 +67,7 @@ class ConfigSpace:
         self.power_on()
 
     def power_on(self) -> None:
-        """As `reset`; what QEMU is to see first."""
+        """Reset to what QEMU is to see first."""
         self.reset()
         if self._late_msix:
             self._put(_MSIX, 1, 0x09)
@@ -75,31 +75,31 @@ class ConfigSpace:
     @property
     def bar_sizes(self) -> tuple[int, ...]:
         """Sizes of BAR 0 to 5; a 64-bit BAR takes two places."""
-        return (self.face.registers_size, 0, BAR_MSIX_SIZE, 0, 0, 0)
+        return (self.identity.registers_size, 0, BAR_MSIX_SIZE, 0, 0, 0)
 
     def reset(self) -> None:
-        """Back to the values a guest finds first."""
+        """Reset to the values that a guest finds first."""
         self._bytes[:] = bytes(SIZE)
         self._mask[:] = bytes(SIZE)
-        face = self.face
-        self._put(0x00, 2, face.vendor)
-        self._put(0x02, 2, face.device)
+        identity = self.identity
+        self._put(0x00, 2, identity.vendor)
+        self._put(0x02, 2, identity.device)
         self._put(_COMMAND, 2, 0, mask=0x0547)  # I/O, memory, master, parity, SERR, no INTx
         self._put(_STATUS, 2, 0x0010)  # has capabilities
-        self._put(0x08, 4, face.class_code << 8 | face.revision)
+        self._put(0x08, 4, identity.class_code << 8 | identity.revision)
         self._put(0x0C, 1, 0, mask=0xFF)  # cache line size: the kernel writes it
-        self._put(0x2C, 2, face.subsystem_vendor)
-        self._put(0x2E, 2, face.subsystem)
+        self._put(0x2C, 2, identity.subsystem_vendor)
+        self._put(0x2E, 2, identity.subsystem)
         self._put(0x3C, 1, 0, mask=0xFF)  # interrupt line; the pin stays 0: no INTx
-        self._bar(0, face.registers_size, _MEMORY_64 | _PREFETCHABLE)
+        self._bar(0, identity.registers_size, _MEMORY_64 | _PREFETCHABLE)
         self._bar(2, BAR_MSIX_SIZE, 0)
         self._capabilities()
 
     def _capabilities(self) -> None:
-        """The list: power management (a choice), PCI Express, MSI-X."""
-        first = _PM if self.face.power_management else _EXPRESS
+        """Write the capability list: power management (optional), PCI Express, MSI-X."""
+        first = _PM if self.identity.power_management else _EXPRESS
         self._put(_CAPABILITIES, 1, first)
-        if self.face.power_management:
+        if self.identity.power_management:
             self._put(_PM, 2, _EXPRESS << 8 | 0x01)
             self._put(_PM + 2, 2, 0x0003)  # version 3, no PME
             self._put(_PM + 4, 2, _PM_NO_SOFT_RESET, mask=0x0003)
@@ -115,7 +115,7 @@ class ConfigSpace:
         self._put(_EXPRESS + 0x2C, 4, 0x000E)
         self._put(_EXPRESS + 0x30, 2, 0x0003, mask=0x000F)
         self._put(_MSIX, 2, 0x0011)  # the last one
-        self._put(_MSIX + 2, 2, self.face.vectors - 1, mask=0xC000)
+        self._put(_MSIX + 2, 2, self.identity.vectors - 1, mask=0xC000)
         self._put(_MSIX + 4, 4, MSIX_TABLE | 2)
         self._put(_MSIX + 8, 4, MSIX_PENDING | 2)
 
@@ -128,11 +128,11 @@ class ConfigSpace:
         self._put(_BARS + 4 * index, 8 if wide else 4, kind, mask=(1 << (64 if wide else 32)) - size)
 
     def read(self, offset: int, size: int) -> bytes:
-        """The bytes at `offset`; the caller keeps to SIZE."""
+        """Return the bytes at `offset`, which lie within SIZE."""
         return bytes(self._bytes[offset : offset + size])
 
     def write(self, offset: int, data: bytes) -> None:
-        """Store the bits that can be written; starts a function level reset when asked to."""
+        """Store the bits that can be written; start a function level reset on request."""
         for index, byte in enumerate(data, offset):
             mask = self._mask[index]
             self._bytes[index] = self._bytes[index] & ~mask | byte & mask

@@ -1,4 +1,4 @@
-"""What QEMU must be told to have a card."""
+"""QEMU options for a card."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ ROOT_PORT = "card-port"
 
 
 def device(socket: Path | str, bus: str = ROOT_PORT, posted: bool = True) -> dict[str, Any]:
-    """The device's properties, for -device or QMP device_add. `posted=False`: every write waits for the card.
+    """Return the device's properties, for -device or QMP device_add. `posted=False`: every write waits for the card.
 
-    Without posted writes a guest under icount sees each doorbell answered at once in its own time.
+    Without posted writes a guest under icount sees each doorbell done in zero guest time.
     """
     properties: dict[str, Any] = {
         "driver": "vfio-user-pci",
@@ -27,7 +27,7 @@ def device(socket: Path | str, bus: str = ROOT_PORT, posted: bool = True) -> dic
 
 
 def root_port() -> list[str]:
-    """A root port for a card, cold or hot plugged.
+    """Return a root port for a card, cold or hot plugged.
 
     The reserve leaves room for its 64-bit BAR: without it the guest finds none and the driver says "Missing
     registers BAR".
@@ -36,7 +36,7 @@ def root_port() -> list[str]:
 
 
 def memory(size: str) -> list[str]:
-    """Guest memory that the card can reach: only what is shared arrives as file descriptors."""
+    """Return guest memory that the card can reach: only shared memory comes with file descriptors."""
     return [
         "-machine",
         "q35,memory-backend=card-memory",
@@ -48,5 +48,5 @@ def memory(size: str) -> list[str]:
 
 
 def qemu_options(socket: Path | str, memory_size: str = "1G") -> list[str]:
-    """Options for anybody's QEMU (10.1 or newer) to start with the card that listens on `socket`."""
+    """Return the options for a QEMU (10.1 or newer) to start with the card that listens on `socket`."""
     return [*memory(memory_size), *root_port(), "-device", json.dumps(device(socket))]

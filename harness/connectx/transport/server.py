@@ -1,6 +1,6 @@
-"""One client at a time on a listening socket: connection, DMA by message, and time. One thread, one loop.
+"""vfio-user server: one client at a time on a listening socket, interrupts by message, timers.
 
-A stream that cannot be followed is closed; the card itself goes on and takes the next client.
+A stream that cannot be parsed is closed; the card itself goes on and takes the next client.
 """
 
 from __future__ import annotations
@@ -13,10 +13,7 @@ from harness.connectx.transport.loop import (
     WRITABLE,
     Loop,
 )
-from harness.connectx.transport.memory import (
-    DmaError,
-    Done,
-)
+from harness.connectx.transport.memory import DmaError
 from harness.connectx.transport.vfio_messages import (
     Command,
     Message,
@@ -25,11 +22,9 @@ from harness.connectx.transport.vfio_messages import (
 )
 from harness.connectx.transport.vfio_user import Answers
 
-_MAX_OUTSTANDING = 1024
-
 
 class Server:
-    """Serves what `answers` answers for."""
+    """Server of one device, whose requests `answers` handles."""
 
     def __init__(self, answers: Answers, loop: Loop) -> None:
         self.answers = answers
@@ -37,20 +32,18 @@ class Server:
         self.clients = 0
         self._stream: Stream | None = None
         self._loop = loop
-        self._asked: dict[int, tuple[int, int, Done]] = {}
-        self._to_ask: list[tuple[Command, bytes, int, Done | None]] = []
+        self._posted: list[bytes] = []
         self._number = 0
         self._blocked = False
-        answers.memory.messages = self
         loop.timer = self.tick
 
     @property
     def attached(self) -> bool:
-        """Whether a client is connected."""
+        """True while a client is connected."""
         return self._stream is not None
 
     def listen(self, listener: socket.socket) -> None:
-        """Take clients from `listener` as long as the loop runs."""
+        """Accept clients from `listener` as long as the loop runs."""
         listener.setblocking(False)
         self._loop.add(listener, lambda _events: self._accept(listener))
 
@@ -59,7 +52,7 @@ class Server:
             connection, _ = listener.accept()
         except OSError:
             return
-        self._ready(READABLE)  # the one before may have left unseen
+        self._ready(READABLE)  # the previous one may have left unnoticed
         if self._stream is not None:
             self.report("refused", {"why": "a second client, while one is attached"})
             connection.close()
@@ -75,16 +68,13 @@ class Server:
         self.report("attached", {"client": self.clients})
 
     def drop(self, why: str) -> None:
-        """End the connection: memory and interrupts go back, the device is told, the next client may come."""
+        """End the connection: maps and interrupts are removed, the device detaches, the next client may come."""
         stream, self._stream = self._stream, None
         if stream is None:
             return
         self._loop.remove(stream)
         stream.close()
-        asked, self._asked = self._asked, {}
-        unsent, self._to_ask = self._to_ask, []
-        for done in [entry[2] for entry in asked.values()] + [entry[3] for entry in unsent if entry[3]]:
-            self.answers.guard("dma", lambda done=done: done(None))  # type: ignore[misc]
+        self._posted.clear()
         self.answers.forget()
         self.report("detached", {"why": why})
 
@@ -111,9 +101,12 @@ class Server:
             self.drop("the client closed the connection")
 
     def _settle(self, stream: Stream) -> None:
-        """Send the DMA messages that were queued; wait for room when the client does not read."""
-        if self._to_ask:
-            self._ask(stream)
+        """Send the messages that were queued; wait for room when the client does not read."""
+        posted, self._posted = self._posted, []
+        for payload in posted:
+            self._number = (self._number + 1) & 0xFFFF
+            flags = vfio_messages.REQUEST | vfio_messages.NO_REPLY
+            stream.send(self._number, Command.DMA_WRITE, flags, payload)
         if stream.unsent != self._blocked:
             self._blocked = stream.unsent
             self._loop.change(stream, self._ready, READABLE | WRITABLE if self._blocked else READABLE)
@@ -122,7 +115,8 @@ class Server:
         """Answer one message, whatever it is."""
         kind = message.flags & vfio_messages.TYPE_MASK
         if kind == vfio_messages.REPLY:
-            self._answered(message)
+            why = f"a reply to nothing: message {message.number}, errno {message.error}"
+            self.report("protocol", {"why": why})
             return
         if kind != vfio_messages.REQUEST:
             raise StreamLost(f"message type {kind}")
@@ -131,54 +125,19 @@ class Server:
             flags = vfio_messages.REPLY | vfio_messages.ERROR if number else vfio_messages.REPLY
             stream.send(message.number, message.command, flags, payload, number)
 
-    def dma_read(self, address: int, size: int, done: Done) -> None:
-        """Ask for guest memory; the message leaves when the access in hand has been answered."""
-        self._queue(Command.DMA_READ, vfio_messages.DMA.pack(address, size), size, done)
-
-    def dma_write(self, address: int, data: bytes, done: Done) -> None:
-        """Send to guest memory; the message leaves when the access in hand has been answered."""
-        self._queue(Command.DMA_WRITE, vfio_messages.DMA.pack(address, len(data)) + data, 0, done)
-
     def post(self, address: int, data: bytes) -> None:
-        """Send to guest memory without an answer: an interrupt."""
-        self._queue(Command.DMA_WRITE, vfio_messages.DMA.pack(address, len(data)) + data, 0, None)
+        """Write to guest memory without a reply: an interrupt.
 
-    def _queue(self, command: Command, payload: bytes, size: int, done: Done | None) -> None:
-        address, count = vfio_messages.DMA.unpack_from(payload)
+        The message is sent when the access in progress has been answered: QEMU may hold its lock until then.
+        """
         if self._stream is None:
-            raise DmaError(address, count, "no client")
-        if max(size, len(payload)) > vfio_messages.MAX_TRANSFER or len(self._asked) >= _MAX_OUTSTANDING:
-            raise DmaError(address, count, "more than a message holds, or too many of them")
-        self._to_ask.append((command, payload, size, done))
-
-    def _ask(self, stream: Stream) -> None:
-        requests, self._to_ask = self._to_ask, []
-        for command, payload, size, done in requests:
-            self._number = (self._number + 1) & 0xFFFF
-            if done is not None:
-                self._asked[self._number] = (command, size, done)
-            flags = (
-                vfio_messages.REQUEST if done is not None else vfio_messages.REQUEST | vfio_messages.NO_REPLY
-            )
-            stream.send(self._number, command, flags, payload)
-
-    def _answered(self, message: Message) -> None:
-        """A reply to a DMA message; one that nobody waits for is dropped."""
-        command, size, done = self._asked.pop(message.number, (0, 0, None))
-        if done is None or command != message.command:
-            why = f"a reply to nothing: message {message.number}, errno {message.error}"
-            self.report("protocol", {"why": why})
-            return
-        data: bytes | None = None
-        if not message.flags & vfio_messages.ERROR:
-            data = message.payload[vfio_messages.DMA.size : vfio_messages.DMA.size + size] if size else b""
-            data = data if len(data) == size else None
-        self.answers.guard("dma", lambda: done(data))
+            raise DmaError(address, len(data), "no client")
+        self._posted.append(vfio_messages.DMA.pack(address, len(data)) + data)
 
     def tick(self) -> float | None:
-        """The device's timers; then the DMA messages they queued."""
+        """Run the device's timers, then send the messages they queued; return seconds until the next timer."""
         due = self.answers.guard("tick", self.answers.device.tick)
-        if self._to_ask and self._stream is not None:
+        if self._posted and self._stream is not None:
             try:
                 self._settle(self._stream)
             except StreamLost as problem:

@@ -21,9 +21,9 @@ NO_REPLY = 0x10
 ERROR = 0x20
 
 MAX_TRANSFER = 1 << 20
-"""Largest data of one message, bytes; both sides' default."""
+"""Limit of the data of one message, bytes; both sides' default."""
 MAX_MESSAGE = HEADER.size + 64 + MAX_TRANSFER
-"""A header that states more is not a header: the stream is lost."""
+"""Limit of the size in a header; the stream of one that states more is lost."""
 MAX_DESCRIPTORS = 16
 _ROOM_FOR_DESCRIPTORS = socket.CMSG_SPACE(253 * 4)  # SCM_MAX_FD, so that none is lost unseen
 _CTRUNC, _CLOEXEC = int(socket.MSG_CTRUNC), int(socket.MSG_CMSG_CLOEXEC)  # plain numbers are faster
@@ -32,7 +32,7 @@ _MAX_UNSENT = 16 << 20
 
 
 class Command(IntEnum):
-    """What a message asks."""
+    """Command of a message."""
 
     VERSION = 1
     DMA_MAP = 2
@@ -65,12 +65,12 @@ WRITE_ONE = struct.Struct("<QII8s")  # offset, region, count, data
 
 
 class StreamLost(Exception):
-    """The byte stream cannot be followed any more: the connection must be closed."""
+    """The byte stream cannot be parsed any more: the connection must be closed."""
 
 
 @dataclass(slots=True)
 class Message:
-    """One received message; `descriptors` belong to whoever takes them off, the rest is closed."""
+    """One received message. The handler removes the `descriptors` it keeps, `close` closes the rest."""
 
     number: int
     command: int
@@ -80,12 +80,12 @@ class Message:
     descriptors: list[int] = field(default_factory=list)
 
     def close(self) -> None:
-        """Close the descriptors that nobody took."""
+        """Close the descriptors that were not taken."""
         close_all(self.descriptors)
 
 
 def close_all(descriptors: list[int]) -> None:
-    """Close and forget."""
+    """Close and forget all descriptors."""
     for descriptor in descriptors:
         try:
             os.close(descriptor)
@@ -107,20 +107,20 @@ class Stream:
         self._unsent = bytearray()
 
     def fileno(self) -> int:
-        """The socket's descriptor."""
+        """Return the socket's descriptor."""
         return self.socket.fileno()
 
     @property
     def unsent(self) -> bool:
-        """Whether bytes wait for the other end to read."""
+        """True while bytes wait for the other end to read."""
         return bool(self._unsent)
 
     def receive(self) -> list[Message]:
-        """The messages that have arrived whole; sets `ended` when the other end is gone.
+        """Return the messages that have arrived completely; set `ended` when the other end is gone.
 
-        Descriptors go to the message that holds the chunk's last byte: the kernel ends a read behind the
-        bytes that descriptors came with, and both ends send a message with one call. A queue served first
-        come would give them to a map without one that arrived in the same read. StreamLost on nonsense.
+        Descriptors go to the message that holds the chunk's last byte: the kernel ends a read after the
+        bytes that descriptors came with, and both ends send a message with one call. A plain
+        queue would give them to a map without one that arrived in the same read. StreamLost on nonsense.
         """
         try:
             count, ancillary, flags, _ = self.socket.recvmsg_into(
@@ -173,7 +173,7 @@ class Stream:
         error: int = 0,
         descriptors: Sequence[int] = (),
     ) -> None:
-        """Send one message, or keep what does not go out now for `flush`; StreamLost if nobody reads."""
+        """Send one message, or queue the rest for `flush`; StreamLost if the other end does not read."""
         data = HEADER.pack(number, command, HEADER.size + len(payload), flags, error) + payload
         if self._unsent:
             if len(self._unsent) > _MAX_UNSENT:
@@ -191,7 +191,7 @@ class Stream:
             self._unsent += data[sent:]
 
     def flush(self) -> None:
-        """Send what waits."""
+        """Send what is queued."""
         try:
             sent = self.socket.send(self._unsent)
         except BlockingIOError:

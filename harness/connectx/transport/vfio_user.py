@@ -1,8 +1,7 @@
-"""The device's side of the vfio-user protocol: what each message asks and is answered.
+"""Device side of the vfio-user protocol: handle each message.
 
-Nothing a client or a guest does may end the card: QEMU 11.1 aborts when its device dies. So every message
-is answered under a guard: one that states nonsense gets an errno, and an exception of the device model
-becomes a finding.
+Nothing that a client or a guest does may end the card: QEMU 11.1 aborts when its device dies. So a message that
+makes no sense is answered with an errno, and an exception of the device model becomes a finding.
 
 Ref: QEMU 11.1 docs/interop/vfio-user.rst.
 """
@@ -46,26 +45,26 @@ _MAX_MAPS = 4096
 
 
 class Device(Protocol):
-    """What is served. Everything is answered inside the call; timers run in `tick`."""
+    """A device to serve. Everything is done inside the call; timers run in `tick`."""
 
     def bar_read(self, bar: int, offset: int, size: int) -> bytes:
-        """`size` bytes of a BAR; the range is inside it, size and alignment are the client's choice."""
+        """Return `size` bytes of a BAR; the range is inside it, size and alignment are the client's choice."""
 
     def bar_write(self, bar: int, offset: int, data: bytes) -> None:
         """Store into a BAR; the range is inside it."""
 
     def reset(self) -> None:
-        """Back to power-on."""
+        """Reset, as after power-on."""
 
     def detach(self) -> None:
-        """The guest is gone: its memory and interrupts are, too."""
+        """Let go of the guest: it is gone, and so are its memory and interrupts."""
 
     def tick(self) -> float | None:
-        """Run the timers that are due; seconds until the next one, None without any."""
+        """Run the timers that are due; return seconds until the next one, None without any."""
 
 
 class Refused(Exception):
-    """The answer to a message is this errno."""
+    """A message is answered with this errno."""
 
     def __init__(self, number: int, why: str) -> None:
         super().__init__(why)
@@ -76,7 +75,7 @@ Report = Callable[[str, dict[str, Any]], None]
 
 
 class Answers:
-    """Answers requests for one device. `report(kind, details)` hears what happens and what went wrong."""
+    """Request handlers of one device. `report(kind, details)` gets events and problems."""
 
     def __init__(
         self,
@@ -97,7 +96,7 @@ class Answers:
         self.report = report
         self.counters = {"messages": 0, "reads": 0, "writes": 0, "refused": 0, "crashes": 0}
         self._sizes = (*config.bar_sizes, 0, SIZE, 0)
-        self._greeted = False
+        self._negotiated = False
         self._handlers: dict[int, Callable[[Message], bytes]] = {
             Command.VERSION: self._version,
             Command.DMA_MAP: self._dma_map,
@@ -113,13 +112,13 @@ class Answers:
         }
 
     def answer(self, message: Message) -> tuple[int, bytes]:
-        """Do what a request asks; errno (0 when done) and the payload of the reply."""
+        """Handle a request; return errno (0 when done) and the payload of the reply."""
         self.counters["messages"] += 1
         try:
             handler = self._handlers.get(message.command)
             if handler is None:
                 raise Refused(errno.ENOSYS, f"command {message.command}")
-            if not self._greeted and message.command != Command.VERSION:
+            if not self._negotiated and message.command != Command.VERSION:
                 raise Refused(errno.EINVAL, "no version agreed yet")
             return 0, handler(message)
         except Refused as refusal:
@@ -132,22 +131,22 @@ class Answers:
             return errno.EIO, b""
 
     def forget(self) -> None:
-        """The client is gone: the device is told, memory and interrupts go back, the next one greets anew."""
-        self._greeted = False
+        """Detach the device and remove maps and interrupts: the client is gone. The next one negotiates again."""
+        self._negotiated = False
         self.guard("detach", self.device.detach)
         self.interrupts.clear()
         self.memory.clear()
         self.config.power_on()
 
     def crashed(self, what: str, problem: BaseException) -> None:
-        """Make a finding of an exception."""
+        """Report an exception of the device model."""
         self.counters["crashes"] += 1
         trace = traceback.format_exception(problem)[-8:]
         why = f"{type(problem).__name__}: {problem}"
         self.report("crash", {"during": what, "why": why, "trace": trace})
 
     def guard(self, what: str, call: Callable[[], Any]) -> Any:
-        """The device's answer, or None and a finding when its model broke."""
+        """Call the device model; return None after reporting an exception of it."""
         try:
             return call()
         except Exception as problem:
@@ -155,7 +154,7 @@ class Answers:
             return None
 
     def _version(self, message: Message) -> bytes:
-        if self._greeted:
+        if self._negotiated:
             raise Refused(errno.EINVAL, "a second version message")
         major, minor = _unpack(vfio_messages.VERSION, message)
         if major != 0:
@@ -166,7 +165,7 @@ class Answers:
                 raise Refused(errno.EINVAL, "capabilities are not an object")
         except (ValueError, RecursionError) as problem:
             raise Refused(errno.EINVAL, f"capabilities: {problem}") from problem
-        self._greeted = True
+        self._negotiated = True
         # Short on purpose: QEMU takes no answer that is longer than its question.
         capabilities = {
             "capabilities": {"max_msg_fds": vfio_messages.MAX_DESCRIPTORS, "write_multiple": True}
@@ -232,15 +231,14 @@ class Answers:
             raise Refused(errno.EINVAL, str(problem)) from problem
         return b""
 
-    def _place(self, offset: int, region: int, count: int) -> int:
-        """The region, once the range is known to be inside it."""
+    def _check_range(self, offset: int, region: int, count: int) -> None:
+        """Refuse a range that is not inside its region."""
         if region >= REGIONS or count > vfio_messages.MAX_TRANSFER or offset + count > self._sizes[region]:
             raise Refused(errno.EINVAL, f"{count} bytes at {offset:#x} of region {region}")
-        return region
 
     def _region_read(self, message: Message) -> bytes:
         offset, region, count = _unpack(vfio_messages.REGION, message)
-        self._place(offset, region, count)
+        self._check_range(offset, region, count)
         self.counters["reads"] += 1
         if region == CONFIG:
             data = self.config.read(offset, count)
@@ -252,7 +250,7 @@ class Answers:
             except Exception as problem:
                 self.crashed(f"read of BAR{region} {offset:#x}", problem)
                 data = b""
-        if len(data) != count:  # as on a bus where nobody answers
+        if len(data) != count:  # as on a bus without an answer
             data = b"\xff" * count
         return vfio_messages.REGION.pack(offset, region, count) + data
 
@@ -263,7 +261,7 @@ class Answers:
         return vfio_messages.REGION.pack(offset, region, count)
 
     def _write(self, offset: int, region: int, count: int, data: bytes) -> None:
-        self._place(offset, region, count)
+        self._check_range(offset, region, count)
         if len(data) != count:
             raise Refused(errno.EINVAL, f"{len(data)} bytes for a write of {count}")
         self.counters["writes"] += 1
@@ -306,7 +304,7 @@ class Answers:
 
 
 def _unpack(layout: Struct, message: Message) -> tuple[int, ...]:
-    """The fixed part of a payload; Refused when it is not all there."""
+    """Unpack the fixed part of a payload; Refused when it is too short."""
     if len(message.payload) < layout.size:
         raise Refused(errno.EINVAL, f"{len(message.payload)} bytes for command {message.command}")
     values: tuple[int, ...] = layout.unpack_from(message.payload)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.connectx.control import ControlClient
+from harness.connectx.transport.control import ControlClient
 from harness.device.catalogue import DEVICES
 from harness.errors import SetupError
 from harness.kernel.packages import SERIES

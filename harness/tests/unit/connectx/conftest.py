@@ -1,6 +1,7 @@
 import pytest
 
-from harness.tests.unit.connectx.pair import PATTERN, Pair
+from harness.tests.unit.connectx.driver import Driver
+from harness.tests.unit.connectx.pair import filled
 from harness.tests.unit.connectx.rig import Rig
 
 
@@ -12,8 +13,12 @@ def rig():
 
 
 @pytest.fixture
+def driver():
+    """Return a driver whose card is initialised."""
+    return Driver()
+
+
+@pytest.fixture
 def pair():
-    """An RC pair, its first region filled with PATTERN."""
-    made = Pair()
-    made.memory.write(made.at[0], PATTERN)
-    return made
+    """Return an RC pair, its first region filled with PATTERN."""
+    return filled()

@@ -1,5 +1,4 @@
-"""A driver of a few lines, for tests of the card: guest memory, command slots, rings; everything in this
-process."""
+"""A small driver for tests of the card: guest memory, command slots, rings, all in this process."""
 
 import functools
 import gzip
@@ -7,6 +6,8 @@ import json
 import os
 import struct
 from pathlib import Path
+
+import pytest
 
 from harness.connectx.firmware import Card
 from harness.connectx.transport.memory import Memory
@@ -22,7 +23,7 @@ UAR = 0x20, 0x40, 0x48, 0x800
 
 @functools.cache
 def layouts(series="7.3"):
-    """The layouts of a kernel series, as its headers gave them."""
+    """Return the layouts of a kernel series, from its headers."""
     with gzip.open(DATA / f"ifc-{series}.json.gz") as file:
         return ifc.Layouts(*json.load(file))
 
@@ -33,8 +34,15 @@ class CommandFailed(Exception):
         self.status, self.syndrome = status, syndrome
 
 
+def fails(status, run, *arguments, **fields):
+    """Check that a command fails with that status."""
+    with pytest.raises(CommandFailed) as caught:
+        run(*arguments, **fields)
+    assert caught.value.status == status
+
+
 class Driver:
-    """Sends commands as mlx5_core does: one slot, chained mailboxes, by polling."""
+    """A driver that sends commands as mlx5_core does: one slot, chained mailboxes, by polling."""
 
     def __init__(self, model="connectx-5", series="7.3", start=True):
         self.layouts = layouts(series)
@@ -80,7 +88,7 @@ class Driver:
         return request
 
     def chain(self, length, token, data=b""):
-        """Mailboxes for `length` bytes, filled with `data`; the address of the first."""
+        """Fill mailboxes for `length` bytes with `data`; return the address of the first."""
         pointer = 0
         for number in reversed(range((length + 511) // 512)):
             at = self.page()
@@ -106,7 +114,7 @@ class Driver:
         return self.memory.read(self.queue + 64 * number, 64)
 
     def answer(self, number=0):
-        """The reply in a slot whose ownership came back."""
+        """Return the reply in a slot that the card has returned."""
         slot = self.slot(number)
         assert not slot[63] & 1, "the card kept the slot"
         assert slot[63] == 0, f"delivery status {slot[63] >> 1:#x}"
@@ -119,7 +127,7 @@ class Driver:
         return reply[:length]
 
     def command(self, name, layout="", extra=b"", out_extra=0, **fields):
-        """Run a command; its reply as a view, CommandFailed for a bad status."""
+        """Run a command; return its reply as a view, CommandFailed for a bad status."""
         layout = layout or name.lower()
         mark = self.next
         reply_layout = self.layouts[f"{layout}_out"]
@@ -191,7 +199,7 @@ class Driver:
         return reply["cqn"], at, record
 
     def create_qp(self, cqn, st=12, log_sq=4, log_rq=0, **fields):
-        """A QP with a send queue of 2^log_sq blocks; without `log_rq` it has no receive queue."""
+        """Create a QP with a send queue of 2^log_sq blocks; without `log_rq` it has no receive queue."""
         count = ((1 << log_sq) * 64 + (16 << log_rq if log_rq else 0) + PAGE - 1) // PAGE
         at, record = self.pages(count), self.page()
         reply = self.command(
@@ -276,7 +284,7 @@ class Qp:
     def umr(
         self, key, flags, mask, listed=b"", offset=0, segment=None, pointer=None, octowords=None, **fields
     ):
-        """A UMR WQE: inline list, or by `pointer` (lkey, address) for `octowords`."""
+        """Post a UMR WQE: inline list, or by `pointer` (lkey, address) for `octowords`."""
         control = wqe.UmrControl.new(
             flags=flags,
             xlt_octowords=octowords if octowords is not None else len(listed) // 16,

@@ -1,4 +1,4 @@
-"""Two QPs on one card with keys over a few pages each, driven through their rings: for the tests of the data path."""
+"""Two QPs on one card with keys over a few pages each, driven through their rings: for tests of the data path."""
 
 import struct
 
@@ -83,8 +83,8 @@ class Pair(Driver):
         return self.create_mkey(listed, pg_access=1, **{**RIGHTS, **values, **fields})
 
     def entry(self, key, page, value):
-        """What UMR would do to one translation entry."""
-        table = self.card.hca.judge.table("mkey")[key >> 8].table
+        """Set one translation entry, as UMR would."""
+        table = self.card.hca.device.objects.table("mkey")[key >> 8].table
         struct.pack_into(">Q", table, 8 * page, value)
 
     def receive(self, *segments, qp=None):
@@ -120,7 +120,7 @@ class Pair(Driver):
         (qp or self.a).post(opcode, body, **more)
 
     def done(self, end):
-        """The next completion of an end: (opcode, syndrome or 0, entry); None when there is none."""
+        """Return the next completion of an end: (opcode, syndrome or 0, entry); None when there is none."""
         cqn, ring, record = self.cqs[end]
         at = ring + 64 * (self.seen[end] % 64)
         entry = cqe.Cqe(self.memory.read(at, 64))
@@ -138,7 +138,7 @@ class Pair(Driver):
         return found
 
     def event(self, kind=eqe.Eqe):
-        """The next event; completions are not armed here."""
+        """Return the next event; completions are not armed here."""
         data = self.memory.read(self.events + 64 * (self.seen_events % 64), 64)
         if data[63] & 1 != self.seen_events >> 6 & 1:
             return None
@@ -146,7 +146,7 @@ class Pair(Driver):
         return kind(data)
 
     def fault(self):
-        """The next page fault."""
+        """Return the next page fault."""
         while (event := self.event()) is not None:
             if event.type == eqe.PAGE_FAULT:
                 forms = {0: eqe.PageFaultWqeEqe, 1: eqe.PageFaultRdmaEqe, 2: eqe.PageFaultMemoryEqe}
@@ -178,3 +178,35 @@ class Pair(Driver):
     def tick(self, seconds):
         self.now += seconds
         self.card.tick()
+
+
+def filled(model="connectx-5", scheme_memory=False):
+    """Return an RC pair, its first region filled with PATTERN."""
+    pair = Pair(model, scheme_memory=scheme_memory)
+    pair.memory.write(pair.at[0], PATTERN)
+    return pair
+
+
+def write_absent(pair, page=0, size=8):
+    """Post an RDMA write from local page `page`, which is absent."""
+    pair.entry(pair.keys[0], page, 0)
+    pair.send(wqe.RDMA_WRITE, (pair.keys[0], VA + 4096 * page, size), remote=(pair.keys[1], VA))
+
+
+def resolve(pair, fault, page=0, end=0):
+    """Make a page present and resume its fault."""
+    pair.entry(pair.keys[end], page, pair.at[end] + 4096 * page | 3)
+    pair.resume(fault)
+
+
+def conserved(pair):
+    """Check the equations that hold whatever rules do; return the counters of faults."""
+    faults = pair.card.counters()["faults"]
+    assert faults["raised"] == sum(faults[name] for name in ("resumed", "failed", "dropped", "open"))
+    assert faults["invented"] == sum(faults[f"invented_{name}"] for name in ("resumed", "failed", "open"))
+    return faults
+
+
+def hits(pair):
+    """Return how often each rule acted."""
+    return [outcome["hits"] for outcome in pair.card.outcomes()]

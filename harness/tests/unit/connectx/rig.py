@@ -21,11 +21,10 @@ from harness.connectx.transport.vfio_user import Answers
 PAGE = 4096
 DOORBELL = 0x100
 BROKEN = 0x200
-LATER = 0x300
 
 
 def descriptors():
-    """How many this process has open, without what earlier tests dropped and nobody has collected yet."""
+    """Count the open descriptors of this process, after collecting garbage of earlier tests."""
     gc.collect()
     return len(list(Path("/proc/self/fd").iterdir()))
 
@@ -37,7 +36,6 @@ class Toy:
         self.memory, self.interrupts, self.note, self.clock = memory, interrupts, note, clock
         self.registers = bytearray(8192)
         self.resets = self.detached = 0
-        self.later = []
         self.due = None
 
     def bar_read(self, bar, offset, size):
@@ -54,8 +52,6 @@ class Toy:
             data = bytes(self.memory.view(address, 16))
             self.memory.write(address + 64, data[::-1])
             self.interrupts.fire(0)
-        elif offset == LATER and len(data) == 8:
-            self.memory.read_later(struct.unpack("<Q", data)[0], 8, self.later.append)
         else:
             self.registers[offset : offset + len(data)] = data
 
@@ -91,8 +87,8 @@ class Rig:
             self.events = MessageInterrupts(16, lambda address, data: self.server.post(address, data))
         self.reports = []
         self.device = device(self.memory, interrupts or self.events)
-        self.face = PciIdentity(registers_size=8192)
-        config = ConfigSpace(self.face, late_msix=own_msix)
+        self.identity = PciIdentity(registers_size=8192)
+        config = ConfigSpace(self.identity, late_msix=own_msix)
         self.answers = Answers(wrap(self), config, self.memory, self.events, self.report)
         self.server = Server(self.answers, self.loop)
         self.ram = os.memfd_create("guest")

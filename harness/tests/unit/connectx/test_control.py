@@ -1,4 +1,4 @@
-"""The control socket, and a card in service on both of its sockets."""
+"""Control socket, and a card in service on both of its sockets."""
 
 import os
 import socket
@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
-from harness.connectx.control import ControlClient, listen
 from harness.connectx.service import Service
 from harness.connectx.transport.client import Client
+from harness.connectx.transport.control import ControlClient, listen
 from harness.connectx.transport.pci import PciIdentity
 from harness.errors import SetupError, UsageError
 from harness.tests.unit.connectx.rig import BROKEN, DOORBELL, PAGE, Toy
@@ -63,7 +63,7 @@ def attach(path):
     return client
 
 
-def test_questions_and_answers(card):
+def test_requests_and_answers(card):
     """Mutation: answer with the transport's findings only."""
     _, folder = card
     control = ControlClient(folder / "c")
@@ -81,7 +81,7 @@ def test_questions_and_answers(card):
     control.close()
 
 
-def test_events_are_followed(card):
+def test_followers_get_events(card):
     """Mutation: publish to everybody; forget the bye."""
     _, folder = card
     other = ControlClient(folder / "c")
@@ -137,7 +137,7 @@ def test_nonsense_is_refused(card, line):
     assert ControlClient(folder / "c").ask("ping")["ok"]
 
 
-def test_a_second_guest_is_turned_away(card):
+def test_a_second_guest_is_refused(card):
     """Mutation: let it take the place of the first."""
     _, folder = card
     first = attach(folder / "s")

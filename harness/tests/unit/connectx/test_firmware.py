@@ -5,19 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.connectx.card import MODELS
-from harness.connectx.commands.registry import Status
+from harness.connectx.status import Status
 from harness.tests.unit.connectx.driver import BASE, SERIES, CommandFailed, Driver
 from harness.wire import eqe
 
 
-@pytest.fixture
-def driver():
-    return Driver()
-
-
 @pytest.mark.parametrize("series", SERIES)
 @pytest.mark.parametrize("model", MODELS)
-def test_a_whole_life_leaves_nothing(series, model):
+def test_start_and_stop_leave_nothing(series, model):
     """Mutation: forget to clear `held` in Pages.take; the last command finds pages."""
     driver = Driver(model, series)
     eqn, _ = driver.create_eq((eqe.COMMAND,))
@@ -33,8 +28,8 @@ def test_a_whole_life_leaves_nothing(series, model):
     assert driver.card.counters()["objects"] == {} and driver.card.counters()["pages"] == 0
 
 
-def test_a_short_reply_gets_the_beginning_of_a_page(driver):
-    """As DEVX programs ask. Mutation: ask for the whole structure."""
+def test_a_short_reply_gets_the_start_of_a_capability_page(driver):
+    """As DEVX programs do. Mutation: require the whole structure."""
     whole = driver.command("QUERY_HCA_CAP", op_mod=1).bytes("capability")
     driver.post(driver.request("QUERY_HCA_CAP", op_mod=1).data, 16 + 0x800)
     driver.ring()
@@ -65,7 +60,7 @@ def test_messages_longer_than_a_slot_go_through_mailboxes(driver):
 
 @pytest.mark.parametrize(("byte", "value", "delivery"), [(573, 8, 2), (571, 5, 3)])
 def test_a_wrong_mailbox_is_not_executed(driver, byte, value, delivery):
-    """Token and block number are checked. Mutation: drop the token check in cmdq._chain."""
+    """Token and block number are checked. Mutation: drop the token check in mailbox._chain."""
     driver.post(driver.request("QUERY_HCA_CAP", op_mod=1).data, 4112)
     (pointer,) = struct.unpack_from(">Q", driver.slot(), 48)
     driver.memory.write(pointer + byte, bytes([value]))
@@ -88,13 +83,13 @@ def test_several_slots_in_one_doorbell_complete_in_one_event(driver):
     assert driver.fired == [3]
 
 
-def test_the_command_that_makes_the_queue_is_not_reported_by_it(driver):
+def test_the_command_that_creates_the_queue_is_not_reported_by_it(driver):
     """Linux 7.2 dereferences NULL otherwise. Mutation: look for the queue after the command."""
     _, ring = driver.create_eq((eqe.COMMAND,))
     assert driver.memory.read(ring, 64) == bytes(63) + b"\1"
 
 
-def test_an_unknown_command_is_answered_and_told_with_a_stub(driver):
+def test_an_unknown_command_is_answered_and_counted_with_a_stub(driver):
     """Mutation: answer OK."""
     with pytest.raises(CommandFailed) as caught:
         driver.command("QUERY_FLOW_COUNTER")
@@ -164,7 +159,7 @@ def test_atomics_keep_their_page_when_the_mode_is_set():
 
 
 @pytest.mark.parametrize(
-    ("model", "series", "wanted"),
+    ("model", "series", "expected"),
     [
         ("connectx-5", "7.3", {"transport_page_fault_scheme_cap.rc_odp_caps.atomic": 1, "mem_page_fault": 0}),
         ("connectx-7", "7.3", {"memory_page_fault_scheme_cap.page_prefetch": 1, "mem_page_fault": 1}),
@@ -172,15 +167,15 @@ def test_atomics_keep_their_page_when_the_mode_is_set():
         ("connect-ib", "6.1", {"rc_odp_caps.read": 1, "rc_odp_caps.atomic": 0, "xrc_odp_caps.send": 0}),
     ],
 )
-def test_odp_capabilities_by_model(model, series, wanted):
+def test_odp_capabilities_by_model(model, series, expected):
     """Mutation: offer mem_page_fault on connectx-5."""
     driver = Driver(model, series, start=False)
     caps = driver.command("QUERY_HCA_CAP", op_mod=4).at("capability.odp_cap")
-    assert {name: caps[name] for name in wanted} == wanted
+    assert {name: caps[name] for name in expected} == expected
 
 
-def test_a_reset_forgets_objects_without_a_finding(driver):
-    """Mutation: judge a reset as a teardown."""
+def test_reset_drops_objects_without_a_finding(driver):
+    """Mutation: handle a reset as a teardown."""
     driver.card.reset()
     assert driver.card.findings() == [] and driver.card.counters()["objects"] == {}
     assert driver.card.bar_read(0, 0x14, 4) == b"\0\0\0\x56"
@@ -188,7 +183,7 @@ def test_a_reset_forgets_objects_without_a_finding(driver):
 
 def test_a_defect_of_the_model_is_a_status_not_an_exception(driver, monkeypatch):
     """Mutation: let exceptions of commands through; QEMU would abort with the card."""
-    monkeypatch.setattr(driver.card.hca.judge, "number", lambda kind: 1 // 0)
+    monkeypatch.setattr(driver.card.hca.device.objects, "number", lambda kind: 1 // 0)
     with pytest.raises(CommandFailed) as caught:
         driver.command("ALLOC_PD")
     assert caught.value.status == Status.INTERNAL
@@ -203,7 +198,7 @@ _OFFSETS = st.one_of(
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(_OFFSETS, st.binary(min_size=1, max_size=8)), max_size=12))
-def test_nonsense_written_to_registers_and_doorbells_never_raises(writes):
+def test_random_writes_to_registers_and_doorbells_never_raise(writes):
     driver = Driver()
     driver.create_eq((eqe.COMMAND,))
     for offset, data in writes:
@@ -214,7 +209,7 @@ def test_nonsense_written_to_registers_and_doorbells_never_raises(writes):
 
 @settings(max_examples=400, deadline=None)
 @given(st.data())
-def test_nonsense_in_commands_never_raises(data):
+def test_random_commands_never_raise(data):
     """Every command with random bytes; addresses are in memory half of the time."""
     driver = Driver()
     names = sorted(set(driver.layouts.opcodes().values()))

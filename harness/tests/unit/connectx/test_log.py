@@ -1,4 +1,4 @@
-"""The conversation log and its replay, with a small device."""
+"""Conversation log and replay, with a small device."""
 
 import gzip
 import json
@@ -21,7 +21,7 @@ from harness.tests.unit.connectx.rig import DOORBELL, PAGE, Rig, Toy
 
 
 class Clocked(Toy):
-    """Counts in a tick when it is told to, and shows its clock at 0x80."""
+    """Counts in a tick when it is set to, and shows its clock at 0x80."""
 
     def bar_read(self, bar, offset, size):
         if offset == 0x80:
@@ -90,8 +90,8 @@ def build(memory, interrupts, note):
     return Clocked(memory, interrupts, lambda entry: note({"k": "note", **entry}))
 
 
-def test_what_is_written(recorded):
-    """Mutation: write what was seen whole each time; forget what a tick did."""
+def test_entries_of_the_log(recorded):
+    """Mutation: write all bytes seen each time; forget the changes of a tick."""
     lines = list(entries(recorded))
     assert lines[0]["k"] == "open" and lines[0]["model"] == "toy" and lines[0]["format"] == 1
     rings = [line for line in lines if line["k"] == "write" and line["o"] == DOORBELL]
@@ -99,7 +99,7 @@ def test_what_is_written(recorded):
     assert rings[0]["saw"] == [[address, b"sixteen letters.".hex()]]
     assert rings[0]["did"] == [[address + 64, b".srettel neetxis".hex()]]
     assert rings[0]["irq"] == [0]
-    assert "saw" not in rings[1] and "did" not in rings[1], "the log has told that before"
+    assert "saw" not in rings[1] and "did" not in rings[1], "the log already has that"
     assert rings[2]["saw"] == [[address, b"S".hex()]]
     assert rings[3]["saw"] == [[Rig.BASE, b"another page now".hex()]]
     (tick,) = [line for line in lines if line["k"] == "tick"]
@@ -110,7 +110,7 @@ def test_what_is_written(recorded):
     assert all(line["t"] > 0 for line in lines)
 
 
-def test_a_tick_without_a_trace_is_written_if_it_did_something(tmp_path):
+def test_a_tick_that_acted_is_logged_without_effects_in_memory(tmp_path):
     """A card counts its retries. Mutation: write only ticks with effects: a replay never gives up."""
     path = tmp_path / "log.jsonl"
     writer = Writer(path)
@@ -145,8 +145,8 @@ def test_a_replay_finds_differences(recorded, what):
 
     class Other(Clocked):
         def bar_read(self, bar, offset, size):
-            given = super().bar_read(bar, offset, size)
-            return given[::-1] if what == "g" else given
+            data = super().bar_read(bar, offset, size)
+            return data[::-1] if what == "g" else data
 
         def bar_write(self, bar, offset, data):
             if offset == DOORBELL and what == "exception":
@@ -163,14 +163,14 @@ def test_a_replay_finds_differences(recorded, what):
 
 
 def test_the_clock_of_the_recording(recorded):
-    """The register at 0x80 shows it. Mutation: hand out today's clock; let it run on during an access."""
+    """The register at 0x80 shows it. Mutation: use the current clock; let it advance during an access."""
     (reading,) = [line for line in entries(recorded) if line["k"] == "read" and line["o"] == 0x80]
     assert struct.unpack("<Q", bytes.fromhex(reading["g"]))[0] == reading["t"] // 1000
     assert replay(recorded, build).differences == []
 
 
-def test_the_same_bytes_by_other_pieces_are_no_difference(recorded):
-    """A model may be rewritten. Mutation: compare the lists of pieces."""
+def test_the_same_bytes_in_other_runs_are_no_difference(recorded):
+    """A model may be rewritten. Mutation: compare the lists of runs."""
 
     class Bytewise(Clocked):
         def bar_write(self, bar, offset, data):
@@ -188,7 +188,7 @@ def test_the_same_bytes_by_other_pieces_are_no_difference(recorded):
 
 
 class Carrier(Clocked):
-    """Carries 16 bytes to where a doorbell points, then looks at them there."""
+    """A device that copies 16 bytes to where a doorbell points, then reads them there."""
 
     def bar_write(self, bar, offset, data):
         (address,) = struct.unpack("<Q", data)
@@ -196,8 +196,8 @@ class Carrier(Clocked):
         super().bar_write(bar, offset, data)
 
 
-def test_what_is_only_carried_is_not_written(tmp_path):
-    """It is when the card looks at it. Mutation: note the pieces of a copy, or carry again in a replay."""
+def test_copies_within_guest_memory_are_not_logged(tmp_path):
+    """They are when the card reads them. Mutation: record the ranges of a copy, or copy again in a replay."""
     path = tmp_path / "log.jsonl"
     writer = Writer(path)
     memory = RecordingMemory(writer)
@@ -215,9 +215,10 @@ def test_what_is_only_carried_is_not_written(tmp_path):
     assert (outcome.accesses, outcome.differences) == (2, [])
 
 
-def test_what_is_only_read_is_not_looked_at_again():
-    """A card that reads much would compare it all at each change. What the guest writes there later is not the card's
-    doing either. Mutation: keep what is read as what is viewed in RecordingMemory._pieces.
+def test_ranges_that_are_only_read_are_not_compared_again():
+    """A card that reads much would compare it all at each change; later changes there are the guest's.
+
+    Mutation: treat a read as a view in RecordingMemory._pieces.
     """
     memory = RecordingMemory(lambda entry: None)
     memory.lend(Rig.BASE, memoryview(bytearray(PAGE)))
@@ -228,8 +229,8 @@ def test_what_is_only_read_is_not_looked_at_again():
     assert memory.finish() == {"did": [(Rig.BASE + 0x100, b"card".hex())]}
 
 
-def test_a_log_whose_end_is_missing(recorded, tmp_path):
-    """A card that was killed. Mutation: let EOFError out."""
+def test_a_truncated_log_is_read_as_far_as_it_goes(recorded, tmp_path):
+    """The card was killed. Mutation: let EOFError out."""
     whole = list(entries(recorded))
     data = recorded.read_bytes()
     cut = tmp_path / "cut.gz"

@@ -1,4 +1,4 @@
-"""MSI-X kept by the card: what QEMU sees, what the guest sees, messages as DMA writes."""
+"""MSI-X by the card: the capability as QEMU and the guest see it, messages as DMA writes."""
 
 import struct
 
@@ -13,7 +13,7 @@ from harness.connectx.transport.pci import (
     MSIX_TABLE,
 )
 from harness.connectx.transport.vfio_messages import Command
-from harness.tests.unit.connectx.rig import Rig
+from harness.tests.unit.connectx.rig import DOORBELL, PAGE, Rig
 
 CAPABILITY = 0x9C
 TABLE_BAR = 2
@@ -97,11 +97,11 @@ def test_qemu_sees_no_msix_and_the_guest_does(rig):
     rig.loop.once()
     rig.client = rig.connect()
     rig.client.hello()
-    assert rig.client.read(CONFIG, CAPABILITY, 1) == b"\x09", "the next QEMU looks anew"
+    assert rig.client.read(CONFIG, CAPABILITY, 1) == b"\x09", "the next QEMU looks again"
 
 
 def test_interrupts_over_the_socket(rig):
-    """As a DMA write that nobody answers. Mutation: ask for an answer; do not look at the control word."""
+    """As a DMA write without a reply. Mutation: request a reply; do not look at the control word."""
     rig.client.ask(Command.RESET)
     rig.client.write(TABLE_BAR, MSIX_TABLE, struct.pack("<QII", 0xFEE01000, 0x26, 0))
     rig.events.fire(0)
@@ -115,3 +115,22 @@ def test_interrupts_over_the_socket(rig):
     rig.client.ask(Command.RESET)
     rig.events.fire(0)
     assert rig.client.poll() == [] and rig.events.lost == 2
+
+
+def test_an_interrupt_waits_for_the_answer_to_the_access(rig):
+    """QEMU may hold its lock until then. Mutation: send the message from inside the call."""
+    rig.client.ask(Command.RESET)
+    rig.client.map(rig.BASE, PAGE, rig.ram)
+    rig.client.write(TABLE_BAR, MSIX_TABLE, struct.pack("<QII", 0xFEE01000, 0x26, 0))
+    rig.client.write(CONFIG, CAPABILITY + 2, struct.pack("<H", 0x8000))
+    number = rig.client.post(
+        Command.REGION_WRITE,
+        vfio_messages.REGION.pack(DOORBELL, 0, 8) + struct.pack("<Q", rig.BASE),
+    )
+    arrived = []
+    sort = rig.client._sort
+    rig.client._sort = lambda messages: (arrived.extend(messages), sort(messages))
+    while len(arrived) < 2:
+        rig.client.poll()
+    assert [message.command for message in arrived] == [Command.REGION_WRITE, Command.DMA_WRITE]
+    assert arrived[0].number == number

@@ -1,4 +1,4 @@
-"""The configuration space, read as a kernel reads it."""
+"""PCI configuration space, read as a kernel reads it."""
 
 import struct
 
@@ -16,7 +16,7 @@ def word(space, offset):
 
 
 def capabilities(space):
-    """{id: offset}, by the list."""
+    """Return {id: offset}, by the list."""
     found = {}
     at = space.read(0x34, 1)[0]
     while at:
@@ -38,11 +38,11 @@ def test_identity():
 
 def test_capabilities():
     """Mutation: let the list end after power management."""
-    for power, wanted in ((True, {0x01, 0x10, 0x11}), (False, {0x10, 0x11})):
+    for power, expected in ((True, {0x01, 0x10, 0x11}), (False, {0x10, 0x11})):
         space = ConfigSpace(PciIdentity(power_management=power))
         assert word(space, 6) & 0x10
         found = capabilities(space)
-        assert set(found) == wanted
+        assert set(found) == expected
         assert word(space, found[0x10] + 2) & 0xF == 2, "PCI Express capability, version 2"
         msix = found[0x11]
         assert word(space, msix + 2) & 0x7FF == 15
@@ -61,7 +61,7 @@ def test_bars_are_sized_by_writing_ones():
     assert rest == [0, 0, 0]
 
 
-def test_what_cannot_be_written():
+def test_read_only_bits():
     """Mutation: no mask."""
     space = ConfigSpace(PciIdentity())
     before = space.read(0, 0x10)

@@ -2,13 +2,8 @@ import struct
 
 import pytest
 
-from harness.tests.unit.connectx.driver import CommandFailed, Driver
+from harness.tests.unit.connectx.driver import CommandFailed
 from harness.wire import cqe, eqe, wqe
-
-
-@pytest.fixture
-def driver():
-    return Driver()
 
 
 def entry(driver, ring, index, kind=cqe.Cqe):
@@ -43,7 +38,7 @@ def test_a_full_completion_queue_breaks_with_an_event(driver):
     assert driver.kinds() == ["queue-overrun"]
 
 
-def test_a_full_event_queue_loses_the_event_with_a_finding(driver):
+def test_a_full_event_queue_drops_the_event_with_a_finding(driver):
     """Mutation: let events overwrite those that were not read."""
     eqn, ring = driver.create_eq((eqe.COMMAND,), log_size=1)
     for _ in range(3):
@@ -54,7 +49,7 @@ def test_a_full_event_queue_loses_the_event_with_a_finding(driver):
     assert eqe.CommandEqe(driver.memory.read(ring, 64)).owner == 1
 
 
-def test_an_event_queue_rings_once_per_arming(driver):
+def test_an_event_queue_interrupts_once_per_arming(driver):
     """Mutation: do not disarm after the interrupt."""
     eqn, _ = driver.create_eq((eqe.COMMAND,), vector=5)
     driver.command("NOP")
@@ -108,7 +103,7 @@ def test_a_doorbell_in_two_halves_counts_once(driver):
     assert entry(driver, ring, 0).owner == 0
 
 
-def test_resize_ends_the_old_ring_and_begins_the_new(driver):
+def test_resize_ends_the_old_ring_and_starts_the_new_one(driver):
     """Mutation: keep the old ring's size for the owner bit."""
     eqn, _ = driver.create_eq()
     cqn, ring, record = driver.create_cq(eqn, log_size=2)
@@ -124,7 +119,7 @@ def test_resize_ends_the_old_ring_and_begins_the_new(driver):
     assert driver.command("QUERY_CQ", cqn=cqn)["cq_context.log_cq_size"] == 5
 
 
-def test_a_queue_does_not_shrink_below_what_is_unread(driver):
+def test_a_queue_does_not_shrink_below_its_unread_entries(driver):
     """Mutation: let the RESIZE entry overrun the ring."""
     eqn, _ = driver.create_eq()
     cqn, _, _ = driver.create_cq(eqn, log_size=3)

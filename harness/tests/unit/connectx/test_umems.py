@@ -1,4 +1,4 @@
-"""Rings and doorbell records in user memory by number, as DEVX makes them."""
+"""Rings and doorbell records in umems, as DEVX creates them."""
 
 import struct
 
@@ -21,7 +21,7 @@ def driver():
 
 
 def umem(driver, count, offset=0):
-    """A umem of `count` pages; its number and where its first byte is."""
+    """Create a umem of `count` pages; return its number and the address of its first byte."""
     at = driver.pages(count)
     reply = driver.command(
         "CREATE_UMEM", extra=driver.pas(at, count), umem__num_of_mtt=count, umem__page_offset=offset
@@ -30,7 +30,7 @@ def umem(driver, count, offset=0):
 
 
 def cq(driver, eqn, log_size=3, place=0, record_at=8):
-    """A CQ in two umems: as the ring begins `place` bytes into the first, the record `record_at` into the other."""
+    """Create a CQ in two umems: its ring is at `place` in the first, its record at `record_at` in the other."""
     ring, at = umem(driver, 1, OFFSET)
     records, record = umem(driver, 1)
     for index in range(1 << log_size):
@@ -96,7 +96,7 @@ def test_work_runs_in_user_memory(series):
     assert driver.kinds() == []
 
 
-def test_what_does_not_fit_a_umem_is_refused(driver):
+def test_ranges_outside_a_umem_are_refused(driver):
     """A program's mistake, not the driver's: no finding. Mutation: check no size."""
     eqn, _ = driver.create_eq()
     with pytest.raises(CommandFailed):
@@ -107,15 +107,15 @@ def test_what_does_not_fit_a_umem_is_refused(driver):
 
 @pytest.mark.parametrize("series", SERIES)
 def test_a_key_over_a_umem_has_its_pages_and_its_access(series):
-    """As programs make it by DEVX. Mutation: set pg_access one bit further, or forget the umem's access bits."""
+    """As programs create it by DEVX. Mutation: set pg_access one bit further, or forget the umem's access bits."""
     driver = Driver(series=series)
     at = driver.pages(3)
     extra = struct.pack(">3Q", *(at + 4096 * page | READ for page in range(3)))
     number = driver.command("CREATE_UMEM", extra=extra, umem__num_of_mtt=3)["umem_id"]
     sent = pg_access.request(driver.pd, number, 0x7000_0000, 3 * 4096)
-    told = driver.layouts["create_mkey_in"].view(bytearray(sent))
-    context = told.at("memory_key_mkey_entry")
-    assert (told["opcode"], told["pg_access"], told["mkey_umem_valid"]) == (0x200, 1, 1)
+    request = driver.layouts["create_mkey_in"].view(bytearray(sent))
+    context = request.at("memory_key_mkey_entry")
+    assert (request["opcode"], request["pg_access"], request["mkey_umem_valid"]) == (0x200, 1, 1)
     assert (context["pd"], context["start_addr"], context["len"]) == (driver.pd, 0x7000_0000, 3 * 4096)
     assert [context[right] for right in ("a", "rw", "rr", "lw", "lr", "access_mode_1_0")] == [
         0,
@@ -132,7 +132,7 @@ def test_a_key_over_a_umem_has_its_pages_and_its_access(series):
     assert reply[0] == 0
     index = int.from_bytes(reply[9:12], "big")
     keys, user = driver.card.hca.keys, User(driver.pd, 0x40, reserved=False)
-    assert keys.made["pg_access"] == 1
+    assert keys.created["pg_access"] == 1
     spans, absent = keys.access(index << 8 | 0x42, 0x7000_0000 + 100, 8192, user, "rr", 0)
     assert [(span.address, span.length) for span in spans] == [(at + 100, 8192)] and absent is None
     spans, absent = keys.access(index << 8 | 0x42, 0x7000_0000, 8, user, "rw", 0)

@@ -1,4 +1,4 @@
-"""What is refused, what waits for its peer, what is dropped."""
+"""Progress of operations: refusals, retries, RNR, dropped datagrams."""
 
 import pytest
 
@@ -28,7 +28,7 @@ def test_refusals_have_the_right_syndrome_and_move_nothing(pair, opcode, local, 
 
 
 def test_a_responder_without_rights_refuses(pair):
-    """Mutation: skip Runner._permitted."""
+    """Mutation: skip Progress._permitted."""
     pair.command("RTS2RTS_QP", qpn=pair.b.number, opt_param_mask=1 << 3, qpc__rwe=0)
     pair.send(wqe.RDMA_WRITE, b"1", remote=(pair.keys[1], VA))
     assert pair.statuses(0) == [cqe.REMOTE_INVALID_REQUEST]
@@ -45,13 +45,13 @@ def test_a_message_too_long_breaks_both_ends(pair):
     assert pair.statuses(1) == [cqe.LOCAL_LENGTH, cqe.FLUSH]
 
 
-def test_a_receive_on_a_bad_key_tells_both_ends(pair):
+def test_a_receive_on_a_bad_key_fails_both_ends(pair):
     pair.receive((pair.keys[1] ^ 1, VA, 64))
     pair.send(wqe.SEND, (pair.keys[0], VA, 11))
     assert pair.statuses(0) == [cqe.REMOTE_OPERATION] and pair.statuses(1) == [cqe.LOCAL_PROTECTION]
 
 
-def test_receiver_not_ready_is_tried_again_then_given_up(pair):
+def test_rnr_is_retried_then_fails(pair):
     """Mutation: never count rnr_tries."""
     pair.send(wqe.SEND, b"late")
     assert pair.done(0) is None
@@ -65,8 +65,8 @@ def test_receiver_not_ready_is_tried_again_then_given_up(pair):
 
 
 @pytest.mark.parametrize("gone", [False, True])
-def test_doorbells_are_no_retries(pair, gone):
-    """Only time uses them up, and only the timer looks again. Mutation: advance an operation before its `again_s`."""
+def test_doorbells_use_up_no_retries(pair, gone):
+    """Only time uses them up. Mutation: advance an operation before its `again_s`."""
     if gone:
         pair.command("2RST_QP", "qp_2rst", qpn=pair.b.number)
     for _ in range(4):
@@ -85,17 +85,17 @@ def test_an_error_does_not_wait_for_a_retry(pair):
     assert pair.statuses(0) == [cqe.FLUSH]
 
 
-def test_a_tick_that_tries_again_says_so(pair):
-    """A log has no other trace of it. Mutations: say it of each tick; of none."""
+def test_a_tick_that_retries_sets_acted(pair):
+    """A log has no other trace of it. Mutations: set it for each tick; for none."""
     pair.send(wqe.SEND, b"never")
-    said = []
+    acted = []
     for seconds in (0.0, 0.001, 0.0001, 0.001):
         pair.tick(seconds)
-        said.append(pair.card.acted)
-    assert said == [False, True, False, True]
+        acted.append(pair.card.acted)
+    assert acted == [False, True, False, True]
 
 
-def test_a_peer_that_is_gone_is_tried_again_then_given_up(pair):
+def test_a_missing_peer_is_retried_then_fails(pair):
     """Mutation: complete as if it had arrived."""
     pair.command("2RST_QP", "qp_2rst", qpn=pair.b.number)
     pair.send(wqe.RDMA_WRITE, b"x", remote=(pair.keys[1], VA))
@@ -105,7 +105,7 @@ def test_a_peer_that_is_gone_is_tried_again_then_given_up(pair):
     assert pair.statuses(0) == [cqe.RETRY_EXCEEDED]
 
 
-def test_datagrams_need_the_key_and_land_behind_the_header():
+def test_datagrams_need_the_q_key_and_follow_the_grh():
     """Mutation: skip the 40 bytes of the GRH."""
     pair = Pair(service=UD)
     for qkey in (0x11, 0x12):
@@ -118,8 +118,8 @@ def test_datagrams_need_the_key_and_land_behind_the_header():
     assert pair.memory.read(pair.at[1] + 40, 8) == b"datagram" and pair.done(1) is None
 
 
-def test_a_shared_queue_gives_in_order_and_tells_its_limit():
-    """Mutation: compare the limit with what was posted, not with what is left."""
+def test_a_shared_queue_is_used_in_order_and_reports_its_limit():
+    """Mutation: compare the limit with the posted entries, not with the remaining ones."""
     pair = Pair(srq=True)
     for index in range(3):
         pair.shared_receive(index, pair.keys[1], VA + 64 * index, 64, posted=index + 1)
@@ -139,7 +139,7 @@ def datagram(pair, data):
 
 
 def test_a_failed_send_queue_still_receives_datagrams():
-    """Mutation: hear in RTR and RTS only."""
+    """Mutation: receive in RTR and RTS only."""
     pair = Pair(service=UD)
     pair.receive((pair.keys[1], VA, 48))
     pair.b.post(0x3F)
@@ -159,8 +159,8 @@ def test_a_datagram_too_long_leaves_the_receive_posted():
     assert pair.memory.read(pair.at[1] + 40, 8) == b"datagram"
 
 
-def test_a_datagram_too_long_for_a_shared_receive_is_told():
-    """It cannot be given back there. Mutation: give it back all the same."""
+def test_a_datagram_too_long_for_a_shared_receive_completes_with_error():
+    """It cannot be posted again there. Mutation: post it again all the same."""
     pair = Pair(service=UD, srq=True)
     pair.shared_receive(0, pair.keys[1], VA, 48, posted=1)
     datagram(pair, b"nine byte")
@@ -169,8 +169,8 @@ def test_a_datagram_too_long_for_a_shared_receive_is_told():
 
 
 @pytest.mark.parametrize(("kernel", "status"), [(0, cqe.LOCAL_PROTECTION), (1, 0)])
-def test_only_a_queue_of_the_kernel_reaches_all_memory(kernel, status):
-    """Mutation: say that each QP may use the reserved key (`QueuePair.user`)."""
+def test_only_kernel_qps_may_use_the_reserved_key(kernel, status):
+    """Mutation: let each QP use the reserved key (`QueuePair.user`)."""
     pair = Pair()
     qp = pair.create_qp(pair.cqs[0][0], st=0, log_sq=6, log_rq=3, log_rq_stride=0, rlky=kernel)
     pair.to_rts_as(qp, pair.b)
@@ -180,8 +180,8 @@ def test_only_a_queue_of_the_kernel_reaches_all_memory(kernel, status):
     assert pair.statuses(0) == [status]
 
 
-def test_nobody_reaches_all_memory_from_afar(pair):
-    """Mutation: take the reserved key as a remote one."""
+def test_the_reserved_key_is_refused_as_a_remote_key(pair):
+    """Mutation: accept the reserved key as a remote one."""
     secret = pair.page()
     pair.memory.write(secret, b"secret!!")
     pair.send(wqe.RDMA_WRITE, b"overwrit", remote=(0x500, secret))

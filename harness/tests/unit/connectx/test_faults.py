@@ -1,4 +1,4 @@
-"""What faults, in all three forms, and what follows a resume."""
+"""Page faults in all three schemes, and their resumes."""
 
 import struct
 
@@ -25,7 +25,7 @@ def test_a_send_from_an_absent_page_goes_on_where_it_stopped(pair):
     assert (counters["raised"], counters["resumed"], counters["open"]) == (1, 1, 0)
 
 
-def test_a_resume_before_the_page_is_there_faults_again(pair):
+def test_a_resume_before_the_page_is_present_faults_again(pair):
     """Mutation: go on after a resume without looking."""
     pair.entry(pair.keys[0], 0, 0)
     pair.send(wqe.RDMA_WRITE, (pair.keys[0], VA, 8), remote=(pair.keys[1], VA))
@@ -39,7 +39,7 @@ def test_a_resume_before_the_page_is_there_faults_again(pair):
     ("opcode", "page", "kind"),
     [(wqe.RDMA_WRITE, 0, eqe.FAULT_RDMA_WRITE), (wqe.RDMA_READ, 0, eqe.FAULT_RDMA_READ)],
 )
-def test_the_far_side_of_an_rdma_operation(pair, opcode, page, kind):
+def test_a_remote_page_of_an_rdma_operation(pair, opcode, page, kind):
     """Address and length are the operation's own: the driver adds what is committed. Mutation: add it here."""
     pair.entry(pair.keys[1], 1, 0)
     pair.send(opcode, (pair.keys[0], VA, 6000), remote=(pair.keys[1], VA + 10))
@@ -69,8 +69,8 @@ def test_a_receive_on_an_absent_page(shared):
         pair.receive((pair.keys[1], VA, 64))
     pair.send(wqe.SEND, b"hello")
     fault = pair.fault()
-    wanted = (eqe.FAULT_RMP, pair.srqn) if shared else (eqe.FAULT_RESPONDER, pair.b.number)
-    assert (fault.pf_type, fault.wq) == wanted
+    expected = (eqe.FAULT_RMP, pair.srqn) if shared else (eqe.FAULT_RESPONDER, pair.b.number)
+    assert (fault.pf_type, fault.wq) == expected
     pair.entry(pair.keys[1], 0, pair.at[1] | 3)
     pair.resume(fault)
     assert pair.memory.read(pair.at[1], 5) == b"hello" and pair.done(1)[1] == pair.done(0)[1] == 0
@@ -96,20 +96,20 @@ def test_an_atomic_happens_once_however_often_it_faults(pair):
 
 
 @pytest.mark.parametrize(
-    ("side", "near", "far"),
+    ("side", "local", "remote"),
     [(0, [cqe.LOCAL_PROTECTION], []), (1, [cqe.REMOTE_OPERATION], [cqe.LOCAL_PROTECTION])],
 )
-def test_a_resume_with_error_breaks_the_queue(pair, side, near, far):
+def test_a_resume_with_error_breaks_the_queue(pair, side, local, remote):
     """Mutation: take the error bit for a plain resume."""
     pair.entry(pair.keys[side], 0, 0)
     pair.receive((pair.keys[1], VA, 64))
     pair.send(wqe.SEND, (pair.keys[0], VA, 8))
     pair.resume(pair.fault(), error=1)
-    assert pair.statuses(0) == near and pair.statuses(1) == far
+    assert pair.statuses(0) == local and pair.statuses(1) == remote
     assert pair.card.counters()["faults"]["failed"] == 1
 
 
-def test_a_resume_of_nothing_or_of_another_type_is_found(pair):
+def test_a_resume_of_no_fault_or_another_type_is_a_finding(pair):
     """Mutation: accept any type."""
     pair.entry(pair.keys[0], 0, 0)
     pair.send(wqe.RDMA_WRITE, (pair.keys[0], VA, 8), remote=(pair.keys[1], VA))
@@ -126,7 +126,7 @@ def test_a_resume_of_nothing_or_of_another_type_is_found(pair):
 
 
 def test_memory_scheme_names_key_page_and_length():
-    """Mutation: give the address where it stopped instead of its page."""
+    """Mutation: report the address where it stopped instead of its page."""
     pair = Pair("connectx-7", scheme_memory=True)
     pair.entry(pair.keys[1], 1, 0)
     pair.entry(pair.keys[1], 2, 0)
@@ -145,7 +145,7 @@ def test_memory_scheme_names_key_page_and_length():
 
 
 def test_the_form_of_2015_names_queue_and_flags():
-    """No token: a resume with another flag is nobody's. Mutation: put a token into the event."""
+    """No token: a resume with another flag matches no fault. Mutation: put a token into the event."""
     pair = Pair("connect-ib", "6.1")
     pair.entry(pair.keys[0], 0, 0)
     pair.send(wqe.RDMA_WRITE, (pair.keys[0], VA, 8), remote=(pair.keys[1], VA))
@@ -172,7 +172,7 @@ def test_destroying_a_queue_drops_its_fault(pair):
 
 @pytest.mark.parametrize(("destroyed", "findings"), [(False, 0), (True, 1)])
 def test_a_fault_of_a_queue_in_error_may_still_be_resumed(pair, destroyed, findings):
-    """The driver is at work on it and is not told. Mutations: find it bad; let it be so when the queue is no more."""
+    """The driver is working on it. Mutations: report a finding; report none after the queue is destroyed."""
     pair.entry(pair.keys[0], 0, 0)
     pair.send(wqe.RDMA_WRITE, (pair.keys[0], VA, 8), remote=(pair.keys[1], VA))
     fault = pair.fault()
@@ -191,7 +191,7 @@ def test_a_fault_of_a_queue_in_error_may_still_be_resumed(pair, destroyed, findi
     assert len(pair.card.findings()) == findings
 
 
-def test_a_reset_balances_the_accounts(pair):
+def test_reset_conserves_faults(pair):
     """Mutation: forget open faults without counting them."""
     pair.entry(pair.keys[0], 0, 0)
     pair.send(wqe.RDMA_WRITE, (pair.keys[0], VA, 8), remote=(pair.keys[1], VA))
@@ -200,7 +200,7 @@ def test_a_reset_balances_the_accounts(pair):
     assert (counters["raised"], counters["dropped"], counters["open"]) == (1, 1, 0)
 
 
-def test_a_queue_destroyed_at_work_is_not_run_again(pair):
+def test_a_queue_destroyed_while_faulting_is_not_run_again(pair):
     """Mutation: take the QP off the list before its fault is dropped, which puts it back."""
     pair.entry(pair.keys[0], 0, 0)
     pair.send(wqe.RDMA_WRITE, (pair.keys[0], VA, 8), remote=(pair.keys[1], VA))

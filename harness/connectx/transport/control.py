@@ -1,12 +1,12 @@
-"""The control socket of a card: rules in; findings, counters and the conversation out. JSON, a line each.
+"""Control socket of a card: rules in; findings, counters and the conversation out. JSON, a line each.
 
 A request is `{"do": name, ...}`, its answer `{"ok": true, ...}` or `{"ok": false, "error": text}`. After
-`{"do": "follow"}` the connection also carries what happens, as `{"event": name, ...}`, among the answers.
+`{"do": "follow"}` the connection also carries events, as `{"event": name, ...}`, among the answers.
 
     ping        {"model", "pid", "attached"}
     rules       `rules`, a list; replaces the rules that are armed
-    outcomes    {"outcomes": [...]}: what each rule did so far
-    findings    {"findings": [...]}: what the driver or the card did wrong so far
+    outcomes    {"outcomes": [...]}: of each rule so far
+    findings    {"findings": [...]}: protocol violations and defects of the card so far
     counters    {"counters": {...}}
     follow      events from now on: finding, attached, detached, reset, note (commands, events, faults), bye
     quit        the card ends; the reason goes out as the event `bye`
@@ -36,7 +36,7 @@ Verb = Callable[[Body], Body]
 
 
 def listen(path: Path) -> socket.socket:
-    """A listening UNIX socket at `path`; UsageError when that is taken, a dead card's socket is replaced."""
+    """Listen on a UNIX socket at `path`; UsageError when that is taken, a dead card's socket is replaced."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.bind(str(path))
@@ -71,7 +71,7 @@ def _clear_stale(path: Path) -> None:
 
 
 class Control:
-    """Serves clients; `verbs` answer their requests, each gets the request and returns the answer's body."""
+    """Server; `verbs` answer requests, each gets the request and returns the answer's body."""
 
     def __init__(self, loop: Loop, listener: socket.socket, verbs: dict[str, Verb]) -> None:
         self.verbs = {"follow": lambda _body: {}, **verbs}
@@ -92,11 +92,11 @@ class Control:
 
     @property
     def followed(self) -> bool:
-        """Whether anybody wants to hear events."""
+        """True when a client follows."""
         return any(client.follows for client in self._clients)
 
     def publish(self, event: str, **details: Any) -> None:
-        """Tell the followers."""
+        """Send an event to the followers."""
         for client in [client for client in self._clients if client.follows]:
             self._put(client, {"event": event, **details})
 
@@ -129,8 +129,8 @@ class Control:
                 self.on_last_gone()
         elif bool(client.unsent) != client.blocked:
             client.blocked = bool(client.unsent)
-            wanted = READABLE | WRITABLE if client.blocked else READABLE
-            self._loop.change(client.socket, lambda events: self._ready(client, events), wanted)
+            mask = READABLE | WRITABLE if client.blocked else READABLE
+            self._loop.change(client.socket, lambda events: self._ready(client, events), mask)
 
     def _answer(self, line: bytes) -> Body:
         try:
@@ -146,7 +146,7 @@ class Control:
             return {"ok": False, "error": f"{type(problem).__name__}: {problem}"}
 
     def close(self) -> None:
-        """Hang up on everybody."""
+        """Disconnect all clients."""
         for client in self._clients:
             self._loop.remove(client.socket)
             client.socket.close()
@@ -193,7 +193,7 @@ class _Connection:
 
 
 class ControlClient:
-    """The other end: what a test, or device/emulated.py, uses. Waits at most `timeout_s` for an answer."""
+    """Client of a card, for tests and device/emulated.py. Waits up to `timeout_s` for an answer."""
 
     def __init__(self, path: Path, timeout_s: float = 10.0) -> None:
         self.path = path
@@ -208,7 +208,7 @@ class ControlClient:
         self._events: list[Body] = []
 
     def ask(self, do: str, **body: Any) -> Body:
-        """One request, its answer; SetupError when the card is gone or refuses."""
+        """Send one request, return its answer; SetupError when the card is gone or refuses."""
         try:
             self._socket.sendall(json.dumps({"do": do, **body}).encode() + b"\n")
         except OSError as problem:
@@ -223,7 +223,7 @@ class ControlClient:
                 raise SetupError(f"the card refuses {do!r}", [str(line["error"])])
 
     def events(self) -> Iterator[Body]:
-        """What happens, after `follow`; ends when the card does."""
+        """Follow the card and yield its events; ends when the card does."""
         self.ask("follow")
         while True:
             while self._events:
@@ -249,5 +249,5 @@ class ControlClient:
         return line
 
     def close(self) -> None:
-        """Hang up."""
+        """Disconnect."""
         self._socket.close()

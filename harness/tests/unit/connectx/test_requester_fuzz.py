@@ -1,4 +1,4 @@
-"""Nonsense in rings, and random work over pages that come and go: data right, accounts balanced."""
+"""Random WQEs, and random work over absent pages: data and counters are right."""
 
 import random
 import struct
@@ -14,7 +14,7 @@ from harness.wire import eqe, wqe
 
 def test_rings_outside_memory_break_one_queue_only(pair):
     """Mutation: catch DmaError in bar_write only; the next QP in line is not run."""
-    qp = pair.card.hca.judge.table("qp")[pair.a.number]
+    qp = pair.card.hca.device.objects.table("qp")[pair.a.number]
     qp.ring.pages = (0xDEAD_0000,) * len(qp.ring.pages)
     pair.send(wqe.NOP)
     assert pair.kinds() == ["bad-address"]
@@ -46,8 +46,8 @@ _WQE = st.builds(
     st.sampled_from([RC, UC, UD, XRC]),
     st.binary(max_size=64),
 )
-def test_nonsense_in_work_queues_breaks_a_queue_not_the_card(wqes, producer, service, receives):
-    """Impossible sizes, keys that never were, counters far ahead. Mutation: let parse() raise ValueError."""
+def test_random_wqes_break_a_queue_not_the_card(wqes, producer, service, receives):
+    """Impossible sizes, keys that never existed, counters far ahead. Mutation: let parse() raise ValueError."""
     pair = Pair(service=service)
     at = pair.a.ring
     for work in wqes:
@@ -66,7 +66,7 @@ def test_nonsense_in_work_queues_breaks_a_queue_not_the_card(wqes, producer, ser
 def settle(pair, draw, pages):
     """Resolve faults until there are none; each time the driver maps some pages, rarely nothing.
 
-    What an operation has committed never becomes less.
+    The committed bytes of an operation never decrease.
     """
     committed = 0
     while (fault := pair.fault()) is not None:
@@ -83,10 +83,10 @@ def settle(pair, draw, pages):
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("memory_scheme", [False, True])
-def test_random_work_over_pages_that_come_and_go(seed, memory_scheme):
-    """Data, order and accounts against a model of a few lines, with pages absent at random on both sides.
+def test_random_work_over_absent_pages(seed, memory_scheme):
+    """Data, order and counters against a model of a few lines, with pages absent at random on both sides.
 
-    Mutation: set `done` to what moved last instead of adding it up.
+    Mutation: set `done` to the bytes moved last instead of adding them.
     """
     draw = random.Random(seed)
     pair = Pair("connectx-7" if memory_scheme else "connectx-5", scheme_memory=memory_scheme)
@@ -98,19 +98,19 @@ def test_random_work_over_pages_that_come_and_go(seed, memory_scheme):
         for end in range(2):
             for page in range(4):
                 pair.entry(pair.keys[end], page, draw.choice((0, pages[end][page] | 1, pages[end][page] | 3)))
-        size, near, far = draw.randrange(1, 8000), draw.randrange(8000), draw.randrange(8000)
+        size, local, remote_at = draw.randrange(1, 8000), draw.randrange(8000), draw.randrange(8000)
         opcode = draw.choice((wqe.SEND, wqe.RDMA_WRITE, wqe.RDMA_READ))
         cut = draw.randrange(size)
-        segments = [(pair.keys[0], VA + near, cut), (pair.keys[0], VA + near + cut, size - cut)]
+        segments = [(pair.keys[0], VA + local, cut), (pair.keys[0], VA + local + cut, size - cut)]
         segments = [segment for segment in segments if segment[2]]
         if opcode == wqe.SEND:
-            pair.receive((pair.keys[1], VA + far, size))
-        remote = None if opcode == wqe.SEND else (pair.keys[1], VA + far)
+            pair.receive((pair.keys[1], VA + remote_at, size))
+        remote = None if opcode == wqe.SEND else (pair.keys[1], VA + remote_at)
         pair.send(opcode, *segments, remote=remote)
         if opcode == wqe.RDMA_READ:
-            want[0][near : near + size] = want[1][far : far + size]
+            want[0][local : local + size] = want[1][remote_at : remote_at + size]
         else:
-            want[1][far : far + size] = want[0][near : near + size]
+            want[1][remote_at : remote_at + size] = want[0][local : local + size]
         settle(pair, draw, pages)
         assert pair.done(0)[1] == 0
         if opcode == wqe.SEND:

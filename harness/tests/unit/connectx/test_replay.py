@@ -1,9 +1,9 @@
-"""Recorded life of Debian's drivers (load, port ACTIVE, unload) played against the card, without a VM.
+"""Recorded conversations of Debian's drivers (load, port ACTIVE, unload), replayed without a VM.
 
 How to record: serve a card with `--log FILE` to a guest that loads and unloads mlx5_core and mlx5_ib once,
-with one CPU and without posted writes (so that the guest stands still while the card works); leave out the
-notes; keep it as data/probe-SERIES.jsonl.gz. A change in what the card answers shows here as a difference:
-look at it, and record again if it is meant.
+with one CPU and without posted writes (so that the guest stops while the card works); leave out the
+notes; store it as data/probe-SERIES.jsonl.gz. A change of the card's answers is a difference here:
+check it, and record again if it is intended.
 """
 
 import pytest
@@ -24,8 +24,8 @@ def play(series):
 
 
 @pytest.mark.parametrize("series", SERIES)
-def test_the_card_does_what_it_did(series):
-    """Mutation: give QUERY_HCA_VPORT_PKEY another key, or write an EQE's owner bit inverted."""
+def test_a_recorded_driver_is_answered_as_recorded(series):
+    """Mutation: return another key from QUERY_HCA_VPORT_PKEY, or write an EQE's owner bit inverted."""
     outcome, card = play(series)
     assert outcome.accesses > 1000
     assert [str(difference) for difference in outcome.differences[:5]] == []
@@ -35,8 +35,8 @@ def test_the_card_does_what_it_did(series):
     assert counters["failed"] == {} and counters["unknown"] == {} and counters["pages"] == 0
 
 
-def test_a_page_not_returned_is_noticed(monkeypatch):
-    """The acceptance's mutation, kept as a test: the card forgets to hand one page back."""
+def test_a_page_not_returned_is_a_difference_and_a_finding(monkeypatch):
+    """A mutation as a test: the card forgets to return one page."""
     from harness.connectx.objects.firmware_pages import Pages
 
     original = Pages.take

@@ -1,4 +1,4 @@
-"""Whose a receive is, from when a message takes it to its one completion."""
+"""Receives, from the message that takes one to its completion."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def datagram(pair, *segments, qp=None):
 
 
 def received(pair):
-    """(syndrome, WQE index) of what completed at the receiver."""
+    """Return (syndrome, WQE index) of each completion at the receiver."""
     found = []
     while (one := pair.done(1)) is not None:
         found.append((one[1], one[2].wqe_counter))
@@ -26,14 +26,14 @@ def received(pair):
 
 
 def absent(pair, end):
-    """Take the first page of that end's key away; what brings it back."""
+    """Make the first page of that end's key absent; return a function that makes it present."""
     pair.entry(pair.keys[end], 0, 0)
     return lambda: pair.entry(pair.keys[end], 0, pair.at[end] | 3)
 
 
 @pytest.fixture
 def datagrams():
-    """Datagram queues, with three receives posted and a second sender."""
+    """Return datagram queues, with three receives posted and a second sender."""
     pair = Pair(service=UD)
     for index in range(3):
         pair.receive((pair.keys[1], VA + 4096 + 1024 * index, 200))
@@ -43,7 +43,7 @@ def datagrams():
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_what_the_sender_cannot_send_takes_no_receive(shared):
+def test_a_refused_send_takes_no_receive(shared):
     """Mutation: take the receive before the local side is looked at."""
     pair = Pair(srq=shared)
     for index in range(2):
@@ -56,7 +56,7 @@ def test_what_the_sender_cannot_send_takes_no_receive(shared):
     broken(pair, pair.b)
     assert received(pair) == ([] if shared else [(cqe.FLUSH, 0), (cqe.FLUSH, 1)])
     if shared:
-        assert pair.card.hca.judge.table("srq")[pair.srqn].taken == 0
+        assert pair.card.hca.device.objects.table("srq")[pair.srqn].taken == 0
 
 
 def test_a_send_whose_first_page_is_absent_takes_no_receive(pair):
@@ -65,14 +65,15 @@ def test_a_send_whose_first_page_is_absent_takes_no_receive(pair):
     pair.receive((pair.keys[1], VA, 64))
     pair.send(wqe.SEND, (pair.keys[0], VA, 10))
     assert pair.fault().pf_type == eqe.FAULT_REQUESTER_SEND_WRITE
-    assert pair.card.hca.judge.table("qp")[pair.b.number].received == 0
+    assert pair.card.hca.device.objects.table("qp")[pair.b.number].received == 0
 
 
 @pytest.mark.parametrize(("model", "memory"), SCHEMES)
 @pytest.mark.parametrize("sender_first", [False, True])
-def test_a_receive_in_hand_is_flushed_first(model, memory, sender_first):
-    """The message waits for the receiver's page. Mutations: skip Responder.drop in `broken`; drop it after the flush of
-    the rest.
+def test_a_taken_receive_is_flushed_first(model, memory, sender_first):
+    """The message waits for the receiver's page.
+
+    Mutations: skip Responder.drop in `enter_error`; drop it after the flush of the rest.
     """
     pair = Pair(model, scheme_memory=memory)
     for _ in range(2):
@@ -89,22 +90,22 @@ def test_a_receive_in_hand_is_flushed_first(model, memory, sender_first):
 
 
 @pytest.mark.parametrize(("model", "memory"), SCHEMES)
-def test_a_shared_receive_in_hand_is_flushed_before_the_last_is_told(model, memory):
+def test_a_taken_shared_receive_is_flushed_before_the_last_wqe_event(model, memory):
     """Mutation: post SRQ_LAST_WQE first, or leave shared receives out."""
     pair = Pair(model, scheme_memory=memory, srq=True)
     pair.shared_receive(0, pair.keys[1], VA, 64, posted=1)
     absent(pair, 1)
     pair.send(wqe.SEND, (pair.keys[0], VA, 10))
     fault = pair.fault()
-    told = []
-    pair.card.hca.events.post = lambda kind, event: told.append((kind, received(pair)))
+    posted = []
+    pair.card.hca.events.post = lambda kind, event: posted.append((kind, received(pair)))
     broken(pair, pair.b)
-    assert fault is not None and told[0] == (eqe.SRQ_LAST_WQE, [(cqe.FLUSH, 0)])
+    assert fault is not None and posted[0] == (eqe.SRQ_LAST_WQE, [(cqe.FLUSH, 0)])
 
 
 @pytest.mark.parametrize(("model", "memory"), SCHEMES)
-def test_a_receiver_that_was_reset_receives_anew(model, memory):
-    """Mutation: keep the receive, or what has been done of the message."""
+def test_a_reset_receiver_receives_from_the_start(model, memory):
+    """Mutation: keep the receive, or `done` of the message."""
     pair = Pair(model, scheme_memory=memory)
     pair.memory.write(pair.at[0], b"message")
     pair.entry(pair.keys[1], 1, 0)
@@ -120,7 +121,7 @@ def test_a_receiver_that_was_reset_receives_anew(model, memory):
     assert pair.memory.read(pair.at[1] + 8192, 7) == b"message"
 
 
-def test_a_write_that_is_refused_takes_no_receive(pair):
+def test_a_refused_write_takes_no_receive(pair):
     """Mutation: take the receive of a write with immediate before it is done."""
     for _ in range(2):
         pair.receive((pair.keys[1], VA, 64))
@@ -138,18 +139,18 @@ def test_a_write_with_immediate_waits_for_its_receive_at_its_end(pair):
     assert pair.statuses(0) == [0] and pair.done(1)[2].immediate == 7
 
 
-def test_a_datagram_for_a_bad_list_is_told_to_its_receiver(datagrams):
-    """Which breaks, as all that fail to receive. Mutation: tell reliable receivers only."""
+def test_a_datagram_to_a_bad_receive_breaks_its_receiver(datagrams):
+    """As every receiver that fails. Mutation: break reliable receivers only."""
     pair = datagrams
-    pair.card.hca.judge.table("mkey")[pair.keys[1] >> 8].fields["lw"] = 0
+    pair.card.hca.device.objects.table("mkey")[pair.keys[1] >> 8].fields["lw"] = 0
     datagram(pair, b"hello")
     assert pair.statuses(0) == [0]
     assert received(pair) == [(cqe.LOCAL_PROTECTION, 0), (cqe.FLUSH, 1), (cqe.FLUSH, 2)]
 
 
 @pytest.mark.parametrize("error", [0, 1])
-def test_a_datagram_that_waits_for_its_own_page_keeps_no_receive(datagrams, error):
-    """It goes out whole. Mutation: take the receive when some of it is there."""
+def test_a_datagram_that_waits_for_a_local_page_takes_no_receive(datagrams, error):
+    """It is sent as a whole. Mutation: take the receive when a part of it is present."""
     pair = datagrams
     back = absent(pair, 0)
     datagram(pair, b"in line", (pair.keys[0], VA, 10))
@@ -165,8 +166,9 @@ def test_a_datagram_that_waits_for_its_own_page_keeps_no_receive(datagrams, erro
 
 @pytest.mark.parametrize("gone", [False, True])
 def test_datagrams_complete_in_the_order_of_their_receives(datagrams, gone):
-    """The first waits for the receiver's page, or never ends: then the next one has its receive. Mutations: do not ask
-    whether the receiver is occupied; take the next one; count the header twice.
+    """The first waits for the receiver's page, or never ends: then the next one uses its receive.
+
+    Mutations: do not check whether the receiver is occupied; take the next one; count the header twice.
     """
     pair = datagrams
     pair.entry(pair.keys[1], 1, 0)

@@ -1,4 +1,4 @@
-"""The card as a process: options, signals, parents, paths, and a conversation without a VM."""
+"""The card as a process: options, signals, parent, paths, and a conversation without a VM."""
 
 import json
 import shlex
@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from harness.connectx.control import ControlClient
 from harness.connectx.transport.client import Client
+from harness.connectx.transport.control import ControlClient
 from harness.connectx.transport.qemu_options import (
     device,
     qemu_options,
@@ -58,7 +58,7 @@ def test_a_card_is_served(card, tmp_path):
 
 @needs_headers
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "quit"])
-def test_the_end_leaves_nothing_and_says_why(card, tmp_path, how):
+def test_a_signal_removes_the_sockets_and_is_reported(card, tmp_path, how):
     """Mutation: leave the sockets; end with a traceback."""
     client = attach(tmp_path / "s")
     if how == "quit":
@@ -73,7 +73,7 @@ def test_the_end_leaves_nothing_and_says_why(card, tmp_path, how):
 
 
 @needs_headers
-def test_the_parent_ends(tmp_path):
+def test_the_card_ends_with_its_parent(tmp_path):
     """Mutation: watch our own process instead."""
     parent = subprocess.Popen(["sleep", "60"])
     process = start(tmp_path, "--parent", parent.pid)
@@ -86,7 +86,7 @@ def test_the_parent_ends(tmp_path):
 
 
 @needs_headers
-def test_the_control_client_leaves(tmp_path):
+def test_the_card_ends_with_its_last_control_client(tmp_path):
     """Mutation: end when the first of two leaves."""
     process = start(tmp_path, "--with-control")
     process.stdout.readline()
@@ -110,7 +110,7 @@ def test_a_taken_path(card, tmp_path):
 
 
 @pytest.mark.parametrize("options", [["--model", "connectx-9"], ["--parent", "999999999"], []])
-def test_what_cannot_be(tmp_path, options):
+def test_usage_errors(tmp_path, options):
     """Mutation: print a traceback; leave sockets behind."""
     headers = FOLDERS[-1] if FOLDERS and options else tmp_path
     process = start(tmp_path, *options, headers=headers)

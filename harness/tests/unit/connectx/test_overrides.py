@@ -1,4 +1,4 @@
-"""Rules on the driver's own work: UMRs and commands."""
+"""Rules on UMRs and commands."""
 
 import struct
 
@@ -35,10 +35,10 @@ class UmrRig(Driver):
         return cqe.ErrorCqe(entry.data).syndrome if entry.opcode == cqe.REQUESTER_ERROR else 0
 
     def first_entry(self):
-        return int.from_bytes(self.card.hca.judge.table("mkey")[self.key >> 8].table[:8], "big")
+        return int.from_bytes(self.card.hca.device.objects.table("mkey")[self.key >> 8].table[:8], "big")
 
 
-def test_a_umr_is_done_late_and_those_behind_it_wait():
+def test_delay_umr_delays_those_behind_it_too():
     """Mutation: let the next one overtake; delay it again each time it is looked at."""
     rig = UmrRig()
     rig.card.arm([Rule("delay-umr", umr="map", delay_ms=25, since="start", count=0)])
@@ -52,7 +52,7 @@ def test_a_umr_is_done_late_and_those_behind_it_wait():
 
 
 @pytest.mark.parametrize(("umr", "failing"), [("map", 0), ("zap", 1)])
-def test_a_failed_umr_changes_nothing(umr, failing):
+def test_fail_umr_leaves_the_key_unchanged(umr, failing):
     """Mutation: apply it and complete with error; take a list of zeros for a map."""
     rig = UmrRig()
     rig.card.arm([Rule("fail-umr", umr=umr, syndrome=0x12, since="start")])
@@ -66,8 +66,8 @@ def test_a_failed_umr_changes_nothing(umr, failing):
     assert hits(rig) == [1]
 
 
-def test_rules_on_the_drivers_own_work_can_wait_for_a_user():
-    """Mutation: begin at once."""
+def test_since_delays_rules_until_a_user_is_connected():
+    """Mutation: act at once."""
     rig = UmrRig()
     rig.card.arm([Rule("fail-umr")])
     rig.update(0x5003)
@@ -88,8 +88,8 @@ def test_rules_on_the_drivers_own_work_can_wait_for_a_user():
         rig.command("ALLOC_PD")
 
 
-def test_a_command_is_answered_late_by_event():
-    """Mutation: give the slot back at once; forget the event."""
+def test_delay_command_answers_late_by_event():
+    """Mutation: return the slot at once; forget the event."""
     driver = Driver()
     driver.create_eq((eqe.COMMAND,))
     ring = driver.next - 4096
@@ -104,7 +104,7 @@ def test_a_command_is_answered_late_by_event():
     assert "ALLOC_PD: 15 ms late" in driver.card.outcomes()[0]["text"]
 
 
-def test_a_command_is_answered_wrongly():
+def test_fail_command_answers_with_an_error():
     """Mutation: run it all the same."""
     driver = Driver()
     before = driver.card.counters()["objects"]
@@ -118,7 +118,7 @@ def test_a_command_is_answered_wrongly():
     assert driver.card.counters()["objects"]["pd"] == before["pd"] + 1
 
 
-def test_a_command_is_never_answered_and_a_reset_forgets_it():
+def test_lose_command_never_answers_and_reset_forgets_it():
     """Mutation: answer at the next tick."""
     driver = Driver()
     driver.card.arm([Rule("lose-command", opcode="ALLOC_PD", since="start")])
