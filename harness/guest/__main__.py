@@ -1,7 +1,7 @@
 """The agent: takes orders from a file, answers each once.
 
-    PYTHONPATH=/opt/odp python3 -m harness.guest --orders FILE --replies DEVICE
-    PYTHONPATH=/opt/odp python3 -m harness.guest --order FILE
+    PYTHONPATH=/opt/odp python3 -m harness.guest --requests FILE --replies DEVICE
+    PYTHONPATH=/opt/odp python3 -m harness.guest --request FILE
 
 The first form serves until the machine stops; FILE is read as orders.py says, replies are lines of JSON, the
 first of them (number 0) says that the agent is ready and what it found. The second takes one order (`-` is
@@ -224,14 +224,14 @@ def once(source: str) -> int:
 def main() -> int:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(prog="python3 -m harness.guest", description="The agent on the machine.")
-    parser.add_argument("--orders", metavar="FILE", help="file that orders appear in")
-    parser.add_argument("--replies", metavar="DEVICE", help="device that replies go to")
-    parser.add_argument("--order", metavar="FILE", help="take this one order and print the reply")
+    parser.add_argument("--requests", metavar="FILE", help="file in which requests appear")
+    parser.add_argument("--replies", metavar="DEVICE", help="device to write replies to")
+    parser.add_argument("--request", metavar="FILE", help="answer this one request and print the reply")
     args = parser.parse_args()
     if args.request:
         return once(args.request)
     if not (args.requests and args.replies):
-        parser.error("either --order, or --orders and --replies")
+        parser.error("either --request, or --requests and --replies")
     serve(args.requests, args.replies)
     return 0
 
