@@ -46,7 +46,7 @@ class Handler(threading.Thread):
         self._expected = _expected(rules, form)
         self._finished = threading.Event()
         self.answers: Dict[str, int] = {}
-        self.heard = self.drawn = 0
+        self.received = self.drawn = 0
         self.answer_ns: List[int] = []
         self._first_ns = self._last_ns = 0
         self.difference = ""
@@ -71,7 +71,7 @@ class Handler(threading.Thread):
         return self._last_ns - self._first_ns
 
     def _receive(self, fault: Fault) -> None:
-        self.heard += 1
+        self.received += 1
         self._last_ns = fault.fields["seen_ns"]
         self._first_ns = self._first_ns or self._last_ns
         if self._expected is not None and random_events.is_drawn(self._form, fault.fields):
@@ -89,7 +89,7 @@ class Handler(threading.Thread):
             if found != value << shift:
                 wrong.append(f"{name}: expected {value << shift:#x}, found {found:#x}")
         if wrong:
-            self.difference = self.difference or f"event {self.heard}: {'; '.join(wrong)}"
+            self.difference = self.difference or f"event {self.received}: {'; '.join(wrong)}"
         else:
             self.drawn += 1
 

@@ -115,7 +115,7 @@ class Module:
             stats,
             caps,
             handler.answers,
-            handler.heard,
+            handler.received,
             handler.drawn,
             self._listener.lost,
             handler.difference,

@@ -49,7 +49,7 @@ def test_each_answer_sends_its_resumes(answer, sent, answers):
     event = Event("transport", "rdma")
     made = handled(answer, [event])
     assert [(error, fields["token"], fields["type"]) for error, fields in event.sent] == sent
-    assert made.answers == answers and made.heard == 1
+    assert made.answers == answers and made.received == 1
 
 
 def test_only_forwarded_faults_are_answered():
