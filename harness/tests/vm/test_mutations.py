@@ -112,7 +112,8 @@ EDITS = (
         "spin",
         "rounds.py",
         "        child = self._make_absent()\n",
-        '        while self.case.id == "spin" and number == 2:\n            pass\n        child = self._make_absent()\n',
+        '        while self.case.id == "spin" and number == 2:\n            pass\n'
+        "        child = self._make_absent()\n",
         "hang",
         "no answer to order",
     ),
