@@ -1,8 +1,7 @@
-"""The far side's agent: what is shipped there, how an order is offered, how its reply is read.
+"""The host's end of the guest agent: files to ship, requests to encode, replies to decode.
 
-An order is offered as a text of fixed size: eight digits and a newline, then one line of JSON, then spaces. The
-size is fixed because a restored machine finds it in the place of the one it was saved with. Replies are lines
-of JSON.
+A request is a text of fixed size: eight digits and a newline, then one line of JSON, then spaces. The size is fixed
+because a restored machine reads it in place of the request with which it was saved. Replies are lines of JSON.
 """
 
 from __future__ import annotations
@@ -17,19 +16,16 @@ from harness.values.answer import Reply
 from harness.values.case import Request
 
 REQUEST_BYTES = 64 << 10
-ROOMS = ("guest", "values", "wire")
+PACKAGES = ("guest", "values", "wire")
 SUFFIXES = (".py", ".c")
 
 
 def bundle() -> dict[str, bytes]:
-    """What travels: path below the far side's Python path, and content.
-
-    The rooms that run there and the host's own pyroute2 (pure Python).
-    """
+    """Return the files to ship, by path below the target's Python path: our packages and the host's pyroute2."""
     here = Path(__file__).parent
     files = {"harness/__init__.py": (here / "__init__.py").read_bytes()}
-    for room in ROOMS:
-        files.update(_tree(here / room, f"harness/{room}"))
+    for package in PACKAGES:
+        files.update(_tree(here / package, f"harness/{package}"))
     spec = importlib.util.find_spec("pyroute2")
     if spec is None or spec.origin is None:
         raise SetupError("pyroute2 is not installed", hint="pip install pyroute2")
@@ -46,10 +42,12 @@ def _tree(root: Path, name: str) -> dict[str, bytes]:
 
 
 def encode_request(request: Request) -> bytes:
-    """The order as the agent reads it, exactly REQUEST_BYTES long."""
+    """Encode a request for the agent, exactly REQUEST_BYTES long."""
     text = f"{request.number:08d}\n{codec.dumps(request)}\n".encode()
     if len(text) > REQUEST_BYTES:
-        raise SetupError(f"order {request.number} has {len(text)} bytes, the channel carries {REQUEST_BYTES}")
+        raise SetupError(
+            f"request {request.number} has {len(text)} bytes, the channel carries {REQUEST_BYTES}"
+        )
     return text.ljust(REQUEST_BYTES)
 
 
@@ -61,7 +59,7 @@ def checked(reply: Reply) -> Reply:
 
 
 def decode_replies(text: str) -> Iterator[Reply]:
-    """Whole lines of a reply stream, as replies; a line that is not one raises SetupError."""
+    """Decode the whole lines of a reply stream; a line that is no reply raises SetupError."""
     lines = text.split("\n")[:-1]
     for line in filter(None, (line.strip() for line in lines)):
         try:

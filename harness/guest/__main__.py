@@ -1,11 +1,11 @@
-"""The agent: takes orders from a file, answers each once.
+"""The agent: reads requests from a file, answers each once.
 
-    PYTHONPATH=/opt/odp python3 -m harness.guest --orders FILE --replies DEVICE
-    PYTHONPATH=/opt/odp python3 -m harness.guest --order FILE
+    PYTHONPATH=/opt/odp python3 -m harness.guest --requests FILE --replies DEVICE
+    PYTHONPATH=/opt/odp python3 -m harness.guest --request FILE
 
-The first form serves until the machine stops; FILE is read as orders.py says, replies are lines of JSON, the
-first of them (number 0) says that the agent is ready and what it found. The second takes one order (`-` is
-standard input) and prints its reply; a case is prepared for before it runs.
+The first form serves until the machine stops; the format of FILE is in channel.py. Replies are lines of JSON; the
+first one (number 0) says that the agent is ready, with facts. The second form answers one request (`-` is standard
+input) and prints the reply; for a case it prepares the machine first.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from typing import Callable, Dict, Optional
 
 from harness.guest import channel, command
 from harness.guest.errors import Unsupported
-from harness.guest.prepare import Prepared, compiled
+from harness.guest.prepare import compiled, prepare
+from harness.guest.target import Target
 from harness.guest.trace.bpf_program import Program
 from harness.values import codec
 from harness.values.answer import Reply
@@ -36,11 +37,11 @@ LOG_BYTES = 4096
 
 
 class Agent:
-    """Does what orders say; keeps the prepared machine between them. `say` takes what is told before the reply."""
+    """Answers requests, and keeps the prepared target between them; `report` takes early replies to a request."""
 
-    def __init__(self, say: Callable[[Reply], None]) -> None:
-        self._say = say
-        self._prepared: Optional[Prepared] = None
+    def __init__(self, report: Callable[[Reply], None]) -> None:
+        self._report = report
+        self._target: Optional[Target] = None
         self._compiled: Optional[Program] = None
         self._verbs: Dict[str, Callable[[Request], Reply]] = {
             "wait": self.wait,
@@ -56,19 +57,19 @@ class Agent:
         }
 
     def do(self, request: Request) -> Reply:
-        """The reply to one order; an exception of ours is a reply too."""
+        """Return the reply to one request; an exception becomes a reply, too."""
         verb = self._verbs.get(request.verb)
         if verb is None:
             known = ", ".join(self._verbs)
             return Reply(request.number, False, f"unknown verb {request.verb!r}; there are {known}")
         try:
             return verb(request)
-        except Exception as error:  # the machine's last words must arrive
+        except Exception as error:  # the host must learn of it
             problem = f"{type(error).__name__}: {error}"
             return Reply(request.number, False, problem, output=traceback.format_exc())
 
     def wait(self, request: Request) -> Reply:
-        """Nothing."""
+        """Do nothing."""
         return Reply(request.number, True)
 
     def compile(self, request: Request) -> Reply:
@@ -78,14 +79,14 @@ class Agent:
 
     def prepare(self, request: Request) -> Reply:
         """Bring the device up, attach the probes, rehearse."""
-        if self._prepared is not None:
-            self._prepared.close()
+        if self._target is not None:
+            self._target.close()
         program, self._compiled = self._compiled, None
-        self._prepared = Prepared(request.device, probes=request.probes, program=program)
-        return Reply(request.number, True, facts=self._prepared.facts)
+        self._target, facts = prepare(request.device, probes=request.probes, program=program)
+        return Reply(request.number, True, facts=facts)
 
     def spin(self, request: Request) -> Reply:
-        """Run instructions; where time is counted in them, as many as nanoseconds."""
+        """Keep the CPU busy for `spin_ns`; in exact time that is a number of instructions."""
         until = time.monotonic() + request.spin_ns / 1e9
         while time.monotonic() < until:
             pass
@@ -94,78 +95,76 @@ class Agent:
     def case(self, request: Request) -> Reply:
         """Run a case."""
         if request.case is None:
-            return Reply(request.number, False, "an order `case` without a case")
-        if self._prepared is None:
-            self._prepared = Prepared(request.case.device, rehearse=False)
-        return Reply(request.number, True, answer=self._prepared.run(request.case))
+            return Reply(request.number, False, "a request `case` without a case")
+        target = self._prepared(request.case.device, rehearsed=False)
+        return Reply(request.number, True, answer=target.run(request.case))
 
     def capabilities(self, request: Request) -> Reply:
-        """What the device can do on demand, as facts."""
-        if self._prepared is None:
-            self._prepared = Prepared(request.device, rehearse=False)
-        return Reply(request.number, True, facts=self._prepared.capabilities())
+        """Return the ODP capabilities of the device, as facts."""
+        target = self._prepared(request.device, rehearsed=False)
+        return Reply(request.number, True, facts=target.capabilities())
 
     def execute(self, request: Request) -> Reply:
-        """Run a program, on the device of the order if that has one; what it prints is told as it comes."""
-        problem = self._absent(request)
+        """Run a program, on the request's device if it has one; report what it prints as it comes."""
+        problem = self._missing(request)
         if problem:
             log = subprocess.run(("dmesg",), stdout=subprocess.PIPE, check=False).stdout[-LOG_BYTES:]
             return Reply(request.number, False, problem, output=log.decode(errors="replace"))
         status = command.run(
             request.argv,
             request.environment,
-            lambda text: self._say(Reply(request.number, True, printed=text)),
+            lambda text: self._report(Reply(request.number, True, printed=text)),
         )
         return Reply(request.number, True, exit_status=status)
 
-    def _absent(self, request: Request) -> str:
-        """Wait until the driver has the order's device; the problem if it does not come."""
-        if self._prepared is None or not request.device:
+    def _missing(self, request: Request) -> str:
+        """Wait for the request's device; return the problem if it does not come, else nothing."""
+        if self._target is None or not request.device:
             return ""
         try:
-            self._prepared.wait()
+            self._target.wait()
         except (Unsupported, OSError) as error:
             return str(error)
         return ""
 
     def upstream(self, request: Request) -> Reply:
-        """Run upstream's tests on the device, and tell of each."""
+        """Run upstream's tests on the device, and report each."""
         from harness.guest import upstream
 
         if request.upstream is None:
-            return Reply(request.number, False, "an order `upstream` without a selection")
-        if self._prepared is None:
-            self._prepared = Prepared(request.device)
-        device = self._prepared.capabilities()["device"]
+            return Reply(request.number, False, "a request `upstream` without a selection")
+        device = self._prepared(request.device, rehearsed=True).capabilities()["device"]
         facts = upstream.run(
-            request.upstream, device, lambda test: self._say(Reply(request.number, True, test=test))
+            request.upstream, device, lambda test: self._report(Reply(request.number, True, test=test))
         )
         return Reply(request.number, True, facts=facts)
 
     def trace(self, request: Request) -> Reply:
-        """Watch page faults while a command runs, and tell of them. Without a prepared device: this machine's own."""
+        """Trace page faults while a command runs, and report them; without a prepared target, this machine's own."""
         from harness.guest.trace import live
 
         tracer, environment = None, dict(request.environment)
-        if self._prepared is not None:
-            tracer = self._prepared.tracer
-            environment["RDMA_DEVICE"] = self._prepared.capabilities()["device"]
-            # Programs that meet over TCP first expect it.
+        if self._target is not None:
+            tracer = self._target.tracer
+            environment["RDMA_DEVICE"] = self._target.capabilities()["device"]
+            # Programs that exchange addresses over TCP need it.
             subprocess.run(("ip", "link", "set", "lo", "up"), check=True)
-        seen = live.run(
+        result = live.run(
             request.watch or Watch(),
             tracer,
             request.argv,
             environment,
-            lambda trace: self._say(Reply(request.number, True, trace=trace)),
+            lambda trace: self._report(Reply(request.number, True, trace=trace)),
         )
-        return Reply(request.number, True, exit_status=seen.exit_status, output=seen.output, facts=seen.facts)
+        return Reply(
+            request.number, True, exit_status=result.exit_status, output=result.output, facts=result.facts
+        )
 
     def shell(self, request: Request) -> Reply:
-        """A shell on the second serial line until it exits. Somebody may want to see why there is no device."""
+        """Run a shell on the second serial line until it exits; print why the device is missing, if it is."""
         line = os.open(SHELL_TTY, os.O_RDWR | os.O_NOCTTY)
         try:
-            problem = self._absent(request)
+            problem = self._missing(request)
             if problem:
                 os.write(line, f"{problem}\r\n".encode())
             environment = {**os.environ, **request.environment, "TERM": os.environ.get("TERM", "vt100")}
@@ -176,9 +175,15 @@ class Agent:
             os.close(line)
         return Reply(request.number, True, exit_status=status)
 
+    def _prepared(self, device: str, rehearsed: bool) -> Target:
+        """Return the target, prepared now if it is not yet."""
+        if self._target is None:
+            self._target, _ = prepare(device, rehearsed)
+        return self._target
+
 
 class ReplyLine:
-    """The device that replies are written to, a line each."""
+    """The device to which replies are written, a line each."""
 
     def __init__(self, path: str) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_NOCTTY)
@@ -186,34 +191,34 @@ class ReplyLine:
             tty.setraw(self._fd)
 
     def write(self, reply: Reply) -> None:
-        """Write all of it."""
+        """Write one reply."""
         data = codec.dumps(reply).encode() + b"\n"
         while data:
             data = data[os.write(self._fd, data) :]
 
 
 def serve(source: str, destination: str) -> None:
-    """Answer orders for ever."""
+    """Answer requests for ever."""
     replies = ReplyLine(destination)
     agent = Agent(replies.write)
-    warm = import_all()
+    facts = import_all()
     gc.collect()
     gc.freeze()
     gc.disable()
-    file = channel.OrderFile(source)
-    replies.write(Reply(0, True, facts=warm))
+    file = channel.RequestFile(source)
+    replies.write(Reply(0, True, facts=facts))
     done = 0
     while True:
         done, text = file.next(done)
         try:
             reply = agent.do(channel.parse(text))
-        except channel.BadOrder as error:
-            reply = Reply(done, False, f"bad order: {error}")
+        except channel.BadRequest as error:
+            reply = Reply(done, False, f"bad request: {error}")
         replies.write(reply)
 
 
 def import_all() -> Dict[str, str]:
-    """Import what cases will need; says which versions, or what could not be imported and why."""
+    """Import what cases need; return versions, or why something could not be imported."""
     facts = {"python": sys.version.split()[0], "kernel": os.uname().release}
     for name in ("pyroute2", "bcc", "pyverbs", "harness.guest.rdma.connection"):
         try:
@@ -225,29 +230,29 @@ def import_all() -> Dict[str, str]:
 
 
 def once(source: str) -> int:
-    """Take one order, print its reply; returns the exit status."""
+    """Answer one request and print the reply; return the exit status."""
     text = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
     try:
         request = channel.parse(text) if text[:1].isdigit() else codec.loads(Request, text.decode())
     except ValueError as error:
-        print(codec.dumps(Reply(-1, False, f"bad order: {error}")))
+        print(codec.dumps(Reply(-1, False, f"bad request: {error}")))
         return 2
-    reply = Agent(lambda news: print(codec.dumps(news), flush=True)).do(request)
+    reply = Agent(lambda early: print(codec.dumps(early), flush=True)).do(request)
     print(codec.dumps(reply))
     return 0 if reply.ok else 1
 
 
 def main() -> int:
-    """Parse the command line and run."""
+    """Parse the command line and run the agent."""
     parser = argparse.ArgumentParser(prog="python3 -m harness.guest", description="The agent on the machine.")
-    parser.add_argument("--orders", metavar="FILE", help="file that orders appear in")
-    parser.add_argument("--replies", metavar="DEVICE", help="device that replies go to")
-    parser.add_argument("--order", metavar="FILE", help="take this one order and print the reply")
+    parser.add_argument("--requests", metavar="FILE", help="file in which requests appear")
+    parser.add_argument("--replies", metavar="DEVICE", help="device to write replies to")
+    parser.add_argument("--request", metavar="FILE", help="answer this one request and print the reply")
     args = parser.parse_args()
     if args.request:
         return once(args.request)
     if not (args.requests and args.replies):
-        parser.error("either --order, or --orders and --replies")
+        parser.error("either --request, or --requests and --replies")
     serve(args.requests, args.replies)
     return 0
 

@@ -1,9 +1,8 @@
-"""Where orders come from and how they are read.
+"""The request channel: a file in which requests appear, and their format.
 
-An order is a text of two lines: its number in 8 decimal digits, then the Order as JSON; spaces may follow. Neither
-line has a newline in it but its last character, so that the second newline ends the order. It
-appears in a file that is only ever replaced as a whole (fw_cfg of a VM), so a change of the first digits says
-that there is a new one, and looking costs one short read.
+A request is a text of two lines: its number in 8 decimal digits, then the Request as JSON; spaces may follow. The JSON
+has no newline in it, so the second newline ends the request. The file is only ever replaced as a whole (fw_cfg of a
+VM), so a change of the first digits means a new request, and polling costs one short read.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ _CHUNK_BYTES = 4096
 _LINES = 2
 
 
-class BadOrder(ValueError):
-    """A text that is no order; `number` is its number, -1 if not even that can be read."""
+class BadRequest(ValueError):
+    """Raised for a text that is no request; `number` is its number, -1 if not even that can be read."""
 
     def __init__(self, number: int, problem: str) -> None:
         super().__init__(problem)
@@ -30,37 +29,37 @@ class BadOrder(ValueError):
 
 
 def number_of(head: bytes) -> int:
-    """The number at the start of an order's text."""
+    """Return the number at the start of a request."""
     digits = head[:NUMBER_DIGITS]
     if len(digits) < NUMBER_DIGITS or not digits.isdigit():
-        raise BadOrder(-1, f"an order begins with {NUMBER_DIGITS} digits, not {bytes(head[:16])!r}")
+        raise BadRequest(-1, f"a request begins with {NUMBER_DIGITS} digits, not {bytes(head[:16])!r}")
     return int(digits)
 
 
 def parse(text: bytes) -> Request:
-    """Read an order's text; BadOrder carries the number that the reply has to have."""
+    """Parse a request; BadRequest has the number for the reply."""
     head, newline, body = text.partition(b"\n")
     number = number_of(head)
     if not newline or len(head) != NUMBER_DIGITS:
-        raise BadOrder(number, "the number of an order is a line of its own")
+        raise BadRequest(number, "the number of a request is a line of its own")
     try:
         request = codec.loads(Request, body.strip(b" \n\0").decode())
     except ValueError as error:
-        raise BadOrder(number, str(error)) from error
+        raise BadRequest(number, str(error)) from error
     if request.number != number:
-        raise BadOrder(number, f"the first line says {number}, the order {request.number}")
+        raise BadRequest(number, f"the first line says {number}, the request {request.number}")
     return request
 
 
-class OrderFile:
-    """The file that orders appear in. Only as much of it is read as the order is long."""
+class RequestFile:
+    """The file in which requests appear; no more of it is read than the request is long."""
 
     def __init__(self, path: str, pause: Callable[[float], None] = time.sleep) -> None:
         self._fd = os.open(path, os.O_RDONLY)
         self._pause = pause
 
     def next(self, done: int) -> Tuple[int, bytes]:
-        """Wait for an order whose number is not `done`; returns the number and the text."""
+        """Wait for a request whose number is not `done`; return the number and the text."""
         while True:
             head = os.pread(self._fd, NUMBER_DIGITS + 1, 0)
             if head[:NUMBER_DIGITS].isdigit() and len(head) > NUMBER_DIGITS and number_of(head) != done:
@@ -72,8 +71,8 @@ class OrderFile:
         while True:
             chunk = os.pread(self._fd, _CHUNK_BYTES, len(text))
             text += chunk
-            # fw_cfg is slow to read far into a file, and the padding is long. No byte but the newline says that it
-            # begins: a space may be the script's own.
+            # fw_cfg is slow to read at large offsets, and the padding is long. Only the newline shows where it begins:
+            # a space may be the script's own.
             if not chunk or text.count(b"\n") >= _LINES:
                 return text
 

@@ -1,4 +1,4 @@
-"""Runs a command and passes on what it prints as it comes: also of one that takes the machine down."""
+"""Run a command and report its output as it comes, also that of one that crashes the machine."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _PIECE_BYTES = 64 << 10
 _PRIORITY = 50
 
 
-def run(argv: Sequence[str], environment: Dict[str, str], tell: Callable[[str], None]) -> int:
-    """Run a command to its end; returns its exit status. `tell` gets what it prints, both streams in one."""
+def run(argv: Sequence[str], environment: Dict[str, str], report: Callable[[str], None]) -> int:
+    """Run a command to its end and return its exit status; `report` gets its output, both streams in one."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     child = subprocess.Popen(
         argv,
@@ -29,12 +29,12 @@ def run(argv: Sequence[str], environment: Dict[str, str], tell: Callable[[str], 
             data = os.read(child.stdout.fileno(), _PIECE_BYTES)
             text = decoder.decode(data, final=not data)
             if text:
-                tell(text)
+                report(text)
     return status_of(child.returncode)
 
 
 def status_of(returncode: int) -> int:
-    """The exit status as a shell gives it: 128 and the number of the signal that killed the command."""
+    """Return the exit status as a shell gives it: 128 and the number of the signal that killed the command."""
     return returncode if returncode >= 0 else 128 - returncode
 
 

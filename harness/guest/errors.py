@@ -1,4 +1,4 @@
-"""Why a case ended early.
+"""Exceptions that end a case early.
 
 Exception
   Unsupported   this machine lacks what the case needs           answer `unsupported`
@@ -9,11 +9,11 @@ from __future__ import annotations
 
 
 class Unsupported(Exception):
-    """This machine lacks what the case needs."""
+    """Raised when this machine lacks what the case needs."""
 
 
 class WorkFailed(Exception):
-    """A work request that completed with an error, which is its `status`, or not at all in time."""
+    """Raised for a work request that failed with `status` or never completed, and for any other failed check."""
 
     def __init__(self, problem: str, status: str = "") -> None:
         super().__init__(problem)

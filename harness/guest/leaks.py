@@ -1,4 +1,4 @@
-"""What a case may leave behind, counted before and after."""
+"""Objects that a case may leak, counted before and after."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from harness.values.answer import Leak
 
 _MODULES = ("rdma_rxe", "ib_uverbs", "ib_core", "mlx5_ib", "mlx5_core")
 _REFRESH = Path("/proc/sys/vm/stat_refresh")
-# What the kernel frees a little later than the call that gave it back.
+# Some objects are freed a little after the call that released them.
 _SETTLE_TRIES = 20
 _SETTLE_S = 0.01
 
 
 def count(nldev: NlDev, device: Optional[Device]) -> Dict[str, int]:
-    """Everything counted, by the name a leak would carry; a device that is gone has nothing."""
+    """Count everything that a case may leak, by name; a device that is gone has nothing."""
     objects = nldev.resources(device) if device is not None else {}
     counts = {name.upper(): number for name, number in objects.items()}
     for module in _MODULES:
@@ -36,7 +36,7 @@ def count(nldev: NlDev, device: Optional[Device]) -> Dict[str, int]:
 
 
 def settle(nldev: NlDev, device: Optional[Device], before: Dict[str, int]) -> Tuple[Leak, ...]:
-    """What grew over `before`, when it does not go away by itself."""
+    """Return the counts that grew over `before` and stay so."""
     for attempt in range(_SETTLE_TRIES):
         leaks = compare(before, count(nldev, device))
         if not leaks or attempt == _SETTLE_TRIES - 1:
@@ -46,7 +46,7 @@ def settle(nldev: NlDev, device: Optional[Device], before: Dict[str, int]) -> Tu
 
 
 def compare(before: Dict[str, int], after: Dict[str, int]) -> Tuple[Leak, ...]:
-    """What grew."""
+    """Return the counts that grew."""
     return tuple(Leak(name, before.get(name, 0), n) for name, n in after.items() if n > before.get(name, 0))
 
 
@@ -58,7 +58,7 @@ def _status_field(name: str) -> int:
 
 
 def _pinned_pages() -> int:
-    # Each CPU keeps what it counted for up to a second; without this, pages given back on another CPU are leaks.
+    # Each CPU keeps what it counted for up to a second; without this, pages unpinned on another CPU are leaks.
     # Ref: Linux 7.3 mm/vmstat.c, vmstat_refresh
     if _REFRESH.exists():
         _read(_REFRESH)

@@ -1,4 +1,4 @@
-"""The parcel of this machine: a disk with what the host gave it after the boot; most machines have an empty one."""
+"""The payload disk: files that the host gave this machine after its boot; most machines have an empty one."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from pathlib import Path
 from typing import Dict
 
 DISK = Path("/dev/vdc")
-PLACE = Path("/run/parcel")
+MOUNT_POINT = Path("/run/parcel")
 # Ref: Linux 7.2 fs/erofs/erofs_fs.h, EROFS_SUPER_OFFSET and EROFS_SUPER_MAGIC_V1
 _SUPER_OFFSET = 1024
 _SUPER_MAGIC = b"\xe2\xe1\xf5\xe0"
-# Ref: Linux 7.2 include/uapi/linux/fs.h, BLKFLSBUF: what was read before the machine was saved is not so any more
+# BLKFLSBUF: the disk may differ from the one read before the machine was saved. Ref: Linux 7.2 include/uapi/linux/fs.h
 _FLUSH_BUFFERS = 0x1261
 
 
-def open_parcel() -> Dict[str, str]:
-    """Mount the parcel and put its modules in the place of the kernel's own; returns facts, {} if it is empty.
+def mount_payload() -> Dict[str, str]:
+    """Mount the payload disk and replace the kernel's modules by its own; return facts, {} if it is empty.
 
-    RuntimeError when a module of it is none of this kernel's.
+    RuntimeError if the kernel has no module of that name.
     """
-    if PLACE.is_dir() or not DISK.exists():
+    if MOUNT_POINT.is_dir() or not DISK.exists():
         return {}
     disk = os.open(DISK, os.O_RDONLY)
     try:
         fcntl.ioctl(disk, _FLUSH_BUFFERS, 0)
-        found = os.pread(disk, len(_SUPER_MAGIC), _SUPER_OFFSET) == _SUPER_MAGIC
+        formatted = os.pread(disk, len(_SUPER_MAGIC), _SUPER_OFFSET) == _SUPER_MAGIC
     finally:
         os.close(disk)
-    if not found:
+    if not formatted:
         return {}
-    PLACE.mkdir()
-    _run("mount", "-t", "erofs", "-o", "ro", str(DISK), str(PLACE))
-    replaced = [_replace(module) for module in sorted((PLACE / "modules").glob("*.ko"))]
+    MOUNT_POINT.mkdir()
+    _run("mount", "-t", "erofs", "-o", "ro", str(DISK), str(MOUNT_POINT))
+    replaced = [_replace(module) for module in sorted((MOUNT_POINT / "modules").glob("*.ko"))]
     return {"parcel": " ".join(replaced) or "no modules"}
 
 

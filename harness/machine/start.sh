@@ -12,7 +12,7 @@ for port in /sys/class/virtio-ports/*; do
     [ "$(cat "$port/name")" = odp.replies ] && replies=/dev/${port##*/}
 done
 cd /
-python3 -m harness.guest --orders /sys/firmware/qemu_fw_cfg/by_name/opt/odp/order/raw --replies "$replies"
+python3 -m harness.guest --requests /sys/firmware/qemu_fw_cfg/by_name/opt/odp/order/raw --replies "$replies"
 echo "start: the agent ended with status $?"
 echo o > /proc/sysrq-trigger
 sleep 60

@@ -77,7 +77,7 @@ SCHEMA: dict[str, Key] = {
     "deadline_s": Key(int, low=1, high=90_000),
     "matrix.kernel": Key(str, tuple(SERIES), items=True),
     "matrix.device": Key(str, tuple(DEVICES), items=True),
-    "workload.operation": Key(str, OPERATIONS),
+    "workload.operation": Key(str, tuple(OPERATIONS)),
     "workload.rounds": Key(int, low=1, high=100_000),
     "workload.pages": Key(int, low=1, high=MAX_BYTES // PAGE_BYTES),
     "workload.length": Key(int, low=1, high=MAX_SPARSE_BYTES),

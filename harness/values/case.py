@@ -1,4 +1,4 @@
-"""A case: one immutable description of what a machine shall do, and the order that carries it there."""
+"""A case: one immutable description of a test on a machine, and the request that carries it there."""
 
 from __future__ import annotations
 
@@ -9,21 +9,45 @@ from harness.values.module import ModuleUse
 from harness.values.rule import Rule
 from harness.values.upstream import Selection
 
-TRANSFERS = ("send", "write", "read", "compare_swap", "fetch_add", "atomic_write", "flush")
-# Besides transfers: the driver reloaded, objects made and destroyed, a random mixture of transfers; prefetch advice,
-# registrations changed in place (each also where pages are pinned, or where that changes), processes killed; processes
-# that become another program (which may keep the device's file), that fork; registrations given back under transfers,
-# or while their pages go.
-# Several queues at once on one region, all sets of access rights (at the far end, the near one, of a receive), a region
-# far larger than what is touched of it
-# (also where memory is in small pieces), a page lost while another is awaited, the device taken away.
-OPERATIONS = (
-    *TRANSFERS,
-    *("reload", "objects", "soak"),
-    *("advise", "advise_pinned", "rereg", "rereg_toggle", "killed"),
-    *("exec", "exec_keeping", "forks", "dereg", "dereg_given_up", "dereg_first", "dereg_amid"),
-    *("queues", "rights", "rights_local", "rights_receive", "sparse", "fragmented", "overtaken", "unbind"),
-)
+TRANSFERS: Dict[str, str] = {
+    "send": "Send the whole region into a posted receive.",
+    "write": "RDMA-write the whole region.",
+    "read": "RDMA-read the whole region.",
+    "compare_swap": "Compare-and-swap one word of each page; every other one swaps.",
+    "fetch_add": "Fetch-and-add to one word of each page.",
+    "atomic_write": "Atomic-write one word of each page.",
+    "flush": "RDMA-flush the whole region.",
+}
+"""Operations of the data path, whose page faults and invalidations the page-state model predicts."""
+
+OPERATIONS: Dict[str, str] = {
+    **TRANSFERS,
+    "reload": "Unload the driver and load it again; the device must come back with the same capabilities.",
+    "objects": "Create and destroy one of each verbs object, and two queue pairs up to RTS.",
+    "soak": "Run random transfers on several connections while another thread invalidates random pages.",
+    "advise": "Call ibv_advise_mr() with every kind of advice, valid and invalid, on an on-demand region.",
+    "advise_pinned": "Call ibv_advise_mr() on a region with pinned pages, which must be refused.",
+    "rereg": "Change rights, memory and protection domain of a region with ibv_rereg_mr().",
+    "rereg_toggle": "Switch on-demand paging of a region on and off with ibv_rereg_mr().",
+    "kill": "Kill a process while the device faults on its memory.",
+    "exec": "Call execve() while the device faults on the process's memory.",
+    "exec_inherit": "Call execve() while the device faults, and let the new program inherit the device's file.",
+    "fork_loop": "Call fork() in a loop while the device writes to the COW pages.",
+    "dereg": "Call ibv_dereg_mr() while the device faults on the region.",
+    "dereg_qp_error": "Move the queue pairs to the error state, then call ibv_dereg_mr() while the device faults.",
+    "use_after_dereg": "Post a transfer that uses a deregistered region.",
+    "dereg_race": "Race ibv_dereg_mr() against invalidation of the same pages.",
+    "multi_qp": "Transfer by several queue pairs at once, to the same pages and to neighbouring ones.",
+    "access_rights": "Try all sets of access flags of the remote region with one-sided operations.",
+    "access_rights_local": "Try sets of access flags of the requester's own region.",
+    "access_rights_receive": "Try sets of access flags of a receive's region.",
+    "sparse": "Touch a few pages of a region far larger than the memory behind it.",
+    "fragmented": "Run `sparse` while free memory is fragmented, so that the driver's large allocations fail.",
+    "invalidate_while_faulting": "Invalidate a mapped page while the device is blocked on the next one.",
+    "unbind": "Remove the device from under a process that transfers, and bring it back.",
+}
+"""Everything that a case can do, one sentence each; all but TRANSFERS are scenarios with a script of their own."""
+
 MAPPINGS = ("anonymous", "shared", "file", "thp", "hugetlb")
 PROTS = ("write", "read")
 IOVAS = ("address", "shifted", "zero", "implicit")

@@ -1,1 +1,1 @@
-"""The test module mlx5_odp_test: loaded, set up, asked over generic netlink."""
+"""The kernel module mlx5_odp_test: its netlink family, its use in a case, and a command line."""

@@ -1,6 +1,6 @@
-"""Page faults of this machine's cards, through the module mlx5_odp_test: a program for people.
+"""Command line for the page faults of this machine's cards, through the module mlx5_odp_test.
 
-    python3 -m harness.guest.pagefault devices|caps|watch|resume ...
+    python3 -m harness.guest.kmod.cli devices|caps|watch|resume ...
 
 Exit status: 0 done, 1 the card refused, 2 usage, 3 no module, no permission or no card.
 """
@@ -35,20 +35,20 @@ HEADLINES = {
 
 
 def devices(family: odpnl.Family, arguments: argparse.Namespace) -> int:
-    """A line a card: name, form of its faults, mode, statistics that are not 0."""
-    found = family.devices()
-    if not found:
+    """Print a line a card: name, form of its faults, mode, statistics that are not 0."""
+    cards = family.devices()
+    if not cards:
         raise OSError(errno.ENODEV, "no card that mlx5_core drives")
-    for device in found:
+    for device in cards:
         counted = {name: device.stats[name] for name in STATS if device.stats[name]}
         plain = {"name": device.name, "form": device.form, "mode": device.mode, "stats": counted}
-        words = " ".join(f"{name}={value}" for name, value in counted.items())
-        _print(arguments, plain, f"{device.name}  {device.form}  {device.mode}  {words}".rstrip())
+        stats = " ".join(f"{name}={value}" for name, value in counted.items())
+        _print(arguments, plain, f"{device.name}  {device.form}  {device.mode}  {stats}".rstrip())
     return 0
 
 
 def caps(family: odpnl.Family, arguments: argparse.Namespace) -> int:
-    """The capability pages of a card."""
+    """Print the capability pages of a card."""
     for which, page in family.caps(_card(family, arguments)).items():
         plain: Dict[str, Any] = {"page": which, "words": page.words, "same": page.raw == page.driver}
         lines = [
@@ -61,7 +61,7 @@ def caps(family: odpnl.Family, arguments: argparse.Namespace) -> int:
 
 
 def watch(family: odpnl.Family, arguments: argparse.Namespace) -> int:
-    """Events as they come; the mode that was is set again at the end."""
+    """Print events as they come; restore the mode at the end."""
     card = _card(family, arguments)
     listener = family.listen()
     listener.timeout_s = arguments.timeout
@@ -73,12 +73,12 @@ def watch(family: odpnl.Family, arguments: argparse.Namespace) -> int:
         family.mode(card, arguments.mode, size)
     print(f"watching {card}, mode {family.device(card).mode}; Ctrl-C ends", file=sys.stderr, flush=True)
     try:
-        heard = 0
+        events = 0
         for fault in listener:
             if fault.device == card:
-                heard += 1
+                events += 1
                 _print(arguments, {**fault.fields, "raw": fault.fields.get("raw", b"").hex()}, _line(fault))
-                if heard == arguments.count:
+                if events == arguments.count:
                     break
     except KeyboardInterrupt:
         pass
@@ -86,26 +86,26 @@ def watch(family: odpnl.Family, arguments: argparse.Namespace) -> int:
         if arguments.mode and before != arguments.mode:
             family.mode(card, before if before != "observe" else "off")
     if listener.lost:
-        print(f"lost: {listener.lost} times there was no room", file=sys.stderr)
+        print(f"lost: the socket buffer was full {listener.lost} times", file=sys.stderr)
     return 0
 
 
 def resume(family: odpnl.Family, arguments: argparse.Namespace) -> int:
-    """One PAGE_FAULT_RESUME; 1 if the card refuses it."""
+    """Issue one PAGE_FAULT_RESUME; return 1 if the card refuses it."""
     card = _card(family, arguments)
     form = arguments.form or family.device(card).form
     answer = family.resume(
         card, form, arguments.token, arguments.type, arguments.queue, error=arguments.error
     )
-    said = (
+    result = (
         "taken" if not answer.status else f"refused: status {answer.status:#x}, syndrome {answer.syndrome:#x}"
     )
-    _print(arguments, {"status": answer.status, "syndrome": answer.syndrome}, f"{card}: {said}")
+    _print(arguments, {"status": answer.status, "syndrome": answer.syndrome}, f"{card}: {result}")
     return 1 if answer.status else 0
 
 
 def _card(family: odpnl.Family, arguments: argparse.Namespace) -> str:
-    """The card that is named, or the only one."""
+    """Return the card of --device, or the only one."""
     if arguments.device:
         return str(arguments.device)
     names = [device.name for device in family.devices()]
@@ -121,12 +121,12 @@ def _line(fault: odpnl.Fault) -> str:
     return f"{fields['seen_ns'] / 1e9:.6f} {fault.source} {fault.sub_type} {fault.action} {numbers}{error}"
 
 
-def _print(arguments: argparse.Namespace, plain: Dict[str, Any], words: str) -> None:
-    print(json.dumps(plain) if arguments.json else words, flush=True)
+def _print(arguments: argparse.Namespace, plain: Dict[str, Any], text: str) -> None:
+    print(json.dumps(plain) if arguments.json else text, flush=True)
 
 
 def parser_of() -> argparse.ArgumentParser:
-    """The command line."""
+    """Define the command line."""
     parser = argparse.ArgumentParser(
         prog="odp-harness pagefault",
         description="Page faults of this machine's mlx5 cards, through the module mlx5_odp_test.",
@@ -166,15 +166,15 @@ def parser_of() -> argparse.ArgumentParser:
 
 
 def main(argv: Optional[List[str]] = None) -> int:
-    """Do what is asked; errors are a headline and a hint."""
+    """Run the command line; errors print a headline and a hint."""
     arguments = parser_of().parse_args(argv)
     try:
         with odpnl.Family() as family:
             return int(arguments.act(family, arguments))
     except (OSError, LookupError) as error:
         number = getattr(error, "errno", None) or 0
-        words = getattr(error, "words", "") or getattr(error, "strerror", "") or str(error)
-        print(f"error: {HEADLINES.get(number, words)}", file=sys.stderr)
+        message = getattr(error, "words", "") or getattr(error, "strerror", "") or str(error)
+        print(f"error: {HEADLINES.get(number, message)}", file=sys.stderr)
         if number in HINTS:
             print(f"  try: {HINTS[number]}", file=sys.stderr)
         return 3

@@ -1,4 +1,4 @@
-"""A page-fault handler of a card, in Python: a thread that hears the module's events and answers them."""
+"""A page-fault handler in Python: a thread that receives the module's events and answers them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from harness.values import random_events
 from harness.values.rule import Rule
 
 QUIET_S = 0.2
-"""With nothing heard for so long, all has been heard."""
+"""With no event for so long, all have been received."""
 
 UNKNOWN = {"2015": ("queue", 1 << 22), "transport": ("token", 1 << 22), "memory": ("token", 1 << 46)}
-"""By form the field that names a fault, and what is changed for it to name one that nobody has."""
+"""By form, the field that identifies a fault, and the bit to flip in it for a fault that does not exist."""
 
 TYPE_BITS = (1, 2, 4)
 SWITCH_S = 0.0002
-"""How long the thread that does the case's work, and polls for its end, may keep the handler from running."""
+"""Upper bound for which the case's thread, which polls for completions, may keep the handler from running."""
 
 MAX_TIMES = 1000
 _PAGE_SHIFT = 12
@@ -31,9 +31,9 @@ _IN_PAGES = ("demand", "pre", "post")
 
 
 class Handler(threading.Thread):
-    """Answers each fault that is forwarded, as `answer` says (one of values.module.ANSWERS).
+    """Answers each forwarded fault as `answer` says (one of values.module.ANSWERS).
 
-    Events that the rule `drawn-events` invents are compared with what it drew, and resumed.
+    Events that the rule `drawn-events` injects are compared with what it drew, and resumed.
     """
 
     def __init__(self, listener: Listener, answer: str, rules: Sequence[Rule], form: str) -> None:
@@ -42,36 +42,36 @@ class Handler(threading.Thread):
         listener.timeout_s = QUIET_S
         self._form = form
         self._answer = getattr(self, f"_{answer}")
-        self._late_ones: List[Fault] = []
+        self._delayed: List[Fault] = []
         self._expected = _expected(rules, form)
-        self._over = threading.Event()
+        self._finished = threading.Event()
         self.answers: Dict[str, int] = {}
-        self.heard = self.drawn = 0
+        self.received = self.drawn = 0
         self.answer_ns: List[int] = []
         self._first_ns = self._last_ns = 0
         self.difference = ""
 
     def run(self) -> None:
-        """Until it is over and nothing more comes."""
+        """Receive events until finished, and none has come for QUIET_S."""
         sys.setswitchinterval(SWITCH_S)
-        while not self._over.is_set():
+        while not self._finished.is_set():
             for fault in self._listener:
-                self._hear(fault)
+                self._receive(fault)
 
     def finish(self) -> None:
-        """The case's work has ended: hear what is left, answer what was to be answered late."""
-        self._over.set()
+        """Receive what is left after the case's work, then answer the delayed faults."""
+        self._finished.set()
         self.join()
-        for fault in self._late_ones:
+        for fault in self._delayed:
             self._resume(fault)
 
     @property
     def span_ns(self) -> int:
-        """From the first event to the last, as the module saw them."""
+        """Time from the first event to the last, as the module recorded them."""
         return self._last_ns - self._first_ns
 
-    def _hear(self, fault: Fault) -> None:
-        self.heard += 1
+    def _receive(self, fault: Fault) -> None:
+        self.received += 1
         self._last_ns = fault.fields["seen_ns"]
         self._first_ns = self._first_ns or self._last_ns
         if self._expected is not None and random_events.is_drawn(self._form, fault.fields):
@@ -81,15 +81,15 @@ class Handler(threading.Thread):
         elif fault.action == "forward":
             self._answer(fault)
 
-    def _compare(self, fault: Fault, form: str, wanted: Dict[str, int]) -> None:
+    def _compare(self, fault: Fault, form: str, expected: Dict[str, int]) -> None:
         wrong = [] if fault.sub_type == form else [f"form: expected {form}, found {fault.sub_type}"]
-        for name, value in wanted.items():
+        for name, value in expected.items():
             shift = _PAGE_SHIFT if name in _IN_PAGES else 0
             found = fault.fields.get(name, -1)
             if found != value << shift:
                 wrong.append(f"{name}: expected {value << shift:#x}, found {found:#x}")
         if wrong:
-            self.difference = self.difference or f"event {self.heard}: {'; '.join(wrong)}"
+            self.difference = self.difference or f"event {self.received}: {'; '.join(wrong)}"
         else:
             self.drawn += 1
 
@@ -98,10 +98,10 @@ class Handler(threading.Thread):
     def _send(self, fault: Fault, error: bool = False, **changed: int) -> None:
         try:
             status = fault.resume(error, **changed).status
-            said = f"status.{status}"
+            result = f"status.{status}"
         except Refused as refusal:
-            said = f"errno.{refusal.errno}"
-        self.answers[said] = self.answers.get(said, 0) + 1
+            result = f"errno.{refusal.errno}"
+        self.answers[result] = self.answers.get(result, 0) + 1
         if len(self.answer_ns) < MAX_TIMES:
             self.answer_ns.append(time.monotonic_ns() - fault.fields["seen_ns"])
 
@@ -126,10 +126,10 @@ class Handler(threading.Thread):
         self._send(fault)
 
     def _late(self, fault: Fault) -> None:
-        self._late_ones.append(fault)
+        self._delayed.append(fault)
 
     def _nothing(self, fault: Fault) -> None:
-        """It stays."""
+        """Leave the fault unanswered."""
 
 
 def _expected(rules: Sequence[Rule], form: str) -> Optional[Iterator[Tuple[str, Dict[str, int]]]]:

@@ -1,4 +1,4 @@
-"""Talks with kmod/ (mlx5_odp_test.ko): its generic netlink family, typed; numbers are in odpnl_messages.py.
+"""Client of the generic netlink family of kmod/ (mlx5_odp_test.ko); its numbers are in odpnl_messages.py.
 
 with odpnl.own(device) as faults:
     for fault in faults:
@@ -67,7 +67,7 @@ __all__ = ["Device", "Family", "Fault", "Listener", "Refused", "own"]
 
 
 class Fault:
-    """An event of a page fault: `fields` has what the form has, named as the attributes in lower case."""
+    """A page-fault event: `fields` has the attributes of its form, by their names in lower case."""
 
     def __init__(self, message: Message, family: Family) -> None:
         self._family = family
@@ -84,14 +84,14 @@ class Fault:
 
     @property
     def sub_type(self) -> str:
-        """One of SUB_TYPES, or the number of one that is not known."""
+        """Return one of SUB_TYPES, or the number of an unknown one."""
         number = self.fields["sub_type"]
         return SUB_TYPES[number] if number < len(SUB_TYPES) else str(number)
 
     def resume(self, error: bool = False, **changed: int) -> Resumed:
-        """Let the card go on, or with `error` fail the operation.
+        """Resume the fault, or with `error` fail the operation.
 
-        `changed` replaces what names the fault (token, type, queue), for a resume of something else.
+        `changed` replaces the fields that identify the fault (token, type, queue), to resume something else.
         """
         fields = {**self.fields, **changed}
         return self._family.resume(
@@ -103,7 +103,7 @@ _KNOWN = frozenset(NAMES.values())
 
 
 class Family:
-    """A conversation with the module; Refused with its words when it does not like a request.
+    """A socket to the module; Refused with its message if it refuses a request.
 
     FileNotFoundError if the module is not loaded.
     """
@@ -111,9 +111,11 @@ class Family:
     def __init__(self) -> None:
         self._socket = open_socket()
         self._sequence = 0
-        found = self._request(GENL_ID_CTRL, CTRL_CMD_GETFAMILY, 0, {"CTRL_ATTR_FAMILY_NAME": FAMILY}, ctrlmsg)
-        self.number = int(found[0].get_attr("CTRL_ATTR_FAMILY_ID"))
-        groups = found[0].get_attr("CTRL_ATTR_MCAST_GROUPS") or ()
+        replies = self._request(
+            GENL_ID_CTRL, CTRL_CMD_GETFAMILY, 0, {"CTRL_ATTR_FAMILY_NAME": FAMILY}, ctrlmsg
+        )
+        self.number = int(replies[0].get_attr("CTRL_ATTR_FAMILY_ID"))
+        groups = replies[0].get_attr("CTRL_ATTR_MCAST_GROUPS") or ()
         self.groups = {
             group.get_attr("CTRL_ATTR_MCAST_GRP_NAME"): int(group.get_attr("CTRL_ATTR_MCAST_GRP_ID"))
             for group in groups
@@ -130,20 +132,20 @@ class Family:
         self._socket.close()
 
     def request(self, command: int, flags: int = NLM_F_ACK, **attributes: Any) -> List[Message]:
-        """One command and its answers; `attributes` as in NAMES."""
-        found: List[Message] = self._request(self.number, command, flags, attributes, Message)
-        return found
+        """Send one command; return its replies. `attributes` as in NAMES."""
+        replies: List[Message] = self._request(self.number, command, flags, attributes, Message)
+        return replies
 
     def devices(self) -> List[Device]:
-        """All cards."""
+        """Return all cards."""
         return [device_of(message) for message in self.request(GET_DEVICE, NLM_F_DUMP)]
 
     def device(self, name: str) -> Device:
-        """One card."""
+        """Return one card."""
         return device_of(self.request(GET_DEVICE, DEVICE=name)[0])
 
     def caps(self, name: str) -> Dict[str, CapsPage]:
-        """The pages "max" and "cur"."""
+        """Return the capability pages "max" and "cur"."""
         message = self.request(GET_CAPS, DEVICE=name)[0]
         return {which.lower(): caps_of(message, which) for which in ("MAX", "CUR")}
 
@@ -155,7 +157,7 @@ class Family:
     def policy(
         self, name: str, action: str, selector: str = "any", value: int = 0, delay_us: int = 0
     ) -> None:
-        """Set what is done with faults that the selector names."""
+        """Set the action for the faults that the selector matches."""
         more = {} if selector == "any" else {"VALUE": value}
         if action == "delay":
             more["DELAY_US"] = delay_us
@@ -172,7 +174,7 @@ class Family:
     def resume(
         self, name: str, form: str, token: int = 0, kind: int = 0, queue: int = 0, error: bool = False
     ) -> Resumed:
-        """Resume in one of FORMS: what that form has of token, type and queue is sent."""
+        """Resume a fault in one of FORMS, with that form's fields of token, type and queue."""
         fields: Dict[str, Any] = {"DEVICE": name, "FORM": FORMS.index(form)}
         if form != "2015":
             fields["TOKEN"] = token
@@ -184,7 +186,7 @@ class Family:
         return Resumed(message.get_attr("STATUS"), message.get_attr("SYNDROME"))
 
     def listen(self, receive_bytes: int = RECEIVE_BYTES) -> Listener:
-        """A listener for events of all cards; hears what happens from now on."""
+        """Subscribe to events of all cards, from now on."""
         return Listener(self, receive_bytes)
 
     def _request(
@@ -202,30 +204,30 @@ class Family:
         return self.answers(self._sequence, bool(flags & (NLM_F_DUMP | NLM_F_ACK)), answer)
 
     def send_raw(self, data: bytes) -> None:
-        """Send bytes as they are; what comes back is read and forgotten."""
+        """Send bytes as they are; drop the replies."""
         self._socket.send(data)
         with contextlib.suppress(BlockingIOError):
             while True:
                 self._socket.recv(_BUFFER_BYTES, socket.MSG_DONTWAIT)
 
     def answers(self, sequence: int, to_end: bool, answer: Any) -> List[Any]:
-        """What came back for a request, up to its end; Refused if that was a no."""
-        found: List[Any] = []
+        """Receive the replies to a request, up to its end; Refused if the module refused it."""
+        replies: List[Any] = []
         while True:
             for data in split(self._socket.recv(_BUFFER_BYTES)):
                 kind, number = struct.unpack_from("=H2xI", data, 4)
                 if number != sequence:
                     continue
                 if kind == NLMSG_DONE:
-                    return found
+                    return replies
                 if kind == NLMSG_ERROR:
                     raise_refusal(data)
-                    return found
+                    return replies
                 decoded = answer(data)
                 decoded.decode()
-                found.append(decoded)
+                replies.append(decoded)
                 if not to_end:
-                    return found
+                    return replies
 
 
 class Listener:
@@ -240,7 +242,7 @@ class Listener:
         # Root may have more than the limit.
         with contextlib.suppress(PermissionError):
             self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, receive_bytes)
-        # Only then does the kernel tell the module that this socket had no room.
+        # Without it the module does not learn that this socket's buffer was full.
         self._socket.setsockopt(SOL_NETLINK, BROADCAST_ERROR, 1)
         self._socket.setsockopt(SOL_NETLINK, ADD_MEMBERSHIP, family.groups[GROUP])
 
@@ -264,13 +266,13 @@ class Listener:
             return Fault(message, self._family)
 
     def close(self) -> None:
-        """Hear no more."""
+        """Close the socket."""
         self._socket.close()
 
 
 @contextlib.contextmanager
 def own(name: str, timeout_s: Optional[float] = None) -> Iterator[Listener]:
-    """The page faults of a card in this program's hands, until the end of the block."""
+    """Take over the page faults of a card until the end of the block."""
     with Family() as family:
         faults = family.listen()
         faults.timeout_s = timeout_s

@@ -1,4 +1,4 @@
-"""Numbers and messages of the generic netlink family of kmod/, and a refusal in its words; used by odpnl.py.
+"""Numbers and messages of the generic netlink family of kmod/, and its refusals; used by odpnl.py.
 
 Numbers are those of kmod/uapi/mlx5_odp_test.h.
 """
@@ -126,7 +126,7 @@ class Message(genlmsg):  # type: ignore[misc]
 
 
 class Refused(OSError):
-    """The module said no: errno, its own words, and the attribute that it means (or "")."""
+    """Raised for a refused request: errno, the module's message (`words`), and the attribute at fault (or "")."""
 
     def __init__(self, number: int, words: str, attribute: str) -> None:
         super().__init__(number, words or os.strerror(number))
@@ -134,7 +134,7 @@ class Refused(OSError):
 
 
 def open_socket() -> socket.socket:
-    """A generic netlink socket whose refusals have words."""
+    """Open a generic netlink socket whose refusals have a message (NETLINK_EXT_ACK)."""
     opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_GENERIC)
     opened.bind((0, 0))
     opened.setsockopt(SOL_NETLINK, EXT_ACK, 1)
@@ -143,7 +143,7 @@ def open_socket() -> socket.socket:
 
 
 def raise_refusal(data: bytes) -> None:
-    """Raise Refused if an NLMSG_ERROR is one; its errno 0 is a yes."""
+    """Raise Refused for an NLMSG_ERROR, unless it is an acknowledgement (errno 0)."""
     code = _ERROR.unpack_from(data)[5]
     if code == 0:
         return
@@ -174,7 +174,7 @@ class Device:
 
 @dataclass(frozen=True)
 class CapsPage:
-    """An ODP page: as the device gave it, mlx5_core's copy of it, and the module's reading of the first.
+    """An ODP capability page: from the device, mlx5_core's copy of it, and the module's decoding of the first.
 
     `words` has for "transport" and "memory" the operations (WORDS) of each transport that has some.
     """
@@ -187,14 +187,14 @@ class CapsPage:
 
 @dataclass(frozen=True)
 class Resumed:
-    """A device's answer to a resume: command status and syndrome, 0 both if it took it."""
+    """A card's answer to a resume: command status and syndrome, both 0 on success."""
 
     status: int
     syndrome: int
 
 
 def device_of(message: Message) -> Device:
-    """What an answer of GET_DEVICE says."""
+    """Decode a reply of GET_DEVICE."""
     stats = message.get_attr("STATS")
     return Device(
         message.get_attr("DEVICE"),
@@ -206,7 +206,7 @@ def device_of(message: Message) -> Device:
 
 
 def caps_of(message: Message, which: str) -> CapsPage:
-    """The page MAX or CUR of an answer of GET_CAPS."""
+    """Decode the page MAX or CUR of a reply of GET_CAPS."""
     nest = message.get_attr(f"CAPS_{which}")
     words = {
         scheme: {

@@ -1,4 +1,4 @@
-"""The kernel module mlx5_odp_test in a case: loaded from the parcel, set as the case says, asked at the end."""
+"""The kernel module mlx5_odp_test in a case: loaded from the payload disk, configured, and read at the end."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from harness.values.case import Case
 from harness.values.module import ModulePolicy, ModuleReport
 
 NAME = "mlx5_odp_test"
-FILE = payload.PLACE / f"{NAME}.ko"
+FILE = payload.MOUNT_POINT / f"{NAME}.ko"
 
 
 def load() -> bool:
-    """Load the module if the parcel has it; returns whether it is there now. OSError with insmod's words."""
-    payload.open_parcel()
+    """Load the module if the payload disk has it; return True if it is loaded. OSError with insmod's message."""
+    payload.mount_payload()
     if Path(f"/sys/module/{NAME}").exists():
         return True
     if not FILE.exists():
@@ -34,31 +34,31 @@ def load() -> bool:
 
 
 def card_of(device: Device) -> str:
-    """What the module calls the card of an RDMA device."""
+    """Return the module's name of the card of an RDMA device: its PCI address."""
     return Path(f"/sys/class/infiniband/{device.name}/device").resolve().name
 
 
 def caps_of(family: odpnl.Family, device: Device) -> Dict[str, str]:
-    """Capability words, by the names that values.module.ModuleReport has."""
+    """Return the capabilities by the names that values.module.ModuleReport has."""
     from harness.guest.rdma.connection import odp_capabilities
 
-    found = {name.replace("odp.", "verbs."): words for name, words in odp_capabilities(device.name).items()}
+    caps = {name.replace("odp.", "verbs."): words for name, words in odp_capabilities(device.name).items()}
     for which, page in family.caps(card_of(device)).items():
-        found[f"{which}.driver"] = "same" if page.raw == page.driver else "differs"
-        found[f"{which}.chosen"] = "memory" if page.memory_scheme else "transport"
+        caps[f"{which}.driver"] = "same" if page.raw == page.driver else "differs"
+        caps[f"{which}.chosen"] = "memory" if page.memory_scheme else "transport"
         for scheme, rows in page.words.items():
-            found.update({f"{which}.{scheme}.{name}": " ".join(words) for name, words in rows.items()})
-    return found
+            caps.update({f"{which}.{scheme}.{name}": " ".join(words) for name, words in rows.items()})
+    return caps
 
 
 class Module:
-    """The module as one case uses it: made before the case's work, told of its queues and regions, closed after."""
+    """The module in one case: configured before the case runs, then for its queues and regions; read when closed."""
 
     def __init__(self, case: Case, device: Device) -> None:
         assert case.module is not None
         self.use = case.module
         if not load():
-            raise Unsupported(f"the machine's parcel has no {FILE.name}")
+            raise Unsupported(f"the machine's payload disk has no {FILE.name}")
         self._stack = ExitStack()
         self._device, self._card = device, card_of(device)
         self._family = self._stack.enter_context(odpnl.Family())
@@ -82,7 +82,7 @@ class Module:
             try:
                 size = btf.size_of("mlx5_ib", "mlx5_pagefault")
             except LookupError:
-                size = btf.ANY  # there may be no page faults in this mlx5_ib: let the module say so
+                size = btf.ANY  # this mlx5_ib may have no page faults: the module refuses then
         self._family.mode(self._card, self.use.mode, size)
 
     def _set(self, policy: ModulePolicy, value: int) -> None:
@@ -91,7 +91,7 @@ class Module:
             self._family.policy(self._card, policy.action, policy.selector, value, delay_us)
 
     def connected(self, connection: Any, sides: Sequence[Any]) -> None:
-        """The case's queues and regions are there: policies for them."""
+        """Set the policies for the case's queues and regions, which exist now."""
         numbers = {
             "requester": connection.requester.qp_num,
             "responder": connection.responder.qp_num,
@@ -103,7 +103,7 @@ class Module:
                 self._set(policy, numbers[policy.of])
 
     def close(self) -> ModuleReport:
-        """End the handler, ask for all that was seen, and let the card go."""
+        """End the handler, read statistics and capabilities, and release the card."""
         with self._stack:
             handler = self.handler
             handler.finish()
@@ -115,7 +115,7 @@ class Module:
             stats,
             caps,
             handler.answers,
-            handler.heard,
+            handler.received,
             handler.drawn,
             self._listener.lost,
             handler.difference,

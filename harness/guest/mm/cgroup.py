@@ -1,4 +1,4 @@
-"""A control group of this process, whose memory the kernel reclaims when it is told to.
+"""A control group of this process, whose memory can be reclaimed on request.
 
 Ref: Linux 7.3 Documentation/admin-guide/cgroup-v2.rst, memory.reclaim
 """
@@ -19,7 +19,7 @@ _PROCESSES = "cgroup.procs"
 
 
 def enter(stack: ExitStack) -> None:
-    """What this process touches first from now on is charged to the group, until `stack` is closed."""
+    """Move this process into the group until `stack` is closed: pages it touches first are charged to the group."""
     try:
         if not (_MOUNT / _PROCESSES).exists():
             libc.mount("none", str(_MOUNT), "cgroup2")
@@ -29,11 +29,11 @@ def enter(stack: ExitStack) -> None:
         (_GROUP / _PROCESSES).write_text(str(os.getpid()))
         stack.callback((_MOUNT / _PROCESSES).write_text, str(os.getpid()))
     except OSError as error:
-        raise Unsupported(f"no control group for memory: {error}") from error
+        raise Unsupported(f"no memory control group: {error}") from error
 
 
 def reclaim(size_bytes: int) -> None:
-    """Have so much of the group's memory reclaimed, or all there is: the kernel says when it found less."""
+    """Reclaim so many bytes of the group, or all that it has; EAGAIN, which means that it had less, is no error."""
     try:
         (_GROUP / "memory.reclaim").write_text(str(size_bytes))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Huge pages of the kernel's pool, for as long as somebody needs them. Ref: Linux 7.3 admin-guide/mm/hugetlbpage.rst"""
+"""Huge pages reserved in the hugetlb pool. Ref: Linux 7.3 Documentation/admin-guide/mm/hugetlbpage.rst"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BYTES = 2 << 20
 
 
 class Reserved:
-    """So many bytes more in the pool; Unsupported when the kernel does not find them."""
+    """So many bytes more in the pool, until closed; Unsupported if the kernel cannot allocate them."""
 
     def __init__(self, size_bytes: int) -> None:
         self._pages = size_bytes // BYTES
@@ -20,15 +20,15 @@ class Reserved:
         try:
             had = int(POOL.read_text())
             POOL.write_text(str(had + self._pages))
-            found = int(POOL.read_text()) - had
+            added = int(POOL.read_text()) - had
         except OSError as error:
             raise Unsupported(f"no huge pages here: {error}") from error
-        if found < self._pages:
+        if added < self._pages:
             POOL.write_text(str(had))
-            raise Unsupported(f"{found} of {self._pages} huge pages were to be had")
+            raise Unsupported(f"{added} of {self._pages} huge pages could be allocated")
 
     def close(self) -> None:
-        """Give them back."""
+        """Shrink the pool again."""
         if self._pages:
             POOL.write_text(str(int(POOL.read_text()) - self._pages))
             self._pages = 0

@@ -1,4 +1,4 @@
-"""The system calls that Python does not offer at an address of one's choice. errno becomes OSError."""
+"""System calls on given addresses, which Python does not offer. errno becomes OSError."""
 
 from __future__ import annotations
 
@@ -55,59 +55,59 @@ _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
 def mmap(address: int, length: int, protection: int, flags: int, fd: int = -1, offset: int = 0) -> int:
-    """mmap(2); returns the address."""
-    got = _libc.mmap(address, length, protection, flags, fd, offset)
-    if got == _MAP_FAILED:
+    """Call mmap(2); return the address."""
+    address = _libc.mmap(address, length, protection, flags, fd, offset)
+    if address == _MAP_FAILED:
         raise _error("mmap")
-    return int(got or 0)
+    return int(address or 0)
 
 
 def munmap(address: int, length: int) -> None:
-    """munmap(2)."""
+    """Call munmap(2)."""
     if _libc.munmap(address, length):
         raise _error("munmap")
 
 
 def mprotect(address: int, length: int, protection: int) -> None:
-    """mprotect(2)."""
+    """Call mprotect(2)."""
     if _libc.mprotect(address, length, protection):
         raise _error(f"mprotect({protection})")
 
 
 def madvise(address: int, length: int, advice: int) -> None:
-    """madvise(2)."""
+    """Call madvise(2)."""
     if _libc.madvise(address, length, advice):
         raise _error(f"madvise({advice})")
 
 
 def mlock(address: int, length: int) -> None:
-    """mlock(2): the pages are there when it returns, and stay."""
+    """Call mlock(2): on return the pages are present, and stay."""
     if _libc.mlock(address, length):
         raise _error("mlock")
 
 
 def drain_lru() -> None:
-    """Make all CPUs put the pages they hold in batches on the kernel's lists.
+    """Make all CPUs flush their per-CPU batches of pages to the LRU lists.
 
-    A page that another CPU still holds is not reclaimed. move_pages(2) of no page does nothing but this.
+    A page in another CPU's batch is not reclaimed. move_pages(2) of no page does nothing but this.
     Ref: Linux 7.3 mm/migrate.c, do_pages_move(): lru_cache_disable() first.
     """
     move_pages((), 0)
 
 
 def move_pages(pages: Sequence[int], node: Optional[int]) -> List[int]:
-    """move_pages(2) of this process's pages to a node, or to none; on which node each is then, or -errno."""
+    """Call move_pages(2) for pages of this process; return the node of each, or -errno. Node None only asks."""
     count = len(pages)
     addresses = (ctypes.c_void_p * count)(*pages)
     nodes = None if node is None else (ctypes.c_int * count)(*[node] * count)
-    places = (ctypes.c_int * count)()
-    if _libc.syscall(_SYS_MOVE_PAGES, 0, ctypes.c_ulong(count), addresses, nodes, places, _MPOL_MF_MOVE) < 0:
+    status = (ctypes.c_int * count)()
+    if _libc.syscall(_SYS_MOVE_PAGES, 0, ctypes.c_ulong(count), addresses, nodes, status, _MPOL_MF_MOVE) < 0:
         raise _error("move_pages")
-    return list(places)
+    return list(status)
 
 
 def userfaultfd(flags: int) -> int:
-    """userfaultfd(2); returns the file descriptor."""
+    """Call userfaultfd(2); return the file descriptor."""
     fd = _libc.syscall(_SYS_USERFAULTFD, flags)
     if fd < 0:
         raise _error("userfaultfd")
@@ -115,24 +115,24 @@ def userfaultfd(flags: int) -> int:
 
 
 def mount(source: str, target: str, kind: str) -> None:
-    """mount(2) of a file system without options."""
+    """Call mount(2) for a file system without options."""
     if _libc.mount(source.encode(), target.encode(), kind.encode(), 0, None):
         raise _error(f"mount {target}")
 
 
 def swapon(path: str) -> None:
-    """swapon(2)."""
+    """Call swapon(2)."""
     if _libc.swapon(path.encode(), 0):
         raise _error(f"swapon {path}")
 
 
-def _error(what: str) -> OSError:
+def _error(call: str) -> OSError:
     number = ctypes.get_errno()
-    return OSError(number, f"{what}: {os.strerror(number)}")
+    return OSError(number, f"{call}: {os.strerror(number)}")
 
 
 def enable_bpf_statistics() -> int:
-    """Have the kernel time all BPF programs until the file descriptor that this returns is closed."""
+    """Make the kernel time all BPF programs until the returned file descriptor is closed."""
     attributes = ctypes.create_string_buffer(_BPF_ATTR_BYTES)
     fd = _libc.syscall(_SYS_BPF, _BPF_ENABLE_STATS, attributes, _BPF_ATTR_BYTES)
     if fd < 0:

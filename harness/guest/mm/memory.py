@@ -1,11 +1,10 @@
-"""The memory of one region, with what it ought to hold.
+"""The memory of one region, and its expected content.
 
     | no access | guard page | the region's pages ... | guard page | no access |
 
-The region lies `offset` bytes into its first page; of memory in huge pages there are whole ones, from a huge page's
-beginning on. The bytes around it, to the ends of the guard pages, are
-its neighbours: no transfer may change them. `expected` follows every fill, loss and transfer, so that a look
-at the memory at any time says which bytes are wrong.
+The region begins `offset` bytes into its first page; huge pages are whole and aligned. The bytes around it, to the
+ends of the guard pages, are its neighbours: no transfer may change them. `expected` is updated by every fill,
+invalidation and transfer, so that the memory can be compared at any time.
 """
 
 from __future__ import annotations
@@ -34,12 +33,12 @@ WORD_BYTES = 8
 
 
 def page_count(region: Region) -> int:
-    """How many pages the region touches."""
+    """Count the pages that the region touches."""
     return -(-(region.offset + region.length) // PAGE_BYTES)
 
 
-def word_spots(region: Region) -> List[int]:
-    """Where in the region there are words: the first that is aligned in each of its pages."""
+def word_offsets(region: Region) -> List[int]:
+    """Return the offsets in the region of the first aligned word of each of its pages."""
     aligned = -(-region.offset // WORD_BYTES) * WORD_BYTES
     # The first page may end before its first aligned word.
     starts = sorted({max(aligned, page * PAGE_BYTES) - region.offset for page in range(page_count(region))})
@@ -47,26 +46,26 @@ def word_spots(region: Region) -> List[int]:
 
 
 def holes(pages: int) -> List[range]:
-    """Runs of pages to lose out of `pages`: every eighth but the first, one by one; then the second half at once."""
+    """Return runs of pages to invalidate: every eighth but the first, one by one; then the second half at once."""
     return [*(range(page, page + 1) for page in range(8, pages, 8)), range(pages // 2, pages)]
 
 
-def pattern(tag: int, turn: int, length: int) -> bytes:
-    """`length` bytes (a multiple of 8) in which each 8-byte word names its tag, turn and place."""
-    data = bytearray(_places(length))
-    for at, byte in enumerate(((tag & 0xFFFF) << 16 | turn & 0xFFFF).to_bytes(4, "little"), 4):
+def pattern(tag: int, number: int, length: int) -> bytes:
+    """Return `length` bytes (a multiple of 8): each 8-byte word has its index, the tag and the round's number."""
+    data = bytearray(_indices(length))
+    for at, byte in enumerate(((tag & 0xFFFF) << 16 | number & 0xFFFF).to_bytes(4, "little"), 4):
         data[at::WORD_BYTES] = bytes((byte,)) * (length // WORD_BYTES)
     return bytes(data)
 
 
 @lru_cache(maxsize=2)
-def _places(length: int) -> bytes:
-    """Words that count. Huge pages have many, and counting them for each fill took longer than all else."""
+def _indices(length: int) -> bytes:
+    """Return 8-byte words 0, 1, 2...; cached, since for huge pages this took longer than all else of a fill."""
     return array("Q", range(length // WORD_BYTES)).tobytes()
 
 
 class Memory:
-    """A mapping around one region; see the module. `tag` keeps the patterns of two memories apart."""
+    """A mapping around one region, as drawn above. `tag` distinguishes the patterns of several memories."""
 
     def __init__(self, region: Region, tag: int) -> None:
         self.region = region
@@ -79,7 +78,7 @@ class Memory:
         self._tag = tag
         self._prot = libc.PROT_READ if region.prot == "read" else libc.PROT_READ_WRITE
         self._file: Optional[int] = None
-        self._late: Optional[DelayedFaults] = None
+        self._delayed: Optional[DelayedFaults] = None
         if region.mapping == "file":
             self._file = os.memfd_create("odp-region")
             os.write(self._file, pattern(_FILE_TAG, tag, self.size))
@@ -103,50 +102,48 @@ class Memory:
 
     @property
     def first(self) -> int:
-        """Where the region's first byte is in `expected`."""
+        """Return the index of the region's first byte in `expected`."""
         return PAGE_BYTES + self.region.offset
 
-    def fill(self, turn: int) -> None:
-        """Write every byte of the memory, by the CPU, with the pattern of this turn; where only reading is allowed,
-        writing is for so long.
-        """
-        data = pattern(self._tag, turn, self.size)
+    def fill(self, number: int) -> None:
+        """Write the pattern of round `number` to the whole memory; read-only pages are writable meanwhile."""
+        data = pattern(self._tag, number, self.size)
         self._allow(libc.PROT_READ_WRITE)
         ctypes.memmove(self.base, data, self.size)
         self._allow(self._prot)
         self.expected[:] = data
 
     def advise(self, advice: int, pages: Optional[range] = None) -> None:
-        """madvise the region's pages, or some of them, with one call."""
+        """Call madvise(2) once for the region's pages, or a range of them."""
         at = range(self.pages) if pages is None else pages
         libc.madvise(self.pages_start + at.start * PAGE_BYTES, len(at) * PAGE_BYTES, advice)
 
     def addresses(self) -> range:
-        """Where each of the region's pages, huge ones if it has those, begins."""
+        """Return the addresses of the region's pages; of huge pages where it has those."""
         step = hugepages.BYTES if self._huge else PAGE_BYTES
         return range(self.pages_start, self.pages_start + self.pages_bytes, step)
 
     def protect(self, pages: Optional[range] = None) -> None:
-        """Forbid what is allowed of the region's pages, or some of them (writing; else reading), and allow it again."""
+        """Call mprotect(2) twice for the region's pages, or a range: remove a permission, then restore it."""
         at = range(self.pages) if pages is None else pages
         forbidding = libc.PROT_READ if self._prot == libc.PROT_READ_WRITE else libc.PROT_NONE
         for protection in (forbidding, self._prot):
             libc.mprotect(self.pages_start + at.start * PAGE_BYTES, len(at) * PAGE_BYTES, protection)
 
     def advise_all(self, advice: int) -> None:
-        """madvise the whole memory, guard pages included."""
+        """Call madvise(2) for the whole memory, guard pages included."""
         libc.madvise(self.base, self.size, advice)
 
-    def make_late(self) -> None:
-        """From now on pages of the region that are not there come late."""
-        if self._late is None:
-            self._late = DelayedFaults(self.pages_start, self.pages_bytes)
+    def delay_faults(self) -> None:
+        """Resolve faults on absent pages of the region late from now on (userfaultfd)."""
+        if self._delayed is None:
+            self._delayed = DelayedFaults(self.pages_start, self.pages_bytes)
 
-    def make_prompt(self) -> None:
-        """From now on they come at once again, also those that somebody waits for."""
-        if self._late is not None:
-            self._late.close()
-            self._late = None
+    def stop_delaying(self) -> None:
+        """Resolve faults at once again, pending ones too."""
+        if self._delayed is not None:
+            self._delayed.close()
+            self._delayed = None
 
     def peek(self) -> None:
         """Read a byte of each of the region's pages, by the CPU."""
@@ -160,31 +157,31 @@ class Memory:
         self.expect_fresh()
 
     def expect_fresh(self, pages: Optional[range] = None) -> None:
-        """From now on expect in the region's pages, or some of them, what a fresh mapping holds."""
+        """Expect the content of a fresh mapping in the region's pages, or a range of them."""
         at = range(self.pages) if pages is None else pages
         first, length = (1 + at.start) * PAGE_BYTES, len(at) * PAGE_BYTES
         self.expected[first : first + length] = self._fresh(first, length)
 
-    def found(self) -> bytes:
-        """What the memory holds now."""
+    def content(self) -> bytes:
+        """Return the bytes of the memory as they are now."""
         return ctypes.string_at(self.base, self.size)
 
     def difference(self) -> Tuple[int, str]:
-        """How many bytes are not as expected, and where and what the first of them is."""
-        found = self.found()
-        if found == self.expected:
+        """Return the number of wrong bytes, and a text about the first one."""
+        content = self.content()
+        if content == self.expected:
             return 0, ""
-        wrong = [at for at, (a, b) in enumerate(zip(found, self.expected)) if a != b]
+        wrong = [at for at, (a, b) in enumerate(zip(content, self.expected)) if a != b]
         at = wrong[0]
-        place = at - self.first
-        where = "region" if 0 <= place < self.region.length else "neighbour"
-        here = slice(at, at + 8)
-        expected, seen = self.expected[here].hex(), found[here].hex()
-        return len(wrong), f"{where} byte {place}: expected {expected}, found {seen}"
+        offset = at - self.first
+        where = "region" if 0 <= offset < self.region.length else "neighbour"
+        word = slice(at, at + 8)
+        expected, found = self.expected[word].hex(), content[word].hex()
+        return len(wrong), f"{where} byte {offset}: expected {expected}, found {found}"
 
     def close(self) -> None:
-        """Give everything back."""
-        self.make_prompt()
+        """Unmap everything."""
+        self.stop_delaying()
         libc.munmap(self._reserved, self._reserved_bytes)
         self._pool.close()
         if self._file is not None:
@@ -193,7 +190,7 @@ class Memory:
     def _map(self, address: int, length: int, offset: int) -> None:
         whole = length == self.size
         flags = _MAP_KINDS["anonymous" if whole and self._huge else self.region.mapping]
-        # Over our own reservation at first; later a hole that nothing else may have taken meanwhile.
+        # First over our own reservation; later into a hole that nothing else may have taken meanwhile.
         flags |= libc.MAP_FIXED if whole else libc.MAP_FIXED_NOREPLACE
         fd = -1 if self._file is None else self._file
         prot = libc.PROT_READ_WRITE if whole else self._prot
@@ -204,7 +201,7 @@ class Memory:
             libc.madvise(address, length, libc.MADV_HUGEPAGE)
 
     def _allow(self, prot: int) -> None:
-        """mprotect the region's pages, if they are such as may only be read."""
+        """Call mprotect(2) for the region's pages if the region is read-only."""
         if self._prot != libc.PROT_READ_WRITE:
             libc.mprotect(self.pages_start, self.pages_bytes, prot)
 

@@ -1,4 +1,4 @@
-"""The machine's two memory nodes: pages that move from one to the other."""
+"""Migration of pages between the two memory nodes of the machine."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ NODES = (0, 1)
 
 
 def move(pages: Sequence[int]) -> None:
-    """Move the pages (addresses) to the node where the first of them is not; OSError if one stays."""
-    here = libc.move_pages(pages[:1], None)[0]
-    if here not in NODES:
-        raise OSError(-here, f"page {pages[0]:#x} is on no node")
-    there = NODES[1 - here]
-    left = [place for place in libc.move_pages(pages, there) if place != there]
+    """Move pages, given by their addresses, to the node where the first of them is not; OSError if one stays."""
+    source = libc.move_pages(pages[:1], None)[0]
+    if source not in NODES:
+        raise OSError(-source, f"page {pages[0]:#x} is on no node")
+    target = NODES[1 - source]
+    left = [node for node in libc.move_pages(pages, target) if node != target]
     if left:
-        raise OSError(max(0, -left[0]), f"{len(left)} of {len(pages)} pages did not move to node {there}")
+        raise OSError(max(0, -left[0]), f"{len(left)} of {len(pages)} pages did not move to node {target}")

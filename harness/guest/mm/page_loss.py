@@ -1,7 +1,7 @@
-"""The ways to lose a page: what is done to the memory, and beside it what that means for the counts.
+"""Page-loss methods: ways to make pages absent before each round, and their effect on the page-state model.
 
-Each way is a `Loss` with two functions of the same shape, one on real memory and one on its model, and the
-law in words. A new way to lose pages is one more entry; whether it makes sense is `refusal`.
+Each `Method` has two functions of the same shape, one for real memory and one for its model. A new method is one more
+entry of METHODS; `refusal` says which workloads it makes sense for.
 """
 
 from __future__ import annotations
@@ -19,131 +19,129 @@ from harness.values.case import Region, Workload
 
 
 class Method(NamedTuple):
-    """One way: `act` on memory, `law` on the model, `text` for people, `mappings` on which it loses pages.
+    """One method: `act` on memory, `model` on its model, a `text`, and the `mappings` on which it works.
 
-    A `fresh` one replaces mapping and registration, and acts between the two. `ready` is what comes before all
-    memory is made; the stack takes it back.
+    A `fresh` one replaces mapping and registration, and acts between the two. `setup` runs before any memory is
+    mapped, and is undone when the stack closes.
     """
 
     act: Callable[[Memory], None]
-    law: Callable[[PageModel], None]
+    model: Callable[[PageModel], None]
     text: str
     mappings: Tuple[str, ...] = ("anonymous", "shared", "file", "thp", "hugetlb")
     fresh: bool = False
-    ready: Optional[Callable[[ExitStack], None]] = None
+    setup: Optional[Callable[[ExitStack], None]] = None
 
 
 def nothing(memory: Memory) -> None:
-    """Lose nothing."""
+    """Leave all pages present."""
 
 
-def nothing_law(model: PageModel) -> None:
-    """No page is lost: pages the CPU wrote before registration never fault."""
+def model_nothing(model: PageModel) -> None:
+    """Change nothing: pages that the CPU wrote before registration never fault."""
 
 
 def peek(memory: Memory) -> None:
-    """Read every page: what a private mapping then has is the zero page, or its file's, read-only."""
+    """Read every page: a private mapping then has the zero page, or its file's, read-only."""
     memory.peek()
 
 
-def peek_law(model: PageModel) -> None:
-    """Registered so, the device may read every page; its first write faults, and copies each."""
+def model_peek(model: PageModel) -> None:
+    """Map every page read-only: the device's first write to each faults, and copies it."""
     model.read_all()
 
 
 def dontneed(memory: Memory, pages: Optional[range] = None) -> None:
-    """madvise(MADV_DONTNEED) of all pages, or some: private memory falls back to zeros or its file, shared keeps its
-    bytes.
-    """
+    """Drop pages with MADV_DONTNEED: private memory falls back to zeros or its file, shared memory keeps its bytes."""
     memory.advise(libc.MADV_DONTNEED, pages)
     if memory.region.mapping != "shared":
         memory.expect_fresh(pages)
 
 
-def dontneed_law(model: PageModel) -> None:
-    """One invalidation; every page is absent."""
-    model.drop()
+def model_dontneed(model: PageModel) -> None:
+    """Invalidate once; every page is absent."""
+    model.unmap_all()
 
 
 def late(memory: Memory) -> None:
-    """MADV_DONTNEED of memory whose pages then come late, by userfaultfd(2)."""
-    memory.make_late()
+    """Drop all pages with MADV_DONTNEED, and delay each fault by userfaultfd(2)."""
+    memory.delay_faults()
     dontneed(memory)
 
 
 def remap(memory: Memory) -> None:
-    """munmap, then mmap at the same address: a fresh mapping under an old registration."""
+    """Call munmap, then mmap at the same address: a fresh mapping under an old registration."""
     memory.remap()
 
 
-def remap_law(model: PageModel) -> None:
-    """One invalidation, by the munmap; every page is absent."""
-    model.drop()
+def model_remap(model: PageModel) -> None:
+    """Invalidate once, by the munmap; every page is absent."""
+    model.unmap_all()
 
 
 def pageout(memory: Memory) -> None:
-    """madvise(MADV_PAGEOUT): the pages go to swap and keep their bytes."""
+    """Swap the pages out with MADV_PAGEOUT; they keep their bytes."""
     libc.drain_lru()
     memory.advise(libc.MADV_PAGEOUT)
 
 
-def pageout_law(model: PageModel) -> None:
-    """One invalidation a page; every page is absent."""
+def model_pageout(model: PageModel) -> None:
+    """Invalidate once a page; every page is absent."""
     model.swap_out()
 
 
 def migrate(memory: Memory) -> None:
-    """madvise(MADV_SOFT_OFFLINE): the bytes of each page move to another frame, and its own is not used any more."""
+    """Migrate each page to another frame with MADV_SOFT_OFFLINE; its own is taken out of use."""
     libc.drain_lru()
     memory.advise(libc.MADV_SOFT_OFFLINE)
 
 
-def migrate_law(model: PageModel) -> None:
-    """One invalidation a page; every page is absent for the device, and as it was for the CPU."""
+def model_migrate(model: PageModel) -> None:
+    """Invalidate once a page; every page is absent for the device, and unchanged for the CPU."""
     model.migrate()
 
 
 def move(memory: Memory) -> None:
-    """move_pages(2): the bytes of each page move to a frame of the other memory node."""
+    """Migrate each page to the other memory node with move_pages(2)."""
     numa.move(memory.addresses())
 
 
 def protect(memory: Memory) -> None:
-    """mprotect: writing is forbidden, then allowed again."""
+    """Make the pages read-only with mprotect(2), then writable again."""
     memory.protect()
 
 
-def protect_law(model: PageModel) -> None:
-    """Two invalidations; every page is absent for the device, and as it was for the CPU."""
+def model_protect(model: PageModel) -> None:
+    """Invalidate twice; every page is absent for the device, and unchanged for the CPU."""
     model.protect()
 
 
 def split(memory: Memory) -> None:
-    """mprotect of one page in the middle, which splits the huge page that it is in."""
+    """Split a huge page by mprotect(2) of one page in the middle."""
     middle = memory.pages // 2
     memory.protect(range(middle, middle + 1))
 
 
 def reclaim(memory: Memory) -> None:
-    """memory.reclaim of all that this process's control group has: the pages go to swap and keep their bytes."""
+    """Reclaim the whole control group with memory.reclaim: the pages go to swap and keep their bytes."""
     libc.drain_lru()
-    cgroup.reclaim(_EVERYTHING)
+    cgroup.reclaim(_WHOLE_GROUP_BYTES)
 
 
 def punch(memory: Memory) -> None:
-    """MADV_DONTNEED run by run: a message finds its first absent page in its middle."""
+    """Drop pages run by run with MADV_DONTNEED: a message finds its first absent page in its middle."""
     for pages in holes(memory.pages):
         dontneed(memory, pages)
 
 
-def punch_law(model: PageModel) -> None:
-    """One invalidation a run, the last one over pages of which some are absent already."""
+def model_punch(model: PageModel) -> None:
+    """Invalidate once a run; the last run has pages that are absent already."""
     for pages in holes(len(model.cpu)):
-        model.lose(pages)
+        model.unmap(pages)
 
 
-def fork_law(model: PageModel) -> None:
-    """One invalidation of the whole range; every page is absent for the device and read-only for the CPU."""
+def model_fork(model: PageModel) -> None:
+    """Invalidate the whole range once; every page is absent for the device and read-only for the CPU."""
     model.fork()
 
 
@@ -154,68 +152,79 @@ _WRITTEN: Dict[str, Tuple[str, ...]] = {
     "compare_swap": ("local", "remote"),
     "fetch_add": ("local", "remote"),
 }
-# More than any group here has.
-_EVERYTHING = 1 << 30
+# More than any group here is charged.
+_WHOLE_GROUP_BYTES = 1 << 30
 PRIVATE = ("anonymous", "file", "thp")
-SMALL = ("anonymous", "shared", "file")
+SMALL_PAGES = ("anonymous", "shared", "file")
 
-LOSSES: Dict[str, Method] = {
-    "none": Method(nothing, nothing_law, "no page is lost, so none faults"),
+METHODS: Dict[str, Method] = {
+    "none": Method(nothing, model_nothing, "no page is absent, so none faults"),
     "untouched": Method(
-        nothing, nothing_law, "a fresh mapping, registered untouched, has no page", fresh=True
+        nothing, model_nothing, "a fresh mapping, registered untouched, has no page", fresh=True
     ),
-    "peeked": Method(peek, peek_law, "a fresh mapping, only read before it is registered", fresh=True),
-    "dontneed": Method(dontneed, dontneed_law, "MADV_DONTNEED of all at once, every page absent"),
+    "peeked": Method(peek, model_peek, "a fresh mapping, only read before it is registered", fresh=True),
+    "dontneed": Method(dontneed, model_dontneed, "MADV_DONTNEED of all at once, every page absent"),
     "late": Method(
-        late, dontneed_law, "MADV_DONTNEED, and each page comes 100 ms after it is missed", ("anonymous",)
+        late, model_dontneed, "MADV_DONTNEED, and each fault is resolved 100 ms late", ("anonymous",)
     ),
-    "remap": Method(remap, remap_law, "munmap of all at once and mmap, every page absent"),
-    # The fork itself happens once for both sides: done where the child is kept (cases.py).
-    "fork": Method(nothing, fork_law, "fork: one invalidation, every page absent, writes copy", PRIVATE),
+    "remap": Method(remap, model_remap, "munmap of all at once and mmap, every page absent"),
+    # The fork itself happens once for both sides, in rounds.py, which owns the child.
+    "fork": Method(nothing, model_fork, "fork: one invalidation, every page absent, writes copy", PRIVATE),
     "holes": Method(
-        punch, punch_law, "MADV_DONTNEED of every eighth page, then of the second half", (*SMALL, "thp")
+        punch,
+        model_punch,
+        "MADV_DONTNEED of every eighth page, then of the second half",
+        (*SMALL_PAGES, "thp"),
     ),
     "migrate": Method(
-        migrate, migrate_law, "MADV_SOFT_OFFLINE: one invalidation a page, every page absent", (*SMALL, "thp")
+        migrate,
+        model_migrate,
+        "MADV_SOFT_OFFLINE: one invalidation a page, every page absent",
+        (*SMALL_PAGES, "thp"),
     ),
-    "move": Method(move, migrate_law, "move_pages: one invalidation a page, every page absent", SMALL),
+    "move": Method(
+        move, model_migrate, "move_pages: one invalidation a page, every page absent", SMALL_PAGES
+    ),
     "protect": Method(
-        protect, protect_law, "mprotect, twice: two invalidations, every page absent", (*SMALL, "thp")
+        protect, model_protect, "mprotect, twice: two invalidations, every page absent", (*SMALL_PAGES, "thp")
     ),
     "reclaim": Method(
         reclaim,
-        pageout_law,
-        "memory.reclaim of the control group: every page absent, no count is a law",
-        (*SMALL, "thp"),
-        ready=cgroup.enter,
+        model_pageout,
+        "memory.reclaim of the control group: every page absent, no count is exact",
+        (*SMALL_PAGES, "thp"),
+        setup=cgroup.enter,
     ),
     "split": Method(
-        split, nothing_law, "mprotect of one page: a huge page is split, no count is a law", ("thp",)
+        split, model_nothing, "mprotect of one page: a huge page is split, no count is exact", ("thp",)
     ),
     "pageout": Method(
-        pageout, pageout_law, "MADV_PAGEOUT: one invalidation a page, every page absent", (*SMALL, "thp")
+        pageout,
+        model_pageout,
+        "MADV_PAGEOUT: one invalidation a page, every page absent",
+        (*SMALL_PAGES, "thp"),
     ),
 }
 
 
-def loses(workload: Workload, side: str) -> bool:
-    """Whether the pages of `side` (local or remote) are lost before each round."""
+def applies(workload: Workload, side: str) -> bool:
+    """Tell whether the method applies to the pages of `side` (local or remote) before each round."""
     return workload.loss.method != "none" and workload.loss.side in (side, "both")
 
 
 def refusal(workload: Workload) -> Optional[str]:
-    """Why this workload makes no sense, or None."""
-    loss = LOSSES[workload.loss.method]
+    """Return why this workload makes no sense, or None."""
+    method = METHODS[workload.loss.method]
     for side, region in (("local", workload.local), ("remote", workload.remote)):
         problem = _refuse_region(workload, side, region)
         if problem:
             return problem
-        if not loses(workload, side):
+        if not applies(workload, side):
             continue
-        if region.mapping not in loss.mappings:
-            return f"loss {workload.loss.method} does not lose pages of a {region.mapping} mapping ({side})"
-        if not region.odp and not loss.fresh:
-            return f"{side} is registered without on-demand paging: its pages are pinned and cannot be lost"
+        if region.mapping not in method.mappings:
+            return f"page-loss method {workload.loss.method} does not work on a {region.mapping} mapping ({side})"
+        if not region.odp and not method.fresh:
+            return f"{side} is registered without on-demand paging: its pages are pinned and stay present"
     if workload.local.length != workload.remote.length:
         return "local and remote have different lengths"
     return None
@@ -225,9 +234,9 @@ def _refuse_region(workload: Workload, side: str, region: Region) -> Optional[st
     if region.length < 1 or not 0 <= region.offset < libc.PAGE_BYTES:
         return f"{side}: length {region.length}, offset {region.offset} within a page of {libc.PAGE_BYTES}"
     if region.prot == "read" and side in _WRITTEN.get(workload.operation, ("remote",)):
-        return f"{side}: {workload.operation} writes there, and it may only be read"
+        return f"{side}: {workload.operation} writes there, and it is read-only memory"
     if region.iova == "implicit":
-        return f"{side}: there is no law of the faults of an implicit region: only a soak uses one"
+        return f"{side}: the faults of an implicit region are not modelled: only a soak uses one"
     if workload.operation in ("compare_swap", "fetch_add") and (region.offset % 8 or region.length < 8):
         return f"{side}: an atomic needs 8 bytes at a multiple of 8, not {region.length} at {region.offset}"
     return None

@@ -1,4 +1,4 @@
-"""Pages that come late: a thread of this process brings each one a while after somebody missed it.
+"""Delayed page faults: a thread of this process resolves each one after DELAY_S, by userfaultfd(2).
 
 From Linux 7.3 on a device's fault waits for that as a CPU's does; before, it fails.
 Ref: Linux 7.3 Documentation/admin-guide/mm/userfaultfd.rst, include/uapi/linux/userfaultfd.h
@@ -29,13 +29,13 @@ _NAP_MS = 50
 
 
 class DelayedFaults:
-    """Pages of `length` bytes from `start` on that are not there come DELAY_S after they are missed, zeroed."""
+    """Resolve faults on `length` bytes from `start` on DELAY_S late, with zeroed pages."""
 
     def __init__(self, start: int, length: int) -> None:
         self._zeros = ctypes.create_string_buffer(2 * PAGE_BYTES)
         self._fd = libc.userfaultfd(os.O_CLOEXEC | os.O_NONBLOCK)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="late pages", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="delayed faults", daemon=True)
         try:
             fcntl.ioctl(self._fd, _UFFDIO_API, struct.pack("=QQQ", _API, 0, 0))
             fcntl.ioctl(self._fd, _UFFDIO_REGISTER, struct.pack("=QQQQ", start, length, _MISSING, 0))
@@ -56,9 +56,9 @@ class DelayedFaults:
                 continue
             if event == _EVENT_PAGEFAULT:
                 time.sleep(DELAY_S)
-                self._bring(address & -PAGE_BYTES)
+                self._resolve(address & -PAGE_BYTES)
 
-    def _bring(self, address: int) -> None:
+    def _resolve(self, address: int) -> None:
         source = -(-ctypes.addressof(self._zeros) // PAGE_BYTES) * PAGE_BYTES
         try:
             fcntl.ioctl(self._fd, _UFFDIO_COPY, struct.pack("=QQQQQ", address, source, PAGE_BYTES, 0, 0))
@@ -66,7 +66,7 @@ class DelayedFaults:
             return
 
     def close(self) -> None:
-        """Whoever waits for a page is woken; from here on pages come as always."""
+        """Wake whoever waits for a page; later faults are resolved by the kernel again."""
         self._stop.set()
         self._thread.join()
         os.close(self._fd)

@@ -1,4 +1,4 @@
-"""Two connected RC queue pairs of one process on one device, on pyverbs."""
+"""Two RC queue pairs of one process on one device, connected to each other (pyverbs)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from harness.guest.errors import (
 from harness.guest.rdma import extended
 from harness.guest.rdma.registration import access_for
 
-# What a failing call of pyverbs or of the kernel raises.
+# Raised by a failing call of pyverbs or of the kernel.
 VERBS_ERRORS = (PyverbsError, OSError)
 
 PORT = 1
@@ -48,8 +48,8 @@ _MTUS = {
 class Connection:
     """Context, PD, CQ and two QPs, each connected to the other; `requester` posts the work requests.
 
-    A `context` and a `pd` of it that are given are used and stay open. The queue pairs take the `operation`, where
-    that asks for more than any does.
+    A `context` and a `pd` of it that are passed in are used and stay open. The queue pairs can post the `operation`,
+    which some queue pairs cannot.
     """
 
     def __init__(
@@ -83,9 +83,9 @@ class Connection:
             largest = 128 << port.active_mtu
             raise Unsupported(f"{device} carries packets of up to {largest} bytes, not of {mtu_bytes}")
 
-    def _keep(self, thing: Any) -> Any:
-        self._open.append(thing)
-        return thing
+    def _keep(self, verbs_object: Any) -> Any:
+        self._open.append(verbs_object)
+        return verbs_object
 
     def _queue_pair(self) -> Any:
         cap = QPCap(max_send_wr=QUEUE_LENGTH, max_recv_wr=QUEUE_LENGTH, max_send_sge=1, max_recv_sge=1)
@@ -111,7 +111,7 @@ class Connection:
         mine.to_rts(attr)
 
     def _address(self) -> Any:
-        """The port's own address: by LID on InfiniBand, by the GID of an IPv4 address on Ethernet."""
+        """Return the port's own address: its LID on InfiniBand, the GID of an IPv4 address on Ethernet."""
         port = self.context.query_port(PORT)
         if port.link_layer == e.IBV_LINK_LAYER_INFINIBAND:
             return AHAttr(dlid=port.lid, port_num=PORT, is_global=0)
@@ -131,7 +131,7 @@ class Connection:
                 completions -= 1
                 continue
             polls += 1
-            # On one CPU the driver's worker runs only when we give way; on a long wait time must pass.
+            # On one CPU the driver's worker runs only when we yield; on a long wait time must pass.
             if polls < _EAGER_POLLS:
                 os.sched_yield()
             else:
@@ -140,14 +140,14 @@ class Connection:
                 raise WorkFailed(f"{completions} completions missing after {self._timeout_ns / 1e9:g} s")
 
     def poll(self) -> Optional[str]:
-        """How one work request ended, "" where it went well; None as long as none has ended."""
-        count, found = self.cq.poll(1)
+        """Poll for one completion; return its error status, "" on success, None if there is none."""
+        count, completions = self.cq.poll(1)
         if not count:
             return None
-        return "" if found[0].status == e.IBV_WC_SUCCESS else _status(found[0].status)
+        return "" if completions[0].status == e.IBV_WC_SUCCESS else _status(completions[0].status)
 
     def end(self) -> str:
-        """Wait for one completion and say how it ended, as `poll`; WorkFailed after the time-out."""
+        """Wait for one completion; return its status as `poll` does. WorkFailed after the time-out."""
         deadline = time.monotonic_ns() + self._timeout_ns
         while True:
             ended = self.poll()
@@ -157,23 +157,23 @@ class Connection:
                 raise WorkFailed(f"no completion after {self._timeout_ns / 1e9:g} s")
             time.sleep(_NAP_S)
 
-    def give_up(self) -> None:
-        """Both queue pairs go to the state of errors: what they do ends."""
+    def to_error(self) -> None:
+        """Move both queue pairs to the error state, which flushes their work requests."""
         for queue_pair in (self.requester, self.responder):
             queue_pair.modify(QPAttr(qp_state=e.IBV_QPS_ERR), e.IBV_QP_STATE)
 
     def close(self) -> None:
-        """Destroy everything, last made first."""
+        """Destroy everything in reverse order of creation."""
         while self._open:
             self._open.pop().close()
 
 
 def odp_problem(device: str, operation: str) -> Optional[str]:
-    """What `device` lacks for on-demand paging with this operation over RC, or None."""
+    """Return what `device` lacks for on-demand paging with this operation over RC, or None."""
     with Context(name=device) as context:
         caps = context.query_device_ex().odp_caps
     rc = caps.rc_odp_caps
-    wanted = {
+    needed = {
         "send": e.IBV_ODP_SUPPORT_SEND | e.IBV_ODP_SUPPORT_RECV,
         "write": e.IBV_ODP_SUPPORT_WRITE,
         "read": e.IBV_ODP_SUPPORT_READ,
@@ -184,13 +184,13 @@ def odp_problem(device: str, operation: str) -> Optional[str]:
     }[operation]
     if not caps.general_caps & e.IBV_ODP_SUPPORT:
         return f"{device} has no on-demand paging (odp_caps.general is {caps.general_caps:#x})"
-    if rc & wanted != wanted:
+    if rc & needed != needed:
         return f"{device} has no on-demand paging for {operation} over RC (rc_odp_caps is {rc:#x})"
     return None
 
 
 def odp_capabilities(device: str) -> Dict[str, str]:
-    """What `device` says it can do on demand, as facts: `odp` and, for each transport, `odp.rc` and so on.
+    """Return the ODP capabilities of `device` as facts: `odp` and, for each transport, `odp.rc` and so on.
 
     Ref: rdma-core libibverbs/verbs.h, enum ibv_odp_transport_cap_bits
     """
@@ -210,7 +210,7 @@ def odp_capabilities(device: str) -> Dict[str, str]:
 
 
 def _ipv4_gid(context: Any) -> int:
-    """The index of the RoCEv2 GID that stands for an IPv4 address."""
+    """Return the index of the RoCEv2 GID of an IPv4 address."""
     for entry in context.query_gid_table(_MAX_GIDS):
         if entry.gid_type == e.IBV_GID_TYPE_ROCE_V2 and entry.gid_str().startswith(_IPV4_GID):
             return int(entry.gid_index)

@@ -1,4 +1,4 @@
-"""Atomic writes and flushes: what only an extended queue pair posts."""
+"""Atomic writes and flushes, which only an extended queue pair can post."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any, Callable, Iterator, List
 from harness.guest.mm.memory import (
     WORD_BYTES,
     Memory,
-    word_spots,
+    word_offsets,
 )
 from harness.guest.mm.page_model import PageModel
 from harness.values.case import Region
 
-# How each is called among the send operations that a queue pair is made for.
+# Send operations flags of the queue pair for each operation.
 # Ref: rdma-core libibverbs/verbs.h, enum ibv_qp_create_send_ops_flags
 OPERATIONS = {"atomic_write": "IBV_QP_EX_WITH_ATOMIC_WRITE", "flush": "IBV_QP_EX_WITH_FLUSH"}
 _VALUE = 0xA70_0000_0000
 
 
 def queue_pair(context: Any, pd: Any, cq: Any, cap: Any, operation: str) -> Any:
-    """An RC queue pair that takes the operation."""
+    """Create an RC queue pair that can post the operation."""
     import pyverbs.enums as e
     from pyverbs.qp import QPEx, QPInitAttrEx
 
@@ -36,7 +36,7 @@ def queue_pair(context: Any, pd: Any, cq: Any, cap: Any, operation: str) -> Any:
 
 
 def atomic_write(connection: Any, local: Any, remote: Any) -> List[Callable[[], None]]:
-    """One atomic write a page; the words come with the work requests, not from the local region."""
+    """Prepare one atomic write a page; the words are in the work requests, not in the local region."""
     key, address = remote.registration.rkey, remote.registration.address
 
     def one(at: int, value: bytes) -> Callable[[], None]:
@@ -46,38 +46,38 @@ def atomic_write(connection: Any, local: Any, remote: Any) -> List[Callable[[], 
 
 
 def flush(connection: Any, local: Any, remote: Any) -> List[Callable[[], None]]:
-    """One flush of the whole remote region, until what was written is persistent and all see it."""
+    """Prepare one flush of the whole remote region, for global visibility and persistence."""
     import pyverbs.enums as e
 
     kind = e.IBV_FLUSH_GLOBAL | e.IBV_FLUSH_PERSISTENT
-    where = (remote.registration.rkey, remote.registration.address, remote.memory.region.length)
-    return [_posted(connection, lambda queue: queue.wr_flush(*where, kind, e.IBV_FLUSH_RANGE))]
+    target = (remote.registration.rkey, remote.registration.address, remote.memory.region.length)
+    return [_posted(connection, lambda queue: queue.wr_flush(*target, kind, e.IBV_FLUSH_RANGE))]
 
 
 def atomic_write_touches(local: PageModel, remote: PageModel, mtu_bytes: int) -> None:
-    """Each writes the remote word, which cannot lie across pages."""
-    for at in word_spots(remote.region):
+    """Write each remote word, which cannot lie across pages."""
+    for at in word_offsets(remote.region):
         remote.access(at, WORD_BYTES, write=True)
 
 
 def flush_touches(local: PageModel, remote: PageModel, mtu_bytes: int) -> None:
-    """The whole remote region is read at once."""
+    """Read the whole remote region at once."""
     remote.access(0, remote.region.length, write=False)
 
 
 def atomic_write_moves(local: Memory, remote: Memory) -> None:
-    """The words are in the remote region."""
+    """Store the words in the remote region."""
     for at, value in _words(remote.region):
         first = remote.first + at
         remote.expected[first : first + WORD_BYTES] = value
 
 
 def flush_moves(local: Memory, remote: Memory) -> None:
-    """Every byte stays."""
+    """Change no byte."""
 
 
 def _words(region: Region) -> Iterator[Any]:
-    for number, at in enumerate(word_spots(region)):
+    for number, at in enumerate(word_offsets(region)):
         yield at, (_VALUE + number).to_bytes(WORD_BYTES, "little")
 
 

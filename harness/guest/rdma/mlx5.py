@@ -1,4 +1,4 @@
-"""mlx5 on the machine: which RDMA device the card is, and the driver taken out and put back."""
+"""mlx5 on this machine: the RDMA device of the card; loading, unloading and binding its driver."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from harness.guest.rdma.nldev import (
 MODULES = ("mlx5_core", "mlx5_ib", "ib_uverbs", "zram")
 DRIVER = "mlx5_core"
 PROVIDER = "libmlx5.so.1"
-# The last one first: mlx5_ib uses mlx5_core.
+# In this order: mlx5_ib uses mlx5_core.
 UNLOAD = ("mlx5_ib", "mlx5_core")
 REBIND_S = 10.0
 _INFINIBAND = Path("/sys/class/infiniband")
@@ -33,7 +33,7 @@ _AUXILIARY = Path("/sys/bus/auxiliary")
 
 
 def find(nldev: NlDev) -> Optional[Device]:
-    """The RDMA device of the first card that mlx5_core drives, or None."""
+    """Return the RDMA device of the first card bound to mlx5_core, or None."""
     for device in nldev.devices():
         driver = _INFINIBAND / device.name / "device/driver"
         if driver.exists() and os.readlink(driver).endswith("/" + DRIVER):  # noqa: PTH115
@@ -42,7 +42,7 @@ def find(nldev: NlDev) -> Optional[Device]:
 
 
 def wait(nldev: NlDev, timeout_s: float = 60.0) -> Device:
-    """Wait until the card's device is there, its port active, and its driver has made all it makes for itself."""
+    """Wait until the card's device exists, its port is active, and its driver's probe has returned."""
     deadline = time.monotonic() + timeout_s
     again = time.monotonic() + REBIND_S
     while True:
@@ -60,7 +60,7 @@ def wait(nldev: NlDev, timeout_s: float = 60.0) -> Device:
 
 
 def _active(nldev: NlDev, device: Device) -> bool:
-    """Wait for its port; a device may also go again: see _bind_again."""
+    """Wait for its port; return False if the device disappears again (see _bind_again)."""
     try:
         nldev.wait_active(device)
     except TimeoutError:
@@ -71,14 +71,14 @@ def _active(nldev: NlDev, device: Device) -> bool:
 
 
 def _has_verbs(device: Device) -> bool:
-    """Whether its character device is there, which comes a little later than the device itself."""
+    """Tell whether its character device exists, which is created a little after the device itself."""
     return any((_INFINIBAND / device.name / "device/infiniband_verbs").glob("uverbs*"))
 
 
 def auxiliary(device: Device) -> str:
-    """The name of the device on the auxiliary bus to which mlx5_ib is bound for this one; "" if it is no card's."""
-    here = (_INFINIBAND / device.name / "device").resolve()
-    cards = (card for card in _AUXILIARY.glob("devices/mlx5_core.rdma.*") if card.resolve().parent == here)
+    """Return the name of the auxiliary device to which mlx5_ib is bound for this one; "" if it is no card's."""
+    pci = (_INFINIBAND / device.name / "device").resolve()
+    cards = (card for card in _AUXILIARY.glob("devices/mlx5_core.rdma.*") if card.resolve().parent == pci)
     return next((card.name for card in cards), "")
 
 
@@ -88,9 +88,9 @@ def bind(card: str, on: bool = True) -> None:
 
 
 def _bind_again() -> None:
-    """Let mlx5_ib try once more with a card that it gave up.
+    """Bind mlx5_ib again to a card whose probe failed.
 
-    Linux 6.1 gives a card 100 ms to complete some work requests of a self-test, which a busy host may take.
+    Linux 6.1 fails it if a self-test's work requests take more than 100 ms, as they may on a busy host.
     Ref: Linux 6.1 drivers/infiniband/hw/mlx5/mem.c, mlx5_ib_test_wc
     """
     for card in _AUXILIARY.glob("devices/mlx5_core.rdma.*"):
@@ -100,9 +100,9 @@ def _bind_again() -> None:
 
 
 def warm(device: Device, on_demand: bool = True) -> None:
-    """Register once: the driver makes its UMR queue and CQ then, on demand its fault EQ, too, and keeps them.
+    """Register once: the driver creates its UMR QP and CQ then, on demand its page-fault EQ, too, and keeps them.
 
-    Counted as leaks of the first case otherwise.
+    Otherwise they would count as leaks of the first case.
     """
     from pyverbs.device import Context
     from pyverbs.pd import PD
@@ -117,16 +117,16 @@ def warm(device: Device, on_demand: bool = True) -> None:
 
 
 def _probed(control: Path) -> None:
-    """Wait for the end of the driver's probe: it holds the device's lock, which writing here takes.
+    """Wait for the end of the driver's probe: it holds the device's lock, which this write takes.
 
-    What is written is what is there. Ref: Linux 7.2 drivers/base/power/sysfs.c, control_store
+    The same value is written back. Ref: Linux 7.2 drivers/base/power/sysfs.c, control_store
     """
     if control.exists():
         control.write_text(control.read_text())
 
 
 def unload() -> None:
-    """Take the driver out, as an administrator does; WorkFailed with modprobe's words if it stays."""
+    """Unload the driver with modprobe -r; WorkFailed with modprobe's message if it stays."""
     _run("modprobe", "-r", *UNLOAD)
     left = [name for name in UNLOAD if Path(f"/sys/module/{name}").exists()]
     if left:
@@ -134,7 +134,7 @@ def unload() -> None:
 
 
 def load() -> None:
-    """Put the driver back."""
+    """Load the driver."""
     _run("modprobe", "-a", DRIVER, "mlx5_ib")
 
 

@@ -1,8 +1,7 @@
 """RDMA netlink (family RDMA_NL_NLDEV) on pyroute2's message classes: devices, links, resource counts.
 
-The messages are pyroute2's, the socket is a plain one: nothing here starts an event loop, so reading counts
-costs the same number of instructions every time. `bring_up` uses pyroute2's IPRoute for the network interface
-and belongs to preparation, never to a case.
+The messages are pyroute2's, the socket is a plain one: no event loop runs, so reading counts costs the same number of
+instructions every time. `bring_up` uses pyroute2's IPRoute for the network interface, in preparation only.
 """
 
 from __future__ import annotations
@@ -44,12 +43,12 @@ _BUFFER_BYTES = 1 << 16
 INTERFACE = "odp0"
 INTERFACE_MAC = "02:00:00:00:00:01"
 INTERFACE_IPV4 = "10.9.0.1"
-# Room for a packet of 4096 bytes and its headers: the device then offers every path MTU.
+# Fits a packet of 4096 bytes and its headers, so that the device offers every path MTU.
 INTERFACE_MTU = 9000
 
 
 class SummaryEntry(nla):  # type: ignore[misc]  # pyroute2 has no type hints
-    """How many objects of one kind (pd, cq, qp, cm_id, mr, ctx, srq) a device has."""
+    """The number of objects of one kind (pd, cq, qp, cm_id, mr, ctx, srq)."""
 
     nla_map = (
         (17, "RES_SUMMARY_ENTRY_NAME", "asciiz"),
@@ -81,7 +80,7 @@ class HwCounters(nla):  # type: ignore[misc]
 
 
 class Region(nla):  # type: ignore[misc]
-    """One memory region: its number among the device's resources, and its key (told to an administrator only)."""
+    """One memory region: its number among the device's resources, and its key (shown to CAP_NET_ADMIN only)."""
 
     nla_map = (
         (43, "RES_LKEY", "uint32"),
@@ -122,19 +121,19 @@ class RdmaMessage(nlmsg):  # type: ignore[misc]
 
 
 class Device(NamedTuple):
-    """An RDMA device: its number in netlink and its name."""
+    """An RDMA device: its index in netlink and its name."""
 
     number: int
     name: str
 
 
 def message_type(command: int) -> int:
-    """The netlink message type of a command: RDMA_NL_GET_TYPE(RDMA_NL_NLDEV, command)."""
+    """Return RDMA_NL_GET_TYPE(RDMA_NL_NLDEV, command)."""
     return RDMA_NL_NLDEV << 10 | command
 
 
 def encode(command: int, flags: int, sequence: int, attributes: Dict[str, Any]) -> bytes:
-    """The bytes of one request; `attributes` are named as in RdmaMessage.nla_map."""
+    """Encode one request; `attributes` are named as in RdmaMessage.nla_map."""
     message = RdmaMessage()
     message["header"]["type"] = message_type(command)
     message["header"]["flags"] = NLM_F_REQUEST | flags
@@ -145,7 +144,7 @@ def encode(command: int, flags: int, sequence: int, attributes: Dict[str, Any]) 
 
 
 def split(data: bytes) -> Iterator[bytes]:
-    """The messages of one datagram, each with its header."""
+    """Yield the messages of one datagram, each with its header."""
     at = 0
     while at + _HEADER.size <= len(data):
         length = _HEADER.unpack_from(data, at)[0]
@@ -156,14 +155,14 @@ def split(data: bytes) -> Iterator[bytes]:
 
 
 def decode(data: bytes) -> RdmaMessage:
-    """One answer of the RDMA_NL_NLDEV client."""
+    """Decode one reply of RDMA_NL_NLDEV."""
     message = RdmaMessage(data)
     message.decode()
     return message
 
 
 class NlDev:
-    """A conversation with the kernel's RDMA_NL_NLDEV client; raises OSError with the kernel's errno."""
+    """A socket to RDMA_NL_NLDEV; raises OSError with the kernel's errno."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_RDMA)
@@ -175,7 +174,7 @@ class NlDev:
         self._socket.close()
 
     def request(self, command: int, flags: int = 0, **attributes: Any) -> List[RdmaMessage]:
-        """Send one command and return its answers: one for a get, all for a dump, none for a change."""
+        """Send one command; return its replies: one for a get, all for a dump, none for a change."""
         self._sequence += 1
         self._socket.send(encode(command, flags, self._sequence, attributes))
         answers: List[RdmaMessage] = []
@@ -196,17 +195,19 @@ class NlDev:
                     return answers
 
     def devices(self) -> List[Device]:
-        """All RDMA devices."""
-        found = self.request(CMD_GET, NLM_F_DUMP)
-        return [Device(m.get_attr("DEV_INDEX"), m.get_attr("DEV_NAME")) for m in found]
+        """Return all RDMA devices."""
+        replies = self.request(CMD_GET, NLM_F_DUMP)
+        return [Device(m.get_attr("DEV_INDEX"), m.get_attr("DEV_NAME")) for m in replies]
 
     def device(self, name: str) -> Device:
-        """The device of that name; LookupError names those that exist."""
-        found = self.devices()
-        for device in found:
+        """Return the device of that name; LookupError lists those that exist."""
+        devices = self.devices()
+        for device in devices:
             if device.name == name:
                 return device
-        raise LookupError(f"no RDMA device {name!r}; there are: {', '.join(d.name for d in found) or 'none'}")
+        raise LookupError(
+            f"no RDMA device {name!r}; there are: {', '.join(d.name for d in devices) or 'none'}"
+        )
 
     def add_link(self, name: str, kind: str, interface: str) -> None:
         """Add a software device of `kind` (rxe, siw) on a network interface."""
@@ -217,12 +218,12 @@ class NlDev:
         self.request(CMD_DELLINK, NLM_F_ACK, DEV_INDEX=self.device(name).number)
 
     def port_state(self, device: Device, port: int = 1) -> int:
-        """The state of a port; PORT_ACTIVE is the one wanted."""
+        """Return the state of a port, as PORT_ACTIVE."""
         answer = self.request(CMD_PORT_GET, DEV_INDEX=device.number, PORT_INDEX=port)[0]
         return int(answer.get_attr("PORT_STATE"))
 
     def wait_active(self, device: Device, timeout_s: float = 10.0) -> None:
-        """Wait until port 1 is active; TimeoutError says the last state."""
+        """Wait until port 1 is active; TimeoutError has the last state."""
         deadline = time.monotonic() + timeout_s
         while True:
             state = self.port_state(device)
@@ -233,7 +234,7 @@ class NlDev:
             time.sleep(0.02)
 
     def resources(self, device: Device) -> Dict[str, int]:
-        """How many objects of each kind the device has: pd, cq, qp, cm_id, mr, ctx, srq."""
+        """Count the device's objects of each kind: pd, cq, qp, cm_id, mr, ctx, srq."""
         answer = self.request(CMD_RES_GET, DEV_INDEX=device.number)[0]
         summary = answer.get_attr("RES_SUMMARY")
         return {
@@ -242,7 +243,7 @@ class NlDev:
         }
 
     def mr_number(self, device: Device, lkey: int) -> int:
-        """The number of the memory region with that key; OSError(ENOENT) if there is none."""
+        """Return the number of the memory region with that key; OSError(ENOENT) if there is none."""
         for answer in self.request(CMD_RES_MR_GET, NLM_F_DUMP, DEV_INDEX=device.number):
             regions = answer.get_attr("RES_MR")
             for region in regions.get_attrs("RES_MR_ENTRY") if regions is not None else ():
@@ -251,9 +252,9 @@ class NlDev:
         raise OSError(errno.ENOENT, f"{device.name} has no memory region with lkey {lkey:#x}")
 
     def mr_counters(self, device: Device, mr_number: int) -> Dict[str, int]:
-        """The counters of one memory region (mlx5: page_faults, page_invalidations...); {} if it has none."""
-        wanted = {"DEV_INDEX": device.number, "STAT_RES": STAT_RES_MR, "RES_MRN": mr_number}
-        counters = self.request(CMD_STAT_GET, **wanted)[0].get_attr("STAT_HWCOUNTERS")
+        """Return the counters of one memory region (mlx5: page_faults, page_invalidations...); {} if it has none."""
+        attributes = {"DEV_INDEX": device.number, "STAT_RES": STAT_RES_MR, "RES_MRN": mr_number}
+        counters = self.request(CMD_STAT_GET, **attributes)[0].get_attr("STAT_HWCOUNTERS")
         return {
             entry.get_attr("STAT_HWCOUNTER_ENTRY_NAME"): int(entry.get_attr("STAT_HWCOUNTER_ENTRY_VALUE"))
             for entry in (counters.get_attrs("STAT_HWCOUNTER_ENTRY") if counters is not None else [])
@@ -261,7 +262,7 @@ class NlDev:
 
 
 def bring_up(name: str, kind: str = "rxe") -> Device:
-    """A software device of `kind` on a dummy interface with an IPv4 address, its port active.
+    """Create a software device of `kind` on a dummy interface with an IPv4 address; wait until its port is active.
 
     A device of that name that exists already is used as it is.
     """

@@ -1,7 +1,7 @@
-"""A region made as in 2015: a memory key with page access, by the firmware command itself.
+"""Registration as in 2015: a memory key with PG_ACCESS, created by the firmware command itself.
 
-A verbs registration makes its key from a pool; here CREATE_MKEY is written out, with PG_ACCESS set, and goes to the
-firmware through DEVX. Its pages are a umem of the same memory.
+A verbs registration takes its key from a pool; here CREATE_MKEY goes to the firmware through DEVX, with PG_ACCESS set
+and a umem of the same memory for its pages.
 Ref: Linux 7.2 drivers/infiniband/hw/mlx5/devx.c, devx_handle_mkey_create; the patch of 2014 in wire/y2015.py
 """
 
@@ -24,11 +24,11 @@ MODE_MTT = 1
 PAGE_SHIFT = 12
 ENTRY_BYTES, OCTOWORD = 8, 16
 VARIANT = 0x42
-"""The low byte of the key, which its maker chooses."""
+"""Low byte of the key, which its creator chooses."""
 
 
 class CreateMkeyIn(Struct, size=272):
-    """CREATE_MKEY with its memory key context, as far as it is used here.
+    """CREATE_MKEY with its memory key context: the fields used here.
 
     Ref: Linux 6.1 and 7.2 include/linux/mlx5/mlx5_ifc.h, mlx5_ifc_create_mkey_in_bits, mlx5_ifc_mkc_bits
     """
@@ -55,7 +55,7 @@ class CreateMkeyIn(Struct, size=272):
 
 
 def open_context(device: str) -> Any:
-    """A device's context that may give commands to the firmware."""
+    """Open a device's context that may issue firmware commands (DEVX)."""
     from pyverbs.providers.mlx5.mlx5_enums import MLX5DV_CONTEXT_FLAGS_DEVX
     from pyverbs.providers.mlx5.mlx5dv import Mlx5Context, Mlx5DVContextAttr
 
@@ -63,9 +63,9 @@ def open_context(device: str) -> Any:
 
 
 def request(pdn: int, umem: int, start: int, length: int) -> bytes:
-    """The command for whole pages that begin at `start`."""
+    """Encode the command for whole pages that begin at `start`."""
     octowords = -(-(length >> PAGE_SHIFT) * ENTRY_BYTES // OCTOWORD)
-    made = CreateMkeyIn.new(
+    command = CreateMkeyIn.new(
         opcode=CREATE_MKEY,
         pg_access=1,
         mkey_umem_valid=1,
@@ -81,18 +81,18 @@ def request(pdn: int, umem: int, start: int, length: int) -> bytes:
         translations_octword_actual_size=octowords,
         mkey_umem_id=umem,
     )
-    return bytes(made)
+    return bytes(command)
 
 
 class Regions:
-    """Makes such regions on a connection whose context is of `open_context`, and gives them back."""
+    """Registers and deregisters such regions on a connection whose context is from `open_context`."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
-        self._made: Dict[int, Tuple[Any, Any]] = {}
+        self._objects: Dict[int, Tuple[Any, Any]] = {}
 
     def register(self, memory: Memory) -> Registration:
-        """Register all of a memory that begins and ends with a page."""
+        """Register a region that begins and ends on page boundaries."""
         from pyverbs.providers.mlx5.mlx5_enums import MLX5DV_OBJ_PD
         from pyverbs.providers.mlx5.mlx5dv import Mlx5DevxObj, Mlx5UMEM
         from pyverbs.providers.mlx5.mlx5dv_objects import Mlx5DvObj
@@ -103,10 +103,10 @@ class Regions:
         umem = Mlx5UMEM(context, length, addr=memory.start, access=access)
         key = Mlx5DevxObj(context, request(pdn, umem.umem_id, memory.start, length), OUT_BYTES)
         number = int.from_bytes(bytes(key.out_view)[9:12], "big") << 8 | VARIANT
-        self._made[number] = (key, umem)
+        self._objects[number] = (key, umem)
         return Registration(0, number, number, memory.start)
 
     def deregister(self, registration: Registration) -> None:
         """Destroy the key, then its umem."""
-        for thing in self._made.pop(registration.lkey):
-            thing.close()
+        for devx_object in self._objects.pop(registration.lkey):
+            devx_object.close()

@@ -1,8 +1,8 @@
-"""Registering memory at a device address of one's choice.
+"""Memory registration at a chosen device address (iova).
 
-pyverbs has no argument for the registered address (iova) and no safe way to the pointers that libibverbs
-wants, so the two commands go to the kernel as libibverbs itself sends them: written to the context's command
-file. They carry handles only and are the same for all devices without driver data (rxe, mlx5).
+pyverbs has no argument for the iova and no safe access to the pointers that libibverbs takes, so the two commands go
+to the kernel as libibverbs sends them: written to the context's command file. They contain handles only, and are the
+same for all devices without driver data (rxe, mlx5).
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ ACCESS_ON_DEMAND = 1 << 6
 ACCESS_FLUSH_GLOBAL = 1 << 8
 ACCESS_FLUSH_PERSISTENT = 1 << 9
 ACCESS_ALL = ACCESS_LOCAL_WRITE | ACCESS_REMOTE_WRITE | ACCESS_REMOTE_READ | ACCESS_REMOTE_ATOMIC
-# Each of them lets a device write. Ref: Linux 7.3 include/rdma/ib_verbs.h, ib_access_writable
+# Flags that let a device write. Ref: Linux 7.3 include/rdma/ib_verbs.h, ib_access_writable
 ACCESS_WRITING = ACCESS_LOCAL_WRITE | ACCESS_REMOTE_WRITE | ACCESS_REMOTE_ATOMIC
 # Ref: Linux 7.3 drivers/infiniband/hw/mlx5/mr.c, create_user_odp_mr: such a length at 0 is the whole address space.
-_EVERYTHING = (1 << 64) - 1
+_WHOLE_ADDRESS_SPACE = (1 << 64) - 1
 
 
 class Registration(NamedTuple):
-    """A registered region: the kernel's handle, the keys, and the address the device knows it by."""
+    """A registered region: the kernel's handle, the keys, and the device address (iova)."""
 
     handle: int
     lkey: int
@@ -46,31 +46,31 @@ class Registration(NamedTuple):
     address: int
 
     def at(self, offset: int) -> Registration:
-        """The part of it that begins so many bytes further on."""
+        """Return the part that begins `offset` bytes further on."""
         return self._replace(address=self.address + offset)
 
 
 def access_for(operation: str) -> int:
-    """The rights of a region and of queue pairs: all, and to flush where that is done (few devices know it)."""
+    """Return the access flags of regions and queue pairs; flush flags only for a flush, since few devices know them."""
     return ACCESS_ALL | (ACCESS_FLUSH_GLOBAL | ACCESS_FLUSH_PERSISTENT if operation == "flush" else 0)
 
 
 def reg_mr_command(response: int, start: int, length: int, iova: int, pd: int, access: int) -> bytes:
-    """The bytes of IB_USER_VERBS_CMD_REG_MR; `response` is the address of the 12-byte answer."""
+    """Encode IB_USER_VERBS_CMD_REG_MR; `response` is the address of the 12-byte response."""
     words = _REG_MR.size // 4
     answer = _REG_MR_RESPONSE.size // 4
     return _REG_MR.pack(CMD_REG_MR, words, answer, response, start, length, iova, pd, access)
 
 
 def dereg_mr_command(handle: int) -> bytes:
-    """The bytes of IB_USER_VERBS_CMD_DEREG_MR."""
+    """Encode IB_USER_VERBS_CMD_DEREG_MR."""
     return _DEREG_MR.pack(CMD_DEREG_MR, _DEREG_MR.size // 4, 0, handle)
 
 
 def iova_of(kind: str, start: int) -> int:
-    """The device address for a region at `start`; `kind` is one of values.case.IOVAS but `implicit`."""
+    """Return the iova for a region at `start`; `kind` is one of values.case.IOVAS but `implicit`."""
     if kind == "zero":
-        # The kernel wants the same offset in the page.
+        # The kernel requires the same offset in the page.
         return start % 4096
     return start + (1 << 40) if kind == "shifted" else start
 
@@ -86,19 +86,19 @@ def register(command_fd: int, pd: int, start: int, length: int, iova: int, acces
 def register_region(
     command_fd: int, pd: int, region: Region, start: int, access: int, odp: bool
 ) -> Registration:
-    """Register a region that begins at `start` as it says, on demand or not; OSError if refused.
+    """Register a region that begins at `start`, on demand or pinned; OSError if refused.
 
-    Of `access`, memory that may only be read gets no right to write.
+    Read-only memory is registered without the write flags of `access`.
     """
     if region.prot == "read":
         access &= ~ACCESS_WRITING
     if odp:
         access |= ACCESS_ON_DEMAND
     if region.iova == "implicit":
-        return register(command_fd, pd, 0, _EVERYTHING, 0, access)._replace(address=start)
+        return register(command_fd, pd, 0, _WHOLE_ADDRESS_SPACE, 0, access)._replace(address=start)
     return register(command_fd, pd, start, region.length, iova_of(region.iova, start), access)
 
 
 def deregister(command_fd: int, registration: Registration) -> None:
-    """Give a registration back."""
+    """Deregister a region."""
     os.write(command_fd, dereg_mr_command(registration.handle))

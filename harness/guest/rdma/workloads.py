@@ -1,7 +1,7 @@
-"""One function per traffic pattern: what is posted, what it touches, and what memory holds afterwards.
+"""Transfers: the work requests of each operation, its page accesses, and the bytes that it moves.
 
-A `Pattern` names the three for one operation. `post` posts the whole round and waits for it; `touches` moves
-the two page models as the driver does; `moves` does to the expected bytes what the operation promises.
+A `Pattern` has three functions for one operation. `prepare` returns functions that post work requests and wait;
+`touches` applies the device's accesses to the two page models; `moves` updates the expected bytes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, NamedTuple
 from harness.guest.mm.memory import (
     WORD_BYTES,
     Memory,
-    word_spots,
+    word_offsets,
 )
 from harness.guest.mm.page_model import PageModel
 from harness.guest.rdma import extended
@@ -23,7 +23,7 @@ _MASK = (1 << 64) - 1
 
 
 class Side(NamedTuple):
-    """One end of a transfer: its memory, its model, and how the device knows it."""
+    """One end of a transfer: its memory, its model, its registration."""
 
     memory: Memory
     model: PageModel
@@ -31,7 +31,7 @@ class Side(NamedTuple):
 
 
 class Pattern(NamedTuple):
-    """One operation; see the module."""
+    """One operation, as described above."""
 
     prepare: Callable[[Any, Side, Side], List[Callable[[], None]]]
     touches: Callable[[PageModel, PageModel, int], None]
@@ -40,7 +40,7 @@ class Pattern(NamedTuple):
 
 
 def send(connection: Any, local: Side, remote: Side) -> List[Callable[[], None]]:
-    """A receive over the remote region, then a send of the local one."""
+    """Prepare a receive into the remote region, and a send of the local one."""
     from pyverbs.wr import SGE, RecvWR, SendWR
 
     length = local.memory.region.length
@@ -61,81 +61,81 @@ def send(connection: Any, local: Side, remote: Side) -> List[Callable[[], None]]
 
 
 def write(connection: Any, local: Side, remote: Side) -> List[Callable[[], None]]:
-    """One RDMA write of the whole region."""
+    """Prepare one RDMA write of the whole region."""
     return [_whole(connection, local, remote, "RDMA_WRITE")]
 
 
 def read(connection: Any, local: Side, remote: Side) -> List[Callable[[], None]]:
-    """One RDMA read of the whole region."""
+    """Prepare one RDMA read of the whole region."""
     return [_whole(connection, local, remote, "RDMA_READ")]
 
 
 def compare_swap(connection: Any, local: Side, remote: Side) -> List[Callable[[], None]]:
-    """One compare-and-swap a page, that must swap on even pages and must not on odd ones."""
+    """Prepare one compare-and-swap a page, which must swap on even pages and must not on odd ones."""
     return _atomics(connection, local, remote, "ATOMIC_CMP_AND_SWP")
 
 
 def fetch_add(connection: Any, local: Side, remote: Side) -> List[Callable[[], None]]:
-    """One fetch-and-add a page."""
+    """Prepare one fetch-and-add a page."""
     return _atomics(connection, local, remote, "ATOMIC_FETCH_AND_ADD")
 
 
 def push_touches(local: PageModel, remote: PageModel, mtu_bytes: int) -> None:
-    """The message is read from the local region and written to the remote one."""
+    """Read the message from the local region, and write it to the remote one."""
     local.transfer(mtu_bytes, write=False)
     remote.transfer(mtu_bytes, write=True)
 
 
 def pull_touches(local: PageModel, remote: PageModel, mtu_bytes: int) -> None:
-    """The message is read from the remote region and written to the local one."""
+    """Read the message from the remote region, and write it to the local one."""
     push_touches(remote, local, mtu_bytes)
 
 
 def atomic_touches(local: PageModel, remote: PageModel, mtu_bytes: int) -> None:
-    """Each atomic writes the remote word, which cannot lie across pages, and brings its old value to the local
-    one.
-    """
-    for here, there in zip(word_spots(local.region), word_spots(remote.region)):
-        remote.access(there, WORD_BYTES, write=True)
-        local.access(here, WORD_BYTES, write=True)
+    """Write each remote word, which cannot lie across pages, then its old value to the local one."""
+    for local_at, remote_at in zip(word_offsets(local.region), word_offsets(remote.region)):
+        remote.access(remote_at, WORD_BYTES, write=True)
+        local.access(local_at, WORD_BYTES, write=True)
 
 
 def push_moves(local: Memory, remote: Memory) -> None:
-    """The remote region holds what the local one does."""
+    """Copy the local region to the remote one."""
     moved(local, 0, remote, 0, local.region.length)
 
 
 def moved(source: Memory, at: int, sink: Memory, to: int, length: int) -> None:
-    """The region of `sink` holds from its byte `to` on what that of `source` does from `at` on."""
-    here, there = source.first + at, sink.first + to
-    sink.expected[there : there + length] = source.expected[here : here + length]
+    """Copy expected bytes of the region of `source`, from `at` on, to that of `sink`, from `to` on."""
+    source_at, sink_at = source.first + at, sink.first + to
+    sink.expected[sink_at : sink_at + length] = source.expected[source_at : source_at + length]
 
 
 def pull_moves(local: Memory, remote: Memory) -> None:
-    """The local region holds what the remote one does."""
+    """Copy the remote region to the local one."""
     push_moves(remote, local)
 
 
 def swap_moves(local: Memory, remote: Memory) -> None:
-    """The words of even pages are swapped; all old values are local."""
-    for number, old, here, there in _words(local, remote):
-        local.expected[here : here + WORD_BYTES] = old
+    """Swap the remote words of even pages; the old values of all go to the local ones."""
+    for number, old, local_at, remote_at in _words(local, remote):
+        local.expected[local_at : local_at + WORD_BYTES] = old
         if number % 2 == 0:
-            remote.expected[there : there + WORD_BYTES] = (_SWAP + number).to_bytes(8, "little")
+            remote.expected[remote_at : remote_at + WORD_BYTES] = (_SWAP + number).to_bytes(8, "little")
 
 
 def add_moves(local: Memory, remote: Memory) -> None:
-    """The words are added to; all old values are local."""
-    for number, old, here, there in _words(local, remote):
-        local.expected[here : here + WORD_BYTES] = old
+    """Add to the remote words; their old values go to the local ones."""
+    for number, old, local_at, remote_at in _words(local, remote):
+        local.expected[local_at : local_at + WORD_BYTES] = old
         new = int.from_bytes(old, "little") + _ADD + number & _MASK
-        remote.expected[there : there + WORD_BYTES] = new.to_bytes(8, "little")
+        remote.expected[remote_at : remote_at + WORD_BYTES] = new.to_bytes(8, "little")
 
 
 PATTERNS: Dict[str, Pattern] = {
-    "send": Pattern(send, push_touches, push_moves, "all of it is read here and written there"),
-    "write": Pattern(write, push_touches, push_moves, "all of it is read here and written there"),
-    "read": Pattern(read, pull_touches, pull_moves, "all of it is read there and written here"),
+    "send": Pattern(send, push_touches, push_moves, "the whole region is read locally and written remotely"),
+    "write": Pattern(
+        write, push_touches, push_moves, "the whole region is read locally and written remotely"
+    ),
+    "read": Pattern(read, pull_touches, pull_moves, "the whole region is read remotely and written locally"),
     "compare_swap": Pattern(compare_swap, atomic_touches, swap_moves, "each atomic writes both words"),
     "fetch_add": Pattern(fetch_add, atomic_touches, add_moves, "each atomic writes both words"),
     "atomic_write": Pattern(
@@ -145,16 +145,19 @@ PATTERNS: Dict[str, Pattern] = {
         "each writes the remote word",
     ),
     "flush": Pattern(
-        extended.flush, extended.flush_touches, extended.flush_moves, "all of it is read there, and stays"
+        extended.flush,
+        extended.flush_touches,
+        extended.flush_moves,
+        "the whole region is read remotely, and no byte changes",
     ),
 }
 
 
 def _words(local: Memory, remote: Memory) -> Any:
-    pairs = zip(word_spots(local.region), word_spots(remote.region))
-    for number, (here, there) in enumerate(pairs):
-        at = remote.first + there
-        yield number, bytes(remote.expected[at : at + WORD_BYTES]), local.first + here, at
+    pairs = zip(word_offsets(local.region), word_offsets(remote.region))
+    for number, (local_offset, remote_offset) in enumerate(pairs):
+        at = remote.first + remote_offset
+        yield number, bytes(remote.expected[at : at + WORD_BYTES]), local.first + local_offset, at
 
 
 def _whole(connection: Any, local: Side, remote: Side, opcode: str) -> Callable[[], None]:
@@ -162,10 +165,10 @@ def _whole(connection: Any, local: Side, remote: Side, opcode: str) -> Callable[
 
 
 def one_sided(
-    connection: Any, here: Registration, there: Registration, length: int, opcode: str
+    connection: Any, local: Registration, remote: Registration, length: int, opcode: str
 ) -> Callable[[], None]:
-    """Posts an RDMA_WRITE or RDMA_READ of `length` bytes from the beginning of both regions on, and waits for it."""
-    work = one_sided_work(here, there, length, opcode)
+    """Prepare an RDMA_WRITE or RDMA_READ of `length` bytes from the start of both regions."""
+    work = one_sided_work(local, remote, length, opcode)
 
     def run() -> None:
         connection.requester.post_send(work)
@@ -174,24 +177,24 @@ def one_sided(
     return run
 
 
-def one_sided_work(here: Registration, there: Registration, length: int, opcode: str) -> Any:
-    """The work request of an RDMA_WRITE or RDMA_READ of `length` bytes from the beginning of both regions on."""
+def one_sided_work(local: Registration, remote: Registration, length: int, opcode: str) -> Any:
+    """Build the work request of an RDMA_WRITE or RDMA_READ of `length` bytes from the start of both regions."""
     from pyverbs.wr import SGE, SendWR
 
-    element = SGE(here.address, length, here.lkey)
+    element = SGE(local.address, length, local.lkey)
     work = SendWR(opcode=_opcode(opcode), num_sge=1, sg=[element], send_flags=_signaled())
-    work.set_wr_rdma(there.rkey, there.address)
+    work.set_wr_rdma(remote.rkey, remote.address)
     return work
 
 
 def _atomics(connection: Any, local: Side, remote: Side, opcode: str) -> List[Callable[[], None]]:
     from pyverbs.wr import SGE, SendWR
 
-    def one(number: int, old: bytes, here: int, there: int) -> Callable[[], None]:
-        landing = local.registration.address + here - local.memory.first
-        element = SGE(landing, WORD_BYTES, local.registration.lkey)
+    def one(number: int, old: bytes, local_at: int, remote_at: int) -> Callable[[], None]:
+        result = local.registration.address + local_at - local.memory.first
+        element = SGE(result, WORD_BYTES, local.registration.lkey)
         work = SendWR(opcode=_opcode(opcode), num_sge=1, sg=[element], send_flags=_signaled())
-        address = remote.registration.address + there - remote.memory.first
+        address = remote.registration.address + remote_at - remote.memory.first
         if opcode == "ATOMIC_FETCH_AND_ADD":
             work.set_wr_atomic(remote.registration.rkey, address, _ADD + number)
         else:

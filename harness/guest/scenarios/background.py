@@ -1,4 +1,4 @@
-"""Work on a thread of its own, because it may wait in the kernel for what this thread does."""
+"""Work on a thread of its own, because it may block in the kernel until this thread has gone on."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from typing import Callable, List
 from harness.guest.errors import WorkFailed
 
 
-def begin(what: str, work: Callable[[], None]) -> Callable[[float], None]:
-    """Begin the work. What is returned waits so many seconds for its end: WorkFailed, which says `what`, if it does not
-    come or the kernel refuses it.
-    """
+def begin(name: str, work: Callable[[], None]) -> Callable[[float], None]:
+    """Start `work` in a thread; return `wait(timeout_s)`, which raises WorkFailed on timeout or OSError."""
     failed: List[BaseException] = []
 
     def run() -> None:
@@ -26,8 +24,8 @@ def begin(what: str, work: Callable[[], None]) -> Callable[[float], None]:
     def wait(timeout_s: float) -> None:
         thread.join(timeout_s)
         if thread.is_alive():
-            raise WorkFailed(f"{what}: not done after {timeout_s:g} s")
+            raise WorkFailed(f"{name}: not done after {timeout_s:g} s")
         for error in failed:
-            raise WorkFailed(f"{what}: {error}")
+            raise WorkFailed(f"{name}: {error}")
 
     return wait

@@ -1,8 +1,8 @@
-"""Pages lost while their registration is being given back.
+"""Race ibv_dereg_mr() against invalidation of the same pages.
 
-The driver holds the region's lock while the card lets go of it. Whoever loses the pages meanwhile waits for that lock,
-and here gets it next: it runs on the same CPU, before any other. Whatever the driver still does with the region's
-pages then, it does to pages that are free. They come back into use at once, so that the kernel looks at them.
+The driver holds the region's lock while the card destroys the key. The invalidation waits for that lock and gets it
+next, because it runs on the same CPU at real-time priority. If the driver touches the region's pages after that, they
+have been freed; and they are allocated again at once, so that the kernel's checks notice.
 """
 
 from __future__ import annotations
@@ -15,50 +15,48 @@ from typing import List
 
 from harness.guest.mm import libc
 from harness.guest.scenarios.background import begin
-from harness.guest.scenarios.pair import (
-    REMOTE,
-    Pair,
-)
+from harness.guest.scenarios.pair import REMOTE, Pair
+from harness.guest.scenarios.registry import scenario, timed_rounds
 from harness.values.case import Case
 
-# The card takes longer than that to let go of a region.
+# The card takes longer than that to destroy a key.
 HEAD_START_S = 0.05
 _PRIORITY = 10
 
 
-def dereg_amid(case: Case) -> List[int]:
-    """A round: one write, so that the card has the pages; then the registration goes, and the pages meanwhile."""
-    times: List[int] = []
+@scenario("dereg_race")
+def dereg_race(case: Case) -> List[int]:
+    """Write once, so that the pages are mapped; then deregister, and invalidate the pages meanwhile."""
+
+    def one_round(number: int) -> None:
+        with ExitStack() as stack:
+            _race(Pair(case, stack), number, case.timeout_s)
+
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})
     try:
-        for turn in range(1, case.workload.rounds + 1):
-            began = time.monotonic_ns()
-            with ExitStack() as stack:
-                _round(Pair(case, stack), turn, case.timeout_s)
-            times.append(time.monotonic_ns() - began)
+        return timed_rounds(case, one_round)
     finally:
         os.sched_setaffinity(0, before)
-    return times
 
 
-def _round(pair: Pair, turn: int, timeout_s: float) -> None:
-    # Its pages are from this CPU's node, so that what this CPU takes next are the same.
-    pair.write(turn, lost=False)
-    # A page that waits in a batch for its list is not freed when its owner loses it.
+def _race(pair: Pair, number: int, timeout_s: float) -> None:
+    # The pages come from this CPU's node, so that this CPU's next allocations get the same ones.
+    pair.write(number, absent=False)
+    # A page in a CPU's batch for the LRU is not freed when it is unmapped.
     libc.drain_lru()
     ready = threading.Event()
 
-    def lose() -> None:
+    def invalidate() -> None:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))
         ready.set()
         time.sleep(HEAD_START_S)
-        pair.lose(REMOTE)
+        pair.invalidate(REMOTE)
 
-    lost = begin(f"round {turn}: pages are lost before others go on", lose)
+    wait = begin(f"round {number}: invalidation before other threads run", invalidate)
     if not ready.wait(timeout_s):
-        lost(0.0)
+        wait(0.0)
     pair.deregister(pair.registrations.pop(REMOTE))
-    lost(timeout_s)
+    wait(timeout_s)
     for memory in pair.memories:
-        memory.fill(turn)
+        memory.fill(number)

@@ -1,28 +1,27 @@
-"""Processes forked again and again while the device writes to memory that they share until somebody writes it.
+"""fork() in a loop while the device writes to the COW pages.
 
-What the device writes must be the parent's, however a fork and a fault meet: the pages of a fork are read-only for
-both, and the device's next write must come to a page of the parent's own.
+Whatever the order of fork and fault, the device's bytes must land in the parent: a fork maps the pages read-only in
+both processes, and the device's next write must go to the parent's own copy.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-import time
 from contextlib import ExitStack
-from typing import List
+from typing import List, Optional
 
-from harness.guest.errors import WorkFailed
 from harness.guest.scenarios.pair import Pair
+from harness.guest.scenarios.registry import scenario, timed_rounds
 from harness.values.case import Case
 
 _NAP_S = 0.0005
-# A round is made again, up to so many times, until a process was forked in it.
-TRIES = 20
+# A round is repeated, up to this often, until a process was forked during it.
+MAX_TRIES = 20
 
 
 class Forks:
-    """A thread that forks children that end at once, until it is closed."""
+    """A thread that forks children that exit at once, until closed."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -39,25 +38,22 @@ class Forks:
             os.waitpid(child, 0)
 
     def close(self) -> None:
-        """Fork no more."""
+        """Stop forking."""
         self._stop.set()
         self._thread.join()
 
 
-def forks(case: Case) -> List[int]:
-    """Rounds of a checked write to lost pages, in each of which a process is forked, or several."""
-    times: List[int] = []
+@scenario("fork_loop")
+def fork_loop(case: Case) -> List[int]:
+    """Write to absent pages and compare, with at least one fork during each write."""
     with ExitStack() as stack:
         pair = Pair(case, stack)
         children = Forks()
         stack.callback(children.close)
-        for turn in range(1, case.workload.rounds + 1):
-            for _ in range(TRIES):
-                began, before = time.monotonic_ns(), children.count
-                pair.write(turn)
-                if children.count > before:
-                    break
-            else:
-                raise WorkFailed(f"round {turn}: no process was forked in any of {TRIES} writes")
-            times.append(time.monotonic_ns() - began)
-    return times
+
+        def one_round(number: int) -> Optional[str]:
+            before = children.count
+            pair.write(number)
+            return None if children.count > before else "no process was forked during the write"
+
+        return timed_rounds(case, one_round, MAX_TRIES)

@@ -1,7 +1,7 @@
-"""A machine whose free memory is in small pieces, as one that has run for months: large allocations of a driver fail.
+"""A machine whose free memory is fragmented, as after months of uptime: a driver's large allocations fail.
 
-Some memory of each node is taken and locked, and half of each aligned block of it given back: that stays to work with.
-All the rest that is free in larger blocks goes into rings of packet sockets.
+Some memory of each node is allocated and locked, and half of each aligned block of it is freed: that is what is left to
+allocate. All other free memory in larger blocks goes into the rings of packet sockets.
 Ref: Linux 7.3 Documentation/admin-guide/sysctl/vm.rst; Documentation/networking/packet_mmap.rst
 """
 
@@ -19,14 +19,15 @@ from typing import Iterator, List, Tuple
 from harness.guest.errors import Unsupported
 from harness.guest.mm import libc, pagemap
 from harness.guest.mm.libc import PAGE_BYTES
+from harness.guest.scenarios.registry import scenario
 from harness.guest.scenarios.sparse import sparse
 from harness.values.case import Case
 
 MAX_ORDER = 4
-"""Free memory is in blocks of at most so many pages, as a power of two: 64 KiB."""
+"""Order (log2 of the number of pages) of the largest free blocks: 64 KiB."""
 
 _VM = Path("/proc/sys/vm")
-# Locked pages stay where they are; pieces that are small are no reason to reclaim all that can be, or to swap.
+# Locked pages stay where they are; small free blocks shall not make the kernel reclaim all that it can, or swap.
 _SETTINGS = {"compact_unevictable_allowed": "0", "watermark_boost_factor": "0", "swappiness": "0"}
 _BUDDIES = Path("/proc/buddyinfo")
 _CHUNK_BYTES = 16 << 20
@@ -40,23 +41,23 @@ _RING_BLOCKS = 512
 _MAX_RINGS = 64
 
 
-class Fragmented:
-    """Opens in the state told of above; Unsupported where the kernel does not let memory become so."""
+class FragmentedMemory:
+    """Keeps free memory fragmented until closed; Unsupported where the kernel does not let it."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
         try:
             for name, value in _SETTINGS.items():
                 self._set(_VM / name, value)
-            for start in self._take_chunks():
-                _give_back_half(start)
-            self.take_large()
+            for start in self._lock_chunks():
+                _free_half(start)
+            self.take_large_blocks()
         except BaseException:
             self._stack.close()
             raise
 
     def close(self) -> None:
-        """Give everything back."""
+        """Free everything and restore the settings."""
         self._stack.close()
 
     def _set(self, path: Path, value: str) -> None:
@@ -64,21 +65,21 @@ class Fragmented:
             before = path.read_text()
             path.write_text(value)
         except OSError as error:
-            raise Unsupported(f"memory cannot be kept in pieces here: {error}") from error
+            raise Unsupported(f"memory cannot be kept fragmented here: {error}") from error
         self._stack.callback(path.write_text, before)
 
-    def _take_chunks(self) -> List[int]:
-        """On each CPU in turn, so from the nodes of all: one without small pieces would keep its last large blocks, and
-        the rings would get the small ones of others.
+    def _lock_chunks(self) -> List[int]:
+        """Lock memory on each CPU in turn, so of each node; return where the chunks begin.
+
+        A node without small blocks would keep its last large ones, and the rings would get the small ones of others.
         """
         cpus = os.sched_getaffinity(0)
         try:
-            return [self._take(cpu) for cpu, _ in zip(itertools.cycle(sorted(cpus)), range(_CHUNKS))]
+            return [self._lock_chunk(cpu) for cpu, _ in zip(itertools.cycle(sorted(cpus)), range(_CHUNKS))]
         finally:
             os.sched_setaffinity(0, cpus)
 
-    def _take(self, cpu: int) -> int:
-        """A chunk of locked memory."""
+    def _lock_chunk(self, cpu: int) -> int:
         os.sched_setaffinity(0, {cpu})
         start = libc.mmap(0, _CHUNK_BYTES, libc.PROT_READ_WRITE, libc.MAP_PRIVATE | libc.MAP_ANONYMOUS)
         self._stack.callback(libc.munmap, start, _CHUNK_BYTES)
@@ -86,8 +87,8 @@ class Fragmented:
         libc.mlock(start, _CHUNK_BYTES)
         return start
 
-    def take_large(self) -> None:
-        """Take what is free in large blocks; in time others give some back."""
+    def take_large_blocks(self) -> None:
+        """Allocate all large free blocks; to be repeated, since others free some in time."""
         for _ in range(_MAX_RINGS):
             blocks = min(large_blocks(_BUDDIES.read_text()), _RING_BLOCKS)
             if not blocks:
@@ -102,33 +103,33 @@ class Fragmented:
         raise Unsupported(f"{large_blocks(_BUDDIES.read_text())} large blocks of memory stay free")
 
 
+@scenario("fragmented")
 def fragmented(case: Case) -> List[int]:
-    """What is done with a sparse region, each round in memory that has just been broken up."""
+    """Run the sparse scenario, each round in memory that has just been fragmented again."""
     times: List[int] = []
-    with closing(Fragmented()) as memory:
+    with closing(FragmentedMemory()) as memory:
         for _ in range(case.workload.rounds):
-            memory.take_large()
+            memory.take_large_blocks()
             times += sparse(replace(case, workload=replace(case.workload, rounds=1)))
     return times
 
 
-def large_blocks(buddies: str) -> int:
-    """How many blocks of the order after MAX_ORDER are free, from the text of /proc/buddyinfo; but not those of the
-    zone that only old devices need.
-    """
-    found = 0
-    for line in buddies.splitlines():
+def large_blocks(buddyinfo: str) -> int:
+    """Count the free blocks of the order after MAX_ORDER in the text of /proc/buddyinfo; ZONE_DMA does not count."""
+    count = 0
+    for line in buddyinfo.splitlines():
         _, _, rest = line.partition("zone")
         zone, *counts = rest.split()
         if zone != "DMA":
             large = list(enumerate(map(int, counts)))[MAX_ORDER + 1 :]
-            found += sum(count << (order - MAX_ORDER - 1) for order, count in large)
-    return found
+            count += sum(blocks << (order - MAX_ORDER - 1) for order, blocks in large)
+    return count
 
 
 def halves(frames: List[int]) -> Iterator[Tuple[int, int]]:
-    """Of pages in these frames those to give back, as first page and number: the lower half of each aligned block of
-    the order after MAX_ORDER.
+    """Yield (first page, number) of the pages to free: the lower half of each aligned block of order MAX_ORDER + 1.
+
+    `frames` are the page frame numbers of the pages.
     """
     first = 0
     while first < len(frames):
@@ -140,6 +141,6 @@ def halves(frames: List[int]) -> Iterator[Tuple[int, int]]:
         first = end + 1
 
 
-def _give_back_half(start: int) -> None:
+def _free_half(start: int) -> None:
     for first, number in halves(pagemap.frames(start, _CHUNK_BYTES // PAGE_BYTES)):
         libc.madvise(start + first * PAGE_BYTES, number * PAGE_BYTES, libc.MADV_DONTNEED_LOCKED)

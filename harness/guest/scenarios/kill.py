@@ -1,4 +1,4 @@
-"""Processes killed while the device faults on their memory: they go away, and the device goes on."""
+"""Kill a process while the device faults on its memory: it must exit, and the device must go on."""
 
 from __future__ import annotations
 
@@ -9,55 +9,49 @@ import time
 from contextlib import ExitStack
 from typing import List, NoReturn
 
-from harness.guest.scenarios.pair import (
-    REMOTE,
-    Pair,
-)
-from harness.guest.scenarios.victim import (
-    Victim,
-    tell,
-)
+from harness.guest.scenarios.child import Child, report_memory
+from harness.guest.scenarios.pair import REMOTE, Pair
+from harness.guest.scenarios.registry import scenario, timed_rounds
 from harness.values.case import Case
 
-# The victim lives that long after its first transfer, at most: some of its faults are over, one is under way.
-LIFE_S = 0.02
+# The child lives up to that long after its first transfer: some of its faults are resolved, one is in progress.
+MAX_LIFE_S = 0.02
 
 
-def killed(case: Case) -> List[int]:
-    """Each round a child loses its pages and has them written to, again and again, until it is killed.
+@scenario("kill")
+def kill(case: Case) -> List[int]:
+    """Kill a child that transfers to absent pages in a loop; then transfer from this process.
 
-    It must be gone in the time that a work request has, with all of its pages; then this process must be able to
-    do the same.
+    The child must be gone within a work request's timeout, with all of its pages.
     """
     draw = random.Random(case.seed)
-    times: List[int] = []
-    for turn in range(1, case.workload.rounds + 1):
-        began = time.monotonic_ns()
-        _kill_one(case, draw.random() * LIFE_S, turn)
+
+    def one_round(number: int) -> None:
+        _kill_one(case, draw.random() * MAX_LIFE_S, number)
         with ExitStack() as stack:
-            Pair(case, stack).write(turn)
-        times.append(time.monotonic_ns() - began)
-    return times
+            Pair(case, stack).write(number)
+
+    return timed_rounds(case, one_round)
 
 
-def _kill_one(case: Case, life_s: float, turn: int) -> None:
-    victim = Victim(lambda say: _live(case, say), turn, case.timeout_s)
+def _kill_one(case: Case, life_s: float, number: int) -> None:
+    child = Child(lambda fd: _child_main(case, fd), number, case.timeout_s)
     time.sleep(life_s)
-    victim.note()
-    os.kill(victim.pid, signal.SIGKILL)
-    victim.see_off()
+    child.record_frames()
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
 
 
-def _live(case: Case, say: int) -> NoReturn:
+def _child_main(case: Case, fd: int) -> NoReturn:
     try:
         with ExitStack() as stack:
             pair = Pair(case, stack)
             pair.write(1)
-            tell(say, pair)
+            report_memory(fd, pair)
             if case.workload.loss.method == "late":
-                pair.memories[REMOTE].make_late()
+                pair.memories[REMOTE].delay_faults()
             while True:
-                pair.lose(REMOTE)
+                pair.invalidate(REMOTE)
                 pair.transfer()
     finally:
         os._exit(1)

@@ -1,80 +1,73 @@
-"""Several queue pairs at once on one region: their faults meet on the same pages, or side by side."""
+"""Several queue pairs at once on one region: their faults hit the same pages, or neighbouring ones."""
 
 from __future__ import annotations
 
-import time
 from contextlib import ExitStack
 from typing import Any, List, Tuple
 
 from harness.guest.mm.libc import PAGE_BYTES
 from harness.guest.rdma import workloads
-from harness.guest.scenarios.pair import (
-    LOCAL,
-    REMOTE,
-    Pair,
-    compare,
-)
+from harness.guest.scenarios.pair import LOCAL, REMOTE, Pair, compare
+from harness.guest.scenarios.registry import scenario, timed_rounds
 from harness.values.case import Case
 
 QUEUES = 4
 MOVES = {"RDMA_WRITE": workloads.push_moves, "RDMA_READ": workloads.pull_moves}
 
 
-def queues(case: Case) -> List[int]:
-    """Each round every queue writes every QUEUES-th page, all at once; then each of them writes the whole region; then
-    both again with reads.
-    """
+@scenario("multi_qp")
+def multi_qp(case: Case) -> List[int]:
+    """Write every QUEUES-th page by each QP, then the whole region by each; then the same with reads."""
     from harness.guest.rdma.connection import Connection
 
-    times: List[int] = []
     with ExitStack() as stack:
         pair = Pair(case, stack)
         length = pair.memories[LOCAL].region.length
         connections = [pair.connection]
         for _ in range(QUEUES - 1):
-            more = Connection(
+            another = Connection(
                 case.device,
                 case.workload.mtu_bytes,
                 case.timeout_s,
                 pair.connection.context,
                 pair.connection.pd,
             )
-            stack.callback(more.close)
-            connections.append(more)
-        for turn in range(1, case.workload.rounds + 1):
-            began = time.monotonic_ns()
-            for number, opcode in enumerate(MOVES):
-                for nth, pieces in enumerate((side_by_side(length), [[(0, length)]] * QUEUES)):
-                    _fill_and_lose(pair, 4 * turn + 2 * number + nth)
+            stack.callback(another.close)
+            connections.append(another)
+
+        def one_round(number: int) -> None:
+            for nth_opcode, opcode in enumerate(MOVES):
+                for nth, pieces in enumerate((interleaved(length), [[(0, length)]] * QUEUES)):
+                    _fill_and_invalidate(pair, 4 * number + 2 * nth_opcode + nth)
                     _all_at_once(pair, pieces, connections, opcode)
-                    compare(pair.memories, f"round {turn}, {opcode}, ")
-            times.append(time.monotonic_ns() - began)
-    return times
+                    compare(pair.memories, f"round {number}, {opcode}, ")
+
+        return timed_rounds(case, one_round)
 
 
-def side_by_side(length: int) -> List[List[Tuple[int, int]]]:
-    """(offset, length) of what each queue moves: pages in turn."""
+def interleaved(length: int) -> List[List[Tuple[int, int]]]:
+    """Return (offset, length) of each piece that each QP moves: every QUEUES-th page."""
     starts = range(0, length, PAGE_BYTES)
-    return [[(at, min(PAGE_BYTES, length - at)) for at in starts[number::QUEUES]] for number in range(QUEUES)]
+    return [[(at, min(PAGE_BYTES, length - at)) for at in starts[nth::QUEUES]] for nth in range(QUEUES)]
 
 
-def _fill_and_lose(pair: Pair, number: int) -> None:
-    """Both ends lose their pages; those of shared memory keep their bytes."""
+def _fill_and_invalidate(pair: Pair, number: int) -> None:
+    """Fill both ends, then drop their pages; those of shared memory keep their bytes."""
     for memory in pair.memories:
         memory.fill(number)
     for end in (LOCAL, REMOTE):
-        pair.lose(end)
+        pair.invalidate(end)
 
 
 def _all_at_once(
     pair: Pair, pieces: List[List[Tuple[int, int]]], connections: List[Any], opcode: str
 ) -> None:
-    here, there = pair.registrations
+    local, remote = pair.registrations
     for nth in range(max(map(len, pieces))):
-        for connection, mine in zip(connections, pieces):
-            for at, length in mine[nth : nth + 1]:
-                work = workloads.one_sided_work(here.at(at), there.at(at), length, opcode)
+        for connection, own in zip(connections, pieces):
+            for at, length in own[nth : nth + 1]:
+                work = workloads.one_sided_work(local.at(at), remote.at(at), length, opcode)
                 connection.requester.post_send(work)
-    for connection, mine in zip(connections, pieces):
-        connection.wait(len(mine))
+    for connection, own in zip(connections, pieces):
+        connection.wait(len(own))
     MOVES[opcode](*pair.memories)

@@ -1,4 +1,4 @@
-"""Two regions, one at each end of a connection of this process, and a write between them that is checked."""
+"""Two regions, one at each end of a loopback connection, and transfers between them that are checked."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ LOCAL, REMOTE = 0, 1
 
 
 class Pair:
-    """A connection, its two memories and their registrations; `stack` gives all of it back.
+    """A connection, its two memories and their registrations; `stack` releases all of it.
 
-    Registrations may be replaced by whoever uses the pair: those that are there at the end are given back. Of several
-    pairs each has a `number`; a `context` that is given is used and stays open.
+    Registrations may be replaced by the scenario: those that exist at the end are deregistered. Each of several
+    pairs has a `number`; a `context` passed in is used and stays open.
     """
 
     def __init__(self, case: Case, stack: ExitStack, context: Optional[Any] = None, number: int = 0) -> None:
@@ -47,11 +47,11 @@ class Pair:
         )
 
     def deregister(self, registration: registrations.Registration) -> None:
-        """Give a registration back."""
+        """Deregister a region."""
         registrations.deregister(self.connection.context.cmd_fd, registration)
 
-    def register_anew(self, end: int, odp: bool) -> None:
-        """Give one end's registration back and register its memory again."""
+    def register_again(self, end: int, odp: bool) -> None:
+        """Deregister one end's region and register its memory again."""
         self.deregister(self.registrations[end])
         self.registrations[end] = self.register(self.memories[end], odp)
 
@@ -59,44 +59,45 @@ class Pair:
         while self.registrations:
             self.deregister(self.registrations.pop())
 
-    def lose(self, end: int, pages: Optional[range] = None) -> None:
-        """Take pages of one end away, or all; their bytes go with them, unless the mapping is shared."""
+    def invalidate(self, end: int, pages: Optional[range] = None) -> None:
+        """Drop all or some pages of one end with MADV_DONTNEED; only a shared mapping keeps their bytes."""
         page_loss.dontneed(self.memories[end], pages)
 
-    def write(self, turn: int, lost: bool = True) -> None:
-        """Fill both memories, lose the remote one's pages if `lost`, write all of it there, and compare.
+    def write(self, number: int, absent: bool = True) -> None:
+        """Fill both memories, drop the remote pages if `absent`, RDMA-write the whole region, and compare.
 
-        WorkFailed when it does not end well, or when a byte of either memory or of its neighbours is wrong.
+        `number` selects the fill pattern. WorkFailed if the work request fails, or a byte of either memory or
+        around it is wrong.
         """
         for memory in self.memories:
-            memory.fill(turn)
-        if lost:
-            self.lose(REMOTE)
+            memory.fill(number)
+        if absent:
+            self.invalidate(REMOTE)
         self.transfer()
         workloads.push_moves(*self.memories)
         compare(self.memories)
 
-    def read(self, turn: int) -> None:
-        """Fill both memories, read all of the remote one, and compare, as `write`."""
+    def read(self, number: int) -> None:
+        """Fill both memories, RDMA-read the whole region, and compare, as `write` does."""
         for memory in self.memories:
-            memory.fill(turn)
+            memory.fill(number)
         self.transfer("RDMA_READ")
         workloads.pull_moves(*self.memories)
         compare(self.memories)
 
     def work(self, opcode: str = "RDMA_WRITE") -> Any:
-        """The work request of one RDMA write or read of the whole local region."""
-        here, there = self.registrations
-        return workloads.one_sided_work(here, there, self.memories[LOCAL].region.length, opcode)
+        """Build the work request of one RDMA write or read of the whole region."""
+        local, remote = self.registrations
+        return workloads.one_sided_work(local, remote, self.memories[LOCAL].region.length, opcode)
 
     def transfer(self, opcode: str = "RDMA_WRITE") -> None:
-        """One RDMA write or read of the whole local region."""
+        """Post one RDMA write or read of the whole region and wait for its completion."""
         self.connection.requester.post_send(self.work(opcode))
         self.connection.wait(1)
 
 
 def compare(memories: Sequence[Memory], where: str = "") -> None:
-    """WorkFailed if a byte of the local or the remote memory, or of its neighbours, is not what it must be."""
+    """Raise WorkFailed if a byte of the local or the remote memory, or around it, is not as expected."""
     for name, memory in zip(("local", "remote"), memories):
         wrong, first = memory.difference()
         if wrong:

@@ -1,4 +1,4 @@
-"""Regions whose registration is changed in place: it works, or it is refused, and the data is right after either.
+"""ibv_rereg_mr(): it succeeds or fails cleanly, and transfers are right after either.
 
 Ref: rdma-core 56 libibverbs/man/ibv_rereg_mr.3; Linux 7.3 drivers/infiniband/core/uverbs_cmd.c, ib_uverbs_rereg_mr
 """
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import itertools
 import os
 import struct
-import time
 from contextlib import ExitStack
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
@@ -24,12 +24,8 @@ from harness.guest.rdma.registration import (
     ACCESS_REMOTE_READ,
 )
 from harness.guest.scenarios.access_rights import REFUSED
-from harness.guest.scenarios.pair import (
-    LOCAL,
-    REMOTE,
-    Pair,
-    compare,
-)
+from harness.guest.scenarios.pair import LOCAL, REMOTE, Pair, compare
+from harness.guest.scenarios.registry import scenario, timed_rounds
 from harness.values.case import Case
 
 # Ref: Linux 7.3 include/uapi/rdma/ib_user_verbs.h: IB_USER_VERBS_CMD_REREG_MR, struct ib_uverbs_rereg_mr and its
@@ -38,16 +34,16 @@ CMD_REREG_MR = 11
 _REREG_MR = struct.Struct("=IHHQIIQQQII")
 _RESPONSE = struct.Struct("=II")
 TRANSLATION, PD, ACCESS = 1, 2, 4
-TAKEN = ACCESS_REMOTE_READ | ACCESS_REMOTE_ATOMIC
-# What a driver, by the beginning of its device's name, may leave undone, with EOPNOTSUPP; all else has to work.
+REMOVED = ACCESS_REMOTE_READ | ACCESS_REMOTE_ATOMIC
+# Flags that a driver, by the beginning of its device's name, may refuse with EOPNOTSUPP; all others have to work.
 # Ref: Linux 7.3 drivers/infiniband/sw/rxe/rxe_verbs.c, rxe_rereg_user_mr; hw/mlx5/mr.c, mlx5_ib_rereg_user_mr
 UNSUPPORTED: Dict[str, int] = {"soft-roce": TRANSLATION, "mlx": 0}
 
 
 class Change(NamedTuple):
-    """One call: what is changed, as flags.
+    """One call: the IB_MR_REREG flags.
 
-    `toggles` says whether on-demand paging goes on or off by it, `moves` whether another protection domain is named.
+    `toggles`: it switches on-demand paging on or off. `moves`: it names another protection domain.
     """
 
     text: str
@@ -56,136 +52,139 @@ class Change(NamedTuple):
     moves: bool = False
 
 
-KEEPING = (
+SAME_PAGING = (
     Change("fewer rights", ACCESS),
     Change("other memory", TRANSLATION),
     Change("other memory and fewer rights", TRANSLATION | ACCESS),
-    Change("the protection domain, by itself again", PD),
+    Change("the same protection domain", PD),
     Change("another protection domain", PD, moves=True),
     Change("another protection domain and fewer rights", PD | ACCESS, moves=True),
     Change("another protection domain and other memory", PD | TRANSLATION, moves=True),
     Change("another protection domain, other memory and fewer rights", PD | TRANSLATION | ACCESS, moves=True),
 )
-TOGGLING = (
+TOGGLED_PAGING = (
     Change("on-demand paging toggled", ACCESS, True),
     Change("on-demand paging toggled, and other memory", TRANSLATION | ACCESS, True),
 )
 
 
+@scenario("rereg")
 def rereg(case: Case) -> List[int]:
-    """Changes that leave on-demand paging as it is."""
-    return _rounds(case, KEEPING)
+    """Change rights, memory and protection domain; on-demand paging stays as it is."""
+    return _rounds(case, SAME_PAGING)
 
 
+@scenario("rereg_toggle")
 def rereg_toggle(case: Case) -> List[int]:
-    """Changes by which a region gets on-demand paging or loses it."""
-    return _rounds(case, TOGGLING)
+    """Switch on-demand paging of a region on and off."""
+    return _rounds(case, TOGGLED_PAGING)
 
 
 def _rounds(case: Case, changes: Tuple[Change, ...]) -> List[int]:
+    """Make each change with and without on-demand paging; return the times of all of them, by change."""
     times: List[int] = []
     problems: List[str] = []
-    for turn in range(1, case.workload.rounds + 1):
-        for change in changes:
-            for odp in (True, False):
-                began = time.monotonic_ns()
-                try:
-                    with ExitStack() as stack:
-                        _apply(case, change, odp, turn, stack)
-                except WorkFailed as error:
-                    had = "with" if odp else "without"
-                    problems.append(f"{change.text}, {had} on-demand paging before: {error}")
-                times.append(time.monotonic_ns() - began)
+    for change, odp in itertools.product(changes, (True, False)):
+
+        def one_round(number: int, change: Change = change, odp: bool = odp) -> None:
+            try:
+                with ExitStack() as stack:
+                    _apply(case, change, odp, number, stack)
+            except WorkFailed as error:
+                before = "with" if odp else "without"
+                problems.append(f"{change.text}, {before} on-demand paging before: {error}")
+
+        times += timed_rounds(case, one_round)
     if problems:
         raise WorkFailed("; ".join(problems))
     return times
 
 
-def _apply(case: Case, change: Change, odp: bool, turn: int, stack: ExitStack) -> None:
-    there = _elsewhere(case, stack) if change.moves else None
-    pair = Pair(case, stack, there.context if there else None)
+def _apply(case: Case, change: Change, odp: bool, number: int, stack: ExitStack) -> None:
+    domain = _other_domain(case, stack) if change.moves else None
+    pair = Pair(case, stack, domain.context if domain else None)
     other = Memory(case.workload.remote, 3)
     stack.callback(other.close)
     other.fill(0)
-    pair.register_anew(REMOTE, odp)
-    pair.write(turn, lost=odp)
-    mine = pair.memories[REMOTE]
-    target = other if change.flags & TRANSLATION else mine
-    access = ACCESS_ALL & ~TAKEN if change.flags & ACCESS else ACCESS_ALL
+    pair.register_again(REMOTE, odp)
+    pair.write(number, absent=odp)
+    old = pair.memories[REMOTE]
+    target = other if change.flags & TRANSLATION else old
+    access = ACCESS_ALL & ~REMOVED if change.flags & ACCESS else ACCESS_ALL
     now = odp != change.toggles
     if now:
         access |= ACCESS_ON_DEMAND
     try:
-        pd = (there or pair.connection).pd.handle
+        pd = (domain or pair.connection).pd.handle
         pair.registrations[REMOTE] = call(pair, change.flags, target, access, pd)
     except OSError as error:
         check_refusal(change, pair.connection.context.name, error)
-        # What is left of the registration is undefined, but it must be possible to give it back.
-        pair.register_anew(REMOTE, odp)
-        pair.write(turn, lost=odp)
+        # The registration is undefined after a failure, but it must be possible to deregister it.
+        pair.register_again(REMOTE, odp)
+        pair.write(number, absent=odp)
         return
     pair.memories[REMOTE] = target
-    if there is not None:
-        _move(pair, there, lost=now)
-    pair.write(turn, lost=now)
-    wrong, first = mine.difference()
+    if domain is not None:
+        _move(pair, domain, absent=now)
+    pair.write(number, absent=now)
+    wrong, first = old.difference()
     if wrong:
-        raise WorkFailed(f"data: the memory that it was before: {wrong} bytes are wrong: {first}")
+        raise WorkFailed(f"data: the memory it was before: {wrong} bytes are wrong: {first}")
     if change.flags & ACCESS:
-        _check_taken(pair)
+        _check_removed(pair)
 
 
 def check_refusal(change: Change, device: str, error: OSError) -> None:
-    """WorkFailed if the device's driver has to do that. Whether one can toggle on-demand paging is its own affair."""
+    """Raise WorkFailed if the device's driver has to support the change; toggling on-demand paging is optional."""
     unsupported = UNSUPPORTED.get(device.rstrip("0123456789_-"), 0)
     if change.toggles or (change.flags & unsupported and error.errno == errno.EOPNOTSUPP):
         return
     raise WorkFailed(f"refused: {error}") from error
 
 
-def _elsewhere(case: Case, stack: ExitStack) -> Any:
-    """Queue pairs in a protection domain of their own, and the context that a pair is to be in, too."""
+def _other_domain(case: Case, stack: ExitStack) -> Any:
+    """Connect queue pairs in another protection domain, and in the context that the pair has to use."""
     from harness.guest.rdma.connection import Connection
 
-    there = Connection(case.device, case.workload.mtu_bytes, case.timeout_s)
-    stack.callback(there.close)
-    return there
+    domain = Connection(case.device, case.workload.mtu_bytes, case.timeout_s)
+    stack.callback(domain.close)
+    return domain
 
 
-def _move(pair: Pair, there: Any, lost: bool) -> None:
-    """The remote region is of another protection domain now: who was allowed before is refused, and brings no page.
+def _move(pair: Pair, domain: Any, absent: bool) -> None:
+    """Check that QPs of the old protection domain are refused, without a fault; then free that domain.
 
-    Then the old domain is given back, which works only if the region is not counted as its own any more, and the
-    pair goes on in the new one.
+    Freeing it works only if it no longer counts the region. The pair goes on with `domain`, in the new domain.
     """
     remote = pair.memories[REMOTE]
-    if lost:
-        pair.lose(REMOTE)
+    if absent:
+        pair.invalidate(REMOTE)
     pair.connection.requester.post_send(pair.work())
-    ended = pair.connection.end()
-    come = pagemap.present(remote.pages_start, remote.pages) if lost else 0
-    if (ended, come) != (REFUSED, 0):
-        said = f"ended with {ended or 'success'} and {come} pages in memory"
-        raise WorkFailed(f"a write by a queue pair of the old protection domain {said}")
+    status = pair.connection.end()
+    present = pagemap.present(remote.pages_start, remote.pages) if absent else 0
+    if (status, present) != (REFUSED, 0):
+        result = f"ended with {status or 'success'} and {present} pages in memory"
+        raise WorkFailed(f"a write by a queue pair of the old protection domain {result}")
     compare(pair.memories)
-    old, pair.connection = pair.connection, there
-    pair.register_anew(LOCAL, pair.memories[LOCAL].region.odp)
+    old, pair.connection = pair.connection, domain
+    pair.register_again(LOCAL, pair.memories[LOCAL].region.odp)
     old.close()
 
 
-def _check_taken(pair: Pair) -> None:
-    """Who may read no more is refused. It is the end of the queues."""
+def _check_removed(pair: Pair) -> None:
+    """Read without the right to; the error is the end of the queue pairs."""
     pair.connection.requester.post_send(pair.work("RDMA_READ"))
-    ended = pair.connection.end()
-    if ended != REFUSED:
-        raise WorkFailed(f"a read, by a right that was taken away, ended with {ended or 'success'}")
+    status = pair.connection.end()
+    if status != REFUSED:
+        raise WorkFailed(f"a read without the removed right ended with {status or 'success'}")
 
 
 def call(
     pair: Pair, flags: int, memory: Memory, access: int, pd: Optional[int] = None
 ) -> registrations.Registration:
-    """IB_USER_VERBS_CMD_REREG_MR of the remote registration, to the pair's protection domain or another; OSError if
-    it is refused.
+    """Issue IB_USER_VERBS_CMD_REREG_MR for the remote registration; OSError if it is refused.
+
+    `pd` is the handle of a protection domain; None is the pair's own.
     """
     old = pair.registrations[REMOTE]
     answer = ctypes.create_string_buffer(_RESPONSE.size)

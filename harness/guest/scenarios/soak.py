@@ -1,36 +1,30 @@
-"""A long mixture: random transfers over several connections while another thread takes pages away at random.
+"""Random transfers over several connections while another thread invalidates random pages.
 
-The memory is shared, so that a page that is taken away keeps its bytes: whatever happens when, what each region
-must hold is known, and is compared after every round.
+The memory is shared, so that invalidated pages keep their bytes: whatever the interleaving, the contents of each
+region are known, and are compared after every round.
 """
 
 from __future__ import annotations
 
 import random
 import threading
-import time
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any, Callable, Dict, List, NamedTuple
+from typing import Any, Callable, List, NamedTuple
 
 from harness.guest.mm import libc
 from harness.guest.mm.libc import PAGE_BYTES
 from harness.guest.rdma import workloads
 from harness.guest.rdma.registration import Registration
-from harness.guest.scenarios.pair import (
-    LOCAL,
-    REMOTE,
-    Pair,
-    compare,
-)
+from harness.guest.scenarios.pair import LOCAL, REMOTE, Pair, compare
+from harness.guest.scenarios.registry import scenario, timed_rounds
 from harness.values.case import Case
 
 LANES = 4
-LONGEST_BYTES = 64 << 10
-MAX_TIMES = 1000
-# Of a hundred rounds, how many register one region anew; and how long the thief sleeps at most.
-REGISTERS_PERCENT = 2
-NAP_S = 0.004
+MAX_BYTES = 64 << 10
+# So many of a hundred rounds register one region again.
+REGISTER_PERCENT = 2
+MAX_NAP_S = 0.004
 
 
 class Lane(Pair):
@@ -43,27 +37,27 @@ class Lane(Pair):
         super().__init__(case, stack, context, number)
         self.number = number
 
-    def check(self, turn: int) -> None:
-        """Raise WorkFailed if a byte of either region or of its neighbours is not what it must be."""
-        compare(self.memories, f"round {turn}, lane {self.number}, ")
+    def check(self, number: int) -> None:
+        """Raise WorkFailed if a byte of either region or around it is not as expected."""
+        compare(self.memories, f"round {number}, lane {self.number}, ")
 
 
 class Piece(NamedTuple):
-    """A random part of both regions: where it begins in each, and its length."""
+    """A random part of both regions: its offset in each, and its length."""
 
-    here: int
-    there: int
+    local: int
+    remote: int
     length: int
 
 
 def send(lane: Lane, piece: Piece) -> Callable[[], int]:
-    """A receive over the remote part, a send of the local one."""
+    """Prepare a receive into the remote part and a send of the local one."""
     import pyverbs.enums as e
     from pyverbs.wr import RecvWR, SendWR
 
-    here, there = lane.registrations
-    receive = RecvWR(num_sge=1, sg=[_element(there, piece.there, piece.length)])
-    element = _element(here, piece.here, piece.length)
+    local, remote = lane.registrations
+    receive = RecvWR(num_sge=1, sg=[_element(remote, piece.remote, piece.length)])
+    element = _element(local, piece.local, piece.length)
     work = SendWR(opcode=e.IBV_WR_SEND, num_sge=1, sg=[element], send_flags=e.IBV_SEND_SIGNALED)
 
     def post() -> int:
@@ -71,19 +65,19 @@ def send(lane: Lane, piece: Piece) -> Callable[[], int]:
         lane.connection.requester.post_send(work)
         return 2
 
-    workloads.moved(lane.memories[LOCAL], piece.here, lane.memories[REMOTE], piece.there, piece.length)
+    workloads.moved(lane.memories[LOCAL], piece.local, lane.memories[REMOTE], piece.remote, piece.length)
     return post
 
 
 def write(lane: Lane, piece: Piece) -> Callable[[], int]:
-    """An RDMA write of the local part over the remote one."""
-    workloads.moved(lane.memories[LOCAL], piece.here, lane.memories[REMOTE], piece.there, piece.length)
+    """Prepare an RDMA write of the local part to the remote one."""
+    workloads.moved(lane.memories[LOCAL], piece.local, lane.memories[REMOTE], piece.remote, piece.length)
     return _one_sided(lane, piece, "RDMA_WRITE")
 
 
 def read(lane: Lane, piece: Piece) -> Callable[[], int]:
-    """An RDMA read of the remote part over the local one."""
-    workloads.moved(lane.memories[REMOTE], piece.there, lane.memories[LOCAL], piece.here, piece.length)
+    """Prepare an RDMA read of the remote part into the local one."""
+    workloads.moved(lane.memories[REMOTE], piece.remote, lane.memories[LOCAL], piece.local, piece.length)
     return _one_sided(lane, piece, "RDMA_READ")
 
 
@@ -91,8 +85,8 @@ PATTERNS = (send, write, read)
 
 
 def _one_sided(lane: Lane, piece: Piece, opcode: str) -> Callable[[], int]:
-    here, there = lane.registrations
-    work = workloads.one_sided_work(here.at(piece.here), there.at(piece.there), piece.length, opcode)
+    local, remote = lane.registrations
+    work = workloads.one_sided_work(local.at(piece.local), remote.at(piece.remote), piece.length, opcode)
 
     def post() -> int:
         lane.connection.requester.post_send(work)
@@ -107,24 +101,24 @@ def _element(registration: Registration, at: int, length: int) -> Any:
     return SGE(registration.address + at, length, registration.lkey)
 
 
-class Thief:
-    """A thread that takes random pages of all regions away until it is stopped."""
+class Invalidator:
+    """A thread that drops random pages of all regions until closed."""
 
     def __init__(self, lanes: List[Lane], seed: int) -> None:
         self._memories = [memory for lane in lanes for memory in lane.memories]
         self._draw = random.Random(seed)
         self._stop = threading.Event()
-        self.taken = 0
-        self._thread = threading.Thread(target=self._run, name="thief")
+        self.calls = 0
+        self._thread = threading.Thread(target=self._run, name="invalidator")
         self._thread.start()
 
     def _run(self) -> None:
-        while not self._stop.wait(self._draw.random() * NAP_S):
+        while not self._stop.wait(self._draw.random() * MAX_NAP_S):
             memory = self._draw.choice(self._memories)
             first = self._draw.randrange(memory.pages)
             count = self._draw.randint(1, memory.pages - first)
             libc.madvise(memory.pages_start + first * PAGE_BYTES, count * PAGE_BYTES, libc.MADV_DONTNEED)
-            self.taken += 1
+            self.calls += 1
 
     def close(self) -> None:
         """Stop it."""
@@ -132,43 +126,32 @@ class Thief:
         self._thread.join()
 
 
+@scenario("soak")
 def soak(case: Case) -> List[int]:
-    """Run `rounds` rounds, or as many as fit into `seconds`; the times of at most MAX_TIMES of them."""
+    """Run `rounds` rounds, or as many as fit into `seconds`, of one transfer on each lane."""
     from pyverbs.device import Context
 
-    times: Dict[int, int] = {}
-    stride, turn = 1, 0
     draw = random.Random(case.seed)
     with ExitStack() as stack:
         context = stack.enter_context(Context(name=case.device))
         lanes = [Lane(case, context, number, stack) for number in range(LANES)]
-        stack.callback(Thief(lanes, case.seed).close)
-        until = time.monotonic() + case.workload.seconds
-        while turn < case.workload.rounds or time.monotonic() < until:
-            turn += 1
-            began = time.monotonic_ns()
-            _round(lanes, turn, draw)
-            if turn % stride == 0:
-                times[turn] = time.monotonic_ns() - began
-            if len(times) > MAX_TIMES:
-                stride *= 2
-                times = {number: spent for number, spent in times.items() if number % stride == 0}
-    return list(times.values())
+        stack.callback(Invalidator(lanes, case.seed).close)
+        return timed_rounds(case, lambda number: _round(lanes, number, draw))
 
 
-def _round(lanes: List[Lane], turn: int, draw: random.Random) -> None:
-    """One transfer on each lane, all at the same time."""
-    if draw.randrange(100) < REGISTERS_PERCENT:
-        draw.choice(lanes).register_anew(draw.randrange(2), odp=True)
+def _round(lanes: List[Lane], number: int, draw: random.Random) -> None:
+    """Run one transfer on each lane, all at the same time."""
+    if draw.randrange(100) < REGISTER_PERCENT:
+        draw.choice(lanes).register_again(draw.randrange(2), odp=True)
     posts = []
     for lane in lanes:
-        room = lane.memories[0].region.length
-        length = min(1 << draw.randrange(17), LONGEST_BYTES, room)
+        region_bytes = lane.memories[0].region.length
+        length = min(1 << draw.randrange(17), MAX_BYTES, region_bytes)
         length = draw.randint((length + 1) // 2, length)
-        piece = Piece(draw.randint(0, room - length), draw.randint(0, room - length), length)
+        piece = Piece(draw.randint(0, region_bytes - length), draw.randint(0, region_bytes - length), length)
         posts.append(draw.choice(PATTERNS)(lane, piece))
-    waiting = [(lane, post()) for lane, post in zip(lanes, posts)]
-    for lane, completions in waiting:
+    pending = [(lane, post()) for lane, post in zip(lanes, posts)]
+    for lane, completions in pending:
         lane.connection.wait(completions)
     for lane in lanes:
-        lane.check(turn)
+        lane.check(number)

@@ -1,4 +1,4 @@
-"""Sizes of a module's own structures, from the BTF that the running kernel keeps of it.
+"""Sizes of a module's own structures, from its BTF in the running kernel.
 
 Ref: Linux 7.2 Documentation/bpf/btf.rst
 """
@@ -9,24 +9,24 @@ import struct
 from pathlib import Path
 
 ANY = 1
-"""Bytes that no structure has, for who must name a size all the same."""
+"""A size that no structure has, where a request needs one nevertheless."""
 
 _FOLDER = Path("/sys/kernel/btf")
 _HEADER = struct.Struct("<HBBIIIII")
 _STRUCT = 4
-# Bytes behind a type: fixed, and for each of its members. Ref: btf.rst, "Type encoding"
+# Bytes that follow a type: fixed ones, and those of each member. Ref: btf.rst, "Type encoding"
 _MORE = {1: (4, 0), 3: (12, 0), 4: (0, 12), 5: (0, 12), 6: (0, 8), 13: (0, 8), 14: (4, 0), 15: (0, 12)}
 _MORE.update({17: (4, 0), 19: (0, 12)})
 
 
 def size_of(module: str, name: str) -> int:
-    """Bytes of `struct name` of a module; LookupError if its BTF is missing or has no such structure.
+    """Return the size of `struct name` of a module; LookupError if its BTF is missing or has no such structure.
 
-    The structure must be the module's alone: names that the kernel has, too, are not found.
+    The name must not be in the kernel's own BTF, too.
     """
     path = _FOLDER / module
     if not path.exists():
-        raise LookupError(f"no BTF of {module}: not loaded, or built without")
+        raise LookupError(f"no BTF of {module}: not loaded, or built without it")
     base = _HEADER.unpack_from((_FOLDER / "vmlinux").read_bytes())[7]
     found = find(path.read_bytes(), base, name)
     if found is None:
@@ -35,7 +35,7 @@ def size_of(module: str, name: str) -> int:
 
 
 def find(data: bytes, base_strings: int, name: str) -> int | None:
-    """The size of a structure in split BTF, whose strings begin after `base_strings` bytes of the base's."""
+    """Find a structure in split BTF; return its size. Its strings begin after `base_strings` bytes of the base's."""
     _, _, _, header, type_at, type_size, string_at, string_size = _HEADER.unpack_from(data)
     strings = data[header + string_at : header + string_at + string_size]
     at, end = header + type_at, header + type_at + type_size

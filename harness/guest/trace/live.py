@@ -1,4 +1,4 @@
-"""Watches page faults beside whatever the machine does, and tells of them as it goes on."""
+"""Trace page faults of whatever runs on the machine, and report them as they come."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from harness.values.answer import Trace
 from harness.values.case import Watch
 
 MAX_RECORDS = 2000
-"""Records told at a time; more would hold up what is watched. The rest is counted as lost."""
+"""Records reported at a time; more would slow the traced work down. The rest is counted as lost."""
 
 _NOWHERE = (0, 0)
 _MODULES = Path("/sys/module")
@@ -32,7 +32,7 @@ _KERNEL_HEADERS = Path("/sys/kernel/kheaders.tar.xz")
 
 
 class Watched(NamedTuple):
-    """How the command ended, what it said, and where each stage was probed (`missing` where nowhere)."""
+    """The command's exit status and output, and where each stage is probed (`missing` where nowhere)."""
 
     exit_status: int
     output: str
@@ -40,25 +40,25 @@ class Watched(NamedTuple):
 
 
 def driver_of(name: str) -> stages.Driver:
-    """The driver to trace: by name, or the one of those known that is loaded. Unsupported says what to load."""
+    """Return the driver to trace: by name, or the only one that is loaded. Unsupported says which module to load."""
     loaded = [d for d in stages.DRIVERS.values() if (_MODULES / d.module).exists()]
-    wanted = [d for d in loaded if name in ("", d.name)]
-    if not wanted:
+    chosen = [d for d in loaded if name in ("", d.name)]
+    if not chosen:
         which = [d.module for d in stages.DRIVERS.values() if name in ("", d.name)]
         raise Unsupported(f"{' and '.join(which) or name} not loaded: modprobe it, then trace")
-    if len(wanted) > 1:
+    if len(chosen) > 1:
         raise Unsupported(
-            f"{' and '.join(d.module for d in wanted)} are loaded: say which, --device mlx5 or rxe"
+            f"{' and '.join(d.module for d in chosen)} are loaded: choose one, --device mlx5 or rxe"
         )
-    return wanted[0]
+    return chosen[0]
 
 
 def obstacle() -> str:
-    """What keeps bcc from working here, with what mends it, or nothing."""
+    """Return why bcc cannot work here, with a remedy, or nothing."""
     if os.geteuid() != 0:
         return "tracing needs root: run this with sudo"
     if _LOCKDOWN.exists() and "[confidentiality]" in _LOCKDOWN.read_text():
-        return "the kernel is locked down (confidentiality): it lets nobody trace"
+        return "the kernel is locked down (confidentiality): tracing is disabled"
     if not _KPROBES.exists():
         return "this kernel has no kprobes (CONFIG_KPROBE_EVENTS)"
     release = platform.release()
@@ -76,23 +76,23 @@ def run(
     tracer: Optional[Tracer],
     argv: Sequence[str],
     environment: Dict[str, str],
-    tell: Callable[[Trace], None],
+    report: Callable[[Trace], None],
 ) -> Watched:
-    """Trace while the command runs (or for the time asked for, or until a signal); `tell` hears of it meanwhile.
+    """Trace while the command runs (or for the given time, or until a signal), and `report` at intervals.
 
-    A tracer given is used and left in place. Raises Unsupported with what is in the way.
+    A tracer passed in is used and stays attached. Unsupported says why tracing is impossible.
     """
-    mine: Optional[Tracer] = None
+    own: Optional[Tracer] = None
     if tracer is None:
         problem = obstacle()
         if problem:
             raise Unsupported(problem)
-        tracer = mine = Tracer(Program(driver_of(watch.driver)))
+        tracer = own = Tracer(Program(driver_of(watch.driver)))
     try:
-        status, output = _watched(watch, tracer, argv, environment, tell)
+        status, output = _watched(watch, tracer, argv, environment, report)
     finally:
-        if mine is not None:
-            mine.close()
+        if own is not None:
+            own.close()
     return Watched(status, output, tracer.places)
 
 
@@ -101,46 +101,46 @@ def _watched(
     tracer: Tracer,
     argv: Sequence[str],
     environment: Dict[str, str],
-    tell: Callable[[Trace], None],
+    report: Callable[[Trace], None],
 ) -> Tuple[int, str]:
     began, stop = time.monotonic_ns(), _stopped()
     until = time.monotonic() + watch.seconds if watch.seconds else float("inf")
     dropped = 0
     tracer.start(_NOWHERE, _NOWHERE)
-    with tempfile.TemporaryFile() as said:
-        child = _start(argv, environment, said) if argv else None
+    with tempfile.TemporaryFile() as output_file:
+        child = _start(argv, environment, output_file) if argv else None
         try:
             while not stop.wait(watch.interval_s) and time.monotonic() < until:
                 if child is not None and child.poll() is not None:
                     break
-                trace, dropped = _few(tracer.look(began), dropped)
-                tell(trace)
+                trace, dropped = _limited(tracer.look(began), dropped)
+                report(trace)
         finally:
             if child is not None and child.poll() is None:
                 child.terminate()
                 child.wait()
-        trace, _ = _few(tracer.stop(began), dropped)
-        tell(trace)
-        said.seek(0)
-        output = said.read().decode(errors="replace")
+        trace, _ = _limited(tracer.stop(began), dropped)
+        report(trace)
+        output_file.seek(0)
+        output = output_file.read().decode(errors="replace")
     return (0 if child is None else command.status_of(child.returncode)), output
 
 
-def _few(trace: Trace, dropped: int) -> Tuple[Trace, int]:
-    """Not more records than can be told; those left out are lost, and stay so in what is told later."""
+def _limited(trace: Trace, dropped: int) -> Tuple[Trace, int]:
+    """Cut the records to MAX_RECORDS; return the trace and how many were dropped so far, which count as lost."""
     dropped += max(0, len(trace.faults) - MAX_RECORDS)
     return replace(trace, faults=trace.faults[:MAX_RECORDS], lost=trace.lost + dropped), dropped
 
 
-def _start(argv: Sequence[str], environment: Dict[str, str], said: Any) -> "subprocess.Popen[bytes]":
+def _start(argv: Sequence[str], environment: Dict[str, str], output: Any) -> "subprocess.Popen[bytes]":
     environment = {**os.environ, **environment}
     return subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT, env=environment
+        argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment
     )
 
 
 def _stopped() -> threading.Event:
-    """Set when somebody asks this process to end: the summary is still to come."""
+    """Return an event that is set by SIGINT and SIGTERM, so that the summary is still reported."""
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

@@ -1,7 +1,7 @@
-"""The stages of a page fault, as data: what each driver's are called, which symbol shows them, how they join.
+"""The stages of a page fault, as data: for each driver their names, symbols, and how their calls are joined.
 
-Names are stable; symbols differ between kernels, and are looked up in the running one. A stage without a
-symbol there is missing, which the answer says. A new stage is one entry here and one line of probes.c.
+Names are stable; symbols differ between kernels, and are looked up in the running one. A stage without a symbol there
+is reported as missing. A new stage is one entry here and one line of probes.c.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ class Stage(NamedTuple):
     `shape` says how the probe is attached: SPAN to a call and its return; EXIT to the return only, by
     trampoline, which counts inside of an interrupt what a kprobe would miss there; QUEUE from the moment that
     a work of this function is queued to its start; INTERRUPT from the call, inside of an interrupt, to the
-    queueing of each work that it queues. `key` says in words by what its calls are joined to others. A stage
-    that is `sided` knows an address, and so a region. A trampoline is compiled for a function of `module`, before
-    that is there.
+    queueing of each work that it queues. `key` says in words how its calls are joined to others. A stage that is
+    `sided` has an address, and so a region. A trampoline is compiled for a function of `module`, before that is
+    loaded.
     """
 
     name: str
@@ -32,12 +32,12 @@ class Stage(NamedTuple):
 
     @property
     def timed(self) -> bool:
-        """Whether it has a duration, and so a histogram."""
+        """True if it has a duration, and so a histogram."""
         return self.shape != EXIT
 
 
 class Place(NamedTuple):
-    """Where a symbol is in the running kernel; one of the kernel itself has no module."""
+    """A symbol of the running kernel; one of vmlinux has no module."""
 
     symbol: str
     module: str
@@ -49,13 +49,13 @@ class Place(NamedTuple):
 
 # The module that holds this differs: ib_uverbs in 6.x, ib_core in 7.x.
 _LOOKUP = ("ib_umem_odp_map_dma_and_lock",)
-# What it calls to have the CPU's page tables filled. Ref: Linux 7.3 drivers/infiniband/core/umem_odp.c
+# Called by it to fault in the CPU's page tables. Ref: Linux 7.3 drivers/infiniband/core/umem_odp.c
 _HMM = ("hmm_range_fault_unlocked_timeout", "hmm_range_fault")
 _BY_ADDRESS = "thread, and address range"
 _BY_THREAD = "thread, within the work"
 _BY_WORK = "work, from queueing to start"
 
-# In the order in which probes.c knows them; the first ones are told of in a fault's record.
+# In the order of probes.c; the first ones are in a fault's record.
 _INNER = ("faults", "keys", "hmm", "translations", "umrs", "resumes", "zaps", "invalidations")
 _ALL = (
     *_INNER,
@@ -118,7 +118,7 @@ _MLX5 = (
 
 
 class TokenPlace(NamedTuple):
-    """Where the token and sub-type of a fault are, in bytes from its work; no token has 0 bytes."""
+    """Offsets of a fault's token and sub-type from its work, in bytes; 0 token bytes: there is no token."""
 
     token_at: int = 0
     token_bytes: int = 0
@@ -130,7 +130,7 @@ TOKENS = {80: TokenPlace(-44, 4, -40), 96: TokenPlace(-56, 8, -48)}
 
 
 class Driver(NamedTuple):
-    """A driver's stages, and which of them is the whole of a fault: a record is written at its end."""
+    """A driver's stages, and the one that is the whole fault: a record is written at its end."""
 
     name: str
     stages: Tuple[Stage, ...]
@@ -144,23 +144,24 @@ DRIVERS: Dict[str, Driver] = {driver.name: driver for driver in (RXE, MLX5)}
 
 
 def number(name: str) -> int:
-    """A stage's number in probes.c."""
+    """Return a stage's number in probes.c."""
     return _ALL.index(name)
 
 
 def names() -> Tuple[str, ...]:
-    """The names of all stages of all drivers, by number."""
+    """Return the names of all stages of all drivers, by number."""
     return _ALL
 
 
 def inner() -> Tuple[str, ...]:
-    """The names of the stages that a fault's record tells of, by number."""
+    """Return the names of the stages that are in a fault's record, by number."""
     return _INNER
 
 
 def declarations(driver: Driver) -> str:
-    """What probes.c needs to know of a driver: the stages' numbers, the whole fault, trampolines. Not of a kernel:
-    what differs there is told to the program when it is attached.
+    """Return the declarations of probes.c for a driver: stage numbers, the whole fault, trampolines.
+
+    They depend on no kernel: what differs there is written to the program's state when it is attached.
     """
     lines = [
         f"enum {{ {', '.join(f'STAGE_{name.upper()}' for name in _ALL)}, STAGES, INNER = {len(_INNER)} }};",
@@ -176,17 +177,21 @@ def declarations(driver: Driver) -> str:
 
 
 def places(driver: Driver, kallsyms: str) -> Dict[str, Place]:
-    """Where each stage's symbol is, from the text of /proc/kallsyms; stages without one are left out.
+    """Find each stage's symbol in the text of /proc/kallsyms; stages without one are left out.
 
-    Of a stage's symbols the first that exists counts, under its own name or with the suffix that a compiler
-    gives to a function it changed (`.constprop.0`, `.isra.0`). One that several modules have is none.
+    The first of a stage's symbols that exists is used, under its own name or with a compiler's suffix (`.constprop.0`,
+    `.isra.0`). A symbol of several modules does not count.
     """
-    wanted = {symbol for stage in driver.stages for symbol in stage.symbols}
+    symbols = {symbol for stage in driver.stages for symbol in stage.symbols}
     found: Dict[str, Place] = {}
     modules: Dict[str, Set[str]] = {}
     for line in kallsyms.splitlines():
         parts = line.split()
-        if len(parts) not in (3, 4) or parts[2].partition(".")[0] not in wanted or parts[2].endswith(".cold"):
+        if (
+            len(parts) not in (3, 4)
+            or parts[2].partition(".")[0] not in symbols
+            or parts[2].endswith(".cold")
+        ):
             continue
         bare = parts[2].partition(".")[0]
         module = parts[3].strip("[]") if len(parts) == 4 else ""

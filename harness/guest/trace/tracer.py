@@ -1,9 +1,9 @@
 """One bcc program that times each page fault and invalidation in the kernel.
 
-`Tracer` attaches it once, in preparation. A case arms it (`start`, which also zeroes what was
-counted) and takes a `Trace` of it (`stop`). Counting costs no system call while the case runs.
+`Tracer` attaches it once, in preparation. A case zeroes and enables it (`start`), and takes a `Trace` of it (`stop`).
+Counting costs no system call while the case runs.
 
-A stage whose symbol this kernel does not have is in `missing` and never in a trace: nothing is guessed.
+A stage whose symbol this kernel does not have is in `missing` and never in a trace.
 """
 
 from __future__ import annotations
@@ -86,21 +86,21 @@ class _Record(ctypes.Structure):
 
 
 class Tracer:
-    """A driver's probes, attached. Raises RuntimeError with what bcc said when they cannot be."""
+    """A driver's probes, attached; RuntimeError with bcc's message if they cannot be."""
 
     def __init__(self, program: Program) -> None:
         self.driver = driver = program.driver
-        found = stages.places(driver, Path("/proc/kallsyms").read_text())
-        found = {
-            s.name: found[s.name] for s in driver.stages if s.name in found and traceable(s, found[s.name])
+        places = stages.places(driver, Path("/proc/kallsyms").read_text())
+        places = {
+            s.name: places[s.name] for s in driver.stages if s.name in places and traceable(s, places[s.name])
         }
-        self.missing = tuple(s.name for s in driver.stages if s.name not in found)
-        self.sources = {name: str(place) for name, place in found.items()}
-        # Of every stage, for people.
+        self.missing = tuple(s.name for s in driver.stages if s.name not in places)
+        self.sources = {name: str(place) for name, place in places.items()}
+        # Of every stage, for output.
         self.places = {s.name: self.sources.get(s.name, "missing") for s in driver.stages}
         self._token = _token_place()
-        self._queued_function = next((found[s.name].address for s in driver.stages if _queue(s, found)), 0)
-        program.attach(found)
+        self._queued_function = next((places[s.name].address for s in driver.stages if _queue(s, places)), 0)
+        program.attach(places)
         self._bpf = program.bpf
         self._table = self._bpf["state"]
         self._records: List[_Record] = []
@@ -111,7 +111,7 @@ class Tracer:
         self._since_ns = 0
 
     def start(self, local: Tuple[int, int], remote: Tuple[int, int]) -> None:
-        """Forget everything counted and count from now on; the ranges are (start, end) of the regions."""
+        """Zero all counts and count from now on; the ranges are (start, end) of the regions."""
         self._bpf.ring_buffer_consume()
         self._records.clear()
         self._before = _statistics(self._programs)
@@ -124,25 +124,25 @@ class Tracer:
         self._write(state)
 
     def stop(self, began_ns: int) -> Trace:
-        """Stop counting and return what was seen; times of records count from `began_ns`.
+        """Stop counting and return the trace; times of records count from `began_ns`.
 
-        A card goes on at the driver's resume, while the driver is still on its way out of it: calls under way
-        are waited for.
+        The driver's resume lets a card go on before the driver's function has returned, so calls in progress are
+        waited for.
         """
         state = self._settled()
         self._write(_State())
         return self._trace(state, began_ns, state.entered - state.left)
 
     def look(self, began_ns: int) -> Trace:
-        """What was seen so far; counting goes on. Records that were told of once are not told of again."""
+        """Return the trace so far and keep counting; each record is returned once."""
         trace = self._trace(self._read(), began_ns, 0)
         self._records.clear()
         return trace
 
-    def _trace(self, state: _State, began_ns: int, unended: int) -> Trace:
+    def _trace(self, state: _State, began_ns: int, unfinished: int) -> Trace:
         self._bpf.ring_buffer_consume()
         now = _statistics(self._programs)
-        missed = now.missed - self._before.missed + unended
+        missed = now.missed - self._before.missed + unfinished
         trace = read_trace(state, self._records, self.driver, self.missing, began_ns, missed)
         return replace(
             trace,
@@ -182,14 +182,14 @@ def read_trace(
     """Turn the kernel's counters and records into a `Trace`."""
     counts: Dict[str, int] = {}
     histograms = []
-    there = [stage for stage in driver.stages if stage.name not in missing]
-    for stage in there:
+    traced = [stage for stage in driver.stages if stage.name not in missing]
+    for stage in traced:
         seen = state.stages[stages.number(stage.name)]
         counts.update(_counts(stage, seen))
         if stage.timed:
             histograms.append(_histogram(stage.name, seen))
     numbers = {name: at for at, name in enumerate(stages.inner()) if name != driver.whole}
-    inner = {s.name: numbers[s.name] for s in there if s.name in numbers}
+    inner = {s.name: numbers[s.name] for s in traced if s.name in numbers}
     faults = tuple(_record(r, inner, began_ns) for r in records)
     return Trace(counts, tuple(histograms), faults, state.lost, missed, driver.whole)
 
@@ -215,7 +215,7 @@ def _record(record: Any, inner: Dict[str, int], began_ns: int) -> FaultRecord:
 
 
 def _counts(stage: Stage, seen: Any) -> Dict[str, int]:
-    """Calls and pages, by side where the stage knows one; how many failed, for what can."""
+    """Return calls and pages, by side where the stage has one, and the failed calls of spans."""
     if stage.shape != SPAN:
         return {stage.name: seen.calls[_OTHER]}
     if not stage.sided:
@@ -232,12 +232,12 @@ def _counts(stage: Stage, seen: Any) -> Dict[str, int]:
     return counts
 
 
-def _queue(stage: Stage, found: Dict[str, Place]) -> bool:
-    return stage.shape == QUEUE and stage.name in found
+def _queue(stage: Stage, places: Dict[str, Place]) -> bool:
+    return stage.shape == QUEUE and stage.name in places
 
 
 def _token_place() -> TokenPlace:
-    """None where a fault has no token, or nobody knows where."""
+    """Find the place of a fault's token; empty if it has none, or the structure is unknown."""
     try:
         return stages.TOKENS.get(btf.size_of("mlx5_ib", "mlx5_pagefault"), TokenPlace())
     except LookupError:
@@ -250,7 +250,7 @@ def _histogram(name: str, seen: Any) -> Histogram:
 
 
 class _Statistics(NamedTuple):
-    """Of all programs: hits that the kernel did not run since one was running on that CPU, runs, and their time."""
+    """Sums over all programs: hits missed since one was running on that CPU, runs, and their time."""
 
     missed: int = 0
     hits: int = 0
@@ -258,7 +258,7 @@ class _Statistics(NamedTuple):
 
 
 def _statistics(fds: Tuple[int, ...]) -> _Statistics:
-    """Ref: Linux 7.3 kernel/bpf/syscall.c, bpf_prog_show_fdinfo"""
+    """Read the programs' statistics. Ref: Linux 7.3 kernel/bpf/syscall.c, bpf_prog_show_fdinfo"""
     sums = dict.fromkeys(("recursion_misses", "run_cnt", "run_time_ns"), 0)
     for fd in fds:
         for line in _fdinfo(fd).splitlines():

@@ -22,9 +22,9 @@ KERNELS = [name for name in SERIES if name != "newest"] if FULL else ["newest"]
 SCRIPTS = ("kmod_guest.py", "kmod_tour.py", "kmod_stress.py")
 START = """
 import importlib, sys
-from harness.guest import parcel
-parcel.open_parcel()
-sys.path.insert(0, str(parcel.PLACE))
+from harness.guest import payload
+payload.mount_payload()
+sys.path.insert(0, str(payload.MOUNT_POINT))
 importlib.import_module(sys.argv[1]).main(*sys.argv[2:])
 """
 ABSENT = Rule("absent-page", region="remote", page=3, count=0, since="connected")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kmod_guest import FILE, MODULE, in_flight, refusal, run, steps, transfer
 
-from harness.guest import prepare
+from harness.guest import bring_up
 from harness.guest.kmod import odpnl, session
 from harness.guest.rdma import mlx5
 from harness.guest.rdma.nldev import NlDev
@@ -72,7 +72,7 @@ def two_cards():
     run("insmod", FILE)
     ask("plug 2")
     wait("second card", lambda: len(cards()) == 2)
-    prepare.load_modules(mlx5.MODULES, {})
+    bring_up.load_modules(mlx5.MODULES, {})
     wait("two RDMA devices", lambda: len(rdma()) == 2)
     devices = rdma()
     ended, stats = {}, {}

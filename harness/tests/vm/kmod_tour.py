@@ -9,12 +9,12 @@ from pathlib import Path
 
 from kmod_guest import FILE, LIMIT, MODULE, in_flight, refusal, run, steps, transfer
 
-from harness.guest import prepare
+from harness.guest import bring_up
 from harness.guest.kmod import odpnl, odpnl_messages, session
 from harness.guest.rdma import mlx5
 from harness.guest.rdma.nldev import NlDev
 
-prepare.load_modules(mlx5.MODULES, {})
+bring_up.load_modules(mlx5.MODULES, {})
 DEVICE = mlx5.wait(NlDev())
 mlx5.warm(DEVICE, on_demand=False)
 run("insmod", FILE)
@@ -42,7 +42,7 @@ def refusals():
 
 
 UNPRIVILEGED = """
-from harness.guest import odpnl
+from harness.guest.kmod import odpnl
 family = odpnl.Family()
 for call in (family.devices, lambda: family.policy("x", "drop"), family.listen):
     try:

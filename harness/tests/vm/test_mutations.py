@@ -66,7 +66,7 @@ EDITS = (
     ),
     Edit(
         "page-fewer",
-        "cases.py",
+        "rounds.py",
         "            posts = self.pattern.prepare(self.connection, local, remote)\n",
         "            posts = self.pattern.prepare(self.connection, local, remote)\n"
         '            if self.case.id == "page-fewer":\n'
@@ -79,17 +79,17 @@ EDITS = (
     ),
     Edit(
         "byte-flipped",
-        "cases.py",
+        "rounds.py",
         "            self.pattern.moves(local.memory, remote.memory)\n",
         "            self.pattern.moves(local.memory, remote.memory)\n"
-        '            if self.case.id == "byte-flipped" and turn == 2:\n'
+        '            if self.case.id == "byte-flipped" and number == 2:\n'
         "                __import__('ctypes').c_ubyte.from_address(remote.memory.start + 4096).value ^= 1\n",
         "data",
         "remote, round 2, region byte 4096: expected 00",
     ),
     Edit(
         "qp-left",
-        "cases.py",
+        "rounds.py",
         "        stack.callback(self.connection.close)\n",
         '        if case.id == "qp-left":\n'
         "            # The first of the two queue pairs, and what it hangs on.\n"
@@ -100,19 +100,20 @@ EDITS = (
     ),
     Edit(
         "panic",
-        "cases.py",
-        "        child = self._lose()\n",
-        f'        if self.case.id in ("panic", "{PANICS}") and turn == 2:\n'
-        '            Path("/proc/sysrq-trigger").write_text("c")\n'
-        "        child = self._lose()\n",
+        "rounds.py",
+        "        child = self._make_absent()\n",
+        f'        if self.case.id in ("panic", "{PANICS}") and number == 2:\n'
+        '            __import__("pathlib").Path("/proc/sysrq-trigger").write_text("c")\n'
+        "        child = self._make_absent()\n",
         "console",
         "sysrq_handle_crash",
     ),
     Edit(
         "spin",
-        "cases.py",
-        "        child = self._lose()\n",
-        '        while self.case.id == "spin" and turn == 2:\n            pass\n        child = self._lose()\n',
+        "rounds.py",
+        "        child = self._make_absent()\n",
+        '        while self.case.id == "spin" and number == 2:\n            pass\n'
+        "        child = self._make_absent()\n",
         "hang",
         "no answer to order",
     ),

@@ -202,7 +202,7 @@ def test_faults_of_somebody_elses_program(tmp_path):
 
 OBSTACLES = """\
 cd /tmp && export PYTHONPATH=/opt/odp && echo '{order}' >order
-ask() {{ "$@" python3 -m harness.guest --order order | tail -1; }}
+ask() {{ "$@" python3 -m harness.guest --request order | tail -1; }}
 programs() {{ ls -l /proc/[0-9]*/fd | grep -c anon_inode:bpf-prog; }}
 before=$(programs)
 ask setpriv --reuid 65534

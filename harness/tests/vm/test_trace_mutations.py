@@ -43,7 +43,7 @@ def cheating(session, *edits):
 
 
 TENTH = Edit(
-    "probes.c",
+    "trace/probes.c",
     "\tif (records.ringbuf_output(",
     "\tu64 *calls = s->stages[STAGE_WHOLE].calls;\n"
     "\tif ((calls[0] + calls[1] + calls[2]) % 10 == 0)\n"
@@ -51,14 +51,14 @@ TENTH = Edit(
     "\telse if (records.ringbuf_output(",
 )
 BY_THREAD = (
-    Edit("probes.c", "thread * SLOTS + slot;\n\tstruct call call", "thread;\n\tstruct call call"),
-    Edit("probes.c", "thread * SLOTS + slot;\n\tstruct call *call", "thread;\n\tstruct call *call"),
+    Edit("trace/probes.c", "thread * SLOTS + slot;\n\tstruct call call", "thread;\n\tstruct call call"),
+    Edit("trace/probes.c", "thread * SLOTS + slot;\n\tstruct call *call", "thread;\n\tstruct call *call"),
 )
 
 SWAPPED = (
-    Edit("stages.py", '("mlx5r_umr_post_send_wait",)', '("SWAPPED",)'),
-    Edit("stages.py", '("mlx5_ib_page_fault_resume",)', '("mlx5r_umr_post_send_wait",)'),
-    Edit("stages.py", '("SWAPPED",)', '("mlx5_ib_page_fault_resume",)'),
+    Edit("trace/stages.py", '("mlx5r_umr_post_send_wait",)', '("SWAPPED",)'),
+    Edit("trace/stages.py", '("mlx5_ib_page_fault_resume",)', '("mlx5r_umr_post_send_wait",)'),
+    Edit("trace/stages.py", '("SWAPPED",)', '("mlx5_ib_page_fault_resume",)'),
 )
 
 

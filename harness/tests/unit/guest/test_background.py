@@ -1,4 +1,4 @@
-"""Work beside: it is waited for, and no longer than that."""
+"""Work in a thread: the wait for its end."""
 
 import errno
 import threading
@@ -9,8 +9,8 @@ from harness.guest.errors import WorkFailed
 from harness.guest.scenarios.background import begin
 
 
-def test_what_does_not_end_or_is_refused_is_told_of():
-    """Mutations: wait without an end; forget what the kernel said."""
+def test_timeout_and_oserror_are_raised():
+    """Mutations: wait without a timeout; drop the kernel's error."""
     never = threading.Event()
     with pytest.raises(WorkFailed, match="it goes: not done after 0.05 s"):
         begin("it goes", never.wait)(0.05)

@@ -9,7 +9,7 @@ from harness.guest.mm import cgroup
 
 
 @pytest.mark.parametrize(("number", "raises"), [(errno.EAGAIN, False), (errno.EINVAL, True)])
-def test_less_to_reclaim_than_was_asked_for_is_no_error(monkeypatch, number, raises):
+def test_eagain_of_a_reclaim_is_no_error(monkeypatch, number, raises):
     """Mutation: suppress every error."""
 
     def write_text(path, text):

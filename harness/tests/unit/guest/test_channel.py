@@ -1,4 +1,4 @@
-"""Reading orders, and what the agent says to bad ones."""
+"""Requests: their format, the file in which they appear, and bad ones."""
 
 import pytest
 
@@ -12,7 +12,7 @@ def text_of(request, number=None):
     return (f"{request.number if number is None else number:08d}\n" + codec.dumps(request) + "\n").encode()
 
 
-def test_an_order_comes_back_whole():
+def test_request_is_parsed_back():
     case = Case(
         "c", "rxe0", Workload("read", 3, Region(1), Region(1), PageLoss("fork", "both"), 4096), seed=9
     )
@@ -33,39 +33,39 @@ def test_an_order_comes_back_whole():
         (text_of(Request(5, "wait"), 6), 6, "first line says 6"),
     ],
 )
-def test_a_bad_order_keeps_its_number(text, number, word):
-    """Mutation: raise BadOrder(-1, ...) everywhere: the host would wait for ever."""
-    with pytest.raises(channel.BadOrder, match=word) as caught:
+def test_bad_request_keeps_its_number(text, number, word):
+    """Mutation: raise BadRequest(-1, ...) everywhere: the host would wait for ever."""
+    with pytest.raises(channel.BadRequest, match=word) as caught:
         channel.parse(text)
     assert caught.value.number == number
 
 
-def test_only_a_new_number_is_an_order(tmp_path):
-    """Mutation: drop `!= done` in OrderFile.next: the agent does the same order for ever."""
+def test_only_a_new_number_is_a_request(tmp_path):
+    """Mutation: drop `!= done` in RequestFile.next: the agent answers the same request for ever."""
     path = tmp_path / "raw"
     path.write_bytes(text_of(Request(1, "wait")).ljust(65536))
-    looks = []
+    polls = []
 
     def pause(_):
-        looks.append(1)
-        if len(looks) == 3:
+        polls.append(1)
+        if len(polls) == 3:
             path.write_bytes(text_of(Request(2, "prepare", device="rxe0")).ljust(65536))
 
-    file = channel.OrderFile(str(path), pause)
+    file = channel.RequestFile(str(path), pause)
     number, text = file.next(0)
     assert number == 1
     number, text = file.next(1)
     file.close()
-    assert len(looks) == 3
+    assert len(polls) == 3
     assert channel.parse(text) == Request(2, "prepare", device="rxe0")
 
 
-def test_no_more_is_read_than_the_order_is_long(tmp_path):
+def test_no_more_is_read_than_the_request_is_long(tmp_path):
     """Mutation: read until the end of the file (slow on fw_cfg)."""
     path = tmp_path / "raw"
     long = Request(1, "exec", argv=("x" * 9000,))
     path.write_bytes(text_of(long).ljust(65536))
-    file = channel.OrderFile(str(path))
+    file = channel.RequestFile(str(path))
     _, text = file.next(0)
     file.close()
     assert len(text) == 12288
@@ -83,7 +83,7 @@ def test_an_order_is_whole_wherever_its_pieces_end(tmp_path, byte):
         data = agent.encode_request(request)
         ended += byte in {data[at - 1 : at] for at in range(4096, len(data.rstrip()), 4096)}
         path.write_bytes(data)
-        file = channel.OrderFile(str(path))
+        file = channel.RequestFile(str(path))
         _, text = file.next(0)
         file.close()
         assert channel.parse(text) == request

@@ -56,7 +56,7 @@ def test_the_agent_waits_for_the_device_only_where_one_is_asked_for():
 
     said = []
     agent = Agent(said.append)
-    agent._prepared = prepared = Cardless()
+    agent._target = prepared = Cardless()
     reply = agent.do(Request(3, "exec", argv=("echo", "x")))
     assert (reply.ok, prepared.waited, [news.printed for news in said]) == (True, 0, ["x\n"])
     assert not said[0].last and said[0].number == 3

@@ -1,4 +1,4 @@
-"""Laws from models and counts: each must be able to fail."""
+"""Expected counts from models: each must be able to fail."""
 
 import pytest
 
@@ -14,19 +14,19 @@ SOURCES = {stage.name: f"{stage.symbols[0]} [m]" for stage in stages.MLX5.stages
 SIDED = {stage.name for stage in stages.MLX5.stages if stage.sided}
 
 
-def moved():
-    """Both regions of 4 pages lost once and transferred once."""
+def models_of_one_write():
+    """Return models of two regions of 4 pages, invalidated once and transferred once."""
     models = [PageModel(Region(4 * 4096), MLX5_TRANSPORT) for _ in range(2)]
     for model, write in zip(models, (False, True), strict=True):
         model.write_all()
         model.register()
-        model.drop()
+        model.unmap_all()
         model.transfer(4096, write)
     return models
 
 
-def seen():
-    """What a trace of that holds."""
+def traced():
+    """Return the counts of a trace of that."""
     counts = {f"{name}_{side}": 1 for name in SIDED for side in expectations.SIDES}
     counts |= {f"{name}_other": 0 for name in SIDED}
     counts |= {f"{name}_failed": 0 for name in SOURCES}
@@ -43,12 +43,12 @@ COUNTERS = {
 
 
 def broken(counts=None, counters=COUNTERS):
-    found = expectations.of_trace(moved(), counts or seen(), SOURCES, "text")
-    found += expectations.of_counters(moved(), [counters, COUNTERS])
-    return [law.name for law in found if not law.holds]
+    result = expectations.of_trace(models_of_one_write(), counts or traced(), SOURCES, "text")
+    result += expectations.of_counters(models_of_one_write(), [counters, COUNTERS])
+    return [count.name for count in result if not count.holds]
 
 
-def test_all_laws_hold():
+def test_all_counts_are_as_expected():
     assert broken() == []
 
 
@@ -61,39 +61,41 @@ def test_all_laws_hold():
     ],
 )
 @pytest.mark.parametrize("by", [-1, 1])
-def test_each_count_off_by_one_breaks_its_law(name, by):
-    """Mutation: drop an entry of STAGE_LAWS, or a stage of COUNTED_BY_SIDE."""
-    counts = seen()
+def test_each_stage_count_off_by_one_is_found(name, by):
+    """Mutation: drop an entry of STAGE_COUNTS, or a stage of COUNTED_BY_SIDE."""
+    counts = traced()
     counts[name] += by
     assert broken(counts) == [name]
 
 
-def test_a_count_elsewhere_breaks_its_law():
+def test_count_of_other_regions_is_found():
     """Mutation: do not look at `other`."""
-    assert broken({**seen(), "faults_other": 1}) == ["faults_elsewhere"]
+    assert broken({**traced(), "faults_other": 1}) == ["faults_elsewhere"]
 
 
 @pytest.mark.parametrize("name", COUNTERS)
-def test_each_counter_off_by_one_breaks_its_law(name):
-    """Mutation: drop an entry of COUNTER_LAWS."""
+def test_each_counter_off_by_one_is_found(name):
+    """Mutation: drop an entry of COUNTERS."""
     assert broken(counters={**COUNTERS, name: COUNTERS[name] + 1}) == [f"{name}_local"]
 
 
-def test_a_stage_that_is_missing_has_no_law():
+def test_missing_stage_has_no_expected_count():
     """Mutation: expect 0 of it."""
     sources = {name: text for name, text in SOURCES.items() if name != "events"}
-    counts = {name: n for name, n in seen().items() if name != "events"}
-    assert all(law.holds for law in expectations.of_trace(moved(), counts, sources, ""))
+    counts = {name: n for name, n in traced().items() if name != "events"}
+    assert all(count.holds for count in expectations.of_trace(models_of_one_write(), counts, sources, ""))
 
 
-def test_what_is_not_counted_is_said():
-    """Mutation: say nothing of a counter that an older driver lacks, or that a newer one has more."""
+def test_uncounted_stages_and_counters_are_noted():
+    """Mutation: leave out a counter that an older driver lacks, or one that only a newer one has."""
     older = {"page_faults": 4, "page_invalidations": 4, "page_prefetch": 0, "page_new": 1}
-    said = expectations.notes("mlx5", ("events",), moved(), [older, older])
-    assert said == [
+    result = expectations.notes("mlx5", ("events",), models_of_one_write(), [older, older])
+    assert result == [
         "no probe for events: this kernel lacks its symbol",
         "this driver keeps no counter page_faults_handled",
         "this driver keeps no counter page_invalidations_handled",
-        "no law for the driver's counter page_new",
+        "no expected count for the driver's counter page_new",
     ]
-    assert expectations.notes("rxe", (), moved(), [{}, {}])[0].startswith("rxe keeps no ODP counters")
+    assert expectations.notes("rxe", (), models_of_one_write(), [{}, {}])[0].startswith(
+        "rxe keeps no ODP counters"
+    )

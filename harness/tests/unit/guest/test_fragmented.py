@@ -1,4 +1,4 @@
-"""Which pages are given back, and what is left in large blocks."""
+"""Pages to free, and free memory in large blocks."""
 
 from harness.guest.scenarios import fragmented
 
@@ -8,13 +8,13 @@ Node 0, zone    DMA32    440     92    129     41   1019      0      2      0   
 """
 
 
-def test_large_blocks_are_those_above_the_order_and_not_of_old_devices():
-    """Mutations: count the zone DMA; count blocks, not what they hold; begin an order lower."""
+def test_large_blocks_are_counted_above_the_order_outside_of_zone_dma():
+    """Mutations: count the zone DMA; count blocks, not their pages; begin an order lower."""
     assert fragmented.large_blocks(BUDDIES) == 2 * 2 + 32
 
 
-def test_of_each_aligned_block_the_lower_half_is_given_back():
-    """Mutations: give the upper half back; forget the last run."""
+def test_lower_half_of_each_aligned_block_is_freed():
+    """Mutations: free the upper half; forget the last run."""
     half = 1 << fragmented.MAX_ORDER
     frames = [*range(half, 3 * half), 7, 5 * half, 6 * half]
     assert list(fragmented.halves(frames)) == [(half, half + 1), (2 * half + 2, 1)]

@@ -1,39 +1,35 @@
-"""The laws, as pure functions. Expected figures are derived by hand from the rules in guest/mm/page_model.py."""
+"""The page-state model. Expected counts are derived by hand from the rules in guest/mm/page_model.py."""
 
 import pytest
 
 from harness.guest.mm.memory import (
     page_count,
-    word_spots,
+    word_offsets,
 )
-from harness.guest.mm.page_loss import (
-    LOSSES,
-    refusal,
-)
+from harness.guest.mm.page_loss import METHODS, refusal
 from harness.guest.mm.page_model import (
     MLX5_MEMORY,
     MLX5_TRANSPORT,
     RXE,
     PageModel,
     packets,
-    unmaps_told,
+    unmap_invalidations,
     zapped,
 )
 from harness.guest.rdma.workloads import PATTERNS
-from harness.values.case import LOSSES as LOSS_NAMES
-from harness.values.case import TRANSFERS, PageLoss, Region, Workload
+from harness.values.case import LOSSES, TRANSFERS, PageLoss, Region, Workload
 
 PAGES = 4
 REGION = Region(PAGES * 4096)
 
 
 def counts(operation, how, rounds=1, local=REGION, remote=REGION, mtu=4096):
-    """(faults, invalidations) of local and remote with soft-RoCE."""
+    """Return (faults, invalidations) of local and remote with soft-RoCE."""
     return tuple((m.faults, m.invalidations) for m in played(operation, how, rounds, local, remote, mtu))
 
 
 def played(operation, how, rounds=1, local=REGION, remote=REGION, mtu=4096, rules=RXE):
-    """The models of local and remote, both sides losing, steps as in cases.py."""
+    """Return the models of local and remote after rounds as in rounds.py, with page loss on both sides."""
     models = PageModel(local, rules), PageModel(remote, rules)
     for model in models:
         model.write_all()
@@ -41,11 +37,11 @@ def played(operation, how, rounds=1, local=REGION, remote=REGION, mtu=4096, rule
     for _ in range(rounds):
         for model in models:
             model.write_all()
-            if LOSSES[how].fresh:
+            if METHODS[how].fresh:
                 model.deregister()
-                model.drop()
-            LOSSES[how].law(model)
-            if LOSSES[how].fresh:
+                model.unmap_all()
+            METHODS[how].model(model)
+            if METHODS[how].fresh:
                 model.register()
         PATTERNS[operation].touches(*models, mtu)
         for model in models:
@@ -54,9 +50,9 @@ def played(operation, how, rounds=1, local=REGION, remote=REGION, mtu=4096, rule
     return models
 
 
-def test_every_name_of_a_case_has_its_law():
-    """Mutation: drop an entry of LOSSES or PATTERNS."""
-    assert set(LOSSES) == set(LOSS_NAMES)
+def test_every_method_and_transfer_is_modelled():
+    """Mutation: drop an entry of METHODS or PATTERNS."""
+    assert set(METHODS) == set(LOSSES)
     assert set(PATTERNS) == set(TRANSFERS)
 
 
@@ -77,15 +73,15 @@ def test_every_name_of_a_case_has_its_law():
         ("protect", (4, 2), (4, 2)),
     ],
 )
-def test_one_write_with_whole_page_packets(how, local, remote):
-    """Mutation: let fork_law call drop(); let swap_out or migrate invalidate once; let protect do so."""
+def test_counts_of_one_write_with_whole_page_packets(how, local, remote):
+    """Mutation: let model_fork call unmap_all(); let swap_out or migrate invalidate once; let protect do so."""
     assert counts("write", how) == (local, remote)
 
 
-def test_words_are_written_page_by_page_and_a_flush_reads_the_region_at_once():
+def test_atomic_writes_fault_page_by_page_and_a_flush_at_once():
     """Mutations: let an atomic write touch the local region; let a flush ask to write, page by page."""
     odd = Region(3 * 4096 + 9, offset=4091)
-    assert word_spots(odd) == [5, 4101, 8197]
+    assert word_offsets(odd) == [5, 4101, 8197]
     assert counts("atomic_write", "dontneed") == ((0, 1), (4, 1))
     assert counts("flush", "dontneed") == ((0, 1), (1, 1))
     # What was only read is mapped read-only: a flush finds it, a write copies each page.
@@ -93,14 +89,14 @@ def test_words_are_written_page_by_page_and_a_flush_reads_the_region_at_once():
     assert counts("atomic_write", "peeked") == ((0, 0), (4, 4))
 
 
-def test_a_read_is_a_write_the_other_way_round():
+def test_read_is_a_write_with_sides_swapped():
     """Mutation: let pull_touches not swap its sides."""
-    for how in LOSSES:
+    for how in METHODS:
         assert counts("read", how, 3) == counts("write", how, 3)[::-1]
 
 
-def test_the_second_round_copies_what_was_only_read():
-    """Refilling a source that fell back to the zero page copies its four pages before they are lost again.
+def test_second_round_copies_zero_pages():
+    """Refilling a region that fell back to the zero page copies its four pages before they are invalidated again.
 
     Mutation: leave SOURCE out of _cpu_write.
     """
@@ -111,25 +107,25 @@ def test_the_second_round_copies_what_was_only_read():
 @pytest.mark.parametrize(
     ("how", "faults", "invalidations"),
     [
-        # each fill allows writing and forbids it again: 2; what was only read is copied by it, 4, in the second round
+        # each fill makes pages writable and read-only again: 2; zero pages are copied by it, 4, in the second round
         ("dontneed", 8, 2 + 1 + 2 + 4 + 1),
         ("pageout", 8, 2 + 4 + 2 + 4),
-        # pages that were read before the registration are there, to be read: none is copied for a device
+        # pages that were read before the registration are mapped read-only: none is copied for a device
         ("peeked", 0, 2 + 2 + 4),
         ("protect", 8, 2 * (2 + 2)),
         ("fork", 8, 2 * (2 + 1)),
     ],
 )
-def test_memory_that_may_only_be_read_is_mapped_so(rules, how, faults, invalidations):
+def test_read_only_memory_is_mapped_read_only(rules, how, faults, invalidations):
     """Mutations: map it writable (the driver would fault again); let mlx5_ib ask to write; fill it as it is."""
-    closed = Region(PAGES * 4096, prot="read")
-    _, model = played("read", how, 2, remote=closed, rules=rules)
+    read_only = Region(PAGES * 4096, prot="read")
+    _, model = played("read", how, 2, remote=read_only, rules=rules)
     assert model.invalidations == invalidations
     # A packet faults, or a message of four.
     assert model.faults == (faults if rules is RXE else faults // PAGES)
 
 
-def test_a_huge_page_of_the_pool_is_never_copied():
+def test_hugetlb_page_is_never_copied():
     """Mutation: let the first read of one find the zero page."""
     pool = Region(PAGES * 4096, mapping="hugetlb")
     assert counts("read", "dontneed", 3, pool, pool) == ((12, 3), (12, 3))
@@ -154,14 +150,14 @@ def test_shared_memory_is_never_copied():
         (0, 3 * 4096 + 1, 4),
     ],
 )
-def test_a_packet_faults_once_for_all_its_pages(offset, length, faults):
+def test_packet_faults_once_for_all_its_pages(offset, length, faults):
     """Mutation: count a fault for each page in PageModel.access."""
     region = Region(length, offset)
     (local, _), (remote, _) = counts("write", "dontneed", 1, region, region, 1024)
     assert (local, remote) == (faults, faults)
 
 
-def test_read_only_pages_fault_again_for_a_write_and_are_copied():
+def test_zero_pages_fault_again_for_a_write_and_are_copied():
     """Mutation: let access() compare with READ only."""
     model = PageModel(REGION)
     model.register()
@@ -174,7 +170,7 @@ def test_read_only_pages_fault_again_for_a_write_and_are_copied():
 
 
 @pytest.mark.parametrize(
-    ("mapping", "release", "told"),
+    ("mapping", "release", "invalidations"),
     [
         ("hugetlb", "6.1.0-56-amd64", 2),
         ("anonymous", "6.1.0-56-amd64", 1),
@@ -182,18 +178,20 @@ def test_read_only_pages_fault_again_for_a_write_and_are_copied():
         ("hugetlb", "7.3.4+deb13-amd64", 1),
     ],
 )
-def test_before_6_2_a_driver_is_told_twice_that_huge_pages_go(mapping, release, told):
-    """Mutations: of all memory; compare releases as words; find pages the second time."""
-    assert unmaps_told(mapping, release) == told
-    model = PageModel(Region(PAGES * 4096, mapping=mapping), unmaps_told=unmaps_told(mapping, release))
+def test_unmapping_hugetlb_invalidates_twice_before_6_2(mapping, release, invalidations):
+    """Mutations: do so for all memory; compare releases as strings; find pages mapped the second time."""
+    assert unmap_invalidations(mapping, release) == invalidations
+    model = PageModel(
+        Region(PAGES * 4096, mapping=mapping), unmap_invalidations=unmap_invalidations(mapping, release)
+    )
     model.write_all()
     model.register()
-    model.drop()
-    assert (model.invalidations, model.heard, model.zaps) == (told, 1, 1)
+    model.unmap_all()
+    assert (model.invalidations, model.handled, model.zaps) == (invalidations, 1, 1)
 
 
-def test_a_snapshot_maps_what_is_present():
-    """Mutation: let register() see nothing."""
+def test_registration_maps_present_pages():
+    """Mutation: let register() map nothing."""
     model = PageModel(REGION)
     model.write_all()
     model.register()
@@ -201,7 +199,7 @@ def test_a_snapshot_maps_what_is_present():
     assert (model.faults, model.snapshots) == (0, 1)
 
 
-def test_an_ordinary_registration_never_faults():
+def test_pinned_region_never_faults():
     pinned = Region(8192, odp=False)
     assert counts("write", "none", 2, pinned, pinned) == ((0, 0), (0, 0))
 
@@ -212,7 +210,7 @@ def test_packets_cover_the_message():
 
 
 @pytest.mark.parametrize(
-    ("region", "pages", "spots"),
+    ("region", "pages", "offsets"),
     [
         (Region(8192), 2, [0, 4096]),
         (Region(8192, 8), 3, [0, 4088, 8184]),
@@ -221,10 +219,10 @@ def test_packets_cover_the_message():
         (Region(4100), 2, [0]),
     ],
 )
-def test_atomics_stand_at_the_start_of_each_page(region, pages, spots):
-    """Mutation: let word_spots forget the region's offset, or the words that are not whole."""
+def test_words_are_at_the_start_of_each_page(region, pages, offsets):
+    """Mutation: let word_offsets forget the region's offset, or words that do not fit."""
     assert page_count(region) == pages
-    assert word_spots(region) == spots
+    assert word_offsets(region) == offsets
 
 
 @pytest.mark.parametrize(
@@ -244,18 +242,18 @@ def test_atomics_stand_at_the_start_of_each_page(region, pages, spots):
         (Workload("fetch_add", 1, Region(8), Region(8, prot="read")), "remote: fetch_add writes"),
     ],
 )
-def test_what_makes_no_sense_is_refused(workload, word):
+def test_senseless_workload_is_refused(workload, word):
     """Mutation: return None early in refusal()."""
     assert word in refusal(workload)
 
 
-def test_what_makes_sense_is_not_refused():
+def test_sensible_workload_is_accepted():
     pinned = Region(4096, odp=False)
     assert refusal(Workload("write", 1, Region(4096), pinned, PageLoss("dontneed", "local"))) is None
     assert refusal(Workload("write", 9, pinned, pinned, PageLoss("untouched", "both"))) is None
-    closed = Region(8, prot="read")
-    assert refusal(Workload("send", 1, closed, Region(8), PageLoss("peeked", "local"))) is None
-    assert refusal(Workload("read", 1, Region(8), closed, PageLoss("fork", "remote"))) is None
+    read_only = Region(8, prot="read")
+    assert refusal(Workload("send", 1, read_only, Region(8), PageLoss("peeked", "local"))) is None
+    assert refusal(Workload("read", 1, Region(8), read_only, PageLoss("fork", "remote"))) is None
 
 
 CARD = (MLX5_TRANSPORT, MLX5_MEMORY)
@@ -267,58 +265,58 @@ CARD = (MLX5_TRANSPORT, MLX5_MEMORY)
     [
         ("none", (0, 0, 0), (0, 0, 0)),
         ("untouched", (1, 0, 0), (1, 0, 0)),
-        # the write finds read-only entries: one fault, in which each page is copied, and was mapped till then
+        # the write finds read-only entries: one fault, which copies each page, all mapped until then
         ("peeked", (0, 0, 0), (1, 4, 4)),
         ("dontneed", (1, 1, 1), (1, 1, 1)),
         ("remap", (1, 1, 1), (1, 1, 1)),
         # one invalidation by the fork, then a copy of each of the 4 pages, of which the driver has none mapped
         ("fork", (1, 5, 1), (1, 5, 1)),
-        # the first page that goes begins a run that ends with the region: each page is a run of its own
+        # one invalidation a page: each page is a run of its own
         ("pageout", (1, 4, 4), (1, 4, 4)),
         ("migrate", (1, 4, 4), (1, 4, 4)),
         ("move", (1, 4, 4), (1, 4, 4)),
-        # nothing is mapped any more when writing is allowed again
+        # nothing is mapped any more when the pages become writable again
         ("protect", (1, 2, 1), (1, 2, 1)),
     ],
 )
-def test_a_card_faults_once_a_message_and_always_to_write(rules, how, local, remote):
+def test_card_faults_once_a_message_and_always_for_write(rules, how, local, remote):
     """(faults, invalidations, those with a page mapped). Mutation: MLX5 with packets, or not writable."""
     models = played("write", how, rules=rules, mtu=1024)
-    assert [(m.faults, m.invalidations, m.heard) for m in models] == [local, remote]
+    assert [(m.faults, m.invalidations, m.handled) for m in models] == [local, remote]
 
 
 @pytest.mark.parametrize("rules", CARD)
-def test_a_card_faults_once_an_atomic(rules):
-    """Mutation: let an atomic ask for its whole region."""
+def test_card_faults_once_an_atomic(rules):
+    """Mutation: let an atomic request its whole region."""
     local, remote = played("fetch_add", "dontneed", 2, rules=rules)
     assert (local.faults, remote.faults) == (8, 8)
-    assert (local.asked_pages, remote.asked_pages) == (8, 8)
+    assert (local.fault_pages, remote.fault_pages) == (8, 8)
 
 
-def test_a_fault_asks_from_the_first_absent_page_to_the_end():
-    """Mutation: ask for the absent pages only, or for the whole message; off by one at either end."""
+def test_fault_requests_from_the_first_absent_page_to_the_end():
+    """Mutation: request the absent pages only, or for the whole message; off by one at either end."""
     model = PageModel(Region(6 * 4096, 100), MLX5_TRANSPORT)
     model.write_all()
     model.register()
     for page in (2, 5):
-        model.lose(range(page, page + 1))
+        model.unmap(range(page, page + 1))
     model.transfer(4096, write=False)
-    assert (model.faults, model.asked_pages) == (1, 7 - 2)
+    assert (model.faults, model.fault_pages) == (1, 7 - 2)
 
 
 @pytest.mark.parametrize(
-    ("pages", "offset", "faults", "asked"),
+    ("pages", "offset", "faults", "requested"),
     [(512, 0, 1, 512), (513, 0, 2, 513), (1030, 0, 3, 1030), (1024, 8, 2, 1025), (511, 8, 1, 512)],
 )
-def test_the_memory_scheme_names_at_most_512_pages(pages, offset, faults, asked):
+def test_memory_scheme_requests_at_most_512_pages(pages, offset, faults, requested):
     """A region that begins inside of a page ends inside of one, and its first fault ends there, too.
 
-    Mutation: let _asked forget the offset (1024 pages from byte 8 on: three faults).
+    Mutation: let _requested forget the offset (1024 pages from byte 8 on: three faults).
     """
     model = PageModel(Region(pages * 4096, offset), MLX5_MEMORY)
     model.register()
     model.transfer(4096, write=True)
-    assert (model.faults, model.asked_pages) == (faults, asked)
+    assert (model.faults, model.fault_pages) == (faults, requested)
 
 
 @pytest.mark.parametrize(
@@ -334,14 +332,14 @@ def test_the_memory_scheme_names_at_most_512_pages(pages, offset, faults, asked)
         ((5,), (5,), 1, 1),
     ],
 )
-def test_runs_of_pages_are_zapped_as_the_driver_does(mapped, pages, calls, counted):
+def test_runs_of_pages_are_zapped_as_by_the_driver(mapped, pages, calls, counted):
     """Mutation: end a run at any absent page; do not count the page that ends it."""
     device = [int(page in mapped) for page in range(16)]
     assert zapped(device, pages) == (calls, counted)
 
 
 @pytest.mark.parametrize("rules", [RXE, *CARD])
-def test_holes_are_lost_one_by_one_and_a_half_at_once(rules):
+def test_holes_are_invalidated_one_by_one_and_a_half_at_once(rules):
     """27 pages: 8, 16 and 24 alone, then 13 to 26 by one call, in which 16 and 24 are absent already.
 
     Mutation: off by one in Memory's or the model's list of holes.
@@ -352,6 +350,6 @@ def test_holes_are_lost_one_by_one_and_a_half_at_once(rules):
         assert model.invalidations == 3 + 1
         assert model.faults == (1 + 14 if rules is RXE else 1)
     if rules is not RXE:
-        assert remote.asked_pages == 27 - 8
+        assert remote.fault_pages == 27 - 8
         # three alone; 13-15 ended by 16, 17-23 ended by 24, 25-26
         assert (remote.zaps, remote.zapped_pages) == (3 + 3, 3 + 4 + 8 + 2)

@@ -1,4 +1,4 @@
-"""Frames of this process: as root on this host's own kernel, or not at all."""
+"""Pages and frames of this process on this host's kernel; frame numbers need root."""
 
 import ctypes
 import os
@@ -18,27 +18,27 @@ def memory():
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="page frame numbers are root's")
-def test_frames_in_use_and_frames_given_back_are_no_leak(memory, monkeypatch):
-    """What was given back belongs to others at once on a busy host, so that is told here, not asked.
+def test_mapped_and_freed_frames_are_no_leak(memory, monkeypatch):
+    """Freed frames are reused at once on a busy host, so their flags are patched here.
 
-    Mutations: take any frame for a leak; note nothing.
+    Mutations: take any frame for a leak; record nothing.
     """
     ctypes.memset(memory, 1, 8 * PAGE_BYTES)
     frames = Frames()
-    frames.note(memory, 8)
+    frames.record(memory, 8)
     if not any(frames._seen) or not os.access("/proc/kpageflags", os.R_OK):
-        pytest.skip("this kernel tells nothing of frames here")
+        pytest.skip("this kernel hides frame numbers here")
     assert len(frames._seen) == 8
-    assert frames.left() == ()
+    assert frames.leaked() == ()
     monkeypatch.setattr("harness.guest.mm.pagemap._NAP_S", 0)
     monkeypatch.setattr(
         "harness.guest.mm.pagemap._number", lambda path, index: 1 << 10 if "flags" in path else 0
     )
-    assert frames.left() == ()
+    assert frames.leaked() == ()
     monkeypatch.setattr(
         "harness.guest.mm.pagemap._number", lambda path, index: 1 << 14 if "flags" in path else 0
     )
-    (leak,) = frames.left()
+    (leak,) = frames.leaked()
     assert leak.after == 8
 
 
@@ -52,16 +52,16 @@ def test_frames_in_use_and_frames_given_back_are_no_leak(memory, monkeypatch):
         (1 << 14 | 1 << 19, 0, False),
     ],
 )
-def test_a_frame_of_a_process_that_nobody_maps_is_unfreed(monkeypatch, flags, mapped, unfreed):
-    """One in the swap cache is the kernel's, one taken out of use is nobody's. Mutation: ask for any flag alone."""
+def test_anonymous_frame_without_a_mapping_is_unfreed(monkeypatch, flags, mapped, unfreed):
+    """The swap cache owns its frames, a poisoned one has no owner. Mutation: test any flag alone."""
     monkeypatch.setattr(pagemap, "_number", lambda path, index: flags if "flags" in path else mapped)
     assert pagemap._unfreed(77) is unfreed
 
 
 @pytest.mark.skipif(not os.access("/proc/self/pagemap", os.R_OK), reason="no page map here")
-def test_pages_in_memory_are_counted_and_not_brought(memory, monkeypatch):
-    """Mutation: count entries of pages that are not there; leave the last piece out."""
-    monkeypatch.setattr(pagemap, "_PIECE", 3)
+def test_pages_in_memory_are_counted_without_faults(memory, monkeypatch):
+    """Mutation: count entries of absent pages; leave the last chunk out."""
+    monkeypatch.setattr(pagemap, "_CHUNK", 3)
     libc.madvise(memory, 8 * PAGE_BYTES, libc.MADV_NOHUGEPAGE)
     assert pagemap.present(memory, 8) == 0
     for page in (2, 3, 7):

@@ -1,4 +1,4 @@
-"""The soak's parts that need no device: what transfers do to the expected bytes, and the thief."""
+"""The soak's parts that need no device: expected bytes of transfers, and the invalidating thread."""
 
 import time
 from types import SimpleNamespace
@@ -22,29 +22,29 @@ def lane():
         memory.close()
 
 
-def test_a_transfer_moves_the_expected_bytes(lane):
+def test_transfer_moves_the_expected_bytes(lane):
     """Mutation: forget where the region begins; move the wrong way."""
-    here, there = lane.memories
-    before = bytes(there.expected)
-    workloads.moved(here, 10, there, 700, 50)
-    first = there.first + 700
-    assert there.expected[first : first + 50] == here.expected[here.first + 10 : here.first + 60]
-    assert there.expected[:first] == before[:first] and there.expected[first + 50 :] == before[first + 50 :]
+    local, remote = lane.memories
+    before = bytes(remote.expected)
+    workloads.moved(local, 10, remote, 700, 50)
+    first = remote.first + 700
+    assert remote.expected[first : first + 50] == local.expected[local.first + 10 : local.first + 60]
+    assert remote.expected[:first] == before[:first] and remote.expected[first + 50 :] == before[first + 50 :]
     with pytest.raises(
         WorkFailed, match="data: round 3, lane 0, remote: .* bytes are wrong: region byte 700"
     ):
         soak.Lane.check(lane, 3)
 
 
-def test_a_thief_takes_pages_but_no_bytes(lane):
-    """Mutation: take private memory, which loses its bytes; never stop."""
-    thief = soak.Thief([lane], seed=3)
+def test_invalidated_pages_keep_their_bytes(lane):
+    """Mutation: invalidate private memory, which loses its bytes; never stop."""
+    invalidator = soak.Invalidator([lane], seed=3)
     until = time.monotonic() + 5
-    while thief.taken < 20 and time.monotonic() < until:
+    while invalidator.calls < 20 and time.monotonic() < until:
         time.sleep(0.005)
-    thief.close()
-    taken = thief.taken
-    assert taken >= 20
+    invalidator.close()
+    calls = invalidator.calls
+    assert calls >= 20
     soak.Lane.check(lane, 1)
     time.sleep(0.02)
-    assert thief.taken == taken
+    assert invalidator.calls == calls

@@ -1,11 +1,11 @@
-"""The table of stages: symbols of a kernel, and what probes.c has of them."""
+"""The table of stages: symbols of a kernel, and their probes in probes.c."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-from harness.guest.trace import bpf_program, stages
+from harness.guest.trace import stages
 
 KALLSYMS = """\
 ffffffff81000000 T schedule
@@ -20,7 +20,7 @@ ffffffffc0000006 T mlx5_eq_get_eqe\t[mlx5_core]
 
 
 def test_symbols_are_found_bare_first_then_with_a_suffix():
-    """Mutation: take any symbol that begins with the name; prefer the suffix; take what the compiler split off."""
+    """Mutation: take any symbol that begins with the name; prefer the suffix; take a `.cold` part."""
     found = stages.places(stages.MLX5, KALLSYMS)
     assert found["works"] == stages.Place("mlx5_ib_eqe_pf_action.constprop.0", "mlx5_ib", 0xFFFFFFFFC0000001)
     assert (
@@ -32,7 +32,7 @@ def test_symbols_are_found_bare_first_then_with_a_suffix():
     assert "invalidations" not in found and "resumes" not in found
 
 
-def test_the_first_candidate_that_exists_counts():
+def test_first_existing_symbol_is_used():
     """Mutation: sort the candidates."""
     stage = stages.Stage("x", "x", ("newer", "mlx5_eq_get_eqe", "schedule"), "")
     driver = stages.Driver("d", (stage,), "x", "m")
@@ -40,7 +40,7 @@ def test_the_first_candidate_that_exists_counts():
 
 
 @pytest.mark.parametrize("driver", stages.DRIVERS.values(), ids=lambda driver: driver.name)
-def test_every_stage_has_its_probe_in_the_program(driver):
+def test_every_stage_has_a_probe(driver):
     """Mutation: a stage whose line in probes.c is missing, or under another name."""
     names = ("probes.c", f"probes_{driver.name}.c")
     source = "".join((Path(stages.__file__).parent / name).read_text() for name in names)
@@ -61,7 +61,7 @@ def test_every_stage_has_its_probe_in_the_program(driver):
     assert driver.whole in [stage.name for stage in driver.stages]
 
 
-def test_what_is_compiled_knows_no_kernel():
+def test_declarations_depend_on_no_kernel():
     """Mutation: leave a trampoline's module out."""
     text = stages.declarations(stages.MLX5)
     assert "#define STAGE_WHOLE STAGE_WORKS" in text and "#define STAGE_QUEUED STAGE_QUEUES\n" in text
@@ -70,20 +70,7 @@ def test_what_is_compiled_knows_no_kernel():
     assert "EVENT_MODULE" not in stages.declarations(stages.RXE)
 
 
-def test_a_trampoline_is_for_its_module_and_its_whole_name_with_the_modules_types(tmp_path, monkeypatch):
-    """Mutation: attach it by the name alone: a copy that the compiler made has other arguments."""
-    monkeypatch.setattr(bpf_program, "_BTF", tmp_path)
-    event = next(stage for stage in stages.MLX5.stages if stage.name == "events")
-    place = stages.Place("mlx5_eq_get_eqe", "mlx5_core")
-    assert not bpf_program.traceable(event, place)
-    (tmp_path / "mlx5_core").touch()
-    assert bpf_program.traceable(event, place)
-    assert not bpf_program.traceable(event, place._replace(symbol="mlx5_eq_get_eqe.isra.0"))
-    work = next(stage for stage in stages.MLX5.stages if stage.name == "works")
-    assert bpf_program.traceable(work, stages.Place("mlx5_ib_eqe_pf_action.constprop.0", "mlx5_ib"))
-
-
-def test_a_symbol_of_two_modules_is_none():
+def test_symbol_of_two_modules_is_ignored():
     """Mutation: take the last one: another driver's `do_work` would be counted."""
     twice = "ffffffffc0000001 t do_work\t[rdma_rxe]\nffffffffc0000002 t do_work\t[other]\n"
     assert "tasks" not in stages.places(stages.RXE, twice)

@@ -1,4 +1,4 @@
-"""Upstream's tests run in children: what is told of each, whatever it does to its process."""
+"""Upstream's tests run in children: the results, whatever a test does to its process."""
 
 import os
 import signal
@@ -34,8 +34,8 @@ class Sample(unittest.TestCase):
 
 
 @pytest.fixture
-def told(tmp_path, monkeypatch):
-    """What is told of the tests of Sample from number `first` on."""
+def run_sample(tmp_path, monkeypatch):
+    """Return the results of the tests of Sample from number `first` on."""
     monkeypatch.setattr(upstream, "OUTPUT", tmp_path / "output")
 
     def run(first=0, timeout_s=1.0):
@@ -48,9 +48,9 @@ def told(tmp_path, monkeypatch):
     return run
 
 
-def test_each_is_told_and_a_dead_or_hanging_one_costs_itself_only(told):
+def test_each_is_reported_and_a_dead_or_hanging_one_fails_alone(run_sample):
     """Mutation: go on with the test that ran when the child ended, or with the one behind it twice."""
-    news = told()
+    news = run_sample()
     assert [test.number for test in news if test.outcome == "started"] == list(range(6))
     ends = [test for test in news if test.outcome != "started"]
     assert [test.outcome for test in ends] == ["pass", "fail", "fail", "fail", "skip", "pass"]
@@ -61,9 +61,9 @@ def test_each_is_told_and_a_dead_or_hanging_one_costs_itself_only(told):
     assert ends[4].reason == "no hardware"
 
 
-def test_it_goes_on_from_a_number(told):
+def test_run_resumes_from_a_number(run_sample):
     """Mutation: count from 0 in the child."""
-    assert [test.number for test in told(first=4)] == [4, 4, 5, 5]
+    assert [test.number for test in run_sample(first=4)] == [4, 4, 5, 5]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The module's netlink numbers on both sides, and what its answers look like."""
+"""The numbers of kmod's netlink family in C and in Python, and refusals."""
 
 import errno
 import re
@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 from harness.guest.kmod import odpnl_messages as odpnl
-from harness.guest.trace import btf
 
 HEADER = (Path(__file__).parents[4] / "kmod/uapi/mlx5_odp_test.h").read_text()
 
 
 def enum(name):
-    """Members of an enum of the header, in order, without their common prefix; marks of the end left out."""
+    """Return the members of an enum of the header, in order, without __ end markers."""
     body = re.search(rf"enum {name} {{(.*?)}};", HEADER, re.S).group(1)
     body = re.sub(r"/\*.*?\*/", "", body, flags=re.S)
     return [word.strip() for word in body.split(",") if word.strip() and not word.strip().startswith("__")]
@@ -32,17 +31,17 @@ def enum(name):
         ("odp_test_stat", "ODP_TEST_STAT_", ["unspec", *odpnl.STATS]),
     ],
 )
-def test_numbers_are_the_headers(name, prefix, ours):
+def test_numbers_are_those_of_the_header(name, prefix, ours):
     """Mutation: swap two attributes, actions or statistics in odpnl or in the header."""
     assert [word.removeprefix(prefix).lower() for word in enum(name)] == [word.lower() for word in ours]
 
 
-def test_commands_are_the_headers():
+def test_commands_are_those_of_the_header():
     words = [word.removeprefix("ODP_TEST_CMD_") for word in enum("odp_test_cmd")]
     assert [getattr(odpnl, word) for word in words[1:]] == list(range(1, 8))
 
 
-def test_refusal_has_the_modules_words():
+def test_refusal_has_the_message_of_the_module():
     """Mutation: look for the attributes right behind the errno, without CAP_ACK's header."""
     text = b"no mlx5 card of that name\0"
     tail = struct.pack("=HH", 4 + len(text), 1) + text + bytes(-len(text) % 4) + struct.pack("=HHI", 8, 2, 20)
@@ -53,15 +52,3 @@ def test_refusal_has_the_modules_words():
         odpnl.raise_refusal(data + tail)
     assert (caught.value.errno, caught.value.words) == (errno.ENODEV, "no mlx5 card of that name")
     assert caught.value.attribute == "offset 20"
-
-
-def test_size_of_a_modules_structure():
-    """A structure among others, its name behind the base's strings. Mutation: forget the members of an enum."""
-    strings = b"other\0mlx5_pagefault\0"
-    base = 1000
-    types = struct.pack("<III", base, 6 << 24 | 2, 4) + bytes(16)
-    types += struct.pack("<III", 5, 4 << 24 | 1, 12) + bytes(12)
-    types += struct.pack("<III", base + 6, 4 << 24 | 1, 96) + bytes(12)
-    header = struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(strings))
-    assert btf.find(header + types + strings, base, "mlx5_pagefault") == 96
-    assert btf.find(header + types + strings, base, "nothing") is None
