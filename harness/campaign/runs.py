@@ -153,7 +153,7 @@ def kept(
     plans = sorted(plan_files(question.plans))
     key = digest(
         RECIPE,
-        session.studio.key(kernel, session.studio.shape("exact")),
+        session.machines.key(kernel, session.machines.shape("exact")),
         *(part for item in sorted(agent.bundle().items()) for part in item),
         *(part for place, path in sorted(files.items()) for part in (place, path.read_bytes())),
         *(part for plan in plans for part in (plan.stem, plan.read_bytes())),

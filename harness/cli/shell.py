@@ -11,6 +11,7 @@ from harness.cli.common import (
     open_session,
     out,
 )
+from harness.plan.target import lend
 from harness.values.case import Request
 
 TEXT = "A prepared machine, interactive; `exit` ends it."
@@ -35,7 +36,7 @@ def act(arguments: argparse.Namespace) -> int:
     with open_session(arguments) as session:
         try:
             kernel, snapshot = session.prepared(arguments.kernel, device, "real")
-            reply = session.lend(kernel, snapshot, request, typed)
+            reply = lend(session, kernel, snapshot, request, typed)
         finally:
             if terminal is not None:
                 # QEMU makes the terminal raw and is killed, not asked to end.

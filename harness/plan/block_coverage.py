@@ -21,8 +21,8 @@ NUMBER = 1 << 16
 class BlockCoverage:
     """For some modules; nothing is logged when there are none."""
 
-    def __init__(self, studio: MachineFactory, modules: tuple[str, ...]) -> None:
-        self._studio, self._modules = studio, modules
+    def __init__(self, machines: MachineFactory, modules: tuple[str, ...]) -> None:
+        self._machines, self._modules = machines, modules
         self._places: dict[str, ModuleLayout] = {}
 
     def places(self, snapshot: Snapshot) -> ModuleLayout:
@@ -31,7 +31,7 @@ class BlockCoverage:
             return ModuleLayout((), ())
         if snapshot.key not in self._places:
             request = Request(NUMBER, "exec", argv=(*ASK, *self._modules))
-            answer = self._studio.run(snapshot, request, DEADLINE_S).output
+            answer = self._machines.run(snapshot, request, DEADLINE_S).output
             self._places[snapshot.key] = ModuleLayout.read(answer, self._modules)
         return self._places[snapshot.key]
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from harness.device.catalogue import find
 from harness.errors import SetupError, Unsupported
 from harness.plan.session import CASE, Session
+from harness.plan.target import VmTarget
 from harness.values.case import Request
 from harness.values.module import ModuleUse
 
@@ -51,12 +52,9 @@ def ask(session: Session, series: str, name: str) -> OdpCapabilities:
         no_module = error.headline
         kernel, snapshot = session.prepared(series, name, device.clock)
     request = Request(CASE, "capabilities", name)
-    with (
-        session.ledger.scratch_folder("caps") as folder,
-        device.around(session.host, kernel, folder) as presence,
-    ):
-        reply = session.offer(snapshot, request, folder, presence, DEADLINE_S)
-        device_report = presence.report()
+    with VmTarget(session, kernel, snapshot, name, "caps") as target:
+        reply = target.offer(request, DEADLINE_S)
+        device_report = target.report()
     if not reply.ok:
         raise SetupError(f"the agent failed: {reply.problem}", reply.output.splitlines()[-10:])
     verbs = {row: tuple(reply.facts.get(_fact(row), "").split()) for row in ROWS}

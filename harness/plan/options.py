@@ -34,3 +34,7 @@ class Logs:
     console: str = ""
     card: bytes = b""
     blocks: Offsets | None = None
+
+    def fill(self, other: Logs) -> None:
+        """Take the content of other logs."""
+        self.console, self.card, self.blocks = other.console, other.card, other.blocks

@@ -15,6 +15,7 @@ from harness.errors import HarnessError, SetupError
 from harness.plan.options import Logs, Options
 from harness.plan.plan import Planned, load
 from harness.plan.results_dir import open_results
+from harness.plan.runner import CaseRunner
 from harness.plan.select import (
     chosen,
     newest_is_another,
@@ -28,6 +29,7 @@ PROGRESS = "progress.log"
 """Where workers write what they are at."""
 SAY = pytest.StashKey[Callable[[str], None]]()
 SESSION = pytest.StashKey[Session]()
+RUNNER = pytest.StashKey[CaseRunner]()
 RESULTS = pytest.StashKey[Store]()
 
 
@@ -143,9 +145,8 @@ class PlanItem(pytest.Item):
     def runtest(self) -> None:
         """Run it, store the record first of all, then tell pytest."""
         option = self.config.option
-        session = self.config.stash[SESSION]
         store = self.config.stash[RESULTS]
-        record, logs = session.run(self.planned, option.twice, option.no_skip)
+        record, logs = self.config.stash[RUNNER].run(self.planned, option.twice, option.no_skip)
         record = keep(store, record, logs)
         path = store.add(record)
         # As with logs: a full disk does not cost the case.
@@ -222,6 +223,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             tuple(option.blocks),
         )
         session = config.stash[SESSION] = Session(options, say)
+        config.stash[RUNNER] = CaseRunner(session)
         if "all" in option.kernel:
             _leave_out_twins(items, session.kernels.resolve)
         if workerinput is None:

@@ -10,6 +10,7 @@ from harness.errors import SetupError, Unsupported, UsageError
 from harness.kernel.local_tree import named
 from harness.plan.answer_diff import first_difference
 from harness.plan.plan import Planned, load
+from harness.plan.runner import CaseRunner
 from harness.plan.session import Session
 from harness.results.record import PLANS
 from harness.values import codec
@@ -81,12 +82,12 @@ def fetch(session: Session, record: Record, case: Planned) -> None:
         session.say(f"{kernel.release} is of package {kernel.version} now, the record's was of {package}")
 
 
-def difference(session: Session, record: Record, case: Planned) -> str:
+def difference(runner: CaseRunner, record: Record, case: Planned) -> str:
     """Run the case; how its end differs from the record's, or nothing.
 
     Verdicts and the kinds of their reasons are compared always, answers where they are exact.
     """
-    again, _ = session.run(case)
+    again, _ = runner.run(case)
     if again.verdict != record.verdict:
         reasons = "; ".join(map(str, again.reasons))
         return f"verdict: {record.verdict}, now {again.verdict}: {reasons}".rstrip(": ")

@@ -22,7 +22,8 @@ from harness.machine.snapshot import Snapshot
 from harness.machine.vm import Machine
 from harness.plan.block_coverage import NUMBER
 from harness.plan.plan import Planned
-from harness.plan.session import Session, case_order
+from harness.plan.runner import case_request
+from harness.plan.session import Session
 from harness.store import digest
 from harness.values.answer import Answer
 from harness.values.case import Request
@@ -60,9 +61,9 @@ def debug(session: Session, planned: Planned, attach: Attach) -> Ended:
         presence.arm(planned.case.rules)
         socket, commands = folder / "gdb", folder / "commands.gdb"
         commands.write_text(gdb.script(socket, names, modules))
-        with session.studio.restore(
+        with session.machines.restore(
             snapshot,
-            case_order(planned, kernel),
+            case_request(planned, kernel),
             folder,
             plugged=device.plugged,
             held=True,
@@ -99,7 +100,7 @@ def _modules(session: Session, kernel: Kernel, snapshot: Snapshot) -> list[gdb.L
     """Those under test that are in the machine, with the best symbols that there are of each."""
     parts = {module: part for part in PARTS for module in part.every}
     request = Request(NUMBER, "exec", argv=(*exec_log.ASK, *parts))
-    answer = session.studio.run(snapshot, request, ASK_DEADLINE_S).output
+    answer = session.machines.run(snapshot, request, ASK_DEADLINE_S).output
     found = []
     for name, sections in gdb.sections(answer).items():
         given = session.options.parcel / f"modules/{name}.ko" if session.options.parcel else None
@@ -117,7 +118,7 @@ def _kernel_symbols(session: Session, kernel: Kernel, snapshot: Snapshot) -> Pat
 
     def ask(into: Path) -> None:
         session.say(f"names of {kernel.release}")
-        output = session.studio.run(
+        output = session.machines.run(
             snapshot, Request(NUMBER, "exec", argv=gdb.KALLSYMS), ASK_DEADLINE_S
         ).output
         text = gzip.decompress(base64.b64decode(output)).decode()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
-from harness.device.catalogue import DEVICES
+from harness.device.traits import TRAITS
 from harness.errors import Unsupported
 from harness.kernel import local_tree
 from harness.plan.plan import Plan, Planned
@@ -22,7 +22,7 @@ def chosen(plan: Plan, option: Any) -> Iterator[Planned]:
         return
     cases = list(plan.cases(kernels, option.time, devices))
     if option.paced:
-        cases = [replace(one, clock="paced") if DEVICES[one.case.device].plugged else one for one in cases]
+        cases = [replace(one, clock="paced") if TRAITS[one.case.device].plugged else one for one in cases]
     for kernel, device in itertools.product(kernels, devices):
         same = [planned for planned in cases if (planned.kernel, planned.case.device) == (kernel, device)]
         for planned in spread(same, option.cut):

@@ -12,6 +12,7 @@ from harness.errors import SetupError
 from harness.host import LocalHost
 from harness.machine.vm import Machine
 from harness.plan.session import CASE, Session
+from harness.plan.target import lend
 from harness.values import codec
 from harness.values.answer import Reply, Trace
 from harness.values.case import Request, Watch
@@ -73,7 +74,7 @@ def in_machine(
             tell(trace)
         told += len(news)
 
-    reply = session.lend(kernel, snapshot, request, look=look)
+    reply = lend(session, kernel, snapshot, request, look=look)
     if not reply.ok:
         raise SetupError(f"cannot trace in the machine: {reply.problem}", reply.output.splitlines()[-10:])
     return reply

@@ -155,7 +155,7 @@ def _machine(
     problems: tuple[str, ...] = ()
     told = 0
     with device.around(session.host, kernel, folder) as presence:
-        with session.studio.restore(snapshot, request, folder, plugged=device.plugged) as machine:
+        with session.machines.restore(snapshot, request, folder, plugged=device.plugged) as machine:
 
             def tick() -> None:
                 nonlocal told
@@ -219,17 +219,17 @@ def explained(test: UpstreamTest, device: str, counters: Mapping[str, int]) -> U
 
 def tests_disk(session: Session, suite: str) -> tuple[str, Path]:
     """The version of the guest's package and a disk with the tests of its source, both from the archive."""
-    folder = session.studio.image.disk.parent
+    folder = session.machines.image.disk.parent
     versions = json.loads((folder / "packages.json").read_text())
     package = SUITES[suite]
     if package not in versions:
-        raise Unsupported(f"the image {session.studio.spec.name} has no {package}")
+        raise Unsupported(f"the image {session.machines.spec.name} has no {package}")
     # A binary rebuild has its source's version and +bN.
     version = str(versions[package]).partition("+b")[0]
 
     def make(into: Path) -> None:
         session.say(f"fetching the tests of {suite} {version}")
-        suites = [session.studio.spec.suite, f"{session.studio.spec.suite}-security"]
+        suites = [session.machines.spec.suite, f"{session.machines.spec.suite}-security"]
         with tempfile.TemporaryDirectory(dir=into) as name:
             scratch = Path(name)
             sources = scratch / "sources"

@@ -1,4 +1,4 @@
-"""A case: one immutable description of what a machine shall do, and the order that carries it there."""
+"""A case: one immutable description of what a machine does, and the request that carries it there."""
 
 from __future__ import annotations
 
@@ -24,26 +24,44 @@ OPERATIONS = (
     *("exec", "exec_keeping", "forks", "dereg", "dereg_given_up", "dereg_first", "dereg_amid"),
     *("queues", "rights", "rights_local", "rights_receive", "sparse", "fragmented", "overtaken", "unbind"),
 )
-MAPPINGS = ("anonymous", "shared", "file", "thp", "hugetlb")
-PROTS = ("write", "read")
-IOVAS = ("address", "shifted", "zero", "implicit")
-LOSSES = (
-    "none",
-    "untouched",
-    "peeked",
-    "dontneed",
-    "late",
-    "remap",
-    "fork",
-    "pageout",
-    "holes",
-    "migrate",
-    "move",
-    "protect",
-    "split",
-    "reclaim",
-)
-SIDES = ("local", "remote", "both")
+MAPPINGS: Dict[str, str] = {
+    "anonymous": "Private anonymous memory.",
+    "shared": "Shared anonymous memory.",
+    "file": "A private mapping of a file in memory (memfd).",
+    "thp": "Private anonymous memory, aligned and advised for transparent huge pages.",
+    "hugetlb": "Private memory of the hugetlb pool, in pages of 2 MiB.",
+}
+PROTS: Dict[str, str] = {
+    "write": "Read and write.",
+    "read": "Read only; the region is registered without write access.",
+}
+IOVAS: Dict[str, str] = {
+    "address": "The address of its first byte.",
+    "shifted": "That address plus 2**40, at the same offset in the page.",
+    "zero": "Zero-based.",
+    "implicit": "The whole address space, as one implicit region; for soaks only.",
+}
+PAGE_LOSSES: Dict[str, str] = {
+    "none": "No page is made absent: pages that the CPU wrote before registration never fault.",
+    "untouched": "A fresh mapping, registered before the CPU touches it.",
+    "read_faulted": "A fresh mapping that the CPU only reads before registration: zero pages, or pages of the file.",
+    "dontneed": "madvise(MADV_DONTNEED) of all pages at once.",
+    "userfaultfd": "MADV_DONTNEED; userfaultfd(2) then delivers each page 100 ms after it is missed.",
+    "remap": "munmap() of all pages at once, then mmap() at the same address.",
+    "fork": "fork(): the device's write copies the page, the child keeps the old one.",
+    "pageout": "madvise(MADV_PAGEOUT): pages go to swap.",
+    "holes": "MADV_DONTNEED of every eighth page, then of the second half.",
+    "migrate": "madvise(MADV_SOFT_OFFLINE): each page migrates to another frame.",
+    "move": "move_pages(2): each page migrates to the other NUMA node.",
+    "protect": "mprotect() to read-only and back: two invalidations.",
+    "split": "mprotect() of one page in the middle, which splits its huge page.",
+    "reclaim": "memory.reclaim of the control group: pages go to swap.",
+}
+SIDES: Dict[str, str] = {
+    "local": "The side that posts the work request.",
+    "remote": "The other side.",
+    "both": "Both sides.",
+}
 
 
 @dataclass(frozen=True)
@@ -69,7 +87,7 @@ class Region:
 
 @dataclass(frozen=True)
 class PageLoss:
-    """How pages are lost before each round: one of LOSSES, on `side` (one of SIDES) of the transfer."""
+    """How pages are lost before each round: one of PAGE_LOSSES, on `side` (one of SIDES) of the transfer."""
 
     method: str = "none"
     side: str = "remote"

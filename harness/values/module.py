@@ -8,18 +8,48 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Dict, Tuple
 
-MODES = ("off", "observe", "own")
-ACTIONS = ("none", "forward", "resume", "fail", "delay", "drop", "double")
-SELECTORS = ("any", "qpn", "queue", "token", "key")
-OWNERS = ("requester", "responder", "local", "remote")
-"""Whose number a selector takes: a queue pair's (qpn, queue) or a region's key (key)."""
+MODES: Dict[str, str] = {
+    "off": "Nothing; it only answers queries.",
+    "observe": "Record the page faults that mlx5_ib resolves.",
+    "own": "Create an event queue of its own and handle page faults by policies.",
+}
+ACTIONS: Dict[str, str] = {
+    "none": "Leave the fault open.",
+    "forward": "Send it to Python, which resumes it.",
+    "resume": "Resume it.",
+    "fail": "Resume it with error.",
+    "delay": "Resume it after `delay_ms`.",
+    "drop": "Never resume it.",
+    "double": "Resume it twice.",
+}
+SELECTORS: Dict[str, str] = {
+    "any": "Every fault.",
+    "qpn": "The number of a QP.",
+    "queue": "The number of a work queue.",
+    "token": "The token of the fault.",
+    "key": "The memory key.",
+}
+OWNERS: Dict[str, str] = {
+    "requester": "The QP that posts the work request (selectors qpn, queue).",
+    "responder": "The QP of the other side (selectors qpn, queue).",
+    "local": "The region of the side that posts the work request (selector key).",
+    "remote": "The region of the other side (selector key).",
+}
+"""Whose number a selector compares with."""
 
-ANSWERS = ("resume", "error", "twice", "unknown", "flags", "late", "nothing")
-"""What Python answers to a fault that is forwarded to it: it lets the card go on; it says error; it resumes twice;
-it resumes a token that nobody has, then the right one; it resumes with each bit of the type wrong, then right; it
-resumes when the work has long ended; it says nothing."""
-
-REGIONS = ("verbs", "pg_access")
+ANSWERS: Dict[str, str] = {
+    "resume": "Resume it.",
+    "error": "Resume it with error.",
+    "twice": "Resume it twice.",
+    "unknown": "Resume a token that no fault has, then the right one.",
+    "flags": "Resume it with each bit of the type wrong, then right.",
+    "late": "Resume it when its work has long ended.",
+    "nothing": "Do not answer.",
+}
+REGIONS: Dict[str, str] = {
+    "verbs": "ibv_reg_mr().",
+    "pg_access": "A firmware command with PG_ACCESS, as in 2015.",
+}
 
 
 @dataclass(frozen=True)

@@ -164,9 +164,9 @@ LOSSES: Dict[str, Method] = {
     "untouched": Method(
         nothing, nothing_law, "a fresh mapping, registered untouched, has no page", fresh=True
     ),
-    "peeked": Method(peek, peek_law, "a fresh mapping, only read before it is registered", fresh=True),
+    "read_faulted": Method(peek, peek_law, "a fresh mapping, only read before it is registered", fresh=True),
     "dontneed": Method(dontneed, dontneed_law, "MADV_DONTNEED of all at once, every page absent"),
-    "late": Method(
+    "userfaultfd": Method(
         late, dontneed_law, "MADV_DONTNEED, and each page comes 100 ms after it is missed", ("anonymous",)
     ),
     "remap": Method(remap, remap_law, "munmap of all at once and mmap, every page absent"),

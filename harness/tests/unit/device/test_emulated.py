@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from harness.device.emulated import chosen, resident_kib, stated
+from harness.device.capabilities import chosen, stated
+from harness.device.card_process import resident_kib
 from harness.tests.unit.connectx.driver import SERIES, layouts
 
 

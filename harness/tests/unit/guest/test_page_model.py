@@ -20,7 +20,7 @@ from harness.guest.mm.page_model import (
     zapped,
 )
 from harness.guest.rdma.workloads import PATTERNS
-from harness.values.case import LOSSES as LOSS_NAMES
+from harness.values.case import PAGE_LOSSES as LOSS_NAMES
 from harness.values.case import TRANSFERS, PageLoss, Region, Workload
 
 PAGES = 4
@@ -66,7 +66,7 @@ def test_every_name_of_a_case_has_its_law():
         ("none", (0, 0), (0, 0)),
         ("untouched", (4, 0), (4, 0)),
         # the snapshot maps what was read, read-only: reading it again is no fault, writing copies
-        ("peeked", (0, 0), (4, 4)),
+        ("read_faulted", (0, 0), (4, 4)),
         ("dontneed", (4, 1), (4, 1)),
         ("remap", (4, 1), (4, 1)),
         # the remote pages are written while the child still has them: each is copied
@@ -89,8 +89,8 @@ def test_words_are_written_page_by_page_and_a_flush_reads_the_region_at_once():
     assert counts("atomic_write", "dontneed") == ((0, 1), (4, 1))
     assert counts("flush", "dontneed") == ((0, 1), (1, 1))
     # What was only read is mapped read-only: a flush finds it, a write copies each page.
-    assert counts("flush", "peeked") == ((0, 0), (0, 0))
-    assert counts("atomic_write", "peeked") == ((0, 0), (4, 4))
+    assert counts("flush", "read_faulted") == ((0, 0), (0, 0))
+    assert counts("atomic_write", "read_faulted") == ((0, 0), (4, 4))
 
 
 def test_a_read_is_a_write_the_other_way_round():
@@ -115,7 +115,7 @@ def test_the_second_round_copies_what_was_only_read():
         ("dontneed", 8, 2 + 1 + 2 + 4 + 1),
         ("pageout", 8, 2 + 4 + 2 + 4),
         # pages that were read before the registration are there, to be read: none is copied for a device
-        ("peeked", 0, 2 + 2 + 4),
+        ("read_faulted", 0, 2 + 2 + 4),
         ("protect", 8, 2 * (2 + 2)),
         ("fork", 8, 2 * (2 + 1)),
     ],
@@ -254,7 +254,7 @@ def test_what_makes_sense_is_not_refused():
     assert refusal(Workload("write", 1, Region(4096), pinned, PageLoss("dontneed", "local"))) is None
     assert refusal(Workload("write", 9, pinned, pinned, PageLoss("untouched", "both"))) is None
     closed = Region(8, prot="read")
-    assert refusal(Workload("send", 1, closed, Region(8), PageLoss("peeked", "local"))) is None
+    assert refusal(Workload("send", 1, closed, Region(8), PageLoss("read_faulted", "local"))) is None
     assert refusal(Workload("read", 1, Region(8), closed, PageLoss("fork", "remote"))) is None
 
 
@@ -268,7 +268,7 @@ CARD = (MLX5_TRANSPORT, MLX5_MEMORY)
         ("none", (0, 0, 0), (0, 0, 0)),
         ("untouched", (1, 0, 0), (1, 0, 0)),
         # the write finds read-only entries: one fault, in which each page is copied, and was mapped till then
-        ("peeked", (0, 0, 0), (1, 4, 4)),
+        ("read_faulted", (0, 0, 0), (1, 4, 4)),
         ("dontneed", (1, 1, 1), (1, 1, 1)),
         ("remap", (1, 1, 1), (1, 1, 1)),
         # one invalidation by the fork, then a copy of each of the 4 pages, of which the driver has none mapped

@@ -27,7 +27,7 @@ from harness.guest.rdma.registration import (
 from harness.guest.trace import stages, tracer
 from harness.values import codec
 from harness.values.answer import Answer, Leak, Reply, Trace
-from harness.values.case import LOSSES, MAPPINGS, TRANSFERS, Region
+from harness.values.case import MAPPINGS, PAGE_LOSSES, TRANSFERS, Region
 from harness.values.histogram import FINE_BITS
 
 
@@ -121,7 +121,7 @@ def test_a_rehearsal_does_everything_once():
     """Mutation: rehearse fewer losses: a case would read the disk for the first time."""
     kinds = prepare.rehearsals()
     assert {w.operation for w in kinds} == set(TRANSFERS) | set(prepare.REHEARSED)
-    assert {w.loss.method for w in kinds} == set(LOSSES)
+    assert {w.loss.method for w in kinds} == set(PAGE_LOSSES)
     assert {r.mapping for w in kinds for r in (w.local, w.remote)} == set(MAPPINGS)
 
 
@@ -148,7 +148,7 @@ def test_memory_holds_what_it_is_expected_to(mapping, advice):
 
 
 @pytest.mark.parametrize("mapping", ["anonymous", "shared", "file"])
-@pytest.mark.parametrize("how", ["none", "dontneed", "remap", "protect", "peeked"])
+@pytest.mark.parametrize("how", ["none", "dontneed", "remap", "protect", "read_faulted"])
 def test_memory_that_may_only_be_read_is_so_after_all_that_is_done_to_it(mapping, how):
     """Mutations: leave it open after a fill; map it anew with all rights; let `protect` end with them."""
     from harness.guest.mm import page_loss
@@ -218,7 +218,7 @@ def test_a_late_page_comes_when_it_is_missed():
     try:
         memory.fill(1)
         try:
-            page_loss.LOSSES["late"].act(memory)
+            page_loss.LOSSES["userfaultfd"].act(memory)
         except OSError as error:
             pytest.skip(f"no userfaultfd here: {error}")
         began = time.monotonic()

@@ -28,12 +28,12 @@ def test_what_agrees_is_no_reason():
     [
         ({"open": 1, "resumed": 3}, {"resumes": 4, "works": 4}, "1 of 5 page faults were never resumed"),
         ({"unknown_resumes": 2}, {"resumes": 7}, "2 resumes of faults that were not open"),
-        ({"resumed": 3}, {"resumes": 4}, "5 page faults raised, 4 accounted for"),
-        ({}, {"events": 4}, "events read: 4, the card told of 5"),
-        ({}, {"works": 4}, "works started: 4, the card told of 5"),
-        ({}, {"queues": 6}, "works queued: 6, the card told of 5"),
+        ({"resumed": 3}, {"resumes": 4}, "5 page faults raised, 4 ended or open"),
+        ({}, {"events": 4}, "events read: 4, the card sent 5 events"),
+        ({}, {"works": 4}, "works started: 4, the card sent 5 events"),
+        ({}, {"queues": 6}, "works queued: 6, the card sent 5 events"),
         ({}, {"resumes": 4}, "resumes: 4 by the driver, 5 at the card"),
-        ({"events": 6}, {}, "events read: 5, the card told of 6"),
+        ({"events": 6}, {}, "events read: 5, the card sent 6 events"),
         ({"resumed": 3, "dropped": 1}, {"works": 3, "resumes": 4}, "works without a resume: -1"),
     ],
 )

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from harness.errors import UsageError
-from harness.plan import module
+from harness.plan import module_verdict
 from harness.plan.plan import load
 from harness.values import codec
 from harness.values.case import Case
@@ -21,11 +21,6 @@ device = ["connectx-5"]
 
 [workload]
 operation = "write"
-remote.odp = false
-local.odp = false
-
-[faults]
-how = "none"
 
 [module]
 mode = "own"
@@ -65,10 +60,10 @@ def test_a_use_travels_with_the_case_and_nothing_is_traced(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('mode = "own"', 'mode = "owns"', r"x.toml:15: module.mode: 'owns' is none of"),
-        ('mode = "own"', 'modus = "own"', r"x.toml:15: module.modus: unknown key"),
+        ('mode = "own"', 'mode = "owns"', r"x.toml:10: module.mode: 'owns' is none of"),
+        ('mode = "own"', 'modus = "own"', r"x.toml:10: module.modus: unknown key"),
         ('action = "delay"', 'action = "late"', r"module.policies.action: 'late' is none of"),
-        ('action = "delay", ', "", r"x.toml:16: module.policies: one has no action"),
+        ('action = "delay", ', "", r"x.toml:11: module.policies: one has no action"),
         ('"connectx-5"', '"connectx-5", "soft-roce"', r"module: the kernel module is for mlx5 cards"),
         ("events = 3", 'events = "3"', r"expect.module.events: a count"),
     ],
@@ -99,7 +94,7 @@ COUNTERS |= {"faults.invented_resumed": 2, "faults.unknown_resumes": 1}
 def _check(report=OWN, counters=COUNTERS, mode="own", expected=(), refused="", firmware=WORDS, paging=True):
     use = ModuleUse(mode, paging=paging)
     return list(
-        module.check(
+        module_verdict.check(
             use, dict(expected), refused, report, DeviceReport(counters=counters, rules=RULES), firmware
         )
     )
@@ -131,7 +126,7 @@ def test_accounts_that_agree_are_no_problem():
     ],
 )
 def test_each_kind_of_wrong_is_said(report, problem):
-    """Mutation: leave out any one comparison of module.check."""
+    """Mutation: leave out any one comparison of module_verdict.check."""
     found = _check(report)
     assert len(found) == 1 and problem in found[0]
 

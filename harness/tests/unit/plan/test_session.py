@@ -9,6 +9,7 @@ from harness.machine import payload_disk
 from harness.plan.checkout import files_below
 from harness.plan.options import Options
 from harness.plan.plan import Expect, Plan, Planned
+from harness.plan.runner import CaseRunner
 from harness.plan.session import Session
 from harness.values.case import Case, Region, Workload
 
@@ -50,7 +51,7 @@ def test_what_fails_before_any_case_is_a_record_and_happens_once(session, monkey
 
     monkeypatch.setattr(session, "_prepare", prepare)
     for _ in range(2):
-        record, logs = session.run(_planned())
+        record, logs = CaseRunner(session).run(_planned())
         assert (record.verdict, [reason.kind for reason in record.reasons]) == (verdict, [kind])
         assert error.headline in record.reasons[0].text
     assert tried == [("7.3", "soft-roce", "exact", None)]
@@ -64,7 +65,7 @@ def test_a_record_says_what_it_ran_on_also_where_nothing_did(session, monkeypatc
     say nothing of a machine that could not be prepared; a clock of it.
     """
     session._qemu = SimpleNamespace(version="11")
-    session._studio = SimpleNamespace(image=SimpleNamespace(digest="d"))
+    session._machines = SimpleNamespace(image=SimpleNamespace(digest="d"))
     session._kernels["7.3"] = SimpleNamespace(release="7.3.4+deb13-amd64", version="7.3.4-1")
     (tmp_path / "parcel/modules").mkdir(parents=True)
     (tmp_path / "parcel/modules/rdma_rxe.ko").write_bytes(b"x")
@@ -74,7 +75,7 @@ def test_a_record_says_what_it_ran_on_also_where_nothing_did(session, monkeypatc
         session.options = options
         monkeypatch.setattr(session, "_prepare", prepare)
         monkeypatch.setattr(session, "_failed", {})
-        return session.run(_planned())[0].environment
+        return CaseRunner(session).run(_planned())[0].environment
 
     def breaks(*wanted):
         raise Crash(PANIC[1], PANIC, "")
@@ -85,7 +86,7 @@ def test_a_record_says_what_it_ran_on_also_where_nothing_did(session, monkeypatc
         snapshot = SimpleNamespace(shape=shape, key="k", facts=facts, disks=disks)
         return lambda *wanted: (session._kernels["7.3"], snapshot)
 
-    monkeypatch.setattr(session, "_execute", lambda record, *more: record)
+    monkeypatch.setattr(CaseRunner, "_execute", lambda self, record, *more: record)
     before = told(breaks, given)
     assert (before["kernel"], before["series"], before["machine.parcel"]) == (
         "7.3.4+deb13-amd64",
