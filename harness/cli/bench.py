@@ -31,7 +31,6 @@ from harness.plan.plan import load
 from harness.plan.session import Session
 
 CARD = "connectx-5"
-TEXT = "Measure one claim of speed, as ratios of one run."
 
 
 def options(parser: argparse.ArgumentParser) -> None:

@@ -16,11 +16,6 @@ from harness.cli.common import (
 )
 from harness.plan import caps
 
-TEXT = (
-    "What a device can do on demand: as verbs say, as a card's firmware states, and as the card answers the kernel "
-    "module kmod/ (its current page; `!` where the maximum differs)."
-)
-
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Its options."""

@@ -12,8 +12,6 @@ from harness.cli.common import (
 from harness.device import card_process
 from harness.device.traits import CARDS as MODELS
 
-TEXT = "An emulated card for anybody's QEMU; prints the options to give to QEMU."
-
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Its options."""

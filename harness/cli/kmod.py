@@ -17,11 +17,6 @@ from harness.plan.checkout import find_folder
 from harness.plan.prepare import MODULE, MODULE_FOLDER
 from harness.plan.session import Session
 
-TEXT = (
-    "Build kmod/ (or a module of yours) with the compiler that built a kernel; load it into this machine's own "
-    "kernel, or unload it. Then: odp-harness pagefault."
-)
-
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Its options."""

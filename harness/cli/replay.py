@@ -32,7 +32,6 @@ from harness.plan.runner import CaseRunner
 from harness.plan.session import Session
 from harness.values.record import Record
 
-TEXT = "Run a stored case again, with its own kernel, modules, plan and seed: does it end the same way?"
 GDB, PRINT = "run", "print"
 
 

@@ -11,8 +11,6 @@ from harness.results.record import read_run, write_atomically
 from harness.results.reports import write_reports
 from harness.results.terminal import open_view
 
-TEXT = "Make the reports of a run again."
-
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Its options."""

@@ -37,8 +37,6 @@ from harness.results.reports import write_reports
 from harness.results.terminal import open_view
 from harness.store import parse_size
 
-TEXT = "Run plans and print the verdict."
-
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Its options."""

@@ -14,7 +14,6 @@ from harness.cli.common import (
 from harness.plan.target import lend
 from harness.values.case import Request
 
-TEXT = "A prepared machine, interactive; `exit` ends it."
 # Order numbers are just newer than a snapshot's own.
 SHELL = 9
 

@@ -31,10 +31,6 @@ from harness.values import codec
 from harness.values.answer import Reply, Trace
 from harness.values.case import Watch
 
-TEXT = (
-    "Trace page faults, stage by stage: on this machine (as root) until Ctrl-C, or with --vm in a machine of ours "
-    "while COMMAND runs there."
-)
 DRIVERS = {"mlx5": "mlx5", "rxe": "rxe", "rdma_rxe": "rxe", "soft": "rxe"}
 
 

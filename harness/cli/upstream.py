@@ -17,8 +17,6 @@ from harness.cli.common import (
 from harness.plan import upstream
 from harness.values.upstream import Selection, UpstreamTest
 
-TEXT = "Run upstream's own tests in a machine, on a device, and say what came of each."
-
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Its options."""

@@ -79,7 +79,7 @@ _REGION = {
 REGIONS = {
     "local": "The region of the side that posts the work request",
     "remote": "The region of the other side",
-    "absent": "Whichever region loses pages",
+    "absent": "The region of the side whose pages are made absent",
 }
 
 _DEFAULTS = Rule("")
@@ -263,7 +263,7 @@ TABLES = {
     "reported as a known failure; if it passes, as an unexpected pass, which is a failure.",
     "rules": "An injection rule for the emulated card ([[rules]], any number).",
     "module": "The kernel module mlx5_odp_test, and how the case uses it.",
-    "module.policies": "What the module does with faults, in order; the first policy that matches decides.",
+    "module.policies": "What the module does with a fault: the policy whose selector matches it, else the one for `any`.",
 }
 """The tables of a plan file, in the order of the documentation."""
 
