@@ -274,17 +274,18 @@ def _run(
         "cut": question.cut,
         "parcel": into / PARCEL,
         "time": "real" if question.detect else None,
+        "blocks": blocks,
+        "ruled_once": True,
+        "paced": question.paced and not question.detect,
+        "resume": into if begun else None,
     }
-    flags = [*(f"--blocks={module}" for module in blocks), "--ruled-once"]
-    flags += ["--paced"] if question.paced and not question.detect else []
-    flags += ["--resume"] if begun else []
     wanted = RunRequest(
         question.plans,
         into,
         [question.kernel],
         devices,
         values,
-        flags,
+        (),
         question.expression,
         question.jobs,
     )

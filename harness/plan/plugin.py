@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from harness.errors import HarnessError, SetupError
-from harness.plan.options import Logs, Options
+from harness.plan.options import OPTIONS, Logs, Options
 from harness.plan.plan import Planned, load
 from harness.plan.results_dir import open_results
 from harness.plan.runner import CaseRunner
@@ -49,59 +49,10 @@ class CaseFailed(Exception):
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Options of the plugin; `odp-harness run` sets them too."""
+    """Declare the options of the plugin, which are those of `odp-harness run`, too."""
     group = parser.getgroup("odp-harness")
-    add = group.addoption
-    add(
-        "--kernel",
-        action="append",
-        default=[],
-        metavar="SERIES",
-        help="run on these kernels; `all`: the plan's own",
-    )
-    add("--device", action="append", default=[], help="run on these devices only")
-    add("--time", choices=("exact", "real"), default="", help="clock of the machines (default: the device's)")
-    add("--paced", action="store_true", help="machines with a card count instructions, and wait in real time")
-    add(
-        "--twice",
-        action="store_true",
-        help="run each exact case twice and compare the answers to the last nanosecond",
-    )
-    add("--cut", type=int, default=0, metavar="N", help="of each plan and device only N cases, far apart")
-    add(
-        "--seeds", type=int, default=0, metavar="N", help="run each case N times, its start shifted by a seed"
-    )
-    add("--ruled-once", action="store_true", help="of --seeds one for each case with rules of the card")
-    add(
-        "--parcel",
-        type=Path,
-        default=None,
-        metavar="DIR",
-        help="give each machine the files of DIR; modules/NAME.ko replaces the kernel's own",
-    )
-    add(
-        "--blocks",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="keep which instructions of MODULE each case ran, beside its record",
-    )
-    add("--no-skip", action="store_true", help="a missing need is a failure, not a skip")
-    add(
-        "--results",
-        type=Path,
-        default=None,
-        metavar="DIR",
-        help="where records go (default: odp-results/TIME)",
-    )
-    add("--resume", action="store_true", help="go on in --results: what has a record there is not run again")
-    add(
-        "--cache", type=Path, default=None, metavar="DIR", help="cache folder (default: ~/.cache/odp-harness)"
-    )
-    add("--cache-limit", type=int, default=None, metavar="BYTES", help="size of the cache (default: 30 GiB)")
-    add("--mirror", default=None, metavar="URL", help="Debian archive (default: what the host's apt uses)")
-    add("--image", default="trixie", help="userland, a file of vm-images/")
-    add("--vm-images", type=Path, default=None, metavar="DIR", help="folder of the userlands")
+    for option in OPTIONS:
+        option.add(group.addoption)
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
@@ -213,15 +164,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.stash[RESULTS] = open_results(config, len(plans))
     if workerinput is not None or not getattr(option, "numprocesses", None):
         say = config.stash.get(SAY, lambda line: None)
-        options = Options(
-            option.cache,
-            option.cache_limit,
-            option.mirror,
-            option.image,
-            option.vm_images,
-            option.parcel,
-            tuple(option.blocks),
-        )
+        options = replace(Options.of(option), parcel=option.parcel, blocks=tuple(option.blocks))
         session = config.stash[SESSION] = Session(options, say)
         config.stash[RUNNER] = CaseRunner(session)
         if "all" in option.kernel:

@@ -28,7 +28,7 @@ def default_results() -> Path:
 
 
 def open_results(config: pytest.Config, expected: int = 0) -> Store:
-    """The results of a run with the plugin's options: new, or with `resume` those of one that did not come to its end.
+    """Open the results of a run: new ones, or with `resume` those of a run that did not end.
 
     pytest.UsageError if there is another's already, or if another harness made those, from other plans, or with other
     options; or if two plans have one name.
@@ -43,7 +43,9 @@ def open_results(config: pytest.Config, expected: int = 0) -> Store:
     try:
         _check_names(plans)
         if option.resume:
-            return Store.reopen(option.results, about)
+            if option.results and option.results != option.resume:
+                raise UsageError("--results and --resume name two folders", hint="give one of them")
+            return Store.reopen(option.resume, about)
         return Store.create(option.results or default_results(), about, expected)
     except UsageError as error:
         raise pytest.UsageError(error.render()) from error

@@ -263,7 +263,7 @@ TABLES = {
     "reported as a known failure; if it passes, as an unexpected pass, which is a failure.",
     "rules": "An injection rule for the emulated card ([[rules]], any number).",
     "module": "The kernel module mlx5_odp_test, and how the case uses it.",
-    "module.policies": "What the module does with a fault: the policy whose selector matches it, else the one for `any`.",
+    "module.policies": "What the module does with faults: the policy whose selector matches, else the one for `any`.",
 }
 """The tables of a plan file, in the order of the documentation."""
 

@@ -35,8 +35,8 @@ operation = "write"
 rounds = 7
 pages = 4
 mtu = 4096
-[faults]
-how = "dontneed"
+[page_loss]
+method = "dontneed"
 side = "remote"
 """
 RULES = {

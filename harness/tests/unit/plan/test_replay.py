@@ -110,7 +110,7 @@ def test_two_plans_of_one_name_are_refused(tmp_path):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "x.toml").write_text(PLAN.format(title=title))
         names.append(str(tmp_path / folder / "x.toml"))
-    given = {"resume": False, "results": tmp_path / "r", "time": "", "image": "x", "parcel": None}
+    given = {"resume": None, "results": tmp_path / "r", "time": "", "image": "x", "parcel": None}
     option = SimpleNamespace(**given, paced=False, twice=False, no_skip=False)
     with pytest.raises(pytest.UsageError, match="two plans are called x"):
         open_results(SimpleNamespace(option=option, args=names))
