@@ -1,4 +1,4 @@
-"""On-demand paging as verbs and firmware state it."""
+"""On-demand paging capabilities of a device."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.plan import caps
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """Its options."""
+    """Add the options of the verb."""
     parser.add_argument("--device", default="connectx-5")
     parser.add_argument("--kernel", default="newest", metavar="KERNEL", help=KERNEL)
     parser.add_argument("--json", action="store_true", help=JSON)

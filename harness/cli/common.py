@@ -36,7 +36,7 @@ def results_options(parser: argparse.ArgumentParser) -> None:
 
 
 def resumed_results(arguments: argparse.Namespace) -> Path:
-    """The folder of --resume, UsageError when it is not there; else as `new_results`."""
+    """Return the folder of --resume, UsageError when it is not there; else as `new_results`."""
     if not arguments.resume:
         return new_results(arguments)
     results: Path = arguments.resume
@@ -46,13 +46,13 @@ def resumed_results(arguments: argparse.Namespace) -> Path:
 
 
 def goes_on(results: Path) -> str:
-    """What to type after Ctrl-C."""
+    """Return what to type after Ctrl-C."""
     return f"to go on: the same with --resume {results}"
 
 
 @contextmanager
 def resumable(results: Path) -> Iterator[None]:
-    """Ctrl-C inside says how to go on."""
+    """Print how to go on after Ctrl-C."""
     try:
         yield
     except KeyboardInterrupt:
@@ -62,7 +62,7 @@ def resumable(results: Path) -> Iterator[None]:
 
 
 def new_results(arguments: argparse.Namespace) -> Path:
-    """The folder of --results, or one of the time; UsageError when something is there."""
+    """Return the folder of --results, or one named for the time; UsageError when it is not empty."""
     results: Path = arguments.results or default_results()
     if results.exists() and any(results.iterdir()):
         raise UsageError(f"{results} is not empty", hint="another --results")
@@ -78,5 +78,5 @@ def write(path: Path, text: str) -> None:
 
 
 def open_session(arguments: argparse.Namespace) -> Session:
-    """The session of the common options; its progress goes to stderr."""
+    """Open the session of the common options; its progress goes to stderr."""
     return Session(Options.of(arguments), lambda line: err.print(f"… {line}", style="dim", markup=False))

@@ -1,4 +1,4 @@
-"""Plans to a verdict."""
+"""Run plans."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """Run the chosen cases, write records and reports; the exit status is the verdict."""
+    """Run the chosen cases, write records and reports; return the exit status of the verdict."""
     plans = arguments.plans or [find_folder("testplans", None)]
     for file in plan_files(plans):
         load(file)
@@ -108,8 +108,8 @@ def _pytest_arguments(arguments: argparse.Namespace, plans: list[Path], director
 
 def _list(arguments: argparse.Namespace, plans: list[Path]) -> int:
     listing = Listing()
-    wanted = [*_pytest_arguments(arguments, plans, default_results()), "--collect-only", "-n0"]
-    if pytest.main(wanted, plugins=[listing]) == pytest.ExitCode.USAGE_ERROR:
+    argv = [*_pytest_arguments(arguments, plans, default_results()), "--collect-only", "-n0"]
+    if pytest.main(argv, plugins=[listing]) == pytest.ExitCode.USAGE_ERROR:
         return 2
     if not listing.cases:
         raise _nothing("listed")

@@ -1,4 +1,4 @@
-"""A machine to look around in."""
+"""A shell in a prepared machine."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from harness.cli.common import (
 from harness.plan.target import lend
 from harness.values.case import Request
 
-# Order numbers are just newer than a snapshot's own.
+# Higher than the numbers of a snapshot's own requests.
 SHELL = 9
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """Its options."""
+    """Add the options of the verb."""
     parser.add_argument("--kernel", default="newest", metavar="KERNEL", help=KERNEL)
     parser.add_argument("--device", default="soft-roce")
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """The exit status of the shell, or of the script on stdin."""
+    """Return the exit status of the shell, or of the script on stdin."""
     device, typed = arguments.device, sys.stdin.isatty()
     columns, lines = out.size
     size = {"COLUMNS": str(columns), "LINES": str(lines)}

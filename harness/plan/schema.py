@@ -290,7 +290,7 @@ RENAMED_VALUES = {
 
 
 def renamed(key: str) -> str:
-    """The present name of an older key, or nothing."""
+    """Return the present name of an older key, or nothing."""
     for old, new in RENAMED.items():
         if key == old or key.startswith(old + "."):
             return new + key.removeprefix(old)
@@ -298,5 +298,5 @@ def renamed(key: str) -> str:
 
 
 def of(settings: Mapping[str, Any], key: str) -> Any:
-    """The value of a key, or its default."""
+    """Return the value of a key, or its default."""
     return settings.get(key, SCHEMA[key].default)

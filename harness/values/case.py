@@ -68,13 +68,9 @@ SIDES: Dict[str, str] = {
 class Region:
     """A memory region to register.
 
-    `length` bytes starting `offset` bytes into its first page (0 <= offset < 4096). `mapping` is the kind of
-    memory behind it, one of MAPPINGS (`file`: a private mapping of a file in memory; `thp` and `hugetlb`: anonymous
-    memory of whole pages of 2 MiB, the kernel's choice or from its pool). `iova` says which
-    address the region is registered at, one of IOVAS: the address of its first byte, that address plus 2**40
-    (same offset in the page), or zero-based; `implicit` registers the whole address space, for soaks only.
-    `prot`, one of PROTS, says what the process may do with the pages: write them, too, or only `read`; they are
-    filled before writing is forbidden, and registered without any right to write.
+    `length` bytes from `offset` bytes into its first page on (0 <= offset < 4096). `mapping` is the kind of memory
+    behind it, one of MAPPINGS; `iova` the address that it is registered at, one of IOVAS; `prot` what the process may
+    do with the pages once they are filled, one of PROTS.
     """
 
     length: int
@@ -87,7 +83,7 @@ class Region:
 
 @dataclass(frozen=True)
 class PageLoss:
-    """How pages are lost before each round: one of PAGE_LOSSES, on `side` (one of SIDES) of the transfer."""
+    """Method to make pages absent before each round: one of PAGE_LOSSES, on `side` (one of SIDES) of the transfer."""
 
     method: str = "none"
     side: str = "remote"
@@ -97,10 +93,10 @@ class PageLoss:
 class Workload:
     """`rounds` times one operation of OPERATIONS between two regions over one RC connection.
 
-    Local is the side that posts the work request. Each round loses pages first and transfers the whole
+    Local is the side that posts the work request. Each round makes pages absent and then transfers the whole
     region (atomics: the first 8 bytes of every page). Regions have equal lengths. `mtu_bytes` is the path
-    MTU: a message travels in packets of that size, and each packet finds its pages for itself. With `seconds` a
-    soak goes on that long, whatever its rounds.
+    MTU: a message travels in packets of that size, and each packet looks its pages up. With `seconds` a soak takes
+    that long, whatever its rounds.
     """
 
     operation: str
@@ -114,13 +110,12 @@ class Workload:
 
 @dataclass(frozen=True)
 class Case:
-    """What one run on one machine does; answered once, by an `Answer` with the same id.
+    """One run on one machine; answered once, by an `Answer` with the same id.
 
-    `scheme` says how a card tells the driver of page faults (`transport`, `memory`); a device in software has none.
-
-    `seed` shifts the start by that many turns of a counted loop; `timeout_s` bounds one work request in
-    guest time; `trace` is False where the cost of watching is itself measured. `rules` are for an emulated card,
-    which is armed with them before the case starts. With `module` the kernel module is loaded and used so.
+    `scheme` is the form of the card's page-fault events (`transport`, `memory`); a software device has none. `seed`
+    is the start offset in turns of a counted loop; `timeout_s` bounds one work request in guest time; `trace` is False
+    where the cost of tracing is measured. An emulated card gets `rules` before the case starts. With `module` the
+    kernel module is loaded and used.
     """
 
     VERSION = 1
@@ -141,10 +136,10 @@ PROBES = ("all", "empty", "none")
 
 @dataclass(frozen=True)
 class Watch:
-    """How to trace a machine beside what it does: for `seconds` (0: until the command ends, or for ever).
+    """Live tracing of a machine for `seconds` (0: until the command ends, or without end).
 
-    What was seen so far is told every `interval_s`. `driver` is a name of guest/trace/stages.py, or nothing: the one
-    that is loaded.
+    The trace so far is reported every `interval_s`. `driver` is a name of guest/trace/stages.py, or nothing for the
+    one that is loaded.
     """
 
     seconds: float = 0.0
@@ -154,15 +149,15 @@ class Watch:
 
 @dataclass(frozen=True)
 class Request:
-    """What is offered to the agent: a number, a verb, and what the verb needs.
+    """A request to the agent: a number, a verb, and what the verb needs.
 
     Verbs: `wait` (nothing yet), `compile` (the probes of `device`, for the `prepare` that follows), `prepare`
     (bring up `device`, compile if that is still to do, attach the probes, rehearse), `spin` (be busy for `spin_ns`),
     `case`, `capabilities` (what the device can do on demand, as facts), `exec` (run `argv`), `shell` (a shell on the
     machine's second serial line), `upstream` (upstream's own tests), `trace` (watch page faults while `argv` runs).
-    An agent answers each number once, in a `Reply`; of upstream's tests, and of what was traced so far, it tells
-    before. `probes`, of a `compile` or `prepare`, is one of PROBES: what watching costs is measured against a
-    machine without them, and against one whose programs do nothing.
+    An agent answers each number once, in a `Reply`; upstream's tests and live traces send replies before that.
+    `probes`, of a `compile` or `prepare`, is one of PROBES: the cost of tracing is measured against a machine without
+    probes, and against one whose programs do nothing.
     """
 
     VERSION = 1

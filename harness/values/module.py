@@ -1,4 +1,4 @@
-"""The kernel module mlx5_odp_test in a case: how it is to be used, and what it saw.
+"""The kernel module mlx5_odp_test in a case: how it is used, and what it reports.
 
 Ref: kmod/uapi/mlx5_odp_test.h for modes, actions and selectors.
 """
@@ -54,7 +54,7 @@ REGIONS: Dict[str, str] = {
 
 @dataclass(frozen=True)
 class ModulePolicy:
-    """What the module does with the faults that its selector names: `of` one of OWNERS, else the number `value`."""
+    """What the module does with the faults that its selector matches: the number of one of OWNERS, else `value`."""
 
     action: str
     selector: str = "any"
@@ -65,8 +65,11 @@ class ModulePolicy:
 
 @dataclass(frozen=True)
 class ModuleUse:
-    """How a case uses the module. With `region` "pg_access" the remote region is a memory key with page access,
-    made by a firmware command as in 2015; with `paging` False mlx5_ib is built without on-demand paging."""
+    """Use of the module by a case.
+
+    With `region` "pg_access" the remote region is a memory key with page access, made by a firmware command as in
+    2015; with `paging` False mlx5_ib is built without on-demand paging.
+    """
 
     mode: str = "own"
     policies: Tuple[ModulePolicy, ...] = ()
@@ -77,15 +80,14 @@ class ModuleUse:
 
 @dataclass(frozen=True)
 class ModuleReport:
-    """What the module saw of a case.
+    """The module's report of a case.
 
     `stats` are its own statistics; `caps` the words of the capability pages by `max.transport.rc` and so on, with
     `max.driver` and `cur.driver` "same" or "differs" for mlx5_core's copies, and `verbs.rc` as verbs report them.
-    `answers` counts the card's answers to Python's resumes by `status.N`. Python `heard` so many events, of which
-    `drawn` had random fields and were right in each (`difference`: the first that was not); `lost` is how often its
-    socket had no room. `answer_ns` are the times from an event, as the module saw it, to the end of Python's resume;
-    `span_ns` is the time between the first event and the last. `refused` has the module's words where it did not take
-    the mode.
+    `answers` counts the card's answers to Python's resumes by `status.N`. Python received `heard` events, of which
+    `drawn` had random fields that were all right (`difference`: the first that was not); `lost` is how often its
+    socket overran. `answer_ns` are the times from an event in the module to the end of Python's resume; `span_ns` is
+    the time from the first event to the last. `refused` is the module's error where it refused the mode.
     """
 
     stats: Dict[str, int] = field(default_factory=dict)

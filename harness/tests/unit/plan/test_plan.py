@@ -76,7 +76,7 @@ def test_protection_is_a_key_of_a_region(tmp_path):
 
 
 def _refused(tmp_path, good, edit, message, hint):
-    """A plan that was good is an error of the user's after one edit."""
+    """Check that a good plan is a usage error after one edit."""
     assert edit[0] in good
     with pytest.raises(UsageError, match=message) as caught:
         _load(tmp_path, good.replace(*edit))

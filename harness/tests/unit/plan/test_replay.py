@@ -141,13 +141,13 @@ def test_the_kernel_is_the_records_or_none():
 
     replay.fetch(SimpleNamespace(kernel=kernel, say=told.append), one, case)
     assert asked == [(release, package)]
-    assert told == [f"{release} is of package 7.3.1-2 now, the record's was of {package}"]
+    assert told == [f"{release} is from package 7.3.1-2 now, the record's from {package}"]
     for error in (UsageError(f"unknown kernel '{release}'"), Unsupported("gone")):
 
         def gone(*given, error=error):
             raise error
 
-        with pytest.raises(SetupError, match=re.escape(f"cannot be had any more: {release}")) as raised:
+        with pytest.raises(SetupError, match=re.escape(f"is not available any more: {release}")) as raised:
             replay.fetch(SimpleNamespace(kernel=gone), one, case)
         assert raised.value.exit_status == 3
 

@@ -41,7 +41,7 @@ def _planned():
         (SetupError("no mkfs"), "error", "setup"),
     ],
 )
-def test_what_fails_before_any_case_is_a_record_and_happens_once(session, monkeypatch, error, verdict, kind):
+def test_a_failure_before_any_case_is_a_record_and_happens_once(session, monkeypatch, error, verdict, kind):
     """Mutation: let the error through: no record of the case. Or boot again for the next case."""
     tried = []
 
@@ -60,9 +60,11 @@ def test_what_fails_before_any_case_is_a_record_and_happens_once(session, monkey
         assert [symptom.kind for symptom in record.symptoms] == ["panic"]
 
 
-def test_a_record_says_what_it_ran_on_also_where_nothing_did(session, monkeypatch, tmp_path):
-    """Mutations: leave out the parcel's digest (two builds of one module are one kernel then); name the empty parcel;
-    say nothing of a machine that could not be prepared; a clock of it.
+def test_a_record_has_its_environment_even_if_no_machine_ran(session, monkeypatch, tmp_path):
+    """Describe a machine also if it cannot be prepared.
+
+    Mutations: leave out the digest of the payload disk (two builds of one module are one kernel then); name the empty
+    disk; give no environment to a machine that could not be prepared; give it a clock.
     """
     session._qemu = SimpleNamespace(version="11")
     session._machines = SimpleNamespace(image=SimpleNamespace(digest="d"))
