@@ -18,7 +18,7 @@ def found(card=(), trace=(), scheme="", **more):
     ]
 
 
-def test_what_agrees_is_no_reason():
+def test_equal_counts_give_no_reason():
     assert found() == []
     assert list(check(DeviceReport(), Trace(TRACE), "")) == []
 
@@ -37,14 +37,14 @@ def test_what_agrees_is_no_reason():
         ({"resumed": 3, "dropped": 1}, {"works": 3, "resumes": 4}, "works without a resume: -1"),
     ],
 )
-def test_what_is_lost_is_said_with_the_ledger(card, trace, words):
+def test_a_lost_fault_is_a_reason_with_all_counters(card, trace, words):
     """Mutation: drop any one comparison of conservation.py."""
     texts = found(card, trace)
     assert any(words in text for text in texts), texts
     assert all("; ledger: card raised 5" in text for text in texts)
 
 
-def test_a_work_without_a_queue_need_not_resume():
+def test_a_work_of_a_destroyed_queue_need_not_resume():
     """A QP was destroyed under its fault. Mutation: allow none, or any number."""
     lawful = {"resumed": 3, "dropped": 1}
     assert found(lawful, {"resumes": 4}) == []
@@ -53,13 +53,13 @@ def test_a_work_without_a_queue_need_not_resume():
     assert found(invented, {"events": 6, "works": 6}) == []
 
 
-def test_what_is_not_traced_is_not_compared():
+def test_a_stage_that_is_not_traced_is_not_compared():
     """Mutation: take a missing stage for 0."""
     counters = {f"faults.{name}": n for name, n in CARD.items()}
     assert list(check(DeviceReport(counters=counters), Trace(), "")) == []
 
 
-def test_the_scheme_is_the_drivers_best():
+def test_the_driver_chooses_the_expected_scheme():
     """Mutation: ignore what the driver chose."""
     chosen = {"odp.memory_scheme": 0}
     assert "expected the memory scheme" in found(scheme="memory", **chosen)[0]

@@ -62,6 +62,6 @@ def test_every_plan_is_valid_by_the_json_schema(path, validator):
         'title = "t"\n[module]\npolicies = [{ delay_ms = 7 }]',
     ],
 )
-def test_what_the_parser_refuses_is_not_valid(text, validator):
+def test_a_plan_that_the_parser_refuses_is_not_valid(text, validator):
     """Mutation: allow additional properties in a table."""
     assert not validator.is_valid(tomllib.loads(text))

@@ -54,7 +54,7 @@ ARGV = [
 ]
 
 
-def test_what_is_typed_to_one_face_reaches_the_other(run_parser, pytest_parser):
+def test_options_of_run_reach_pytest_with_their_values(run_parser, pytest_parser):
     """Mutations: leave an option out of the round trip; let --resume be a flag, or --cache-limit take bytes alone."""
     typed = [word.replace("5368709120", "5G") for word in ARGV]
     given = run_parser.parse_args(typed)

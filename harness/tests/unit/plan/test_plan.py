@@ -115,7 +115,7 @@ def test_errors_name_file_line_and_key(tmp_path, old, new, message, hint):
     _refused(tmp_path, GOOD, (old, new), message, hint)
 
 
-def test_known_says_what_it_looks_like(tmp_path):
+def test_a_known_defect_has_a_message(tmp_path):
     """Mutations: accept an entry without a text, or one that excuses all of its kinds; point at the first entry."""
     entry = '\n[[known]]\nkernel = ["7.2", "7.3"]\nkinds = ["count"]\n'
     with pytest.raises(UsageError, match="known.message: missing"):
@@ -156,7 +156,7 @@ found = ["bad-resume"]
 )
 
 
-def test_rules_travel_with_the_case(tmp_path):
+def test_rules_are_in_the_case(tmp_path):
     """Mutation: leave them in the plan."""
     planned = next(iter(_load(tmp_path, RULES).cases()))
     first, second = planned.case.rules

@@ -8,7 +8,7 @@ from harness.results.record import Store
 from harness.tests.unit.results.sample import record
 
 
-def test_logs_of_a_case_that_failed_stay_and_are_named(tmp_path):
+def test_logs_of_a_failed_case_are_kept_and_named(tmp_path):
     """Mutation: keep the console only."""
     store = Store.create(tmp_path)
     kept = keep(store, record(1, "fail", log=""), Logs("[ 1.0] BUG", gzip.compress(b'{"k":"open"}\n')))
@@ -17,7 +17,7 @@ def test_logs_of_a_case_that_failed_stay_and_are_named(tmp_path):
     assert gzip.decompress((tmp_path / kept.card_log).read_bytes()) == b'{"k":"open"}\n'
 
 
-def test_a_full_disk_takes_the_record_still(tmp_path):
+def test_a_full_disk_costs_logs_not_the_record(tmp_path):
     """Mutation: let the log's error end the case before its record is written."""
     store = Store.create(tmp_path)
     (tmp_path / "logs").rmdir()
@@ -26,7 +26,7 @@ def test_a_full_disk_takes_the_record_still(tmp_path):
     assert (kept.verdict, kept.log) == ("fail", "")
 
 
-def test_a_pass_and_silence_leave_nothing(tmp_path):
+def test_a_pass_leaves_no_logs(tmp_path):
     """Mutation: write empty files."""
     store = Store.create(tmp_path)
     for one, logs in ((record(1, "pass", log=""), Logs("x", b"y")), (record(2, "error", log=""), Logs())):

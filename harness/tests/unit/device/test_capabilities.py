@@ -1,11 +1,8 @@
 """What a card's firmware states to a kernel."""
 
-import os
-
 import pytest
 
 from harness.device.capabilities import chosen, stated
-from harness.device.card_process import resident_kib
 from harness.tests.unit.connectx.driver import SERIES, layouts
 
 
@@ -36,16 +33,3 @@ def test_only_a_newer_card_and_kernel_have_the_memory_scheme():
 def test_a_driver_chooses_the_memory_scheme_if_it_knows_it(model, series, scheme):
     """Mutation: take the first scheme in the order of the alphabet, reversed or not."""
     assert chosen(stated(model, layouts(series))) == scheme
-
-
-def test_what_a_process_holds_is_its_own_memory():
-    """A shared mapping, as the guest's, does not count. Mutation: take VmRSS."""
-    import mmap
-
-    before = resident_kib(os.getpid())
-    shared = mmap.mmap(-1, 32 << 20)
-    shared.write(b"x" * (32 << 20))
-    assert resident_kib(os.getpid()) - before < 8 << 10
-    own = b"x" * (32 << 20)
-    grown = resident_kib(os.getpid()) - before
-    assert 28 << 10 < grown < 60 << 10 and len(own) and len(shared)

@@ -44,7 +44,7 @@ def _load(tmp_path, text):
     return load(path)
 
 
-def test_a_use_travels_with_the_case_and_nothing_is_traced(tmp_path):
+def test_the_use_of_the_module_is_in_the_case_and_nothing_is_traced(tmp_path):
     """Mutation: trace what mlx5_ib no longer sees; lose a policy."""
     plan = _load(tmp_path, PLAN)
     case = next(iter(plan.cases())).case
@@ -100,7 +100,7 @@ def _check(report=OWN, counters=COUNTERS, mode="own", expected=(), refused="", f
     )
 
 
-def test_accounts_that_agree_are_no_problem():
+def test_equal_counters_are_no_problem():
     assert _check() == []
     observed = replace(OWN, stats={"observed": 5, "observed_resumes": 5})
     assert _check(observed, mode="observe") == []
@@ -125,13 +125,13 @@ def test_accounts_that_agree_are_no_problem():
         (replace(OWN, caps={**CAPS, "verbs.ud": "send recv"}), "ud: verbs say recv send"),
     ],
 )
-def test_each_kind_of_wrong_is_said(report, problem):
+def test_each_difference_is_a_problem(report, problem):
     """Mutation: leave out any one comparison of module_verdict.check."""
     found = _check(report)
     assert len(found) == 1 and problem in found[0]
 
 
-def test_what_a_plan_expects_takes_the_place_of_the_law():
+def test_an_expectation_of_the_plan_replaces_the_comparison():
     """Mutation: ask both; or ask neither."""
     lost = replace(OWN, stats={**OWN.stats, "lost_memory": 2, "events": 3})
     assert len(_check(lost)) == 2
