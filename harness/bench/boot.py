@@ -52,24 +52,24 @@ class BootTimes(Figures):
 def measure(session: Session, series: str = "newest", rounds: int = 7) -> BootTimes:
     """All four in turn, round by round, in real time under TCG (virtme-ng too), on the same kernel and QEMU."""
     kernel = session.kernel(series)
-    studio = session.studio
-    shape = Shape(studio.spec.memory_mib, "real", "tcg")
-    booted = studio.booted(kernel, shape)
-    prepared = studio.prepared(kernel, shape, SoftRoce().prepare(PREPARE))
-    disks, _ = studio.disks(kernel)
+    machines = session.machines
+    shape = Shape(machines.spec.memory_mib, "real", "tcg")
+    booted = machines.booted(kernel, shape)
+    prepared = machines.prepared(kernel, shape, SoftRoce().prepare(PREPARE))
+    disks, _ = machines.disks(kernel)
 
     def cold() -> None:
         with session.ledger.scratch_folder("cold") as folder:
             request = Request(1, "exec", argv=UNAME)
             with Machine(
-                session.host, studio.qemu, shape, disks, folder, request=request, ram=folder / "ram"
+                session.host, machines.qemu, shape, disks, folder, request=request, ram=folder / "ram"
             ) as machine:
                 checked(machine.wait(DEADLINE_S))
 
     ways: dict[str, Callable[[], object]] = {
         "cold": cold,
-        "booted": lambda: studio.run(booted, Request(9, "exec", argv=UNAME), DEADLINE_S),
-        "prepared": lambda: studio.run(prepared, Request(9, "exec", argv=UNAME), DEADLINE_S),
+        "booted": lambda: machines.run(booted, Request(9, "exec", argv=UNAME), DEADLINE_S),
+        "prepared": lambda: machines.run(prepared, Request(9, "exec", argv=UNAME), DEADLINE_S),
     }
     vng_error = ""
     try:

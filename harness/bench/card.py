@@ -239,7 +239,7 @@ def _restore(
     with session.ledger.scratch_folder("bench") as folder:
         with (
             device.around(session.host, kernel, folder) as presence,
-            session.studio.restore(snapshot, request, folder, plugged=True) as machine,
+            session.machines.restore(snapshot, request, folder, plugged=True) as machine,
         ):
             laps.append(time.monotonic())
             presence.plug(machine)

@@ -17,8 +17,8 @@ from harness.connectx.conversation.replay import (
     remap,
 )
 from harness.connectx.transport.memory import Memory
+from harness.device.card_process import Card
 from harness.device.catalogue import find
-from harness.device.emulated import Card
 from harness.errors import SetupError
 from harness.plan.session import CASE, Session
 from harness.values.answer import Answer
@@ -138,7 +138,7 @@ def _run(session: Session, series: str, name: str, size: int, how: str, rounds: 
     with session.ledger.scratch_folder("bench") as folder:
         with (
             device.around(session.host, kernel, folder) as presence,
-            session.studio.restore(snapshot, request, folder, plugged=device.plugged) as machine,
+            session.machines.restore(snapshot, request, folder, plugged=device.plugged) as machine,
         ):
             presence.plug(machine)
             reply = machine.wait(DEADLINE_S, presence.check)

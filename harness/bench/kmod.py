@@ -10,12 +10,13 @@ from harness.bench.figures import Figures
 from harness.errors import SetupError
 from harness.plan.checkout import find_folder
 from harness.plan.plan import Planned, load
+from harness.plan.runner import CaseRunner
 from harness.plan.session import Session
 from harness.values.histogram import percentile
 from harness.values.module import ModulePolicy, ModuleReport
 from harness.values.rule import Rule
 
-HANDLER, EVENTS, OBSERVE = "seed-handler", "seed-events", "seed-observe"
+HANDLER, EVENTS, OBSERVE = "odp2015-handler", "odp2015-events", "odp2015-observe"
 BURST, BURSTS = 2000, 5
 OBSERVED_ROUNDS = 50
 
@@ -82,7 +83,7 @@ def _planned(series: str, model: str, name: str, rounds: int, clock: str) -> Pla
 
 def _run(session: Session, planned: Planned) -> tuple[ModuleReport, str]:
     session.say(f"{planned.case.id}, {planned.case.workload.rounds} rounds, {planned.clock} time")
-    record, _ = session.run(planned)
+    record, _ = CaseRunner(session).run(planned)
     answer = record.answer
     if answer is None or answer.status != "done" or answer.module is None:
         reasons = [reason.text for reason in record.reasons]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from harness.bench.figures import Figures
 from harness.errors import SetupError
 from harness.plan.plan import Planned
+from harness.plan.runner import CaseRunner
 from harness.plan.session import Session
 from harness.values.answer import Answer
 from harness.values.histogram import percentile
@@ -53,7 +54,7 @@ def measure(session: Session, planned: Planned, restores: int = 20) -> Repeats:
     answers, release = [], ""
     for number in range(restores):
         session.say(f"{planned.case.id}: restore {number + 1} of {restores}")
-        record, _ = session.run(replace(planned, clock="exact"))
+        record, _ = CaseRunner(session).run(replace(planned, clock="exact"))
         if record.answer is None or record.answer.status != "done":
             raise SetupError(f"{planned.case.id} did not run", [reason.text for reason in record.reasons])
         answers.append(record.answer)

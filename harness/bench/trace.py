@@ -54,8 +54,10 @@ def measure(session: Session, series: str) -> TraceCost:
     spent = {}
     for probes in PROBES:
         session.say(f"probes: {probes}")
-        shape = session.studio.shape("exact", "tcg")
-        prepared = session.studio.prepared(kernel, shape, Request(PREPARE, "prepare", DEVICE, probes=probes))
+        shape = session.machines.shape("exact", "tcg")
+        prepared = session.machines.prepared(
+            kernel, shape, Request(PREPARE, "prepare", DEVICE, probes=probes)
+        )
         few = _answer(session, prepared, FEW, traced=probes == "all")
         spent[probes] = sum(few.operations_ns) / (FEW[0] * FEW[1])
     return TraceCost(
@@ -76,7 +78,7 @@ def _answer(session: Session, snapshot: Snapshot, amount: tuple[int, int], trace
     region = Region(pages * PAGE)
     work = Workload("write", rounds, region, region, PageLoss("dontneed", "remote"), mtu_bytes=PAGE)
     case = Case("bench-trace", DEVICE, work, trace=traced, timeout_s=600.0)
-    reply = session.studio.run(snapshot, Request(CASE, "case", DEVICE, case), math.inf)
+    reply = session.machines.run(snapshot, Request(CASE, "case", DEVICE, case), math.inf)
     if reply.answer is None or reply.answer.status != "done":
         said = reply.problem or (reply.answer.problem if reply.answer else "")
         raise SetupError(f"the case of {pages * rounds} faults did not run", [said])
@@ -85,5 +87,5 @@ def _answer(session: Session, snapshot: Snapshot, amount: tuple[int, int], trace
 
 def _ready(session: Session, snapshot: Snapshot) -> float:
     began = time.monotonic()
-    session.studio.run(snapshot, Request(CASE, "wait", DEVICE), 60.0)
+    session.machines.run(snapshot, Request(CASE, "wait", DEVICE), 60.0)
     return time.monotonic() - began

@@ -9,7 +9,9 @@ from typing import Any
 from harness.device.catalogue import DEVICES
 from harness.errors import UsageError
 from harness.kernel.packages import SERIES
-from harness.plan.schema import Key, Source, check_entry, read
+from harness.plan.check import check_entry
+from harness.plan.schema import Key
+from harness.plan.source import Source, read
 
 _KEYS = {
     "title": Key(str),

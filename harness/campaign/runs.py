@@ -153,7 +153,7 @@ def kept(
     plans = sorted(plan_files(question.plans))
     key = digest(
         RECIPE,
-        session.studio.key(kernel, session.studio.shape("exact")),
+        session.machines.key(kernel, session.machines.shape("exact")),
         *(part for item in sorted(agent.bundle().items()) for part in item),
         *(part for place, path in sorted(files.items()) for part in (place, path.read_bytes())),
         *(part for plan in plans for part in (plan.stem, plan.read_bytes())),
@@ -274,17 +274,18 @@ def _run(
         "cut": question.cut,
         "parcel": into / PARCEL,
         "time": "real" if question.detect else None,
+        "blocks": blocks,
+        "ruled_once": True,
+        "paced": question.paced and not question.detect,
+        "resume": into if begun else None,
     }
-    flags = [*(f"--blocks={module}" for module in blocks), "--ruled-once"]
-    flags += ["--paced"] if question.paced and not question.detect else []
-    flags += ["--resume"] if begun else []
     wanted = RunRequest(
         question.plans,
         into,
         [question.kernel],
         devices,
         values,
-        flags,
+        (),
         question.expression,
         question.jobs,
     )

@@ -1,85 +1,78 @@
 """The command line: one module per verb. The only place that prints to people or exits.
 
-A verb is a module with `TEXT` (one sentence for --help), `options(parser)` and `act(arguments)`, which returns
-the exit status: 0 pass, 1 failed, 2 usage, 3 set-up or nothing executed.
+A verb is a module with `options(parser)` and `act(arguments)`, which returns the exit status: 0 pass, 1 failed,
+2 usage, 3 set-up or nothing executed. It is imported when it is called, so that --version and --help are quick.
 """
 
 from __future__ import annotations
 
 import argparse
 import errno
+import importlib
 import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 
 from harness import __version__
-from harness.cli import (
-    bench,
-    cache,
-    caps,
-    card,
-    compare,
-    corpus,
-    coverage,
-    doctor,
-    kernel,
-    kmod,
-    pagefault,
-    regress,
-    replay,
-    report,
-    run,
-    shell,
-    trace,
-    upstream,
-)
-from harness.cli.common import (
-    common_options,
-    err,
-)
-from harness.errors import EXIT_INTERRUPTED, HarnessError
-from harness.ledger import reap
-from harness.results.record import EXIT_SETUP
-from harness.store import default_root
+from harness.errors import EXIT_INTERRUPTED, HarnessError, SetupError
 
 # The host's own state, not a mistake of ours.
 _HOSTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EMFILE, errno.ENOMEM)
 
-VERBS = (
-    run,
-    report,
-    regress,
-    compare,
-    replay,
-    corpus,
-    coverage,
-    kernel,
-    kmod,
-    pagefault,
-    doctor,
-    cache,
-    shell,
-    trace,
-    caps,
-    card,
-    upstream,
-    bench,
-)
+VERBS = {
+    "run": "Run plans and print the verdict.",
+    "report": "Write the reports of a run again.",
+    "regress": "Is this kernel patch a regression? Builds the modules that it touches with and without it, and runs "
+    "plans on both.",
+    "compare": "Compare two stored runs: a regression or not, and what differs in their environments.",
+    "replay": "Run a stored case again, with its own kernel, modules, plan and seed, and compare the end.",
+    "corpus": "Bring bugs of the past back, one by one, and list which of them our plans catch.",
+    "coverage": "List which lines of the modules under test the cases of plans execute; the cases do not change.",
+    "kernel": "List the kernels of the archive, fetch some, or print what the .config of a tree of yours needs.",
+    "kmod": "Build kmod/ (or a module of yours) with the compiler that built a kernel; load it into this machine's own "
+    "kernel, or unload it. Then: odp-harness pagefault.",
+    "pagefault": "Watch and resume page faults of this machine's mlx5 cards (after `odp-harness kmod load`).",
+    "doctor": "Check item by item what works here, and what to do about what does not.",
+    "cache": "Show what the cache holds, or make room.",
+    "shell": "Start a shell in a prepared machine; `exit` ends it.",
+    "trace": "Trace page faults, stage by stage: on this machine (as root) until Ctrl-C, or with --vm in a machine of "
+    "ours while COMMAND runs there.",
+    "caps": "Show what a device can do on demand: as verbs report, as a card's firmware states, and as the card "
+    "answers the kernel module kmod/ (its current page; `!` where the maximum differs).",
+    "card": "Run an emulated card for anybody's QEMU; prints the options to give to QEMU.",
+    "upstream": "Run upstream's own tests in a machine, on a device, and print the result of each.",
+    "bench": "Measure one claim of speed, as ratios of one run.",
+    "plan-format": "Print the format of plans: as Markdown, or as a JSON Schema.",
+}
+"""Every verb with its line for --help, in the order of --help; `plan-format` is the module plan_format."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand; returns the exit status."""
+    """Run a verb; return the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    # No option of ours before the verb takes a value.
+    name = next((word for word in argv if not word.startswith("-")), "")
+    verb = importlib.import_module(f"{__name__}.{name.replace('-', '_')}") if name in VERBS else None
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = _parser(name, verb).parse_args(argv)
     except SystemExit as end:
-        return regress.usage_status(sys.argv[1:] if argv is None else argv, int(end.code or 0))
+        status = int(end.code or 0)
+        own = getattr(verb, "usage_status", None)
+        return int(own(argv, status)) if own else status
+    return _act(arguments)
+
+
+def _act(arguments: argparse.Namespace) -> int:
+    from harness.cli.common import err
+    from harness.store import default_root
+
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        with _undone(arguments.cache or default_root()):
+        with _reaped(arguments.cache or default_root()):
             return int(arguments.act(arguments))
     except HarnessError as error:
         err.print(f"error: {error.render()}", markup=False)
@@ -88,19 +81,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         err.print("interrupted; nothing is left running")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output is gone; Python would complain once more at its end.
+        # The reader of our output is gone; Python would complain once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         if error.errno not in _HOSTS:
             raise
         err.print(f"error: {error.strerror}: {error.filename or 'while writing'}", markup=False)
-        return EXIT_SETUP
+        return SetupError.exit_status
 
 
 @contextmanager
-def _undone(cache: Path) -> Iterator[None]:
-    """At the end also what workers made is undone that were ended before they could do it themselves."""
+def _reaped(cache: Path) -> Iterator[None]:
+    """Undo at the end what workers left that were killed before they could do it."""
+    from harness.ledger import reap
+
     try:
         yield
     finally:
@@ -111,7 +106,8 @@ def _terminated(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(name: str, verb: ModuleType | None) -> argparse.ArgumentParser:
+    """Return the parser of all verbs; only the one that is called has its options."""
     parser = argparse.ArgumentParser(
         prog="odp-harness",
         description="Test harness for RDMA on-demand paging in the Linux kernel.",
@@ -119,10 +115,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"odp-harness {__version__}")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
-    for verb in VERBS:
-        name = verb.__name__.rpartition(".")[2].replace("_", "-")
-        sub = verbs.add_parser(name, help=verb.TEXT, description=verb.TEXT)
-        sub.set_defaults(act=verb.act)
-        common_options(sub)
-        verb.options(sub)
+    for each, text in VERBS.items():
+        sub = verbs.add_parser(each, help=text, description=text)
+        if verb is not None and each == name:
+            from harness.cli.common import common_options
+
+            sub.set_defaults(act=verb.act)
+            common_options(sub)
+            verb.options(sub)
     return parser

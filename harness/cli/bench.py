@@ -33,7 +33,6 @@ from harness.plan.session import Session
 CARD = "connectx-5"
 MIN_ROUNDS = {"faults": 2}
 """Of the others one: `faults` compares a long run with a short one."""
-TEXT = "Measure one claim of speed, as ratios of one run."
 
 
 def options(parser: argparse.ArgumentParser) -> None:

@@ -9,8 +9,6 @@ from rich.table import Table
 from harness.cli.common import out
 from harness.store import Store, default_root, parse_size
 
-TEXT = "Show what the cache holds, or make room."
-
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Its options."""

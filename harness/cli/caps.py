@@ -1,4 +1,4 @@
-"""On-demand paging as verbs and firmware state it."""
+"""On-demand paging capabilities of a device."""
 
 from __future__ import annotations
 
@@ -16,14 +16,9 @@ from harness.cli.common import (
 )
 from harness.plan import caps
 
-TEXT = (
-    "What a device can do on demand: as verbs say, as a card's firmware states, and as the card answers the kernel "
-    "module kmod/ (its current page; `!` where the maximum differs)."
-)
-
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """Its options."""
+    """Add the options of the verb."""
     parser.add_argument("--device", default="connectx-5")
     parser.add_argument("--kernel", default="newest", metavar="KERNEL", help=KERNEL)
     parser.add_argument("--json", action="store_true", help=JSON)

@@ -9,14 +9,13 @@ from harness.cli.common import (
     KERNEL,
     open_session,
 )
-from harness.device import emulated
-
-TEXT = "An emulated card for anybody's QEMU; prints the options to give to QEMU."
+from harness.device import card_process
+from harness.device.traits import CARDS as MODELS
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    parser.add_argument("--model", default="connectx-5", help=f"one of {', '.join(emulated.MODELS)}")
+    parser.add_argument("--model", default="connectx-5", help=f"one of {', '.join(MODELS)}")
     parser.add_argument("--socket", type=Path, required=True, help="where QEMU connects")
     parser.add_argument("--control", type=Path, help="rules in, findings out (default: SOCKET.control)")
     parser.add_argument("--headers", type=Path, help="include/ of the guest's kernel (default: of --kernel)")
@@ -30,4 +29,4 @@ def act(arguments: argparse.Namespace) -> int:
     if headers is None:
         with open_session(arguments) as session:
             headers = session.kernel(arguments.kernel).headers / "include"
-    return emulated.serve(arguments.model, arguments.socket, headers, arguments.control, arguments.log)
+    return card_process.serve(arguments.model, arguments.socket, headers, arguments.control, arguments.log)

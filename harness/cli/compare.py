@@ -20,7 +20,6 @@ from harness.cli.common import (
 )
 from harness.results.record import read_run
 
-TEXT = "Say whether a stored run is worse than another, and what differs in their environments."
 STATUS = {WORSE: 1, CANNOT_TELL: 3}
 MAX_FIGURES = 40
 

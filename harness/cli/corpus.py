@@ -22,8 +22,6 @@ from harness.cli.common import (
 from harness.errors import UsageError
 from harness.plan.checkout import find_folder
 
-TEXT = "Bring bugs of the past back, one by one, and say which of them our plans catch."
-
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Which bugs."""

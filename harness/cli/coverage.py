@@ -31,8 +31,6 @@ from harness.kernel.subsystems import (
 )
 from harness.plan.checkout import fault_plans
 
-TEXT = "Say which lines of the modules under test the cases of plans run; nothing about a case changes by it."
-
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Of what, by which plans, and how it is told."""

@@ -10,8 +10,6 @@ from harness.cli.common import (
 )
 from harness.machine.doctor import examine
 
-TEXT = "Say item by item what works here, and what to do about what does not."
-
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Its options."""

@@ -20,8 +20,6 @@ from harness.kernel.local_tree import (
 from harness.kernel.packages import SERIES
 from harness.plan.session import Session
 
-TEXT = "List the kernels of the archive, fetch some, or print what the .config of a tree of yours needs."
-
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Its options."""

@@ -13,14 +13,9 @@ from harness.cli.common import (
 from harness.errors import UsageError
 from harness.kernel import insmod
 from harness.kernel.build import build
-from harness.plan import module
 from harness.plan.checkout import find_folder
+from harness.plan.prepare import MODULE, MODULE_FOLDER
 from harness.plan.session import Session
-
-TEXT = (
-    "Build kmod/ (or a module of yours) with the compiler that built a kernel; load it into this machine's own "
-    "kernel, or unload it. Then: odp-harness pagefault."
-)
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -37,8 +32,8 @@ def act(arguments: argparse.Namespace) -> int:
     """Print what the compiler said, then where the modules are, or that it is in or out."""
     with open_session(arguments) as session:
         if arguments.action == "unload":
-            insmod.unload(module.FILE, session.host)
-            out.print(f"{module.FILE} unloaded")
+            insmod.unload(MODULE, session.host)
+            out.print(f"{MODULE} unloaded")
         elif arguments.action == "build":
             for path in _built(arguments, session).values():
                 out.print(str(path), markup=False, soft_wrap=True)
@@ -51,14 +46,14 @@ def act(arguments: argparse.Namespace) -> int:
         else:
             with session.ledger.scratch_folder("module") as into:
                 _load(
-                    insmod.build_here(find_folder(module.FOLDER, arguments.source), into, session.host),
+                    insmod.build_here(find_folder(MODULE_FOLDER, arguments.source), into, session.host),
                     session,
                 )
     return 0
 
 
 def _built(arguments: argparse.Namespace, session: Session) -> Mapping[str, Path]:
-    folder = find_folder(module.FOLDER, arguments.source)
+    folder = find_folder(MODULE_FOLDER, arguments.source)
     kernel = session.kernel(arguments.kernel or "newest")
     built = build(folder, kernel, session.archive, tuple(arguments.make))
     for message in built.messages:

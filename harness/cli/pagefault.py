@@ -10,7 +10,6 @@ from pathlib import Path
 
 import harness
 
-TEXT = "Watch and resume page faults of this machine's mlx5 cards (after `odp-harness kmod load`)."
 PROGRAM = "harness.guest.kmod.cli"
 
 

@@ -43,7 +43,6 @@ from harness.plan.session import Session
 from harness.results.record import read_run
 from harness.results.reports import write_reports
 
-TEXT = "Is this kernel patch worse? Builds the modules that it touches with and without it, and runs plans on both."
 # For `git bisect run`: 125 says that a commit cannot be judged, anything from 128 on ends the search.
 BISECT = {SAME: 0, BETTER: 0, WORSE: 1, CANNOT_TELL: 125}
 BISECT_USAGE, BISECT_SKIP = 128, 125

@@ -28,10 +28,10 @@ from harness.plan.replay_gdb import (
     at_stub,
     debug,
 )
+from harness.plan.runner import CaseRunner
 from harness.plan.session import Session
 from harness.values.record import Record
 
-TEXT = "Run a stored case again, with its own kernel, modules, plan and seed: does it end the same way?"
 GDB, PRINT = "run", "print"
 
 
@@ -63,7 +63,7 @@ def act(arguments: argparse.Namespace) -> int:
             fetch(session, record, case)
             if arguments.gdb:
                 return _debugged(session, record, case, arguments.gdb)
-            ends = [difference(session, record, case) for _ in range(arguments.times)]
+            ends = [difference(CaseRunner(session), record, case) for _ in range(arguments.times)]
     for number, end in enumerate(ends, 1):
         out.print(f"run {number}: {end or 'ends the same way'}", markup=False)
     return 1 if any(ends) else 0

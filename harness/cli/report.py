@@ -11,11 +11,9 @@ from harness.results.record import read_run, write_atomically
 from harness.results.reports import write_reports
 from harness.results.terminal import open_view
 
-TEXT = "Make the reports of a run again."
-
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """Its options."""
+    """Add the options of the verb."""
     parser.add_argument("directory", type=Path)
     ends = ", ".join(EXPORTS)
     parser.add_argument(
@@ -24,7 +22,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """Write them beside the records; the exit status is that of the run."""
+    """Write them beside the records; return the exit status of the run."""
     exports = [(path, export_of(path)) for path in arguments.export]
     reports = write_reports(arguments.directory)
     run = read_run(arguments.directory)

@@ -1,4 +1,4 @@
-"""Plans to a verdict."""
+"""Run plans."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from harness.cli.common import (
-    KERNEL,
     err,
     goes_on,
     open_session,
@@ -25,6 +24,7 @@ from harness.kernel.local_tree import (
 )
 from harness.kernel.packages import SERIES
 from harness.plan.checkout import find_folder, plan_files
+from harness.plan.options import OPTIONS, RUN_OPTIONS
 from harness.plan.plan import load
 from harness.plan.progress import Listing, Progress
 from harness.plan.pytest_args import (
@@ -35,51 +35,15 @@ from harness.plan.results_dir import default_results
 from harness.results.record import read_run
 from harness.results.reports import write_reports
 from harness.results.terminal import open_view
-from harness.store import parse_size
-
-TEXT = "Run plans and print the verdict."
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """Its options."""
+    """Add the options of the verb."""
     parser.add_argument(
         "plans", nargs="*", type=Path, help="plan files or folders (default: testplans/ of the checkout)"
     )
-    parser.add_argument(
-        "--kernel",
-        action="append",
-        default=[],
-        metavar="KERNEL",
-        help=f"{KERNEL} (default newest); `all`: the plans'",
-    )
-    parser.add_argument("--device", action="append", default=[], help="run on these devices only")
-    parser.add_argument(
-        "--time",
-        choices=("exact", "real"),
-        help="clock of the machines (default: the plan's, else the device's)",
-    )
-    paced = "machines with a card count instructions, and wait in real time"
-    parser.add_argument("--paced", action="store_true", help=paced)
-    parser.add_argument(
-        "--twice", action="store_true", help="run each exact case twice; the answers must be equal"
-    )
-    parser.add_argument(
-        "--cut",
-        type=int,
-        default=0,
-        metavar="N",
-        help="of each plan, kernel and device only N cases, far apart",
-    )
-    parser.add_argument(
-        "--seeds", type=int, default=0, metavar="N", help="run each case N times, its start shifted by a seed"
-    )
-    parser.add_argument(
-        "--parcel",
-        type=Path,
-        metavar="DIR",
-        help="modules/NAME.ko there replaces the kernel's own, for each machine",
-    )
-    parser.add_argument("--no-skip", action="store_true", help="a missing need is a failure, not a skip")
+    for option in RUN_OPTIONS:
+        option.add(parser.add_argument)
     results_options(parser)
     parser.add_argument("-k", metavar="EXPR", help="only cases whose name matches (as pytest -k)")
     parser.add_argument("-x", action="store_true", help="stop at the first failure")
@@ -88,12 +52,10 @@ def options(parser: argparse.ArgumentParser) -> None:
         "-j", "--jobs", type=int, default=jobs, help=f"cases at the same time (default here: {jobs})"
     )
     parser.add_argument("--list", action="store_true", help="print the cases and run none")
-    # An option of the plugin's that is for campaigns.
-    parser.set_defaults(ruled_once=False)
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """Run the chosen cases, write records and reports; the exit status is the verdict."""
+    """Run the chosen cases, write records and reports; return the exit status of the verdict."""
     plans = arguments.plans or [find_folder("testplans", None)]
     for file in plan_files(plans):
         load(file)
@@ -120,7 +82,7 @@ def act(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """UsageError for what nothing can be chosen by; the archive is asked about names that may be releases only."""
+    """Validate --kernel, --device and -k early; only exact releases query the archive."""
     for device in arguments.device:
         find(device)
     distinct(arguments.kernel)
@@ -133,27 +95,21 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _pytest_arguments(arguments: argparse.Namespace, plans: list[Path], directory: Path) -> list[str]:
-    limit = parse_size(arguments.cache_limit) if arguments.cache_limit else None
-    names = ("cache", "mirror", "vm_images", "time", "image", "cut", "seeds", "parcel")
-    values = {"cache_limit": limit, **{name: getattr(arguments, name) for name in names}}
-    given = {"--paced": arguments.paced, "--twice": arguments.twice, "--no-skip": arguments.no_skip}
-    flags = {**given, "-x": arguments.x, "--resume": arguments.resume}
+    values = {option.key: getattr(arguments, option.key) for option in OPTIONS}
     return RunRequest(
         plans,
         directory,
-        arguments.kernel,
-        arguments.device,
-        values,
-        [flag for flag, on in flags.items() if on],
-        arguments.k or "",
-        arguments.jobs,
+        values={**values, "results": directory},
+        flags=["-x"] if arguments.x else [],
+        expression=arguments.k or "",
+        jobs=arguments.jobs,
     ).arguments()
 
 
 def _list(arguments: argparse.Namespace, plans: list[Path]) -> int:
     listing = Listing()
-    wanted = [*_pytest_arguments(arguments, plans, default_results()), "--collect-only", "-n0"]
-    if pytest.main(wanted, plugins=[listing]) == pytest.ExitCode.USAGE_ERROR:
+    argv = [*_pytest_arguments(arguments, plans, default_results()), "--collect-only", "-n0"]
+    if pytest.main(argv, plugins=[listing]) == pytest.ExitCode.USAGE_ERROR:
         return 2
     if not listing.cases:
         raise _nothing("listed")

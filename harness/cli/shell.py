@@ -1,4 +1,4 @@
-"""A machine to look around in."""
+"""A shell in a prepared machine."""
 
 from __future__ import annotations
 
@@ -14,26 +14,23 @@ from harness.cli.common import (
 )
 from harness.errors import SetupError, UsageError
 from harness.machine.vm import Machine
+from harness.plan.target import lend
 from harness.values.case import Request
 
-TEXT = (
-    "A prepared machine, interactive; `exit` ends it. Or a script from stdin, whose output and exit status are this "
-    "command's."
-)
-# Order numbers are just newer than a snapshot's own.
+# Higher than the numbers of a snapshot's own requests.
 SHELL = 9
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """Its options."""
+    """Add the options of the verb."""
     parser.add_argument("--kernel", default="newest", metavar="KERNEL", help=KERNEL)
     parser.add_argument("--device", default="soft-roce")
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """The exit status of the shell, or of the script on stdin. What a script prints is printed as it comes."""
+    """Return the exit status of the shell, or of the script on stdin, whose output is printed as it comes."""
     typed = sys.stdin.isatty()
-    request = _order(arguments.device, typed)
+    request = _request(arguments.device, typed)
     terminal = termios.tcgetattr(sys.stdin) if typed else None
     shown = 0
 
@@ -48,7 +45,7 @@ def act(arguments: argparse.Namespace) -> int:
     with open_session(arguments) as session:
         try:
             kernel, snapshot = session.prepared(arguments.kernel, arguments.device, "real")
-            reply = session.lend(kernel, snapshot, request, typed, show)
+            reply = lend(session, kernel, snapshot, request, typed, show)
         finally:
             if terminal is not None:
                 # QEMU makes the terminal raw and is killed, not asked to end.
@@ -56,8 +53,8 @@ def act(arguments: argparse.Namespace) -> int:
     return agent.checked(reply).exit_status
 
 
-def _order(device: str, typed: bool) -> Request:
-    """A shell, or the script on stdin; UsageError for one that cannot be handed over."""
+def _request(device: str, typed: bool) -> Request:
+    """Return the request for a shell or the script on stdin; UsageError for one that cannot be handed over."""
     columns, lines = out.size
     size = {"COLUMNS": str(columns), "LINES": str(lines)}
     if typed:

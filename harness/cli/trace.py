@@ -1,4 +1,4 @@
-"""Where inside a page fault the time goes, live."""
+"""Trace page faults, stage by stage, live."""
 
 from __future__ import annotations
 
@@ -31,15 +31,11 @@ from harness.values import codec
 from harness.values.answer import Reply, Trace
 from harness.values.case import Watch
 
-TEXT = (
-    "Trace page faults, stage by stage: on this machine (as root) until Ctrl-C, or with --vm in a machine of ours "
-    "while COMMAND runs there."
-)
 DRIVERS = {"mlx5": "mlx5", "rxe": "rxe", "rdma_rxe": "rxe", "soft": "rxe"}
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """Its options."""
+    """Add the options of the verb."""
     parser.add_argument(
         "--vm", metavar="MODEL", help="in a machine with this device, as connectx-5 or soft-roce"
     )
@@ -67,18 +63,18 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """The exit status of the command; what was seen is summed up and exported however it ended."""
+    """Return the exit status of the command; summary and exports are made however it ended."""
     exports = [(path, export_of(path)) for path in arguments.export]
     watch = Watch(arguments.seconds, arguments.interval, driver_of(arguments.device))
     if arguments.vm and not (arguments.command or arguments.seconds):
         raise UsageError(
-            "a machine of ours does nothing by itself", hint="odp-harness trace --vm MODEL -- COMMAND"
+            "a machine of ours is idle by itself", hint="odp-harness trace --vm MODEL -- COMMAND"
         )
     seen = Trace()
     reply = Reply(CASE, True)
     command = tuple(arguments.command)
 
-    def tell(news: Trace) -> None:
+    def show(news: Trace) -> None:
         nonlocal seen
         seen = seen_together(seen, news)
         if err.is_terminal:
@@ -91,20 +87,20 @@ def act(arguments: argparse.Namespace) -> int:
         ):
             if arguments.vm:
                 find(arguments.vm)
-                reply = in_machine(session, arguments.kernel, watch, arguments.vm, command, tell)
+                reply = in_machine(session, arguments.kernel, watch, arguments.vm, command, show)
             else:
-                reply = here(session.host, watch, command, tell)
+                reply = here(session.host, watch, command, show)
     finally:
-        # Also of what Ctrl-C or a machine's death ended.
+        # Also after Ctrl-C or the end of the machine.
         if seen.whole:
             chosen = _chosen(seen, arguments)
             for path, export in exports:
                 write_atomically(path, export({path.name.partition(".")[0]: chosen}))
-            _tell(arguments, reply, chosen)
+            _print(arguments, reply, chosen)
     return reply.exit_status
 
 
-def _tell(arguments: argparse.Namespace, reply: Reply, trace: Trace) -> None:
+def _print(arguments: argparse.Namespace, reply: Reply, trace: Trace) -> None:
     if arguments.json:
         plain = {"trace": codec.to_plain(trace), "probes": reply.facts, "exit_status": reply.exit_status}
         sys.stdout.write(json.dumps({**plain, "stages": [vars(row) for row in rows(trace)]}) + "\n")
@@ -126,7 +122,7 @@ def _chosen(trace: Trace, arguments: argparse.Namespace) -> Trace:
 
 def _picture(trace: Trace) -> RenderableType:
     table = Table(box=None, pad_edge=False)
-    for name in ("stage", "calls", "50 %", "90 %", "99 %", "most", "share", "shape"):
+    for name in ("stage", "calls", "50 %", "90 %", "99 %", "maximum", "share", "shape"):
         table.add_column(name, justify="left" if name in ("stage", "shape") else "right", no_wrap=True)
     for row in rows(trace):
         figures = (row.p50_ns, row.p90_ns, row.p99_ns, row.maximum_ns)
@@ -137,14 +133,15 @@ def _picture(trace: Trace) -> RenderableType:
     if trace.lost:
         lines.append(f"{trace.lost} without a record: the histograms have them, shares and exports do not")
     if trace.missed:
-        lines.append(f"{trace.missed} probe hits were missed: these figures are no witness")
+        lines.append(f"{trace.missed} probe hits were missed: these counts prove nothing")
     paid = cost(trace)
     return Group(table, Text("; ".join(lines + ([paid] if paid else []))))
 
 
 def driver_of(device: str, sysfs: Path = Path("/sys/class/infiniband")) -> str:
-    """Which driver's stages to trace ("": whichever is loaded): of its name, or of a device of this machine by sysfs,
-    where udev may have called an mlx5_0 rocep1s0.
+    """Return the driver whose stages to trace, "" for whichever is loaded.
+
+    `device` is a name of a driver, or a device of this machine, found in sysfs: udev may call an mlx5_0 rocep1s0.
     """
     if not device:
         return ""

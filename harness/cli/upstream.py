@@ -17,11 +17,9 @@ from harness.cli.common import (
 from harness.plan import upstream
 from harness.values.upstream import Selection, UpstreamTest
 
-TEXT = "Run upstream's own tests in a machine, on a device, and say what came of each."
-
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """Its options."""
+    """Add the options of the verb."""
     parser.add_argument("suite", choices=tuple(upstream.SUITES), help="whose tests")
     parser.add_argument("--device", default="connectx-5")
     parser.add_argument("--kernel", default="newest", metavar="KERNEL", help=KERNEL)
@@ -35,15 +33,15 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """0 when no test failed, the card found nothing and the console is clean; 1 otherwise."""
-    wanted = Selection(tuple(arguments.k), timeout_s=arguments.timeout)
+    """Return 0 when no test failed, the card found nothing and the console is clean; 1 otherwise."""
+    selection = Selection(tuple(arguments.k), timeout_s=arguments.timeout)
     with open_session(arguments) as session:
         seen = upstream.run(
             session,
             arguments.suite,
             arguments.kernel,
             arguments.device,
-            wanted,
+            selection,
             _progress,
             arguments.results,
         )
@@ -77,4 +75,4 @@ def _print(seen: upstream.UpstreamRun) -> None:
     )
 
 
-WORDS = {"pass": "passed", "fail": "failed", "skip": "skipped", "known": "failed as known"}
+WORDS = {"pass": "passed", "fail": "failed", "skip": "skipped", "known": "known failures"}

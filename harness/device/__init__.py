@@ -1,8 +1,8 @@
-"""Gives a machine one RDMA device and takes it back.
+"""Give a machine one RDMA device and take it back.
 
-Every device has the same few verbs, so that nobody else needs to know which it is: what prepares a machine for
-it (`prepare`), what is around a run (`around`), how it comes into a machine (`Presence.plug`) and what it has to
-say at the end (`Presence.report`).
+Every device has the same few verbs, so that nobody else needs to know which it is: `prepare` readies a machine
+for it, `around` is its life around a run, `AttachedDevice.plug` puts it into a machine, `AttachedDevice.report`
+returns what it saw.
 """
 
 from __future__ import annotations
@@ -10,25 +10,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from harness.host import LocalHost
-from harness.kernel.packages import Kernel
-from harness.machine.vm import Machine
 from harness.values.case import Request
 from harness.values.record import DeviceReport
 from harness.values.rule import Rule
+
+if TYPE_CHECKING:
+    # The table of devices (traits.py) is read by pure parsers, too.
+    from harness.host import LocalHost
+    from harness.kernel.packages import Kernel
+    from harness.machine.vm import Machine
 
 
 class AttachedDevice(Protocol):
     """A device in, or on its way into, one machine."""
 
     def plug(self, machine: Machine) -> None:
-        """Put it into a machine that stands still (if the device is one to plug) and let the machine go on."""
+        """Put it into a machine that does not run yet, if it is one to plug, and start the machine."""
         ...
 
     def arm(self, rules: Sequence[Rule]) -> None:
-        """Take the rules of a case, before it starts; only emulated cards have any."""
+        """Take the injection rules of a case, before it starts; only emulated cards have any."""
         ...
 
     def check(self) -> None:
@@ -36,11 +39,11 @@ class AttachedDevice(Protocol):
         ...
 
     def settle(self) -> None:
-        """While the machine still runs: wait a moment for what its driver has not finished, if there is anything."""
+        """Wait a moment for faults that the driver has not resumed, while the machine still runs."""
         ...
 
     def report(self) -> DeviceReport:
-        """What the device saw."""
+        """Return what the device saw."""
         ...
 
 
@@ -56,20 +59,20 @@ class Device(Protocol):
     """The file, of those in a run's folder, that holds its conversation with the driver; empty if it has none."""
 
     def prepare(self, number: int) -> Request:
-        """The order that readies a machine for it."""
+        """Return the request that readies a machine for it."""
         ...
 
     def firmware_odp(self, kernel: Kernel) -> dict[str, dict[str, tuple[str, ...]]]:
-        """What its firmware states of on-demand paging to that kernel: words by scheme and row.
+        """Return the on-demand paging capabilities that its firmware states to that kernel: words by scheme and row.
 
         The rows are `general` and the transports. Empty for a device without a firmware.
         """
         ...
 
     def scheme(self, kernel: Kernel) -> str:
-        """How it tells that kernel's driver of page faults: one of firmware_odp's schemes, or nothing."""
+        """Return how it reports page faults to that kernel: one of the schemes of firmware_odp, or nothing."""
         ...
 
     def around(self, host: LocalHost, kernel: Kernel, folder: Path) -> AbstractContextManager[AttachedDevice]:
-        """The device's own life around one run; its files are in `folder`."""
+        """Start the device before a run and end it after; its files are in `folder`."""
         ...

@@ -18,7 +18,7 @@ from harness.values.rule import Rule
 
 
 class SoftRoce:
-    """The device; exact time is its default since nothing comes from outside during a case."""
+    """rdma_rxe; its clock is exact by default since nothing comes from outside during a case."""
 
     name = "soft-roce"
     clock = "exact"
@@ -30,31 +30,31 @@ class SoftRoce:
         return Request(number, "prepare", self.name)
 
     def firmware_odp(self, kernel: Kernel) -> dict[str, dict[str, tuple[str, ...]]]:
-        """It is all driver."""
+        """Return nothing: it has no firmware."""
         return {}
 
     def scheme(self, kernel: Kernel) -> str:
-        """It has no card to tell it."""
+        """Return nothing: no card reports page faults."""
         return ""
 
     @contextlib.contextmanager
     def around(self, host: LocalHost, kernel: Kernel, folder: Path) -> Iterator[SoftRoce]:
-        """Nothing is outside the machine."""
+        """Yield itself: nothing is outside the machine."""
         yield self
 
     def plug(self, machine: Machine) -> None:
-        """It is in the snapshot."""
+        """Do nothing: it is in the snapshot."""
 
     def arm(self, rules: Sequence[Rule]) -> None:
-        """Nobody can tell rxe what to do wrong: plans with rules name emulated cards only."""
+        """Refuse rules: plans with rules name emulated cards only."""
         assert not rules
 
     def check(self) -> None:
-        """It cannot die alone."""
+        """Do nothing: it cannot die alone."""
 
     def settle(self) -> None:
-        """A case waits for its own."""
+        """Do nothing: a case waits for its own work."""
 
     def report(self) -> DeviceReport:
-        """rxe has no counters of its own."""
+        """Return an empty report: rxe has no counters of its own."""
         return DeviceReport()

@@ -1,4 +1,4 @@
-"""Which instructions of the modules under test a case ran: asked of the machine, logged by QEMU, read afterwards."""
+"""Block coverage: which instructions of the modules under test a case executes, from QEMU's log."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from harness.values.case import Request
 DEADLINE_S = 60.0
 LOG = "blocks"
 NUMBER = 1 << 16
-"""Of an order that asks a prepared machine: newer than the one that prepared it, and any."""
+"""Number of a request to a prepared machine: higher than those that prepared it, and any case's."""
 
 
 class BlockCoverage:
-    """For some modules; nothing is logged when there are none."""
+    """Block coverage of some modules; nothing is logged when there are none."""
 
-    def __init__(self, studio: MachineFactory, modules: tuple[str, ...]) -> None:
-        self._studio, self._modules = studio, modules
+    def __init__(self, machines: MachineFactory, modules: tuple[str, ...]) -> None:
+        self._machines, self._modules = machines, modules
         self._places: dict[str, ModuleLayout] = {}
 
     def places(self, snapshot: Snapshot) -> ModuleLayout:
-        """Where the modules are in a machine that goes on from this snapshot."""
+        """Return the addresses of the modules in a machine that is restored from this snapshot."""
         if not self._modules:
             return ModuleLayout((), ())
         if snapshot.key not in self._places:
             request = Request(NUMBER, "exec", argv=(*ASK, *self._modules))
-            answer = self._studio.run(snapshot, request, DEADLINE_S).output
+            answer = self._machines.run(snapshot, request, DEADLINE_S).output
             self._places[snapshot.key] = ModuleLayout.read(answer, self._modules)
         return self._places[snapshot.key]
 
     def options(self, snapshot: Snapshot, folder: Path) -> tuple[str, ...]:
-        """QEMU's options for a machine of the snapshot in its folder."""
+        """Return QEMU's options for a machine of the snapshot in its folder."""
         return self.places(snapshot).options(folder / LOG)
 
     def read(self, snapshot: Snapshot, folder: Path) -> Offsets | None:
-        """What ran there; None when nothing was to be logged."""
+        """Return the executed instructions; None when nothing was logged."""
         log = folder / LOG
         if not log.is_file():
             return None

@@ -1,4 +1,4 @@
-"""What a device can do on demand: as verbs report it in a restored machine, and as the card's firmware states."""
+"""On-demand paging capabilities: as verbs report them in a restored machine, and as the card's firmware states."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from harness.agent import checked
 from harness.device.catalogue import find
 from harness.errors import SetupError, Unsupported
 from harness.plan.session import CASE, Session
+from harness.plan.target import VmTarget
 from harness.values.case import Request
 from harness.values.module import ModuleUse
 
@@ -18,11 +19,11 @@ ROWS = ("general", "rc", "uc", "ud", "xrc")
 
 @dataclass(frozen=True)
 class OdpCapabilities:
-    """Words by row (`general` and the transports). `firmware` is by scheme and empty for a device without.
+    """Capability words by row (`general` and the transports).
 
-    `scheme` is the one the driver chose of those; `rdma_device` is what the machine calls the device. `module` is
-    what the kernel module was told when it asked the device itself, by page (max, cur) and scheme; `no_module` says
-    why it did not.
+    `firmware` is by scheme, and empty for a device without firmware; `scheme` is the one that the driver chose.
+    `rdma_device` is the device's name in the machine. `module` has the words that the kernel module read from the
+    device itself, by page (max, cur) and scheme; `no_module` is the reason why it could not.
     """
 
     kernel: str
@@ -40,7 +41,7 @@ class OdpCapabilities:
 
 
 def ask(session: Session, series: str, name: str) -> OdpCapabilities:
-    """Restore a machine, put the device in, and let verbs say what it can do."""
+    """Restore a machine, plug the device in, and query its capabilities."""
     device = find(name)
     use, no_module = (ModuleUse("off"), "") if device.plugged else (None, "only mlx5 cards have one")
     try:
@@ -48,16 +49,13 @@ def ask(session: Session, series: str, name: str) -> OdpCapabilities:
     except (SetupError, Unsupported) as error:
         if use is None:
             raise
-        # Where it cannot be built the rest can be said all the same.
+        # The other columns do not need it.
         no_module = error.headline
         kernel, snapshot = session.prepared(series, name, device.clock)
     request = Request(CASE, "capabilities", name)
-    with (
-        session.ledger.scratch_folder("caps") as folder,
-        device.around(session.host, kernel, folder) as presence,
-    ):
-        reply = session.offer(snapshot, request, folder, presence, DEADLINE_S)
-        device_report = presence.report()
+    with VmTarget(session, kernel, snapshot, name, "caps") as target:
+        reply = target.offer(request, DEADLINE_S)
+        device_report = target.report()
     checked(reply)
     verbs = {row: tuple(reply.facts.get(_fact(row), "").split()) for row in ROWS}
     firmware = device.firmware_odp(kernel)
@@ -75,7 +73,7 @@ def ask(session: Session, series: str, name: str) -> OdpCapabilities:
 
 
 def _module(facts: Mapping[str, str]) -> dict[str, dict[str, tuple[str, ...]]]:
-    """The rows of `module.max.transport.rc` and its like, by "max.transport" and so on."""
+    """Return the facts `module.max.transport.rc` and the like, by "max.transport" and so on."""
     found: dict[str, dict[str, tuple[str, ...]]] = {}
     for name, words in facts.items():
         parts = name.split(".")

@@ -1,4 +1,4 @@
-"""What the checkout gives a run: its folders, files that a user names, and its version."""
+"""Folders of the checkout, files that a user names, and the harness's version."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from harness.errors import UsageError
 
 
 def files_below(folder: Path | None) -> dict[str, Path]:
-    """All files of a folder by their path within it."""
+    """Return all files of a folder by their path within it."""
     if folder is None:
         return {}
     return {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def fault_plans() -> list[Path]:
-    """The checkout's plans of page faults, without those that go on for minutes."""
+    """Return the checkout's plans of page faults, without the soaks, which take minutes."""
     folder = find_folder("testplans", None)
     found = (path for kind in ("odp", "mlx5") for path in folder.glob(f"{kind}-*.toml"))
     return sorted(path for path in found if "-soak" not in path.stem)
 
 
 def plan_files(given: Iterable[Path]) -> list[Path]:
-    """The plan files among files and folders, a folder's by their names; UsageError for one that does not exist."""
+    """Return the plan files of files and folders, sorted in a folder; UsageError for one that does not exist."""
     paths = list(given)
     for path in paths:
         if not path.exists():
@@ -34,7 +34,7 @@ def plan_files(given: Iterable[Path]) -> list[Path]:
 
 
 def find_folder(name: str, given: Path | None) -> Path:
-    """testplans/ or vm-images/: as given, else beside this package in its checkout, else a UsageError."""
+    """Return testplans/ or vm-images/: as given, else beside this package in its checkout, else UsageError."""
     if given is not None:
         if given.is_dir():
             return given
@@ -47,7 +47,7 @@ def find_folder(name: str, given: Path | None) -> Path:
 
 
 def version() -> str:
-    """The harness's version, with the commit when it runs from a checkout."""
+    """Return the harness's version, with the commit when it runs from a checkout."""
     try:
         commit = subprocess.run(
             ["git", "-C", str(Path(harness.__file__).parent), "describe", "--always", "--dirty"],

@@ -1,4 +1,4 @@
-"""What a card says it told the driver, against what the driver was seen to do: nothing may be lost on the way.
+"""Conservation check: events of the card, works of the driver and resumes are equal.
 
     card: faults raised -> events -> trace: events read -> works queued -> started -> resumes -> card: faults resumed
 
@@ -16,7 +16,7 @@ ANSWERED = (
     *("resumed", "failed", "invented_resumed", "invented_failed"),
     *("resumes_lost", "resumes_refused", "resumes_moot"),
 )
-"""The card's accounts of PAGE_FAULT_RESUME commands; the one of commands that named no open fault is apart."""
+"""The card's counters of PAGE_FAULT_RESUME commands, but for those that name no open fault."""
 
 
 STAGES = (("events", "events read"), ("queues", "works queued"), ("works", "works started"))
@@ -24,22 +24,22 @@ STAGES = (("events", "events read"), ("queues", "works queued"), ("works", "work
 
 
 def check(device_report: DeviceReport, trace: Trace, scheme: str) -> Iterator[Reason]:
-    """Reasons of the kind `law`, one for each place where something was lost or came from nowhere."""
+    """Yield reasons of the kind `count`, one for each stage where a fault was lost or came from nowhere."""
     card = {
         k.removeprefix("faults."): n for k, n in device_report.counters.items() if k.startswith("faults.")
     }
     if "raised" not in card:
         return
-    told = device_report.counters.get("odp.memory_scheme")
-    if scheme and told is not None and bool(told) != (scheme == "memory"):
-        chose = "memory" if told else "transport"
-        yield Reason("law", f"card: expected the {scheme} scheme of page faults, the driver chose {chose}")
-    for problem in (*_accounts(card), *_trace(card, trace)):
-        yield Reason("law", f"{problem}; {ledger(card, trace)}")
+    memory = device_report.counters.get("odp.memory_scheme")
+    if scheme and memory is not None and bool(memory) != (scheme == "memory"):
+        chose = "memory" if memory else "transport"
+        yield Reason("count", f"card: expected the {scheme} scheme of page faults, the driver chose {chose}")
+    for problem in (*_balance(card), *_trace(card, trace)):
+        yield Reason("count", f"{problem}; {ledger(card, trace)}")
 
 
-def _accounts(card: dict[str, int]) -> Iterator[str]:
-    """Every fault that a card raised ends once."""
+def _balance(card: dict[str, int]) -> Iterator[str]:
+    """Check that every fault that the card raised ends once."""
     raised, still = card["raised"], card.get("open", 0)
     if still:
         yield f"card: {still} of {raised} page faults were never resumed"
@@ -47,33 +47,33 @@ def _accounts(card: dict[str, int]) -> Iterator[str]:
         yield f"card: {card['unknown_resumes']} resumes of faults that were not open"
     ended = sum(card.get(name, 0) for name in ("resumed", "failed", "dropped", "open"))
     if ended != raised:
-        yield f"card: {raised} page faults raised, {ended} accounted for"
+        yield f"card: {raised} page faults raised, {ended} ended or open"
 
 
 def _trace(card: dict[str, int], trace: Trace) -> Iterator[str]:
-    """Card and trace count the same; what is not traced here is not compared."""
+    """Compare card and trace; what is not traced on this kernel is not compared."""
     seen = trace.counts
-    told = card.get("events", card["raised"])
-    for stage, what in STAGES:
-        if seen.get(stage, told) != told:
-            yield f"{what}: {seen[stage]}, the card told of {told}"
+    events = card.get("events", card["raised"])
+    for stage, text in STAGES:
+        if seen.get(stage, events) != events:
+            yield f"{text}: {seen[stage]}, the card sent {events} events"
     if "resumes" not in seen:
         return
     answered = sum(card.get(name, 0) for name in (*ANSWERED, "unknown_resumes"))
     if seen["resumes"] != answered:
         yield f"resumes: {seen['resumes']} by the driver, {answered} at the card"
-    # Lawful: a work whose queue has gone, or never was, resumes nothing.
-    silent, most = (
+    # A work whose queue is destroyed, or never existed, resumes nothing.
+    silent, maximum = (
         seen.get("works", 0) - seen["resumes"],
         card.get("invented_open", 0) + card.get("dropped", 0),
     )
-    if "works" in seen and not 0 <= silent <= most:
-        yield f"works without a resume: {silent}, of which {most} are lawful"
+    if "works" in seen and not 0 <= silent <= maximum:
+        yield f"works without a resume: {silent}, of which {maximum} are expected"
 
 
 def ledger(card: dict[str, int], trace: Trace) -> str:
-    """All accounts in a line."""
-    kept = (
+    """Return all counters in a line."""
+    names = (
         "raised",
         "events",
         "withheld",
@@ -84,7 +84,7 @@ def ledger(card: dict[str, int], trace: Trace) -> str:
         "open",
         "unknown_resumes",
     )
-    of_card = ", ".join(f"{name} {card[name]}" for name in kept if name in card)
+    of_card = ", ".join(f"{name} {card[name]}" for name in names if name in card)
     of_trace = ", ".join(
         f"{n} {trace.counts[n]}" for n in ("events", "queues", "works", "resumes") if n in trace.counts
     )

@@ -1,4 +1,4 @@
-"""What a case ran on, as its record says: what is known before a machine is prepared, and what the machine adds."""
+"""The environment of a case, for its record: known before a machine is prepared, and added by the machine."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from harness.plan.checkout import version
 from harness.plan.plan import Planned
 
 PARCEL = "machine.parcel"
-"""Modules in the place of the kernel's own, by name: as the machine said, or was to be given."""
+"""Names of modules that replace the kernel's own: as the machine reports, or was to be given."""
 
 
 def begun(kernel: Kernel, planned: Planned, files: Mapping[str, Path]) -> dict[str, str]:
-    """Of a machine that is to be prepared with `files` in its parcel. It may never be: there is no clock yet."""
+    """Describe a machine before it is prepared with `files` on its payload disk; there is no clock yet."""
     modules = sorted(PurePosixPath(name).stem for name in files if PurePosixPath(name).match("modules/*.ko"))
     given = {"parcel": payload_disk.key(files), PARCEL: " ".join(modules)} if modules else {}
     return {
@@ -32,7 +32,7 @@ def begun(kernel: Kernel, planned: Planned, files: Mapping[str, Path]) -> dict[s
 
 
 def prepared(snapshot: Snapshot, qemu: str, image: str) -> dict[str, str]:
-    """Of one that is, with what it said of itself; `qemu` is a version, `image` a digest."""
+    """Describe a prepared machine by its own facts; `qemu` is a version, `image` a digest."""
     facts = {name: fact for name, fact in snapshot.facts.items() if name not in ("kernel", "device")}
     return {
         "clock": snapshot.shape.clock,

@@ -1,4 +1,4 @@
-"""A plan: what is needed, what varies, the workload, the faults, what is expected."""
+"""A plan: what it needs, what varies, the workload, how pages become absent, what is expected."""
 
 from __future__ import annotations
 
@@ -9,76 +9,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.device.catalogue import DEVICES
+from harness.device.traits import TRAITS
 from harness.kernel import local_tree
-from harness.plan import module
-from harness.plan.schema import PAGE_BYTES, SCHEMA, Source, check, check_axis, flatten, read
-from harness.values.case import Case, PageLoss, Region, Workload
+from harness.plan import parse
+from harness.plan.check import check
+from harness.plan.expect import Expect, Known
+from harness.plan.schema import SCHEMA, of
+from harness.plan.source import Source, flatten, read
+from harness.values.case import Case
 from harness.values.module import ModuleUse
-from harness.values.record import Reason
-from harness.values.rule import KINDS, Rule, keys_of
+from harness.values.rule import Rule
+
+__all__ = ["FULL", "Expect", "Known", "Plan", "Planned", "load"]
 
 FULL = "ODP_FULL"
 """The environment variable that makes plans as long as their table [full] says, on the last of their kernels."""
-
-
-@dataclass(frozen=True)
-class Expect:
-    """What a case must show; `latency` bounds are {"fault_p99_ns": most}, of an operation, a whole fault or a stage.
-
-    One that says `_exact_ns` or `_real_ns` binds in that clock only.
-
-    `workload` says how its work requests end; those that are to fail do so with a text that has `problem` in it.
-    `found` are kinds of findings, `log` texts on the console, that must be seen and are then no failures; `may_find`
-    are kinds that need not, where a race decides. `card` are counters of the card that must have exactly these values,
-    `card_most` those that may not be larger; `module` are counters of the kernel module, `refused` are its words where
-    it must not take the mode that is asked for. `least` are counts of the trace that may not be smaller, where no law
-    says how large they are.
-    """
-
-    laws: bool = True
-    conservation: bool = True
-    data: bool = True
-    console: str = "clean"
-    leaks: bool = True
-    findings: bool = True
-    faults: int | None = None
-    workload: str = "done"
-    problem: str = ""
-    found: tuple[str, ...] = ()
-    may_find: tuple[str, ...] = ()
-    log: tuple[str, ...] = ()
-    card: dict[str, int] = field(default_factory=dict)
-    card_most: dict[str, int] = field(default_factory=dict)
-    module: dict[str, int] = field(default_factory=dict)
-    refused: str = ""
-    least: dict[str, int] = field(default_factory=dict)
-    latency: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Known:
-    """A stock kernel's defect: on these series the case fails, for reasons of these kinds that have one of the texts
-    `says` in them (any, without) and no other, and must.
-
-    It is a driver's, so it counts on `devices` only (empty: all). One that shows only `sometimes` need not.
-    """
-
-    kernels: tuple[str, ...]
-    kinds: tuple[str, ...]
-    text: str
-    devices: tuple[str, ...] = ()
-    sometimes: bool = False
-    says: tuple[str, ...] = ()
-
-    def excuses(self, reason: Reason) -> bool:
-        """Whether this is how the defect shows."""
-        return reason.kind in self.kinds and (not self.says or any(text in reason.text for text in self.says))
-
-    def applies(self, release: str, device: str) -> bool:
-        """Whether a case on this release and device is to show it."""
-        ours = release.startswith(tuple(f"{series}." for series in self.kernels))
-        return ours and device in (self.devices or (device,))
 
 
 @dataclass(frozen=True)
@@ -94,7 +39,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """A plan file, checked; `text` is what it said then. `longer`: settings of its long form, empty without FULL."""
+    """A plan file, checked; `text` is its content then. `longer`: settings of its long form, empty without FULL."""
 
     path: Path
     title: str
@@ -118,7 +63,7 @@ class Plan:
     def cases(
         self, kernels: tuple[str, ...] = (), clock: str = "", devices: tuple[str, ...] = ()
     ) -> Iterator[Planned]:
-        """All cases: the plan's own matrix, or just these kernels or devices of it; `clock` overrides."""
+        """Yield all cases: of the plan's own matrix, or just of these kernels or devices; `clock` overrides."""
         names = list(self.axes)
         kernels = kernels or self.kernels
         for kernel, device in itertools.product(kernels, devices or self.devices):
@@ -126,157 +71,71 @@ class Plan:
             for values in itertools.product(*self.axes.values()):
                 settings = {**self.settings, **length, **dict(zip(names, values, strict=True))}
                 label = "-".join(_label(name, value) for name, value in zip(names, values, strict=True))
-                case_id = "/".join(
-                    part for part in (self.name, local_tree.called(kernel), device, label) if part
-                )
+                parts = (self.name, local_tree.called(kernel), device, label)
                 yield Planned(
                     self,
                     kernel,
-                    Case(
-                        case_id,
-                        device,
-                        _workload(settings),
-                        seed=settings.get("workload.seed", 0),
-                        timeout_s=float(settings.get("workload.timeout_s", Case.timeout_s)),
-                        # What the module has taken over mlx5_ib does not see.
-                        trace=settings.get(
-                            "workload.trace", self.module is None or self.module.mode != "own"
-                        ),
-                        rules=self.rules,
-                        module=self.module,
-                    ),
-                    clock or settings.get("clock", DEVICES[device].clock),
-                    settings.get("deadline_s", 120),
+                    self._case("/".join(filter(None, parts)), device, settings),
+                    clock or settings.get("clock", TRAITS[device].clock),
+                    of(settings, "deadline_s"),
                 )
+
+    def _case(self, case_id: str, device: str, settings: dict[str, Any]) -> Case:
+        return Case(
+            case_id,
+            device,
+            parse.workload(settings, pinned=self.module is not None),
+            seed=of(settings, "workload.seed"),
+            timeout_s=float(of(settings, "workload.timeout_s")),
+            # mlx5_ib does not see the faults that the module owns.
+            trace=settings.get("workload.trace", self.module is None or self.module.mode != "own"),
+            rules=self.rules,
+            module=self.module,
+        )
 
 
 def load(path: Path) -> Plan:
     """Read and check a plan file; UsageError with file, line and key."""
     source, table = read(path)
     known = table.pop("known", [])
-    rules = table.pop("rules", [])
-    used = module.parse(source, table.pop("module", None))
+    rules = parse.rules(source, table.pop("rules", []))
+    module = parse.module(source, table.pop("module", None))
     matrix = table.pop("matrix", {})
     flat = flatten(table)
     for key, value in flat.items():
         check(source, key, value)
     longer = {key.removeprefix("full."): flat.pop(key) for key in list(flat) if key.startswith("full.")}
-    axes = _axes(source, flatten(matrix))
-    for key in ("title", "workload.operation", "faults.how"):
+    axes = parse.axes(source, flatten(matrix))
+    for key in ("title", "workload.operation"):
         if key not in flat and key not in axes:
             raise source.error(key, "missing", SCHEMA)
+    needs = tuple(flat.get("needs", ()))
     plan = Plan(
         path,
         flat["title"],
-        tuple(flat.get("needs", ())),
-        tuple(matrix.get("kernel", ("newest",))),
-        tuple(matrix.get("device", ("soft-roce",))),
+        needs,
+        parse.kernels(matrix, flat.get("since")),
+        parse.devices(
+            source, matrix, needs, parse.implied_needs(flat, axes, bool(rules), module is not None)
+        ),
         axes,
-        {k: v for k, v in flat.items() if k.startswith(("workload.", "faults.", "clock", "deadline_s"))},
-        _expect(flat),
-        _known(source, known),
-        _rules(source, rules),
-        used,
+        {k: v for k, v in flat.items() if k.startswith(("workload.", "page_loss.", "clock", "deadline_s"))},
+        parse.expect(flat),
+        parse.known(source, known),
+        rules,
+        module,
         source.text,
         longer if os.environ.get(FULL) else {},
     )
     _contradictions(source, plan)
+    if "since" in flat and "kernel" in matrix:
+        raise source.error("since", "contradicts matrix.kernel: give one of them")
     return plan
 
 
 def _last(kernels: tuple[str, ...]) -> set[str]:
-    """Where a plan is long: on `newest`, and on the last other (of a matrix: by age), which may be the same release."""
+    """Return where a plan is long: on `newest`, and on the last other (by age), which may be the same release."""
     return {"newest", *[kernel for kernel in kernels if kernel != "newest"][-1:]}
-
-
-def _axes(source: Source, matrix: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
-    """Settings that vary: `how` and `side` are of [faults], all others of [workload]."""
-    axes = {}
-    for key, values in matrix.items():
-        if key in ("kernel", "device"):
-            check(source, f"matrix.{key}", values)
-            continue
-        target = f"faults.{key}" if f"faults.{key}" in SCHEMA else f"workload.{key}"
-        check_axis(source, f"matrix.{key}", target, values)
-        axes[target] = tuple(values)
-    return axes
-
-
-def _expect(flat: dict[str, Any]) -> Expect:
-    given = {k.removeprefix("expect."): v for k, v in flat.items() if k.startswith("expect.")}
-    tables: dict[str, Any] = {
-        table: {k.removeprefix(f"{table}."): v for k, v in given.items() if k.startswith(f"{table}.")}
-        for table in ("latency", "card", "card_most", "module", "least")
-    }
-    simple: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if "." not in k
-    }
-    return Expect(**simple, **tables)
-
-
-def _known(source: Source, entries: Any) -> tuple[Known, ...]:
-    if not isinstance(entries, list):
-        raise source.error("known", "write it as [[known]]")
-    for nth, entry in enumerate(entries, 1):
-        for key, value in entry.items():
-            check(source, f"known.{key}", value, nth)
-        for key in ("kernel", "kinds", "says", "text"):
-            if key not in entry:
-                raise source.error(f"known.{key}", "missing", nth=nth)
-    return tuple(
-        Known(
-            tuple(entry["kernel"]),
-            tuple(entry["kinds"]),
-            entry["text"],
-            tuple(entry.get("device", ())),
-            entry.get("sometimes", False),
-            tuple(entry["says"]),
-        )
-        for entry in entries
-    )
-
-
-def _rules(source: Source, entries: Any) -> tuple[Rule, ...]:
-    """The rules, each with the keys of its kind only."""
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise source.error("rules", "write it as [[rules]]")
-    for nth, entry in enumerate(entries, 1):
-        if "kind" not in entry:
-            raise source.error("rules.kind", "missing", nth=nth)
-        check(source, "rules.kind", entry["kind"], nth)
-        allowed = keys_of(entry["kind"])
-        for key, value in entry.items():
-            check(source, f"rules.{key}", value, nth)
-            if key not in allowed:
-                raise source.error(f"rules.{key}", f"no key of {entry['kind']}", allowed, nth)
-        if KINDS[entry["kind"]].on == "command" and "opcode" not in entry:
-            raise source.error("rules.opcode", "missing: the name of a firmware command", nth=nth)
-    return tuple(Rule(**entry) for entry in entries)
-
-
-def _workload(settings: dict[str, Any]) -> Workload:
-    length = settings.get("workload.length", settings.get("workload.pages", 1) * PAGE_BYTES)
-    loss = PageLoss(settings["faults.how"], settings.get("faults.side", "remote"))
-
-    def region(side: str) -> Region:
-        names = ["lost", side] if loss.side in (side, "both") else [side]
-        keys = [(name, key) for name in names for key in ("offset", "mapping", "iova", "odp", "prot")]
-        given = {
-            key: settings[f"workload.{name}.{key}"]
-            for name, key in keys
-            if f"workload.{name}.{key}" in settings
-        }
-        return Region(length, **given)
-
-    return Workload(
-        settings["workload.operation"],
-        settings.get("workload.rounds", 1),
-        region("local"),
-        region("remote"),
-        loss,
-        mtu_bytes=settings.get("workload.mtu", 1024),
-        seconds=settings.get("workload.seconds", 0),
-    )
 
 
 def _contradictions(source: Source, plan: Plan) -> None:
@@ -286,8 +145,8 @@ def _contradictions(source: Source, plan: Plan) -> None:
         raise source.error("workload.length", "contradicts workload.pages: give one of them")
     expect = plan.expect
     if expect.workload == "fails" and not expect.problem:
-        raise source.error("expect.workload", "say with which words it is to fail: expect.problem")
-    software = [name for name in plan.devices if not DEVICES[name].plugged]
+        raise source.error("expect.workload", "needs the text of the error: expect.problem")
+    software = [name for name in plan.devices if not TRAITS[name].plugged]
     if plan.rules and software:
         raise source.error("rules", f"only an emulated card takes rules, not {software[0]}", nth=1)
     if plan.module is not None and software:
@@ -296,11 +155,13 @@ def _contradictions(source: Source, plan: Plan) -> None:
         work = planned.case.workload
         for side, region in (("local", work.local), ("remote", work.remote)):
             if work.loss.method != "none" and work.loss.side in (side, "both") and not region.odp:
-                raise source.error("faults.side", f"loses pages of the {side} region, which is no ODP region")
+                raise source.error(
+                    "page_loss.side", f"the {side} region is pinned: its pages cannot be absent"
+                )
             if work.operation in ("compare_swap", "fetch_add") and side == "remote" and region.offset % 8:
                 raise source.error("workload.remote.offset", "atomics need a multiple of 8")
 
 
 def _label(name: str, value: Any) -> str:
-    short = name.removeprefix("workload.").removeprefix("faults.")
-    return str(value) if short in ("operation", "how", "side") else f"{short}={value}"
+    short = name.removeprefix("workload.").removeprefix("page_loss.")
+    return str(value) if short in ("operation", "method", "side") else f"{short}={value}"

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from harness.errors import HarnessError, SetupError
-from harness.plan.options import Logs, Options
+from harness.plan.options import OPTIONS, Logs, Options
 from harness.plan.plan import Planned, load
 from harness.plan.results_dir import open_results
+from harness.plan.runner import CaseRunner
 from harness.plan.select import (
     chosen,
     newest_is_another,
@@ -25,9 +26,10 @@ from harness.values.record import Record
 
 RECORD = "odp_record"
 PROGRESS = "progress.log"
-"""Where workers write what they are at."""
+"""Where workers write their progress."""
 SAY = pytest.StashKey[Callable[[str], None]]()
 SESSION = pytest.StashKey[Session]()
+RUNNER = pytest.StashKey[CaseRunner]()
 RESULTS = pytest.StashKey[Store]()
 
 
@@ -47,63 +49,14 @@ class CaseFailed(Exception):
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Options of the plugin; `odp-harness run` sets them too."""
+    """Declare the options of the plugin, which are those of `odp-harness run`, too."""
     group = parser.getgroup("odp-harness")
-    add = group.addoption
-    add(
-        "--kernel",
-        action="append",
-        default=[],
-        metavar="SERIES",
-        help="run on these kernels; `all`: the plan's own",
-    )
-    add("--device", action="append", default=[], help="run on these devices only")
-    add("--time", choices=("exact", "real"), default="", help="clock of the machines (default: the device's)")
-    add("--paced", action="store_true", help="machines with a card count instructions, and wait in real time")
-    add(
-        "--twice",
-        action="store_true",
-        help="run each exact case twice and compare the answers to the last nanosecond",
-    )
-    add("--cut", type=int, default=0, metavar="N", help="of each plan and device only N cases, far apart")
-    add(
-        "--seeds", type=int, default=0, metavar="N", help="run each case N times, its start shifted by a seed"
-    )
-    add("--ruled-once", action="store_true", help="of --seeds one for each case with rules of the card")
-    add(
-        "--parcel",
-        type=Path,
-        default=None,
-        metavar="DIR",
-        help="give each machine the files of DIR; modules/NAME.ko replaces the kernel's own",
-    )
-    add(
-        "--blocks",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="keep which instructions of MODULE each case ran, beside its record",
-    )
-    add("--no-skip", action="store_true", help="a missing need is a failure, not a skip")
-    add(
-        "--results",
-        type=Path,
-        default=None,
-        metavar="DIR",
-        help="where records go (default: odp-results/TIME)",
-    )
-    add("--resume", action="store_true", help="go on in --results: what has a record there is not run again")
-    add(
-        "--cache", type=Path, default=None, metavar="DIR", help="cache folder (default: ~/.cache/odp-harness)"
-    )
-    add("--cache-limit", type=int, default=None, metavar="BYTES", help="size of the cache (default: 30 GiB)")
-    add("--mirror", default=None, metavar="URL", help="Debian archive (default: what the host's apt uses)")
-    add("--image", default="trixie", help="userland, a file of vm-images/")
-    add("--vm-images", type=Path, default=None, metavar="DIR", help="folder of the userlands")
+    for option in OPTIONS:
+        option.add(group.addoption)
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    """A .toml file is a plan if it lies in testplans/ or was named. Folders below hold other things."""
+    """Collect a .toml file as a plan if it is in testplans/ itself or was named."""
     if file_path.suffix != ".toml":
         return None
     named = any(Path(arg.split("::")[0]).resolve() == file_path for arg in parent.config.args)
@@ -116,14 +69,14 @@ class PlanFile(pytest.File):
     """One plan."""
 
     def collect(self) -> Iterable[pytest.Item]:
-        """Its cases, for the chosen kernels and devices."""
+        """Yield its cases, for the chosen kernels and devices."""
         plan = load(self.path)
         for planned in chosen(plan, self.config.option):
             name = planned.case.id.removeprefix(plan.name + "/")
             yield PlanItem.from_parent(self, name=name, planned=planned)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> str:
-        """A broken plan is one error, without a traceback."""
+        """Return the error of a broken plan without a traceback."""
         return (
             excinfo.value.render()
             if isinstance(excinfo.value, HarnessError)
@@ -141,11 +94,10 @@ class PlanItem(pytest.Item):
         self.add_marker(pytest.mark.timeout(0))  # the machine's own deadlines bound it, and leave evidence
 
     def runtest(self) -> None:
-        """Run it, store the record first of all, then tell pytest."""
+        """Run it, store the record first of all, then report to pytest."""
         option = self.config.option
-        session = self.config.stash[SESSION]
         store = self.config.stash[RESULTS]
-        record, logs = session.run(self.planned, option.twice, option.no_skip)
+        record, logs = self.config.stash[RUNNER].run(self.planned, option.twice, option.no_skip)
         record = keep(store, record, logs)
         path = store.add(record)
         # As with logs: a full disk does not cost the case.
@@ -158,22 +110,22 @@ class PlanItem(pytest.Item):
             raise CaseFailed(record, path)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> str:
-        """Our own errors are whole without a traceback."""
+        """Return our own errors without a traceback."""
         if isinstance(excinfo.value, CaseFailed | HarnessError):
             return str(excinfo.value)
         return str(super().repr_failure(excinfo))
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
-        """Where the item is from."""
+        """Return the plan's file and the case's name."""
         return self.path, None, self.name
 
 
 def keep(store: Store, record: Record, logs: Logs) -> Record:
-    """Write the logs of a case that did not simply pass beside the records, and name them in the record.
+    """Write the logs of a case beside the records, unless it passed, and name them in the record.
 
-    What ran of the modules under test is kept for each case, under the name of its record.
+    Block coverage is written for each case, under the name of its record.
     """
-    # A disk that is full of logs still takes the record, which is small and says more.
+    # On a full disk the record, which is small, matters more than the logs.
     with contextlib.suppress(OSError, SetupError):
         if logs.blocks is not None:
             path = store.log_path(record.case.id, "blocks", ".json")
@@ -194,7 +146,7 @@ def keep(store: Store, record: Record, logs: Logs) -> Record:
 
 @pytest.hookimpl(trylast=True)  # after -k and -m
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Open the session and the results once it is known that there is something to run."""
+    """Open the session and the results once there is something to run."""
     plans = [item for item in items if isinstance(item, PlanItem)]
     if not plans or config.option.collectonly:
         return
@@ -212,16 +164,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.stash[RESULTS] = open_results(config, len(plans))
     if workerinput is not None or not getattr(option, "numprocesses", None):
         say = config.stash.get(SAY, lambda line: None)
-        options = Options(
-            option.cache,
-            option.cache_limit,
-            option.mirror,
-            option.image,
-            option.vm_images,
-            option.parcel,
-            tuple(option.blocks),
-        )
+        options = replace(Options.of(option), parcel=option.parcel, blocks=tuple(option.blocks))
         session = config.stash[SESSION] = Session(options, say)
+        config.stash[RUNNER] = CaseRunner(session)
         if "all" in option.kernel:
             _leave_out_twins(items, session.kernels.resolve)
         if workerinput is None:
@@ -259,7 +204,7 @@ def _may_hold_plans(argument: str) -> bool:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell each worker of pytest-xdist where the results are, if there may be any."""
+    """Pass the results folder to each worker of pytest-xdist, if there may be results."""
     config = node.config
     if RESULTS not in config.stash:
         if not any(map(_may_hold_plans, config.args)):
@@ -271,7 +216,7 @@ def pytest_configure_node(node: Any) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
-    """All workers collect the same cases: note how many."""
+    """Note how many cases there are: all workers collect the same."""
     store = node.config.stash.get(RESULTS, None)
     if store is None:
         return
@@ -279,20 +224,20 @@ def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Leave nothing running, whatever happened."""
+    """Close the session and the results."""
     opened = session.config.stash.get(SESSION, None)
     if opened is not None:
         opened.close()
     results = session.config.stash.get(RESULTS, None)
     if results is not None and not hasattr(session.config, "workerinput"):
-        # pytest-xdist interrupts itself after -x and --maxfail; nobody told it to.
-        most = session.config.option.maxfail
-        by_itself = most and session.testsfailed >= most
+        # pytest-xdist interrupts itself after -x and --maxfail: no Ctrl-C.
+        limit = session.config.option.maxfail
+        by_itself = limit and session.testsfailed >= limit
         results.finish(interrupted=exitstatus == pytest.ExitCode.INTERRUPTED and not by_itself)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Say where the records are."""
+    """Print where the records are."""
     results = config.stash.get(RESULTS, None)
     if results is not None:
         terminalreporter.write_line(f"records: {results.directory} (odp-harness report {results.directory})")

@@ -1,4 +1,4 @@
-"""pytest's news of a run, handed to a view."""
+"""Pass pytest's events of a run to a view."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from harness.results.terminal import View
 
 
 class Progress:
-    """pytest plugin of `run`: hands what happens to a view, in this process also for cases run by workers.
+    """pytest plugin of `run`: passes events to a view, in this process also for cases run by workers.
 
-    Workers of pytest-xdist cannot speak between their reports, so they write their lines of progress into a
-    file of the results, which is followed from here.
+    Workers of pytest-xdist send nothing between their reports, so they write their lines of progress into a
+    file of the results, which is followed here.
     """
 
     def __init__(self, view: View, results: Path) -> None:
@@ -27,36 +27,36 @@ class Progress:
         self._follower = threading.Thread(target=self._follow, daemon=True)
 
     def pytest_configure(self, config: pytest.Config) -> None:
-        """Lines of progress go to the view."""
+        """Send lines of progress to the view."""
         config.stash[plugin.SAY] = self.view.progress
         self._follower.start()
 
     def pytest_unconfigure(self) -> None:
-        """The run is over."""
+        """End with the run."""
         self._over.set()
         self._follower.join()
 
     def _follow(self) -> None:
-        told = 0
+        shown = 0
         while not self._over.wait(0.2):
             if self._lines.exists():
                 lines = self._lines.read_text(encoding="utf-8").splitlines()
-                for line in lines[told:]:
+                for line in lines[shown:]:
                     self.view.progress(line)
-                told = len(lines)
+                shown = len(lines)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """How many cases there are."""
+        """Show how many cases there are."""
         if session.items:
             self.view.expect(len(session.items))
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        """A case starts."""
+        """Show that a case starts."""
         file, _, name = nodeid.partition("::")
         self.view.case_started(f"{Path(file).stem}/{name}")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """A case has a record."""
+        """Show the record of a case."""
         path = dict(report.user_properties).get(plugin.RECORD)
         if report.when == "call" and path:
             self.view.case_finished(read_record(Path(str(path))))
@@ -65,11 +65,11 @@ class Progress:
 
 
 class Listing:
-    """pytest plugin of `run --list`: which cases would run."""
+    """pytest plugin of `run --list`: collects the cases that would run."""
 
     def __init__(self) -> None:
         self.cases: list[Planned] = []
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """In the order of the plans."""
+        """Keep the cases in the order of the plans."""
         self.cases = [item.planned for item in session.items if isinstance(item, plugin.PlanItem)]

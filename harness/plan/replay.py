@@ -1,4 +1,4 @@
-"""A stored case once more: the same kernel, modules, plan, machine and seed, and in exact time the same end."""
+"""Run a stored case again: same kernel, modules, plan, machine and seed, and in exact time the same end."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from harness.errors import SetupError, Unsupported, UsageError
 from harness.kernel.local_tree import named
 from harness.plan.answer_diff import first_difference
 from harness.plan.plan import Planned, load
+from harness.plan.runner import CaseRunner
 from harness.plan.session import Session
 from harness.results.record import PLANS
 from harness.values import codec
 from harness.values.record import Record
 
 PARCEL = "parcel"
-"""Where a run's folder holds the modules that its machines had in the place of the kernel's own."""
+"""The folder of a run with the modules that replaced the kernel's own in its machines."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def stored(path: Path) -> Stored:
 
 
 def todays(record: Record, plans: Path) -> Path:
-    """The plan's file in a folder of plans; it may expect something else than it did. UsageError if it is gone."""
+    """Return the plan's file in a folder of plans, which may have changed; UsageError if it is gone."""
     path = plans / f"{record.plan}.toml"
     if not path.is_file():
         raise UsageError(
@@ -50,7 +51,7 @@ def todays(record: Record, plans: Path) -> Path:
 
 
 def planned(record: Record, path: Path) -> Planned:
-    """The case with what its plan's file expects, and with the seed, clock and exact kernel of the record."""
+    """Return the case with the expectations of its plan's file and the seed, clock and exact kernel of the record."""
     clock = record.environment.get("clock", "")
     first = next(load(path).cases((_kernel(record),), clock, (record.case.device,)), None)
     if first is None:
@@ -59,7 +60,7 @@ def planned(record: Record, path: Path) -> Planned:
 
 
 def _kernel(record: Record) -> str:
-    """Its release, or the tree that has built it; of a record that does not say, the series in its case's name."""
+    """Return the kernel's release, or the tree that built it; without either the series in the name of the case."""
     if named(record.environment.get("series", "newest")):
         return record.environment["series"]
     series = record.case.id.split("/")[1:2] or ["newest"]
@@ -67,26 +68,26 @@ def _kernel(record: Record) -> str:
 
 
 def fetch(session: Session, record: Record, case: Planned) -> None:
-    """Have the kernel that the record's case ran on; SetupError that names it if it cannot be had any more."""
+    """Fetch the kernel of the record; SetupError that names it if it is not available any more."""
     package = record.environment.get("kernel_package", "")
     try:
         kernel = session.kernel(case.kernel, package)
     except (UsageError, Unsupported) as error:
         raise SetupError(
-            f"this record's kernel cannot be had any more: {case.kernel}",
-            [f"package: {package or 'unknown'}", error.headline, "the cache has not got it either"],
-            "on a kernel of today: odp-harness run PLAN --kernel SERIES",
+            f"this record's kernel is not available any more: {case.kernel}",
+            [f"package: {package or 'unknown'}", error.headline, "the cache does not have it either"],
+            "with a current kernel: odp-harness run PLAN --kernel SERIES",
         ) from error
     if package and kernel.version != package:
-        session.say(f"{kernel.release} is of package {kernel.version} now, the record's was of {package}")
+        session.say(f"{kernel.release} is from package {kernel.version} now, the record's from {package}")
 
 
-def difference(session: Session, record: Record, case: Planned) -> str:
-    """Run the case; how its end differs from the record's, or nothing.
+def difference(runner: CaseRunner, record: Record, case: Planned) -> str:
+    """Run the case; return how its end differs from the record's, or nothing.
 
     Verdicts and the kinds of their reasons are compared always, answers where they are exact.
     """
-    again, _ = session.run(case)
+    again, _ = runner.run(case)
     if again.verdict != record.verdict:
         reasons = "; ".join(map(str, again.reasons))
         return f"verdict: {record.verdict}, now {again.verdict}: {reasons}".rstrip(": ")

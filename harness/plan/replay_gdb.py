@@ -1,6 +1,6 @@
-"""A stored case once more, with a person at it: its machine stands still where the order is offered, for gdb to go on.
+"""Run a stored case under gdb: its machine is stopped where the request is offered, and gdb continues it.
 
-No deadline of ours ends it; the end of gdb does. When the case has answered, the machine is stopped once more.
+The session lasts until gdb exits. When the case has answered, the machine is stopped once more.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from harness.machine.snapshot import Snapshot
 from harness.machine.vm import Machine
 from harness.plan.block_coverage import NUMBER
 from harness.plan.plan import Planned
-from harness.plan.session import Session, case_order
+from harness.plan.runner import case_request
+from harness.plan.session import Session
 from harness.store import digest
 from harness.values.answer import Answer
 from harness.values.case import Request
@@ -30,19 +31,19 @@ from harness.values.case import Request
 RECIPE = 2
 ASK_DEADLINE_S = 120.0
 POLL_S = 0.2
-ENDED = "the case has answered and the machine is stopped; the end of gdb ends it"
+ENDED = "the case has answered and the machine is stopped; the session lasts until gdb exits"
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How it ended: the answer, if the case came to it before gdb's end; what the console said went wrong, if so."""
+    """The end of the session: the answer, if the case gave one before gdb exited, and the crash, if any."""
 
     answer: Answer | None
     problem: str
 
 
 Attach = Callable[[Sequence[str], Machine], Callable[[], bool]]
-"""Given gdb's command line, starts it or tells somebody; what it returns says whether gdb has ended."""
+"""Takes gdb's command line, starts or prints it, and returns a function that is true once gdb has exited."""
 
 
 def debug(session: Session, planned: Planned, attach: Attach) -> Ended:
@@ -60,9 +61,9 @@ def debug(session: Session, planned: Planned, attach: Attach) -> Ended:
         presence.arm(planned.case.rules)
         socket, commands = folder / "gdb", folder / "commands.gdb"
         commands.write_text(gdb.script(socket, names, modules))
-        with session.studio.restore(
+        with session.machines.restore(
             snapshot,
-            case_order(planned, kernel),
+            case_request(planned, kernel),
             folder,
             plugged=device.plugged,
             held=True,
@@ -74,12 +75,12 @@ def debug(session: Session, planned: Planned, attach: Attach) -> Ended:
 
 
 def at_stub(machine: Machine) -> bool:
-    """Whether a debugger is connected now."""
+    """Return whether a debugger is connected now."""
     return gdb.connected(machine.qmp.command("query-chardev"))
 
 
 def _watch(session: Session, machine: Machine, presence: AttachedDevice, ended: Callable[[], bool]) -> Ended:
-    """Until gdb ends, which a machine that ended may still be of interest to."""
+    """Wait until gdb exits, even if the machine has ended before."""
     answer: Answer | None = None
     while not ended():
         time.sleep(POLL_S)
@@ -96,10 +97,10 @@ def _watch(session: Session, machine: Machine, presence: AttachedDevice, ended: 
 
 
 def _modules(session: Session, kernel: Kernel, snapshot: Snapshot) -> list[gdb.Loaded]:
-    """Those under test that are in the machine, with the best symbols that there are of each."""
+    """Return the modules under test that the machine has loaded, with the best symbols of each."""
     parts = {module: part for part in PARTS for module in part.every}
     request = Request(NUMBER, "exec", argv=(*exec_log.ASK, *parts))
-    answer = session.studio.run(snapshot, request, ASK_DEADLINE_S).output
+    answer = session.machines.run(snapshot, request, ASK_DEADLINE_S).output
     found = []
     for name, sections in gdb.sections(answer).items():
         given = session.options.parcel / f"modules/{name}.ko" if session.options.parcel else None
@@ -113,11 +114,11 @@ def _modules(session: Session, kernel: Kernel, snapshot: Snapshot) -> list[gdb.L
 
 
 def _kernel_symbols(session: Session, kernel: Kernel, snapshot: Snapshot) -> Path:
-    """A file of the kernel's own names: asked of the machine once, since it is never loaded elsewhere (nokaslr)."""
+    """Return a file of the kernel's symbols: read from the machine once, since its addresses are fixed (nokaslr)."""
 
     def ask(into: Path) -> None:
         session.say(f"names of {kernel.release}")
-        output = session.studio.run(
+        output = session.machines.run(
             snapshot, Request(NUMBER, "exec", argv=gdb.KALLSYMS), ASK_DEADLINE_S
         ).output
         text = gzip.decompress(base64.b64decode(output)).decode()

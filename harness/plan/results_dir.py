@@ -1,4 +1,4 @@
-"""The folder of a run's results: where it is, whether a run begins or goes on in it, what of it is done."""
+"""The folder of a run's results: new, or of a run that is resumed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.store import digest
 
 
 def default_results() -> Path:
-    """odp-results/TIME here, or in the user's state folder where here is read-only."""
+    """Return odp-results/TIME in the current folder, or in the user's state folder if that is read-only."""
     name = time.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}"
     here = Path.cwd()
     if os.access(here, os.W_OK):
@@ -28,10 +28,10 @@ def default_results() -> Path:
 
 
 def open_results(config: pytest.Config, expected: int = 0) -> Store:
-    """The results of a run with the plugin's options: new, or with `resume` those of one that did not come to its end.
+    """Open the results of a run: new ones, or with `resume` those of a run that did not end.
 
-    pytest.UsageError if there is another's already, or if another harness made those, from other plans, or with other
-    options; or if two plans have one name.
+    pytest.UsageError if the folder has other results, if another harness, other plans or other options made
+    those, or if two plans have one name.
     """
     option = config.option
     plans = plan_files(Path(argument.split("::")[0]) for argument in config.args)
@@ -43,14 +43,16 @@ def open_results(config: pytest.Config, expected: int = 0) -> Store:
     try:
         _check_names(plans)
         if option.resume:
-            return Store.reopen(option.results, about)
+            if option.results and option.results != option.resume:
+                raise UsageError("--results and --resume name two folders", hint="give one of them")
+            return Store.reopen(option.resume, about)
         return Store.create(option.results or default_results(), about, expected)
     except UsageError as error:
         raise pytest.UsageError(error.render()) from error
 
 
 def _check_names(plans: Sequence[Path]) -> None:
-    """Cases, and the copies of plans beside their records, are named after the plan."""
+    """Refuse two plans of one name: cases, and copies of plans beside their records, are named for it."""
     known: dict[str, Path] = {}
     for plan in plans:
         other = known.setdefault(plan.stem, plan)
@@ -61,7 +63,7 @@ def _check_names(plans: Sequence[Path]) -> None:
 
 
 def _options(option: Any) -> str:
-    """What a record depends on that its case's name does not tell."""
+    """Return the options that a record depends on and that are not in the name of its case."""
     flags = [name for name in ("paced", "twice", "no_skip") if getattr(option, name)]
     flags += ["full"] if os.environ.get(FULL) else []
     given = [f"time={option.time or 'default'}", f"image={option.image}"]

@@ -1,241 +1,302 @@
-"""What a plan file may say: a table of keys with their types, ranges and defaults, and errors with a line."""
+"""The keys of a plan file: their types, values, defaults and meaning, as one table.
+
+Parsing, the JSON Schema and docs/plan-format.md come from it (plan/plan.py, plan/format.py).
+"""
 
 from __future__ import annotations
 
-import difflib
-import re
-import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from harness.device.catalogue import DEVICES
-from harness.errors import UsageError
+from harness.device.traits import NEEDS, TRAITS
 from harness.kernel.packages import SERIES
-from harness.values.case import IOVAS, LOSSES, MAPPINGS, OPERATIONS, PROTS, SIDES
-from harness.values.rule import EVENT_SIDES, KINDS, LISTS, OBJECTS, REGION_SIDES, SINCE
+from harness.values import module
+from harness.values.case import IOVAS, MAPPINGS, OPERATIONS, PAGE_LOSSES, PROTS, SIDES
+from harness.values.rule import EVENT_SIDES, KINDS, OBJECTS, REGION_SIDES, SINCE, UMR_LISTS, Rule
 
 PAGE_BYTES = 4096
 MAX_BYTES = 256 << 20
-# Of a region of which little is touched.
+# A region of which little is touched.
 MAX_SPARSE_BYTES = 64 << 30
+DEADLINE_S = 120
+
+Values = Mapping[str, str] | tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
 class Key:
-    """One key of a plan: its type, and the values it may have (names, or an inclusive range of numbers)."""
+    """One key: its type, the values it may have (names, or an inclusive range of numbers), its default, its meaning.
+
+    `names` with a sentence each are a mapping. `items`: a list of at least one such value.
+    """
 
     kind: type
-    names: tuple[str | int, ...] = ()
+    names: Values = ()
     low: int = 0
     high: int = 1 << 62
     items: bool = False
+    default: Any = None
+    text: str = ""
 
 
-# `lost`: whichever of the two loses pages.
-REGIONS = ("local", "remote", "lost")
-REASONS = ("law", "data", "console", "leak", "latency", "workload", "hang", "finding", "rule")
-ENDS = ("done", "fails", "any")
+STOCK = tuple(name for name in SERIES if name != "newest")
+REASONS = {
+    "count": "A count differs from what is expected.",
+    "data": "Bytes of a region are wrong.",
+    "console": "The kernel printed a warning or an error.",
+    "leak": "A resource is not released.",
+    "latency": "A latency is above its bound.",
+    "workload": "The work requests do not end as expected.",
+    "hang": "The machine did not answer in time.",
+    "finding": "The driver violated the protocol of the card.",
+    "rule": "An injection rule never matched.",
+}
+ENDS = {
+    "done": "All work requests complete.",
+    "fails": "A work request completes with an error that has `expect.problem` in its text.",
+    "any": "Both ends are right.",
+}
+CLOCKS = {
+    "exact": "An instruction of the machine is a nanosecond; a repeated case answers the same.",
+    "real": "Time of the host.",
+}
+CONSOLES = {"clean": "Any symptom on the console is a failure.", "any": "The console is not looked at."}
 
 _REGION = {
-    "offset": Key(int, high=PAGE_BYTES - 1),
-    "mapping": Key(str, MAPPINGS),
-    "iova": Key(str, IOVAS),
-    "odp": Key(bool),
-    "prot": Key(str, PROTS),
+    "offset": Key(int, high=PAGE_BYTES - 1, default=0, text="Bytes from the start of its first page."),
+    "mapping": Key(str, MAPPINGS, default="anonymous", text="The kind of memory behind it."),
+    "iova": Key(str, IOVAS, default="address", text="The address that it is registered at."),
+    "odp": Key(
+        bool,
+        default=True,
+        text="Register it on demand, not pinned. Default: true, but false in a plan with [module].",
+    ),
+    "prot": Key(
+        str, PROTS, default="write", text="What the process may do with the pages once they are filled."
+    ),
+}
+REGIONS = {
+    "local": "The region of the side that posts the work request",
+    "remote": "The region of the other side",
+    "absent": "The region of the side whose pages are made absent",
 }
 
-_RULE = {
-    "kind": Key(str, tuple(KINDS)),
-    "nth": Key(int, low=1, high=1 << 20),
-    "every": Key(int, low=1, high=1 << 20),
-    "count": Key(int, high=1 << 20),
-    "percent": Key(int, low=1, high=100),
-    "seed": Key(int, high=1 << 30),
-    "side": Key(str, EVENT_SIDES[1:]),
-    "region": Key(str, REGION_SIDES[1:]),
-    "page": Key(int, high=MAX_BYTES // PAGE_BYTES),
-    "pages": Key(int, low=1, high=MAX_BYTES // PAGE_BYTES),
-    "umr": Key(str, LISTS[1:]),
-    "opcode": Key(str),
-    "object": Key(str, OBJECTS[1:]),
-    "since": Key(str, SINCE),
-    "delay_ms": Key(int, low=1, high=120_000),
-    "events": Key(int, low=1, high=4096),
-    "status": Key(int, low=1, high=255),
-    "syndrome": Key(int, high=(1 << 32) - 1),
-    "pre": Key(int, high=(1 << 16) - 1),
-    "post": Key(int, high=(1 << 16) - 1),
-    "optional": Key(bool),
+_DEFAULTS = Rule("")
+_SINCE = dict(
+    zip(
+        SINCE,
+        (
+            "At once: the probe of the driver counts, too.",
+            "When a process creates its first CQ.",
+            "When a QP of a process is ready to send.",
+        ),
+        strict=True,
+    )
+)
+RULE = {
+    "kind": Key(str, {kind: KINDS[kind].text for kind in KINDS}, text="What the card does."),
+    "nth": Key(int, low=1, high=1 << 20, default=1, text="The first match that it acts on."),
+    "every": Key(int, low=1, high=1 << 20, default=1, text="It acts on each `every`-th match after that."),
+    "count": Key(int, high=1 << 20, default=1, text="How many times it acts; 0: without end."),
+    "percent": Key(
+        int, low=1, high=100, default=100, text="The chance to act on a match, drawn from `seed`."
+    ),
+    "seed": Key(int, high=1 << 30, default=0, text="The seed of the draws for `percent`."),
+    "side": Key(str, EVENT_SIDES, text="Match faults of this side only."),
+    "region": Key(str, REGION_SIDES, text="Match accesses to this region only."),
+    "page": Key(int, high=MAX_BYTES // PAGE_BYTES, default=0, text="The first page of the region to match."),
+    "pages": Key(int, low=1, high=MAX_BYTES // PAGE_BYTES, default=1, text="How many pages are absent."),
+    "umr": Key(str, UMR_LISTS, text="Match UMRs that do this only."),
+    "opcode": Key(str, text="The firmware command to match, as CREATE_QP."),
+    "object": Key(str, OBJECTS, text="Match the destruction of such objects only."),
+    "since": Key(str, _SINCE, default="connected", text="When it begins to count matches."),
+    "delay_ms": Key(int, low=1, high=120_000, default=_DEFAULTS.delay_ms, text="The delay, in milliseconds."),
+    "events": Key(int, low=1, high=4096, default=1, text="How many events are injected at a time."),
+    "status": Key(
+        int, low=1, high=255, default=_DEFAULTS.status, text="The status of the command that fails."
+    ),
+    "syndrome": Key(int, high=(1 << 32) - 1, default=0, text="The syndrome of the command or completion."),
+    "pre": Key(int, high=(1 << 16) - 1, default=0, text="Pages that the hint names before the fault."),
+    "post": Key(int, high=(1 << 16) - 1, default=0, text="Pages that the hint names behind the fault."),
+    "optional": Key(bool, default=False, text="The case does not fail if the rule never acts."),
+}
+
+MODULE = {
+    "mode": Key(str, module.MODES, default="own", text="What the kernel module does with page faults."),
+    "answer": Key(
+        str, module.ANSWERS, default="resume", text="How Python answers a fault that is forwarded to it."
+    ),
+    "region": Key(str, module.REGIONS, default="verbs", text="How the remote memory key is made."),
+    "paging": Key(bool, default=True, text="Build mlx5_ib with on-demand paging."),
+}
+POLICY = {
+    "action": Key(str, module.ACTIONS, text="What the module does with a fault that matches."),
+    "selector": Key(str, module.SELECTORS, default="any", text="What it matches faults by."),
+    "of": Key(str, module.OWNERS, text="Whose number `selector` compares with."),
+    "value": Key(int, high=(1 << 48) - 1, default=0, text="The number to compare with, without `of`."),
+    "delay_ms": Key(int, low=1, high=60_000, text="The delay of the action `delay`, in milliseconds."),
+}
+KNOWN = {
+    "kernel": Key(str, STOCK, items=True, text="The series that have the defect. Default: all."),
+    "since": Key(str, STOCK, text="The first series that has the defect, instead of `kernel`."),
+    "device": Key(str, tuple(TRAITS), items=True, text="The devices that show it. Default: all of the plan."),
+    "kinds": Key(str, REASONS, items=True, text="The kinds of reasons that the case fails for."),
+    "message": Key(
+        str, items=True, text="Texts of which each such reason has one, so that no other failure is excused."
+    ),
+    "text": Key(str, text="The defect in one sentence, for the report."),
+    "sometimes": Key(bool, default=False, text="The case may pass as well: the defect is a race."),
 }
 
 SCHEMA: dict[str, Key] = {
-    "title": Key(str),
-    "needs": Key(str, items=True),
-    "clock": Key(str, ("exact", "real")),
-    "deadline_s": Key(int, low=1, high=90_000),
-    "matrix.kernel": Key(str, tuple(SERIES), items=True),
-    "matrix.device": Key(str, tuple(DEVICES), items=True),
-    "workload.operation": Key(str, tuple(OPERATIONS)),
-    "workload.rounds": Key(int, low=1, high=100_000),
-    "workload.pages": Key(int, low=1, high=MAX_BYTES // PAGE_BYTES),
-    "workload.length": Key(int, low=1, high=MAX_SPARSE_BYTES),
-    "workload.mtu": Key(int, (256, 512, 1024, 2048, 4096)),
-    "workload.seconds": Key(int, low=1, high=86_400),
-    "workload.seed": Key(int, high=1 << 20),
-    "workload.timeout_s": Key(int, low=1, high=600),
-    "workload.trace": Key(bool),
-    **{f"workload.{side}.{key}": value for side in REGIONS for key, value in _REGION.items()},
-    "faults.how": Key(str, LOSSES),
-    "faults.side": Key(str, SIDES),
-    "expect.laws": Key(bool),
-    "expect.conservation": Key(bool),
-    "expect.data": Key(bool),
-    "expect.console": Key(str, ("clean", "any")),
-    "expect.leaks": Key(bool),
-    "expect.findings": Key(bool),
-    "expect.faults": Key(int),
-    "expect.workload": Key(str, ENDS),
-    "expect.problem": Key(str),
-    "expect.refused": Key(str),
-    "expect.found": Key(str, items=True),
-    "expect.may_find": Key(str, items=True),
-    "expect.log": Key(str, items=True),
-    "known.kernel": Key(str, tuple(name for name in SERIES if name != "newest"), items=True),
-    "known.device": Key(str, tuple(DEVICES), items=True),
-    "known.kinds": Key(str, REASONS, items=True),
-    "known.says": Key(str, items=True),
-    "known.text": Key(str),
-    "known.sometimes": Key(bool),
-    **{f"rules.{key}": value for key, value in _RULE.items()},
+    "title": Key(str, text="The plan in one sentence."),
+    "needs": Key(
+        str,
+        NEEDS,
+        items=True,
+        text="What the device must be able to do. [[rules]], [module] and regions on demand imply `rules`, `mlx5` and "
+        "`odp`.",
+    ),
+    "since": Key(
+        str, STOCK, text="The first series to run on. Default: all series. See also `matrix.kernel`."
+    ),
+    "clock": Key(
+        str, CLOCKS, text="The clock of the machine. Default: exact for software devices, real for cards."
+    ),
+    "deadline_s": Key(
+        int, low=1, high=90_000, default=DEADLINE_S, text="Seconds of the host that a case may take."
+    ),
+    "matrix.kernel": Key(
+        str, tuple(SERIES), items=True, text="The series to run on. Default: all, or all from `since` on."
+    ),
+    "matrix.device": Key(
+        str, tuple(TRAITS), items=True, text="The devices to run on. Default: all that meet `needs`."
+    ),
+    "workload.operation": Key(str, OPERATIONS, text="What is done between the two regions."),
+    "workload.rounds": Key(
+        int, low=1, high=100_000, default=1, text="How often; pages are made absent before each round."
+    ),
+    "workload.pages": Key(
+        int, low=1, high=MAX_BYTES // PAGE_BYTES, default=1, text="The length of each region, in pages."
+    ),
+    "workload.length": Key(
+        int, low=1, high=MAX_SPARSE_BYTES, text="The length of each region in bytes, instead of `pages`."
+    ),
+    "workload.mtu": Key(
+        int, (256, 512, 1024, 2048, 4096), default=4096, text="The path MTU: the size of a packet in bytes."
+    ),
+    "workload.seconds": Key(
+        int, low=1, high=86_400, text="How long a soak goes on, in seconds; its `rounds` do not count then."
+    ),
+    "workload.seed": Key(
+        int,
+        high=1 << 20,
+        default=0,
+        text="The start offset in turns of a counted loop; the seed of a soak's draws.",
+    ),
+    "workload.timeout_s": Key(
+        int, low=1, high=600, default=20, text="Seconds of the machine that one work request may take."
+    ),
+    "workload.trace": Key(
+        bool,
+        default=True,
+        text="Trace page faults. Default: true, but false where [module] has mode `own`.",
+    ),
+    **{
+        f"workload.{side}.{name}": Key(
+            **{**vars(key), "text": f"{text}: {key.text[0].lower()}{key.text[1:]}"}
+        )
+        for side, text in REGIONS.items()
+        for name, key in _REGION.items()
+    },
+    "page_loss.method": Key(
+        str, PAGE_LOSSES, default="none", text="How pages are made absent before each round."
+    ),
+    "page_loss.side": Key(str, SIDES, default="remote", text="The side whose pages are made absent."),
+    "expect.counts": Key(bool, default=True, text="Counts follow from the page-state model."),
+    "expect.conservation": Key(
+        bool, default=True, text="Events of the card, works of the driver and resumes are equal."
+    ),
+    "expect.data": Key(bool, default=True, text="Every byte of both regions and around them is right."),
+    "expect.console": Key(str, CONSOLES, default="clean", text="What the kernel may print."),
+    "expect.leaks": Key(bool, default=True, text="Every resource is released at the end."),
+    "expect.findings": Key(bool, default=True, text="The card finds no protocol violation by the driver."),
+    "expect.faults": Key(int, text="How many page faults are traced, exactly."),
+    "expect.workload": Key(str, ENDS, default="done", text="How the work requests end."),
+    "expect.problem": Key(str, text="A text in the error with which the workload fails."),
+    "expect.refused": Key(str, text="A text in the error with which the kernel module refuses its mode."),
+    "expect.found": Key(str, items=True, text="Kinds of findings that must occur, and are no failures then."),
+    "expect.may_find": Key(str, items=True, text="Kinds of findings that may occur, where a race decides."),
+    "expect.log": Key(
+        str, items=True, text="Texts that must be on the console; a warning that has one is no failure."
+    ),
+    **{f"known.{name}": key for name, key in KNOWN.items()},
+    **{f"rules.{name}": key for name, key in RULE.items()},
 }
 
-SCHEMA.update({f"full.{key}": SCHEMA[key] for key in ("workload.rounds", "workload.seconds", "deadline_s")})
+FULL_KEYS = ("workload.rounds", "workload.seconds", "deadline_s")
+SCHEMA.update({f"full.{key}": SCHEMA[key] for key in FULL_KEYS})
 
-_CARD = re.compile(r"expect\.(card|card_most|module|least)\.[a-z][a-z_]*(\.[A-Za-z0-9_ ]+)*$")
-"""A counter of the card, of the kernel module or of the trace, by its dotted name."""
+COUNTERS = {
+    "expect.card": "Counters of the card that must have exactly these values.",
+    "expect.card_max": "Counters of the card that may not be larger.",
+    "expect.module": "Counters of the kernel module that must have exactly these values.",
+    "expect.at_least": "Counts of the trace that may not be smaller, where the model does not say how large they are.",
+}
+"""Tables of numbers by the dotted name of a counter."""
 
-_LATENCY = re.compile(r"expect\.latency\.([a-z_]+)_(p50|p90|p99|max)(_exact|_real)?_ns$")
+LATENCY = (
+    "Upper bounds in nanoseconds, by STAGE_QUANTILE_ns: the stage is `operation`, `fault` or one of the trace, the "
+    "quantile p50, p90, p99 or max. STAGE_QUANTILE_exact_ns and STAGE_QUANTILE_real_ns bind on that clock only."
+)
 
+TABLES = {
+    "": "The plan itself.",
+    "matrix": "What varies. Each key of [workload] and [page_loss] may be here with a list of values; each combination "
+    "is a case.",
+    "workload": "What is done.",
+    "page_loss": "How pages are made absent.",
+    "full": "Settings of the long form, with ODP_FULL=1, on the newest of the kernels.",
+    "expect": "What is expected of each case.",
+    "known": "A known defect of stock kernels ([[known]], any number): the case fails so and only so, and must. It is "
+    "reported as a known failure; if it passes, as an unexpected pass, which is a failure.",
+    "rules": "An injection rule for the emulated card ([[rules]], any number).",
+    "module": "The kernel module mlx5_odp_test, and how the case uses it.",
+    "module.policies": "What the module does with faults: the policy whose selector matches, else the one for `any`.",
+}
+"""The tables of a plan file, in the order of the documentation."""
 
-@dataclass(frozen=True)
-class Source:
-    """A plan file's text, for errors that point into it."""
+RENAMED = {
+    "faults.how": "page_loss.method",
+    "faults.side": "page_loss.side",
+    "faults": "page_loss",
+    "matrix.how": "matrix.method",
+    "matrix.lost": "matrix.absent",
+    "workload.lost": "workload.absent",
+    "expect.laws": "expect.counts",
+    "expect.card_most": "expect.card_max",
+    "expect.least": "expect.at_least",
+    "known.says": "known.message",
+}
+"""Keys of older plans, each with what it is called now."""
 
-    path: Path
-    text: str
-
-    def error(self, key: str, problem: str, candidates: Iterable[str] = (), nth: int = 0) -> UsageError:
-        """An error at the line of `key`, with the nearest of the candidates; `nth` counts tables [[of]] one name."""
-        near = difflib.get_close_matches(key.rsplit(".", 1)[-1], list(candidates), 1, 0.5)
-        line = self.line(key, nth)
-        excerpt = self.text.splitlines()[line - 1].strip() if line else ""
-        return UsageError(
-            f"{self.path}:{line or 1}: {key}: {problem}",
-            [excerpt] if excerpt else [],
-            f"{near[0]!r}?" if near else "",
-        )
-
-    def line(self, key: str, nth: int = 0) -> int:
-        """The line that sets a dotted key (or opens its table), 0 if none does.
-
-        `nth` (from 1) says in which of several tables [[of the key's first name]].
-        """
-        table, best, seen = "", 0, 0
-        for number, line in enumerate(self.text.splitlines(), 1):
-            header = re.match(r"\s*\[\[?\s*([^\]]+?)\s*\]\]?", line)
-            if header:
-                table = header.group(1).replace('"', "") + "."
-                opens = key.startswith(table) or key + "." == table
-                seen += opens
-                if nth and seen != nth:
-                    table = "another table."
-                elif opens:
-                    best = number
-                continue
-            assigned = re.match(r"\s*([\w.\"-]+)\s*=", line)
-            if assigned and table + assigned.group(1).replace('"', "") == key:
-                return number
-        return best
-
-
-def read(path: Path) -> tuple[Source, dict[str, Any]]:
-    """Parse a plan file; UsageError with the line if it cannot be read or is not TOML."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: {error}") from error
-    try:
-        return Source(path, text), tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        found = re.search(r"line (\d+)", str(error))
-        raise UsageError(f"{path}:{found.group(1) if found else 1}: not TOML: {error}") from error
+RENAMED_VALUES = {
+    ("known.kinds", "law"): "count",
+    ("page_loss.method", "late"): "userfaultfd",
+    ("page_loss.method", "peeked"): "read_faulted",
+}
+"""Values of older plans, by key."""
 
 
-def flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as dotted keys; lists stay."""
-    flat: dict[str, Any] = {}
-    for name, value in table.items():
-        key = prefix + name
-        if isinstance(value, dict):
-            flat.update(flatten(value, key + "."))
-        else:
-            flat[key] = value
-    return flat
+def renamed(key: str) -> str:
+    """Return the present name of an older key, or nothing."""
+    for old, new in RENAMED.items():
+        if key == old or key.startswith(old + "."):
+            return new + key.removeprefix(old)
+    return ""
 
 
-def check(source: Source, key: str, value: Any, nth: int = 0) -> None:
-    """Raise the error of a key that does not exist or of a value that it cannot have."""
-    for pattern, what in ((_LATENCY, "a bound in nanoseconds"), (_CARD, "a count")):
-        if pattern.match(key):
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise source.error(key, f"{what}, not {value!r}")
-            return
-    known = SCHEMA.get(key)
-    if known is None:
-        siblings = {k.removeprefix(key.rpartition(".")[0] + ".").split(".")[0] for k in _siblings(key)}
-        raise source.error(key, "unknown key", siblings, nth)
-    if known.items:
-        if not isinstance(value, list) or not value:
-            raise source.error(key, f"a list of at least one, not {value!r}", nth=nth)
-        for item in value:
-            _check_one(source, key, known, item, nth)
-    else:
-        _check_one(source, key, known, value, nth)
-
-
-def check_entry(source: Source, table: str, keys: Mapping[str, Key], entry: Mapping[str, Any]) -> None:
-    """Check a table that has keys of its own; "" is the file's first one."""
-    for name, value in entry.items():
-        key = f"{table}.{name}" if table else name
-        if name not in keys:
-            raise source.error(key, "unknown key", keys)
-        _check_one(source, key, keys[name], value)
-
-
-def check_axis(source: Source, key: str, target: str, values: Any) -> None:
-    """Check a matrix axis: a list of values that `target` may have."""
-    if not isinstance(values, list) or not values:
-        raise source.error(key, f"a list of at least one, not {values!r}")
-    if target not in SCHEMA or not target.startswith(("workload.", "faults.")):
-        names = [name.split(".", 1)[1] for name in SCHEMA if name.startswith(("workload.", "faults."))]
-        raise source.error(key, "no key of [workload] or [faults] to vary", names)
-    for value in values:
-        _check_one(source, key, SCHEMA[target], value)
-
-
-def _check_one(source: Source, key: str, known: Key, value: Any, nth: int = 0) -> None:
-    if not isinstance(value, known.kind) or (known.kind is int and isinstance(value, bool)):
-        raise source.error(key, f"expected {known.kind.__name__}, not {value!r}", nth=nth)
-    if known.names and value not in known.names:
-        near = difflib.get_close_matches(str(value), map(str, known.names), 1, 0.4)
-        error = source.error(key, f"{value!r} is none of {', '.join(map(str, known.names))}", nth=nth)
-        raise UsageError(error.headline, error.evidence, f"{near[0]!r}?" if near else "")
-    if isinstance(value, int) and known.kind is int and not known.low <= value <= known.high:
-        raise source.error(key, f"{value} is not in {known.low}..{known.high}", nth=nth)
-
-
-def _siblings(key: str) -> list[str]:
-    parent = key.rpartition(".")[0]
-    return [name for name in SCHEMA if name.startswith(parent + ".") or not parent]
+def of(settings: Mapping[str, Any], key: str) -> Any:
+    """Return the value of a key, or its default."""
+    return settings.get(key, SCHEMA[key].default)

@@ -1,4 +1,4 @@
-"""Page faults traced beside somebody's work: on this machine, or in a machine of ours around a command."""
+"""Trace page faults of other programs: on this machine, or in a machine of ours around a command."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from harness.errors import SetupError
 from harness.host import LocalHost
 from harness.machine.vm import Machine
 from harness.plan.session import CASE, Session
+from harness.plan.target import lend
 from harness.values import codec
 from harness.values.answer import Reply, Trace
 from harness.values.case import Request, Watch
 
 POLL_S = 0.05
-Tell = Callable[[Trace], None]
+Show = Callable[[Trace], None]
 
 
-def here(host: LocalHost, watch: Watch, argv: tuple[str, ...], tell: Tell) -> Reply:
-    """Trace this machine with its own Python and bcc. SetupError says what is missing for that.
+def here(host: LocalHost, watch: Watch, argv: tuple[str, ...], show: Show) -> Reply:
+    """Trace this machine with its own Python and bcc; SetupError names what is missing for that.
 
-    Ctrl-C ends the tracing, not the caller: the last of `tell` is the summary.
+    Ctrl-C ends the tracing, not the caller: the last call of `show` has the summary.
     """
     request = Request(CASE, "trace", argv=argv, watch=watch)
     with host.ledger.scratch_folder("trace") as folder:
@@ -31,12 +32,12 @@ def here(host: LocalHost, watch: Watch, argv: tuple[str, ...], tell: Tell) -> Re
         for name, content in agent.bundle().items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
-        said, errors = folder / "said", folder / "errors"
-        with said.open("wb") as out, errors.open("wb") as complaints:
+        output, errors = folder / "output", folder / "errors"
+        with output.open("wb") as out, errors.open("wb") as err:
             child = host.start(
                 ["python3", "-m", "harness.guest", "--request", str(folder / "order")],
                 stdout=out,
-                stderr=complaints,
+                stderr=err,
                 env={
                     "PYTHONPATH": str(folder),
                     "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
@@ -44,12 +45,12 @@ def here(host: LocalHost, watch: Watch, argv: tuple[str, ...], tell: Tell) -> Re
                 },
             )
         try:
-            reply = _followed(child, said, tell)
+            reply = _followed(child, output, show)
         finally:
             host.stop(child)
         if reply is None:
             raise SetupError(
-                "the tracer ended without a word", errors.read_text("utf-8", "replace").splitlines()[-10:]
+                "the tracer ended without a reply", errors.read_text("utf-8", "replace").splitlines()[-10:]
             )
     if not reply.ok:
         problem = reply.problem.removeprefix("Unsupported: ")
@@ -59,29 +60,29 @@ def here(host: LocalHost, watch: Watch, argv: tuple[str, ...], tell: Tell) -> Re
 
 
 def in_machine(
-    session: Session, series: str, watch: Watch, device: str, argv: tuple[str, ...], tell: Tell
+    session: Session, series: str, watch: Watch, device: str, argv: tuple[str, ...], show: Show
 ) -> Reply:
-    """Trace a machine of ours with a device, while a command runs in it; $RDMA_DEVICE names the device there."""
+    """Trace a machine of ours with a device while a command runs in it; $RDMA_DEVICE names the device there."""
     kernel, snapshot = session.prepared(series, device, "real")
     request = Request(CASE, "trace", device, argv=argv, watch=watch)
-    told = 0
+    shown = 0
 
     def look(machine: Machine) -> None:
-        nonlocal told
-        news = machine.traced()[told:]
+        nonlocal shown
+        news = machine.traced()[shown:]
         for trace in news:
-            tell(trace)
-        told += len(news)
+            show(trace)
+        shown += len(news)
 
-    reply = session.lend(kernel, snapshot, request, look=look)
+    reply = lend(session, kernel, snapshot, request, look=look)
     if not reply.ok:
         raise SetupError(f"cannot trace in the machine: {reply.problem}", reply.output.splitlines()[-10:])
     return reply
 
 
-def _followed(child: subprocess.Popen[bytes], said: Path, tell: Tell) -> Reply | None:
-    """Read what the tracer says until its reply; an interrupt is passed on to it, once."""
-    with said.open("rb") as lines:
+def _followed(child: subprocess.Popen[bytes], output: Path, show: Show) -> Reply | None:
+    """Read the tracer's output until its reply; an interrupt is passed on to it, once."""
+    with output.open("rb") as lines:
         rest, ended, interrupted = b"", False, False
         while True:
             try:
@@ -90,7 +91,7 @@ def _followed(child: subprocess.Popen[bytes], said: Path, tell: Tell) -> Reply |
                 whole, newline, rest = data.rpartition(b"\n")
                 for reply in agent.decode_replies((whole + newline).decode("utf-8", "replace")):
                     if reply.trace is not None:
-                        tell(reply.trace)
+                        show(reply.trace)
                     if reply.last:
                         return reply
                 if ended:

@@ -1,4 +1,4 @@
-"""Upstream's own tests, as they are, in a machine: rdma-core's Python tests of the guest's own version."""
+"""Run upstream's own tests unchanged in a machine: rdma-core's Python tests of the guest's version."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from harness.values.symptom import Symptom
 from harness.values.upstream import Selection, UpstreamTest
 
 SUITES = {"rdma-core": "python3-pyverbs"}
-"""Source packages whose tests are known, each with the binary package whose version decides."""
+"""Source packages whose tests can be run, each with the binary package that decides the version."""
 
 RECIPE = 2
 ALSO = ("python3-scapy",)
@@ -35,7 +35,7 @@ ALSO = ("python3-scapy",)
 
 TESTS = "tests"
 SLACK_S = 120.0
-"""Beyond a test's own time, for a machine that says nothing: loading all tests takes a while."""
+"""Beyond a test's own time, for a machine that is silent: loading all tests takes a while."""
 
 MAX_CRASHES = 5
 """After so many crashed machines the rest is not run."""
@@ -71,7 +71,7 @@ Tell = Callable[[UpstreamTest, int], None]
 
 @dataclass(frozen=True)
 class UpstreamRun:
-    """All tests with their last outcomes; what the consoles said, what the card found, what ended a machine."""
+    """All tests with their last outcomes; symptoms on the consoles, findings of the card, ends of machines."""
 
     suite: str
     version: str
@@ -83,12 +83,12 @@ class UpstreamRun:
     problems: tuple[str, ...] = ()
 
     def count(self, outcome: str) -> int:
-        """How many tests ended so."""
+        """Return how many tests have this outcome."""
         return sum(test.outcome == outcome for test in self.tests)
 
     @property
     def passed(self) -> bool:
-        """Whether no test failed, but as known, and nothing else was seen to be wrong."""
+        """True if no test failed but known failures, and nothing else is wrong."""
         return not (self.count("fail") or self.findings or self.symptoms or self.problems)
 
     def plain(self) -> dict[str, object]:
@@ -102,23 +102,23 @@ def run(
     suite: str,
     series: str,
     device: str,
-    wanted: Selection,
+    selection: Selection,
     tell: Tell,
     keep: Path | None = None,
 ) -> UpstreamRun:
-    """Run them; a machine that crashes costs the test that ran, the next machine goes on behind it.
+    """Run them; a machine that crashes fails the test that ran, and the next machine goes on after it.
 
-    `tell` hears of each test as it ends. Console and card's conversation of each machine are kept in `keep`.
+    `tell` is called with each test as it ends. Console and conversation log of each machine are copied to `keep`.
     """
     version, disk = tests_disk(session, suite)
     kernel, snapshot = session.prepared(series, device, "real")
     seen = UpstreamRun(suite, version, kernel.release, device, ())
-    number = wanted.first
+    number = selection.first
     for turn in range(MAX_CRASHES):
         with session.ledger.scratch_folder("upstream") as folder:
             try:
                 part = _machine(
-                    session, kernel, snapshot, disk, replace(wanted, first=number), seen, tell, folder
+                    session, kernel, snapshot, disk, replace(selection, first=number), seen, tell, folder
                 )
             finally:
                 _keep(folder, find(device).log, keep, turn)
@@ -132,10 +132,10 @@ def run(
         if not part.problems:
             break
         if not part.tests:
-            raise SetupError("no test was begun", seen.problems)
+            raise SetupError("no test was started", seen.problems)
         number = part.tests[-1].number + 1
     if not seen.tests:
-        raise UsageError("no test matches", [f"-k {' -k '.join(wanted.patterns)}"])
+        raise UsageError("no test matches", [f"-k {' -k '.join(selection.patterns)}"])
     return seen
 
 
@@ -144,33 +144,33 @@ def _machine(
     kernel: Kernel,
     snapshot: Snapshot,
     disk: Path,
-    wanted: Selection,
+    selection: Selection,
     seen: UpstreamRun,
     tell: Tell,
     folder: Path,
 ) -> UpstreamRun:
-    """One machine: from the first test to the last, or to its crash."""
+    """Run one machine from the first test to the last, or to its crash."""
     device = find(seen.device)
-    request = Request(CASE, "upstream", device.name, upstream=wanted)
+    request = Request(CASE, "upstream", device.name, upstream=selection)
     tests: dict[int, UpstreamTest] = {}
     problems: tuple[str, ...] = ()
-    told = 0
+    reported = 0
     with device.around(session.host, kernel, folder) as presence:
-        with session.studio.restore(snapshot, request, folder, plugged=device.plugged) as machine:
+        with session.machines.restore(snapshot, request, folder, plugged=device.plugged) as machine:
 
             def tick() -> None:
-                nonlocal told
+                nonlocal reported
                 presence.check()
                 news = machine.news()
-                for test in news[told:]:
+                for test in news[reported:]:
                     tests[test.number] = test
                     tell(test, len(tests))
-                told = len(news)
+                reported = len(news)
 
             try:
                 presence.plug(machine)
-                machine.add_disk(disk, wanted.disk)
-                reply = machine.wait(wanted.timeout_s + SLACK_S, tick)
+                machine.add_disk(disk, selection.disk)
+                reply = machine.wait(selection.timeout_s + SLACK_S, tick)
                 checked(reply)
             except GuestError as error:
                 tick()
@@ -198,14 +198,14 @@ def _keep(folder: Path, log: str, into: Path | None, turn: int) -> None:
 
 
 def _ended(test: UpstreamTest, problems: Sequence[str]) -> UpstreamTest:
-    """A test that was going on when the machine ended failed."""
+    """Fail a test that was running when the machine ended."""
     if test.outcome != "started":
         return test
     return replace(test, outcome="fail", reason=f"the machine ended: {problems[0].splitlines()[0]}")
 
 
 def explained(test: UpstreamTest, device: str, counters: Mapping[str, int]) -> UpstreamTest:
-    """A failure that a defect in KNOWN explains becomes `known`."""
+    """Turn a failure that a defect in KNOWN explains into a known failure."""
     for known in KNOWN if test.outcome == "fail" else ():
         if (
             device in known.devices
@@ -218,18 +218,18 @@ def explained(test: UpstreamTest, device: str, counters: Mapping[str, int]) -> U
 
 
 def tests_disk(session: Session, suite: str) -> tuple[str, Path]:
-    """The version of the guest's package and a disk with the tests of its source, both from the archive."""
-    folder = session.studio.image.disk.parent
+    """Return the version of the guest's package and a disk with the tests of its source, both from the archive."""
+    folder = session.machines.image.disk.parent
     versions = json.loads((folder / "packages.json").read_text())
     package = SUITES[suite]
     if package not in versions:
-        raise Unsupported(f"the image {session.studio.spec.name} has no {package}")
+        raise Unsupported(f"the image {session.machines.spec.name} has no {package}")
     # A binary rebuild has its source's version and +bN.
     version = str(versions[package]).partition("+b")[0]
 
     def make(into: Path) -> None:
         session.say(f"fetching the tests of {suite} {version}")
-        suites = [session.studio.spec.suite, f"{session.studio.spec.suite}-security"]
+        suites = [session.machines.spec.suite, f"{session.machines.spec.suite}-security"]
         with tempfile.TemporaryDirectory(dir=into) as name:
             scratch = Path(name)
             sources = scratch / "sources"
@@ -243,7 +243,7 @@ def tests_disk(session: Session, suite: str) -> tuple[str, Path]:
 
 
 def _unpack_tests(tarballs: Sequence[Path], into: Path) -> None:
-    """Upstream's tests/ folder. A distribution's change to it would have to be applied, and is refused."""
+    """Unpack upstream's tests/ folder; SetupError if the distribution patches it."""
     into.mkdir()
     for path in tarballs:
         with tarfile.open(path) as archive:

@@ -1,34 +1,35 @@
-"""From an answer to a verdict: what the plan expects against what was seen."""
+"""Judge a case: compare what its plan expects with what was seen."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from harness.device.catalogue import DEVICES
-from harness.plan import conservation, module
-from harness.plan.plan import Expect, Known, Planned
+from harness.device.traits import TRAITS
+from harness.plan import conservation, module_verdict
+from harness.plan.expect import Expect, Known
+from harness.plan.plan import Planned
 from harness.values.answer import Answer, Trace
 from harness.values.case import TRANSFERS
 from harness.values.histogram import percentile
 from harness.values.record import DeviceReport, Reason
 from harness.values.symptom import Symptom
 
-# How a machine that hangs is made to say where: the panic is our own question, not a symptom.
+# The panic by which we make a hanging machine print its stack; no symptom.
 NMI_PANIC = "NMI: Not continuing"
 MAX_FINDINGS = 20
-# How the guest says that bytes are wrong in the midst of what it does.
+# The text of the guest when bytes are wrong during its work.
 WRONG = "bytes are wrong"
-LAWS = ("faults", "invalidations", "snapshots")
-CARD_LAWS = ("events", "works", "resumes", "translations")
+COUNTS = ("faults", "invalidations", "snapshots")
+CARD_COUNTS = ("events", "works", "resumes", "translations")
 SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that was seen of a case on the kernel `release`; `failures` are what ended it early.
+    """All that was seen of a case on the kernel `release`; `failures` ended it early.
 
-    `scheme` is how the device was to tell that kernel of page faults, `firmware` what it states of them.
+    `scheme` is how the device reports page faults to that kernel, `firmware` the capabilities that it states.
     """
 
     release: str
@@ -42,7 +43,7 @@ class Evidence:
 
 
 def judge(planned: Planned, seen: Evidence) -> tuple[str, tuple[Reason, ...]]:
-    """Verdict and reasons of a case that ran."""
+    """Return verdict and reasons of a case that ran."""
     expect = planned.plan.expect
     reasons = (*seen.failures, *_console(expect, seen.symptoms, seen.failures))
     if seen.answer is not None:
@@ -72,7 +73,8 @@ def _judge_known(known: list[Known], reasons: tuple[Reason, ...]) -> tuple[str, 
         return "pass", ()
     if not reasons:
         gone = Reason(
-            "known", f"did not fail ({' or '.join(sorted(kinds))}) as known: is it mended in this kernel?"
+            "known",
+            f"unexpected pass: no failure ({' or '.join(sorted(kinds))}); is the defect fixed in this kernel?",
         )
         return "fail", (gone, *texts)
     return "known", reasons + texts
@@ -86,34 +88,34 @@ def _console(expect: Expect, symptoms: tuple[Symptom, ...], failures: tuple[Reas
             continue
         if symptom.kind == "warn" and any(text in symptom.headline for text in expect.log):
             continue
-        yield Reason("console", f"{symptom.kind}: {symptom.headline}{_told(symptom)}")
+        yield Reason("console", f"{symptom.kind}: {symptom.headline}{_fingerprint(symptom)}")
 
 
-def _told(symptom: Symptom) -> str:
-    """Where it is from, as far as is known."""
+def _fingerprint(symptom: Symptom) -> str:
+    """Return its fingerprint as the end of a reason, nothing if it has none."""
     return f"; fingerprint: {symptom.fingerprint}" if symptom.fingerprint else ""
 
 
 def _reasons(expect: Expect, answer: Answer) -> Iterator[Reason]:
     yield from _end(expect, answer)
     if answer.trace.missed:
-        yield Reason("law", f"{answer.trace.missed} probe hits were missed: the counts are no witness")
+        yield Reason("count", f"{answer.trace.missed} probe hits were missed: the counts prove nothing")
     yield from _unrecorded(answer.trace)
-    if expect.laws and answer.status == "done":
-        for law in answer.expectations:
-            if not law.holds:
+    if expect.counts and answer.status == "done":
+        for one in answer.expectations:
+            if not one.holds:
                 yield Reason(
-                    "law",
-                    f"{law.name}: expected {law.expected} ({law.text}), observed {law.observed} by {law.source}",
+                    "count",
+                    f"{one.name}: expected {one.expected} ({one.text}), observed {one.observed} by {one.source}",
                 )
     if expect.faults is not None:
         seen = answer.trace.counts.get("faults", 0)
         if seen != expect.faults:
-            yield Reason("law", f"expected {expect.faults} faults, traced {seen}")
-    for name, least in expect.least.items():
+            yield Reason("count", f"expected {expect.faults} faults, traced {seen}")
+    for name, minimum in expect.at_least.items():
         counted = answer.trace.counts.get(name, 0)
-        if counted < least and answer.status == "done":
-            yield Reason("law", f"{name}: at least {least}, traced {counted}")
+        if counted < minimum and answer.status == "done":
+            yield Reason("count", f"{name}: at least {minimum}, traced {counted}")
     if expect.data and answer.data.wrong:
         yield Reason(
             "data", f"{answer.data.wrong} of {answer.data.bytes_checked} bytes are wrong: {answer.data.first}"
@@ -124,37 +126,37 @@ def _reasons(expect: Expect, answer: Answer) -> Iterator[Reason]:
 
 
 def _uncounted(planned: Planned, answer: Answer) -> Iterator[Reason]:
-    """Laws that nothing witnessed: of a driver whose functions have other names now too little is known."""
+    """Yield expected counts that nothing was counted for: functions of the driver have other names now."""
     work = planned.case.workload
     paged = work.local.odp or work.remote.odp
-    if not (planned.plan.expect.laws and planned.case.trace and paged and answer.status == "done"):
+    if not (planned.plan.expect.counts and planned.case.trace and paged and answer.status == "done"):
         return
     if work.operation not in TRANSFERS:
         return
-    wanted = (*LAWS, *(CARD_LAWS if DEVICES[planned.case.device].plugged else ()))
-    for stage in wanted:
-        if not any(law.name.startswith(stage) for law in answer.expectations):
-            yield Reason("law", f"{stage}: not counted on this kernel: its symbol is missing")
+    stages = (*COUNTS, *(CARD_COUNTS if TRAITS[planned.case.device].plugged else ()))
+    for stage in stages:
+        if not any(one.name.startswith(stage) for one in answer.expectations):
+            yield Reason("count", f"{stage}: not counted on this kernel: its symbol is missing")
 
 
 def _end(expect: Expect, answer: Answer) -> Iterator[Reason]:
-    """How the work requests ended, against how they are to end."""
+    """Compare the end of the work requests with the expected one."""
     failed = answer.status == "failed"
     if failed and WRONG in answer.problem and WRONG not in expect.problem:
         yield Reason("data", answer.problem)
     elif failed and expect.workload == "done":
         yield Reason("workload", answer.problem)
     elif failed and expect.problem not in answer.problem:
-        yield Reason("workload", f"was to fail with {expect.problem!r}, failed with {answer.problem!r}")
+        yield Reason("workload", f"expected to fail with {expect.problem!r}, failed with {answer.problem!r}")
     elif not failed and expect.workload == "fails":
-        yield Reason("workload", "was to fail and did not")
+        yield Reason("workload", "expected to fail, and did not")
 
 
 def _findings(expect: Expect, device_report: DeviceReport) -> Iterator[Reason]:
-    """The first findings are reasons; a card that finds thousands has made its point."""
+    """Yield the first findings as reasons; thousands of them say no more."""
     for kind in expect.found:
         if not any(found.kind == kind for found in device_report.findings):
-            yield Reason("finding", f"{kind}: was to be found and was not")
+            yield Reason("finding", f"{kind}: expected, and not found")
     findings = [
         found for found in device_report.findings if found.kind not in (*expect.found, *expect.may_find)
     ]
@@ -165,41 +167,41 @@ def _findings(expect: Expect, device_report: DeviceReport) -> Iterator[Reason]:
 
 
 def _card(expect: Expect, seen: Evidence) -> Iterator[Reason]:
-    """What rules did, what the card counted, what the driver said of it."""
+    """Check what rules did, what the card counted, what the driver logged."""
     for outcome in seen.device_report.rules:
         if not outcome.hits and not outcome.optional:
             yield Reason("rule", f"{outcome.kind} never acted: {outcome.text}")
-    for name, wanted in expect.card.items():
+    for name, count in expect.card.items():
         counted = seen.device_report.counters.get(name, 0)
-        if counted != wanted:
-            yield Reason("law", f"card: {name}: expected {wanted}, counted {counted}")
-    for name, most in expect.card_most.items():
+        if counted != count:
+            yield Reason("count", f"card: {name}: expected {count}, counted {counted}")
+    for name, maximum in expect.card_max.items():
         counted = seen.device_report.counters.get(name, 0)
-        if counted > most:
-            yield Reason("law", f"card: {name}: {counted}, at most {most}")
+        if counted > maximum:
+            yield Reason("count", f"card: {name}: {counted}, at most {maximum}")
     for text in expect.log:
         if not any(text in line for line in seen.console):
-            yield Reason("console", f"{text!r} was to be on the console and is not")
+            yield Reason("console", f"{text!r} is expected on the console, and is not there")
 
 
 def _module(planned: Planned, seen: Evidence) -> Iterator[Reason]:
-    """What the kernel module saw, where the case used it."""
+    """Check what the kernel module saw, where the case used it."""
     use, expect = planned.plan.module, planned.plan.expect
     if use is None or seen.answer is None:
         return
     report = seen.answer.module
-    for problem in module.check(
+    for problem in module_verdict.check(
         use, expect.module, expect.refused, report, seen.device_report, seen.firmware
     ):
-        yield Reason("law", f"module: {problem}")
+        yield Reason("count", f"module: {problem}")
 
 
 def _unrecorded(trace: Trace) -> Iterator[Reason]:
-    """Each fault has a record, or is counted as one whose record was lost."""
+    """Check that each fault has a record, or is counted as one whose record was lost."""
     whole = trace.counts.get(trace.whole, 0)
     if trace.whole and len(trace.faults) + trace.lost != whole:
-        kept = f"{len(trace.faults)} have a record, {trace.lost} are known to have lost theirs"
-        yield Reason("law", f"records: {whole} {trace.whole}, of which {kept}")
+        split = f"{len(trace.faults)} have a record, {trace.lost} are counted as lost"
+        yield Reason("count", f"records: {whole} {trace.whole}, of which {split}")
 
 
 def _latency(expect: Expect, answer: Answer, clock: str) -> Iterator[Reason]:
@@ -216,7 +218,7 @@ def _latency(expect: Expect, answer: Answer, clock: str) -> Iterator[Reason]:
 
 
 def _quantile(stage: str, share: float, answer: Answer) -> int | None:
-    """In ns: of operations, of whole faults, of a stage in each fault; of other stages' calls, to 6 %."""
+    """Return a quantile in ns of operations, whole faults or a stage in each fault; of other stages' calls, to 6 %."""
     faults = answer.trace.faults
     if stage == "operation":
         values = answer.operations_ns

@@ -14,7 +14,7 @@ VERDICT_ORDER = ("fail", "error", "known", "skip", "pass")
 VERDICT_PLURALS = {
     "pass": "passed",
     "fail": "failed",
-    "known": "failed as known",
+    "known": "known failures",
     "skip": "skipped",
     "error": "could not be run",
 }
@@ -48,10 +48,14 @@ def why(record: Record) -> str:
     return one_line(str(first)) + tail
 
 
+def _word(verdict: str, count: int) -> str:
+    return "known failure" if verdict == "known" and count == 1 else VERDICT_PLURALS[verdict]
+
+
 def tally(counts: Mapping[str, int]) -> str:
     """Counts of verdicts as people say them: `12 passed, 1 failed, 3 skipped`."""
     said = [
-        f"{counts[verdict]} {VERDICT_PLURALS[verdict]}"
+        f"{counts[verdict]} {_word(verdict, counts[verdict])}"
         for verdict in reversed(VERDICT_ORDER)
         if counts[verdict]
     ]

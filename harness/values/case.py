@@ -48,39 +48,53 @@ OPERATIONS: Dict[str, str] = {
 }
 """Everything that a case can do, one sentence each; all but TRANSFERS are scenarios with a script of their own."""
 
-MAPPINGS = ("anonymous", "shared", "file", "thp", "hugetlb")
-PROTS = ("write", "read")
-IOVAS = ("address", "shifted", "zero", "implicit")
-LOSSES = (
-    "none",
-    "untouched",
-    "peeked",
-    "dontneed",
-    "late",
-    "remap",
-    "fork",
-    "pageout",
-    "holes",
-    "migrate",
-    "move",
-    "protect",
-    "split",
-    "reclaim",
-)
-SIDES = ("local", "remote", "both")
+MAPPINGS: Dict[str, str] = {
+    "anonymous": "Private anonymous memory.",
+    "shared": "Shared anonymous memory.",
+    "file": "A private mapping of a file in memory (memfd).",
+    "thp": "Private anonymous memory, aligned and advised for transparent huge pages.",
+    "hugetlb": "Private memory of the hugetlb pool, in pages of 2 MiB.",
+}
+PROTS: Dict[str, str] = {
+    "write": "Read and write.",
+    "read": "Read only; the region is registered without write access.",
+}
+IOVAS: Dict[str, str] = {
+    "address": "The address of its first byte.",
+    "shifted": "That address plus 2**40, at the same offset in the page.",
+    "zero": "Zero-based.",
+    "implicit": "The whole address space, as one implicit region; for soaks only.",
+}
+PAGE_LOSSES: Dict[str, str] = {
+    "none": "No page is made absent: pages that the CPU wrote before registration never fault.",
+    "untouched": "A fresh mapping, registered before the CPU touches it.",
+    "read_faulted": "A fresh mapping that the CPU only reads before registration: zero pages, or pages of the file.",
+    "dontneed": "madvise(MADV_DONTNEED) of all pages at once.",
+    "userfaultfd": "MADV_DONTNEED; userfaultfd(2) then delivers each page 100 ms after it is missed.",
+    "remap": "munmap() of all pages at once, then mmap() at the same address.",
+    "fork": "fork(): the device's write copies the page, the child keeps the old one.",
+    "pageout": "madvise(MADV_PAGEOUT): pages go to swap.",
+    "holes": "MADV_DONTNEED of every eighth page, then of the second half.",
+    "migrate": "madvise(MADV_SOFT_OFFLINE): each page migrates to another frame.",
+    "move": "move_pages(2): each page migrates to the other NUMA node.",
+    "protect": "mprotect() to read-only and back: two invalidations.",
+    "split": "mprotect() of one page in the middle, which splits its huge page.",
+    "reclaim": "memory.reclaim of the control group: pages go to swap.",
+}
+SIDES: Dict[str, str] = {
+    "local": "The side that posts the work request.",
+    "remote": "The other side.",
+    "both": "Both sides.",
+}
 
 
 @dataclass(frozen=True)
 class Region:
     """A memory region to register.
 
-    `length` bytes starting `offset` bytes into its first page (0 <= offset < 4096). `mapping` is the kind of
-    memory behind it, one of MAPPINGS (`file`: a private mapping of a file in memory; `thp` and `hugetlb`: anonymous
-    memory of whole pages of 2 MiB, the kernel's choice or from its pool). `iova` says which
-    address the region is registered at, one of IOVAS: the address of its first byte, that address plus 2**40
-    (same offset in the page), or zero-based; `implicit` registers the whole address space, for soaks only.
-    `prot`, one of PROTS, says what the process may do with the pages: write them, too, or only `read`; they are
-    filled before writing is forbidden, and registered without any right to write.
+    `length` bytes from `offset` bytes into its first page on (0 <= offset < 4096). `mapping` is the kind of memory
+    behind it, one of MAPPINGS; `iova` the address that it is registered at, one of IOVAS; `prot` what the process may
+    do with the pages once they are filled, one of PROTS.
     """
 
     length: int
@@ -93,7 +107,7 @@ class Region:
 
 @dataclass(frozen=True)
 class PageLoss:
-    """How pages are lost before each round: one of LOSSES, on `side` (one of SIDES) of the transfer."""
+    """Method to make pages absent before each round: one of PAGE_LOSSES, on `side` (one of SIDES) of the transfer."""
 
     method: str = "none"
     side: str = "remote"
@@ -103,10 +117,10 @@ class PageLoss:
 class Workload:
     """`rounds` times one operation of OPERATIONS between two regions over one RC connection.
 
-    Local is the side that posts the work request. Each round loses pages first and transfers the whole
+    Local is the side that posts the work request. Each round makes pages absent and then transfers the whole
     region (atomics: the first 8 bytes of every page). Regions have equal lengths. `mtu_bytes` is the path
-    MTU: a message travels in packets of that size, and each packet finds its pages for itself. With `seconds` a
-    soak goes on that long, whatever its rounds.
+    MTU: a message travels in packets of that size, and each packet looks its pages up. With `seconds` a soak takes
+    that long, whatever its rounds.
     """
 
     operation: str
@@ -120,13 +134,12 @@ class Workload:
 
 @dataclass(frozen=True)
 class Case:
-    """What one run on one machine does; answered once, by an `Answer` with the same id.
+    """One run on one machine; answered once, by an `Answer` with the same id.
 
-    `scheme` says how a card tells the driver of page faults (`transport`, `memory`); a device in software has none.
-
-    `seed` shifts the start by that many turns of a counted loop; `timeout_s` bounds one work request in
-    guest time; `trace` is False where the cost of watching is itself measured. `rules` are for an emulated card,
-    which is armed with them before the case starts. With `module` the kernel module is loaded and used so.
+    `scheme` is the form of the card's page-fault events (`transport`, `memory`); a software device has none. `seed`
+    is the start offset in turns of a counted loop; `timeout_s` bounds one work request in guest time; `trace` is False
+    where the cost of tracing is measured. An emulated card gets `rules` before the case starts. With `module` the
+    kernel module is loaded and used.
     """
 
     VERSION = 1
@@ -147,10 +160,10 @@ PROBES = ("all", "empty", "none")
 
 @dataclass(frozen=True)
 class Watch:
-    """How to trace a machine beside what it does: for `seconds` (0: until the command ends, or for ever).
+    """Live tracing of a machine for `seconds` (0: until the command ends, or without end).
 
-    What was seen so far is told every `interval_s`. `driver` is a name of guest/trace/stages.py, or nothing: the one
-    that is loaded.
+    The trace so far is reported every `interval_s`. `driver` is a name of guest/trace/stages.py, or nothing for the
+    one that is loaded.
     """
 
     seconds: float = 0.0
@@ -160,16 +173,16 @@ class Watch:
 
 @dataclass(frozen=True)
 class Request:
-    """What is offered to the agent: a number, a verb, and what the verb needs.
+    """A request to the agent: a number, a verb, and what the verb needs.
 
     Verbs: `wait` (nothing yet), `compile` (the probes of `device`, for the `prepare` that follows), `prepare`
     (bring up `device`, compile if that is still to do, attach the probes, rehearse), `spin` (be busy for `spin_ns`),
-    `case`, `capabilities` (what the device can do on demand, as facts), `exec` (run `argv`, once the driver has
-    `device` if that is named), `shell` (a shell on the machine's second serial line, as `exec`), `upstream` (upstream's
-    own tests), `trace` (watch page faults while `argv` runs).
-    An agent answers each number once, in a `Reply`; of upstream's tests, of what was traced so far, and of what `argv`
-    of an `exec` printed, it tells before. `probes`, of a `compile` or `prepare`, is one of PROBES: what watching costs
-    is measured against a machine without them, and against one whose programs do nothing.
+    `case`, `capabilities` (the device's ODP capabilities, as facts), `exec` (run `argv`, once the driver has `device`
+    if that is named), `shell` (a shell on the machine's second serial line, as `exec`), `upstream` (upstream's own
+    tests), `trace` (watch page faults while `argv` runs).
+    An agent answers each number once, in a `Reply`; upstream's tests, live traces and the output of `exec` send replies
+    before that. `probes`, of a `compile` or `prepare`, is one of PROBES: the cost of tracing is measured against a
+    machine without probes, and against one whose programs do nothing.
     """
 
     VERSION = 1

@@ -1,4 +1,4 @@
-"""The kernel module mlx5_odp_test in a case: how it is to be used, and what it saw.
+"""The kernel module mlx5_odp_test in a case: how it is used, and what it reports.
 
 Ref: kmod/uapi/mlx5_odp_test.h for modes, actions and selectors.
 """
@@ -8,23 +8,53 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Dict, Tuple
 
-MODES = ("off", "observe", "own")
-ACTIONS = ("none", "forward", "resume", "fail", "delay", "drop", "double")
-SELECTORS = ("any", "qpn", "queue", "token", "key")
-OWNERS = ("requester", "responder", "local", "remote")
-"""Whose number a selector takes: a queue pair's (qpn, queue) or a region's key (key)."""
+MODES: Dict[str, str] = {
+    "off": "Nothing; it only answers queries.",
+    "observe": "Record the page faults that mlx5_ib resolves.",
+    "own": "Create an event queue of its own and handle page faults by policies.",
+}
+ACTIONS: Dict[str, str] = {
+    "none": "Leave the fault open.",
+    "forward": "Send it to Python, which resumes it.",
+    "resume": "Resume it.",
+    "fail": "Resume it with error.",
+    "delay": "Resume it after `delay_ms`.",
+    "drop": "Never resume it.",
+    "double": "Resume it twice.",
+}
+SELECTORS: Dict[str, str] = {
+    "any": "Every fault.",
+    "qpn": "The number of a QP.",
+    "queue": "The number of a work queue.",
+    "token": "The token of the fault.",
+    "key": "The memory key.",
+}
+OWNERS: Dict[str, str] = {
+    "requester": "The QP that posts the work request (selectors qpn, queue).",
+    "responder": "The QP of the other side (selectors qpn, queue).",
+    "local": "The region of the side that posts the work request (selector key).",
+    "remote": "The region of the other side (selector key).",
+}
+"""Whose number a selector compares with."""
 
-ANSWERS = ("resume", "error", "twice", "unknown", "flags", "late", "nothing")
-"""What Python answers to a fault that is forwarded to it: it lets the card go on; it says error; it resumes twice;
-it resumes a token that nobody has, then the right one; it resumes with each bit of the type wrong, then right; it
-resumes when the work has long ended; it says nothing."""
-
-REGIONS = ("verbs", "pg_access")
+ANSWERS: Dict[str, str] = {
+    "resume": "Resume it.",
+    "error": "Resume it with error.",
+    "twice": "Resume it twice.",
+    "unknown": "Resume a token that no fault has, then the right one.",
+    "flags": "Resume it with each bit of the type wrong, then right.",
+    "late": "Resume it when its work has long ended.",
+    "nothing": "Do not answer.",
+}
+REGIONS: Dict[str, str] = {
+    "verbs": "ibv_reg_mr().",
+    "pg_access": "A firmware command with PG_ACCESS, as in 2015.",
+}
 
 
 @dataclass(frozen=True)
 class ModulePolicy:
-    """What the module does with the faults that its selector names: `of` one of OWNERS, else the number `value`."""
+    """What the module does with the faults that its selector matches: the number of one of OWNERS, else `value`."""
 
     action: str
     selector: str = "any"
@@ -35,8 +65,11 @@ class ModulePolicy:
 
 @dataclass(frozen=True)
 class ModuleUse:
-    """How a case uses the module. With `region` "pg_access" the remote region is a memory key with page access,
-    made by a firmware command as in 2015; with `paging` False mlx5_ib is built without on-demand paging."""
+    """Use of the module by a case.
+
+    With `region` "pg_access" the remote region is a memory key with page access, made by a firmware command as in
+    2015; with `paging` False mlx5_ib is built without on-demand paging.
+    """
 
     mode: str = "own"
     policies: Tuple[ModulePolicy, ...] = ()
@@ -47,15 +80,14 @@ class ModuleUse:
 
 @dataclass(frozen=True)
 class ModuleReport:
-    """What the module saw of a case.
+    """The module's report of a case.
 
     `stats` are its own statistics; `caps` the words of the capability pages by `max.transport.rc` and so on, with
     `max.driver` and `cur.driver` "same" or "differs" for mlx5_core's copies, and `verbs.rc` as verbs report them.
-    `answers` counts the card's answers to Python's resumes by `status.N`. Python `heard` so many events, of which
-    `drawn` had random fields and were right in each (`difference`: the first that was not); `lost` is how often its
-    socket had no room. `answer_ns` are the times from an event, as the module saw it, to the end of Python's resume;
-    `span_ns` is the time between the first event and the last. `refused` has the module's words where it did not take
-    the mode.
+    `answers` counts the card's answers to Python's resumes by `status.N`. Python received `heard` events, of which
+    `drawn` had random fields that were all right (`difference`: the first that was not); `lost` is how often its
+    socket overran. `answer_ns` are the times from an event in the module to the end of Python's resume; `span_ns` is
+    the time from the first event to the last. `refused` is the module's error where it refused the mode.
     """
 
     stats: Dict[str, int] = field(default_factory=dict)

@@ -162,9 +162,11 @@ METHODS: Dict[str, Method] = {
     "untouched": Method(
         nothing, model_nothing, "a fresh mapping, registered untouched, has no page", fresh=True
     ),
-    "peeked": Method(peek, model_peek, "a fresh mapping, only read before it is registered", fresh=True),
+    "read_faulted": Method(
+        peek, model_peek, "a fresh mapping, only read before it is registered", fresh=True
+    ),
     "dontneed": Method(dontneed, model_dontneed, "MADV_DONTNEED of all at once, every page absent"),
-    "late": Method(
+    "userfaultfd": Method(
         late, model_dontneed, "MADV_DONTNEED, and each fault is resolved 100 ms late", ("anonymous",)
     ),
     "remap": Method(remap, model_remap, "munmap of all at once and mmap, every page absent"),

@@ -48,7 +48,7 @@ def _child_main(case: Case, fd: int) -> NoReturn:
             pair = Pair(case, stack)
             pair.write(1)
             report_memory(fd, pair)
-            if case.workload.loss.method == "late":
+            if case.workload.loss.method == "userfaultfd":
                 pair.memories[REMOTE].delay_faults()
             while True:
                 pair.invalidate(REMOTE)

@@ -26,7 +26,7 @@ def session():
 @pytest.fixture(scope="session")
 def booted(session):
     kernel = session.kernel("newest")
-    return session.studio.booted(kernel, session.studio.shape("exact"))
+    return session.machines.booted(kernel, session.machines.shape("exact"))
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +78,7 @@ def borrowed_cache(session, tmp_path_factory):
     """Makes a cache that has what `session` has of some kinds, and nothing else. Sockets below it want a short path."""
 
     def make(*kinds):
-        session.studio.disks(session.kernel("newest"))
+        session.machines.disks(session.kernel("newest"))
         root = tmp_path_factory.mktemp("cache")
         for kind in kinds:
             (root / kind).mkdir(parents=True)

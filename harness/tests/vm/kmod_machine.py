@@ -49,20 +49,20 @@ class Bench:
     def disks(self):
         files = {"mlx5_odp_test.ko": self.module, **{name: HERE / name for name in SCRIPTS}}
         packed = payload_disk.packed(files, self.session.store, self.session.host)
-        return replace(self.session.studio.disks(self.kernel)[0], parcel=packed)
+        return replace(self.session.machines.disks(self.kernel)[0], parcel=packed)
 
     def shape(self):
-        return self.session.studio.shape("real", self.session.accelerator(self.kernel)[0])
+        return self.session.machines.shape("real", self.session.accelerator(self.kernel)[0])
 
     @contextmanager
     def restored(self, script, *argv, rules=()):
         """A machine that was booted, not prepared: no probes of bcc's, and nothing is saved anew for a module."""
-        studio = self.session.studio
-        snapshot = replace(studio.booted(self.kernel, self.shape()), disks=self.disks())
+        machines = self.session.machines
+        snapshot = replace(machines.booted(self.kernel, self.shape()), disks=self.disks())
         with (
             self.session.ledger.scratch_folder("kmod") as folder,
             DEVICES["connectx-5"].around(self.session.host, self.kernel, folder) as card,
-            studio.restore(snapshot, self.request(script, *argv), folder, plugged=True) as machine,
+            machines.restore(snapshot, self.request(script, *argv), folder, plugged=True) as machine,
         ):
             card.arm(rules)
             card.plug(machine)

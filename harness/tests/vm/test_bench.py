@@ -7,6 +7,7 @@ import pytest
 from harness.bench import boot
 from harness.errors import SetupError
 from harness.plan.plan import load
+from harness.plan.runner import CaseRunner
 from harness.tests.vm.conftest import CHECKOUT, FULL, harness
 
 
@@ -19,7 +20,7 @@ def _figures(session, name, *options):
 def test_a_card_in_exact_time(session):
     """Mutation: leave FAKETIME_FORCE_MONOTONIC_FIX out of machine.qemu.STILL; then no card can be plugged."""
     case = next(load(CHECKOUT / "testplans" / "odp-write.toml").cases(("newest",), "exact", ("connectx-5",)))
-    record, _ = session.run(case)
+    record, _ = CaseRunner(session).run(case)
     assert (record.verdict, record.reasons) == ("pass", ())
     assert record.environment["clock"] == "exact"
 

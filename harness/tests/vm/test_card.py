@@ -21,6 +21,8 @@ from harness.errors import SetupError
 from harness.kernel.packages import SERIES
 from harness.plan.caps import ask
 from harness.plan.plan import load
+from harness.plan.runner import CaseRunner
+from harness.plan.target import VmTarget
 from harness.values.case import Request
 
 CHECKOUT = Path(__file__).parents[3]
@@ -49,7 +51,7 @@ def plugged(session, prepared, folder, *argv):
     request = Request(9, "exec", "connectx-5", argv=argv)
     with (
         DEVICES["connectx-5"].around(session.host, kernel, folder) as card,
-        session.studio.restore(snapshot, request, folder, plugged=True) as machine,
+        session.machines.restore(snapshot, request, folder, plugged=True) as machine,
     ):
         card.plug(machine)
         yield card, machine
@@ -66,7 +68,7 @@ def test_drivers_probe_and_unload(session, model):
     """Mutation: keep one page at teardown (connectx.pages)."""
     planned = next(load(CHECKOUT / "testplans/mlx5-probe.toml").cases(("newest",), devices=(model,)))
     case = replace(planned.case, workload=replace(planned.case.workload, rounds=2))
-    record, logs = session.run(replace(planned, case=case))
+    record, logs = CaseRunner(session).run(replace(planned, case=case))
     assert (record.verdict, record.reasons) == ("pass", ())
     assert record.device_report.findings == () and record.device_report.unknown == ()
     assert record.device_report.counters["commands.ENABLE_HCA"] == 3
@@ -88,16 +90,16 @@ def test_verbs_report_what_the_firmware_states(session):
         assert {row: set(words) for row, words in found.module[f"{page}.memory"].items()} == stated
 
 
-def test_killed_card_is_named_as_first_to_die(session, prepared, folder):
+def test_killed_card_is_named_as_first_to_die(session, prepared):
     """QEMU aborts when its device dies. Mutation: ask QEMU first."""
     kernel, snapshot = prepared
     request = Request(9, "exec", "connectx-5", argv=("sleep", "60"))
-    with DEVICES["connectx-5"].around(session.host, kernel, folder) as card:
-        killer = threading.Timer(2.0, card.process.kill)
+    with VmTarget(session, kernel, snapshot, "connectx-5", "card") as target:
+        killer = threading.Timer(2.0, target.attached.process.kill)
         killer.start()
         try:
             with pytest.raises(SetupError, match="the card connectx-5 died first, with status -9"):
-                session.offer(snapshot, request, folder, card, 60)
+                target.offer(request, 60)
         finally:
             killer.cancel()
 

@@ -13,6 +13,7 @@ from harness.kernel.source import source
 from harness.kernel.subsystems import RXE
 from harness.plan.answer_diff import first_difference
 from harness.plan.plan import load
+from harness.plan.runner import CaseRunner
 from harness.plan.session import Session
 from harness.tests.vm.conftest import FULL, harness, interrupted
 
@@ -32,7 +33,7 @@ def test_coverage_changes_nothing_and_says_what_ran(session, tmp_path):
     answers, ran = {}, {}
     for blocks in ((), ("rdma_rxe",)):
         with Session(replace(session.options, parcel=tmp_path, blocks=blocks), print) as own:
-            record, logs = own.run(planned)
+            record, logs = CaseRunner(own).run(planned)
         assert record.verdict == "pass", record.reasons
         answers[blocks] = record.answer
         ran = logs.blocks or ran

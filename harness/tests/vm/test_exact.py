@@ -13,6 +13,7 @@ import pytest
 
 from harness.plan.answer_diff import first_difference
 from harness.plan.plan import load
+from harness.plan.runner import CaseRunner
 from harness.tests.vm.conftest import CHECKOUT, FULL
 
 
@@ -22,17 +23,17 @@ def _first_case():
 
 def test_same_case_twice_gives_the_same_answer(session):
     """Mutation: let the guest see the host's clock, or leave the guest's hashes random."""
-    record, _ = session.run(_first_case(), twice=True)
+    record, _ = CaseRunner(session).run(_first_case(), twice=True)
     assert (record.verdict, record.reasons) == ("pass", ())
     assert record.environment["clock"] == "exact"
-    again, _ = session.run(_first_case())
+    again, _ = CaseRunner(session).run(_first_case())
     assert again.answer == record.answer
 
 
 @pytest.mark.skipif(not FULL, reason="boots a machine of its own: ODP_FULL=1")
 def test_real_time_is_found_out(session):
     """The comparison can fail. Mutation: compare an answer with itself."""
-    one, other = (session.run(replace(_first_case(), clock="real"))[0] for _ in range(2))
+    one, other = (CaseRunner(session).run(replace(_first_case(), clock="real"))[0] for _ in range(2))
     assert (one.verdict, other.verdict) == ("pass", "pass")
     assert first_difference(one.answer, other.answer).startswith("elapsed_ns: ")
 
@@ -60,13 +61,13 @@ def _hold_up(over, held_up):
 @pytest.mark.skipif(not FULL, reason="runs a case at a quarter of its speed: ODP_FULL=1")
 def test_a_slow_host_gives_the_same_answer(session):
     """Mutation: let the host's clock size QEMU's TLB (Shape exact without `still`)."""
-    case = next(load(CHECKOUT / "testplans" / "odp-forks.toml").cases(("7.2",), devices=("soft-roce",)))
-    quick, _ = session.run(case)
+    case = next(load(CHECKOUT / "testplans" / "odp-fork-loop.toml").cases(("7.2",), devices=("soft-roce",)))
+    quick, _ = CaseRunner(session).run(case)
     over, held_up = threading.Event(), Counter[int]()
     slows = threading.Thread(target=_hold_up, args=(over, held_up))
     slows.start()
     try:
-        slow, _ = session.run(case)
+        slow, _ = CaseRunner(session).run(case)
     finally:
         over.set()
         slows.join()

@@ -1,4 +1,4 @@
-"""The kernel module in real machines: what plans (testplans/seed-*) do not ask. One machine a kernel serves all."""
+"""The kernel module in real machines: what plans (testplans/odp2015-*) do not ask. One machine a kernel serves all."""
 
 import shutil
 

@@ -12,6 +12,7 @@ import pytest
 from harness.errors import GuestError
 from harness.kernel.toolchain import toolchain
 from harness.plan.session import Session
+from harness.plan.target import lend
 from harness.tests.vm.conftest import FULL
 from harness.values.case import Request
 
@@ -45,7 +46,7 @@ def tried(session, parcel):
             ready = f"until grep -qs ACTIVE {state} && [ -e /dev/infiniband/uverbs0 ]; do sleep 0.1; done"
             start = f"cp /run/parcel/known /tmp; chmod +x /tmp/known; timeout 60 /tmp/known {name} {rdma}"
             script = f"{ready}; {start}"
-            reply = own.lend(kernel, snapshot, Request(7, "exec", device, argv=("sh", "-c", script)))
+            reply = lend(own, kernel, snapshot, Request(7, "exec", device, argv=("sh", "-c", script)))
             return reply.exit_status, reply.output
 
         yield run

@@ -14,7 +14,7 @@ from harness.values.case import Request
 
 
 def _run(session, booted, *argv, deadline_s=60):
-    return session.studio.run(booted, Request(9, "exec", argv=argv), deadline_s)
+    return session.machines.run(booted, Request(9, "exec", argv=argv), deadline_s)
 
 
 def test_command_runs_and_its_status_comes_back(session, booted):
@@ -61,7 +61,7 @@ ptrace(17)
 
 def test_userland_that_is_none_is_told_by_the_console(session, tmp_path):
     """A machine that never comes up. Mutation: say only that there was no answer."""
-    disks, _ = session.studio.disks(session.kernel("newest"))
+    disks, _ = session.machines.disks(session.kernel("newest"))
     (tmp_path / "empty").write_bytes(bytes(1 << 20))
     disks = replace(disks, userland=tmp_path / "empty")
     with (
@@ -74,7 +74,7 @@ def test_userland_that_is_none_is_told_by_the_console(session, tmp_path):
 
 def test_guest_that_says_nothing_is_a_hang_within_its_deadline(session, tmp_path):
     """A machine that stands still from the start. Mutation: wait for the NMI's panic for ever."""
-    disks, _ = session.studio.disks(session.kernel("newest"))
+    disks, _ = session.machines.disks(session.kernel("newest"))
     began = time.monotonic()
     with pytest.raises(Hang, match="within 3 s"), _cold(session, disks, tmp_path, paused=True) as machine:
         machine.wait(3)
@@ -82,8 +82,8 @@ def test_guest_that_says_nothing_is_a_hang_within_its_deadline(session, tmp_path
 
 
 def _cold(session, disks, folder, **options):
-    studio = session.studio
-    shape = studio.shape("exact")
+    machines = session.machines
+    shape = machines.shape("exact")
     options.update(request=Request(0, "wait"), ram=folder / "ram")
     return Machine(session.host, session.qemu, shape, disks, folder, **options)
 
@@ -128,15 +128,15 @@ def test_clean_boot_has_no_symptom(session, booted):
 @pytest.mark.skipif(not FULL, reason="runs some 5 G instructions")
 def test_a_machine_that_qemu_cannot_record_goes_on_until_it_can(session, booted, tmp_path):
     """Mutation: leave it where it is."""
-    studio, far = session.studio, tmp_path / "far"
+    machines, far = session.machines, tmp_path / "far"
     far.mkdir()
-    studio._copy(booted.ram, far / "ram")
+    machines._copy(booted.ram, far / "ram")
     within = icount.counted(booted.state) % icount.ROUND
-    studio._go_on(booted, Request(7, "spin", spin_ns=icount.ROUND - (1 << 29) - within), far)
+    machines._go_on(booted, Request(7, "spin", spin_ns=icount.ROUND - (1 << 29) - within), far)
     there = replace(booted, folder=far, number=7)
     assert icount.to_spin(icount.counted(there.state))
     with pytest.raises(SetupError, match="QEMU ended by itself") as caught:
         _run(session, there, "true")
     assert any("replay_advance_current_icount" in line for line in caught.value.evidence)
-    studio._spin(there)
+    machines._spin(there)
     assert _run(session, replace(there, number=8), "echo", "here").output == "here\n"

@@ -17,6 +17,7 @@ from harness import agent
 from harness.device.catalogue import DEVICES
 from harness.plan.options import Options
 from harness.plan.plan import Expect, Plan, Planned
+from harness.plan.runner import CaseRunner
 from harness.plan.session import Session
 from harness.results.record import exit_status, read_run
 from harness.tests.vm.conftest import CHECKOUT
@@ -50,7 +51,7 @@ EDITS = (
         '            if case.id == "probe-dropped":\n'
         '                tracer._bpf.detach_kprobe(event="rxe_ib_invalidate_range")\n'
         "            tracer.start(",
-        "law",
+        "count",
         "invalidations_remote: expected 2 ",
     ),
     Edit(
@@ -60,7 +61,7 @@ EDITS = (
         '            if case.id == "card-probe-dropped":\n'
         '                tracer._bpf.detach_kprobe(event="mlx5_ib_page_fault_resume")\n'
         "            tracer.start(",
-        "law",
+        "count",
         "resumes: expected 2 ",
         "connectx-5",
     ),
@@ -74,7 +75,7 @@ EDITS = (
         "                shorter = Short(region=Short(length=local.memory.region.length - 4096))\n"
         "                short = Short(memory=shorter, registration=local.registration)\n"
         "                posts = self.pattern.prepare(self.connection, short, remote)\n",
-        "law",
+        "count",
         f"faults_remote: expected {2 * PAGES} ",
     ),
     Edit(
@@ -163,7 +164,7 @@ def run_mutant(session):
 
         def run(name, deadline_s=120, device="soft-roce"):
             with mutants():
-                return own.run(planned(name, deadline_s, device))
+                return CaseRunner(own).run(planned(name, deadline_s, device))
 
         yield run
 
@@ -187,7 +188,7 @@ def test_mutant_fails_for_its_own_reason(run_mutant, session, edit):
     if edit.case == "spin":
         assert record.wall_s < 60
         assert "Comm: python3" in logs.console
-    record, _ = session.run(planned(edit.case, device=edit.device))
+    record, _ = CaseRunner(session).run(planned(edit.case, device=edit.device))
     assert (record.verdict, record.reasons) == ("pass", ())
 
 

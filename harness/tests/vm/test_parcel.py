@@ -26,14 +26,14 @@ def test_a_module_of_the_parcel_is_the_one_that_is_loaded(session, booted, tmp_p
     changed = tmp_path / "rdma_rxe.ko"
     changed.write_bytes(data.replace(OLD, NEW))
     request = Request(PREPARE, "prepare", "soft-roce")
-    prepared = session.studio.prepared(
+    prepared = session.machines.prepared(
         kernel, booted.shape, request, {"modules/rdma_rxe.ko": changed, "note": tmp_path / "rdma_rxe.ko"}
     )
     assert prepared.facts["parcel"] == "rdma_rxe" and prepared.facts["probe faults"]
     asked = "modinfo -F description rdma_rxe; test -e /run/parcel/note && lsmod | grep -c ^rdma_rxe"
-    reply = session.studio.run(prepared, Request(9, "exec", argv=("sh", "-c", asked)), 60)
+    reply = session.machines.run(prepared, Request(9, "exec", argv=("sh", "-c", asked)), 60)
     assert reply.output.split("\n")[:2] == ["Soft RDMA TRANSPORT", "1"]
-    plain = session.studio.run(
+    plain = session.machines.run(
         booted, Request(9, "exec", argv=("modinfo", "-F", "description", "rdma_rxe")), 60
     )
     assert plain.output == "Soft RDMA transport\n"

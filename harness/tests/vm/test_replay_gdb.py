@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness.plan.plan import load
+from harness.plan.runner import CaseRunner
 from harness.results.record import Store
 from harness.tests.vm.conftest import CHECKOUT, FULL, environment, processes, start_harness
 
@@ -30,7 +31,7 @@ pytestmark = [
 def record(session, tmp_path_factory):
     """A case's record, of the kernel's own modules."""
     folder = tmp_path_factory.mktemp("run")
-    made, _ = session.run(next(load(PLAN).cases(("newest",), devices=("soft-roce",))))
+    made, _ = CaseRunner(session).run(next(load(PLAN).cases(("newest",), devices=("soft-roce",))))
     assert made.verdict == "pass", made.reasons
     return Store.create(folder / "results").add(made)
 

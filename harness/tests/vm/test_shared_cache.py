@@ -76,7 +76,7 @@ def test_killed_image_build_is_repaired(borrowed_cache, tmp_path):
     assert str(cache) not in Path("/proc/self/mounts").read_text()
     with Session(Options(cache=cache), print) as session:
         assert list(cache.glob("image/.*")) == []
-        assert session.studio.image.disk.stat().st_size > 50 << 20
+        assert session.machines.image.disk.stat().st_size > 50 << 20
     assert list(cache.glob("image/.*")) == []
 
 

@@ -13,6 +13,7 @@ from harness.kernel.subsystems import (
     RXE,
 )
 from harness.plan.plan import load
+from harness.plan.runner import CaseRunner
 from harness.plan.session import Session
 from harness.tests.vm.conftest import FULL, harness
 from harness.values import codec
@@ -34,8 +35,8 @@ operation = "write"
 rounds = 7
 pages = 4
 mtu = 4096
-[faults]
-how = "dontneed"
+[page_loss]
+method = "dontneed"
 side = "remote"
 """
 RULES = {
@@ -53,7 +54,7 @@ def planned(tmp_path, device, more=""):
 
 
 def answered(session, case):
-    record, _ = session.run(case)
+    record, _ = CaseRunner(session).run(case)
     assert record.verdict == "pass", record.reasons
     return record.answer
 
@@ -88,7 +89,7 @@ def test_a_page_that_comes_late_is_late_in_the_cpus_own_fault(session, tmp_path)
     """userfaultfd brings each of the four pages 100 ms late. Mutation: swap the probes of `hmm` and `umr`."""
     case = planned(tmp_path, "connectx-5")
     plain = medians(answered(session, case))
-    workload = replace(case.case.workload, loss=PageLoss("late", "remote"))
+    workload = replace(case.case.workload, loss=PageLoss("userfaultfd", "remote"))
     late = medians(answered(session, replace(case, case=replace(case.case, workload=workload))))
     assert_only({"works", "faults", "hmm"}, 4 * 100_000_000, plain, late)
 

@@ -10,6 +10,7 @@ import pytest
 
 from harness import agent
 from harness.plan.options import Options
+from harness.plan.runner import CaseRunner
 from harness.plan.session import Session
 from harness.tests.vm.conftest import FULL
 from harness.tests.vm.test_mutations import planned
@@ -74,6 +75,6 @@ SWAPPED = (
 def test_a_law_catches_it(session, edits, device, law):
     """The mutation is the edit itself."""
     with cheating(session, *edits) as cheated:
-        record, logs = cheated.run(planned("cheat", device=device))
+        record, logs = CaseRunner(cheated).run(planned("cheat", device=device))
     assert record.verdict == "fail", logs.console[-2000:]
     assert any(law in reason.text for reason in record.reasons), record.reasons

@@ -11,9 +11,9 @@ from harness.values.module import ModuleReport
 from harness.values.record import Record
 
 REPORTS = {
-    "seed-handler": ModuleReport(answer_ns=tuple(range(1000, 101_000, 1000))),
-    "seed-events": ModuleReport({"events": 10_005, "lost_memory": 0}, heard=10_001, span_ns=2_000_000_000),
-    "seed-observe": ModuleReport({"observed": 50, "probe_ns": 150_049}),
+    "odp2015-handler": ModuleReport(answer_ns=tuple(range(1000, 101_000, 1000))),
+    "odp2015-events": ModuleReport({"events": 10_005, "lost_memory": 0}, heard=10_001, span_ns=2_000_000_000),
+    "odp2015-observe": ModuleReport({"observed": 50, "probe_ns": 150_049}),
 }
 
 
@@ -33,6 +33,11 @@ class Session:
             planned.plan.name, planned.case, "pass", answer=answer, environment={"kernel": "7.3.4"}
         )
         return record, None
+
+
+@pytest.fixture(autouse=True)
+def runner(monkeypatch):
+    monkeypatch.setattr(kmod, "CaseRunner", lambda session: session)
 
 
 def test_figures_are_those_of_three_machines():

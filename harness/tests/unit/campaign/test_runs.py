@@ -32,8 +32,8 @@ def asked(tmp_path, monkeypatch):
         monkeypatch.setattr(runs, "_run", run)
         store = Store(tmp_path / "cache")
         try:
-            studio = SimpleNamespace(key=lambda *given: "k", shape=lambda clock: clock)
-            session = SimpleNamespace(store=store, studio=studio, say=lambda line: None)
+            machines = SimpleNamespace(key=lambda *given: "k", shape=lambda clock: clock)
+            session = SimpleNamespace(store=store, machines=machines, say=lambda line: None)
             question = replace(RegressRequest("q", "7.3", (), tmp_path / f"r{len(ran)}"), **changes)
             found = runs.answers(session, question, None, {"modules/x.ko": module}, [RXE], "base")
         finally:

@@ -36,6 +36,7 @@ def ask(monkeypatch):
         stdin = io.TextIOWrapper(io.BytesIO(script))
         monkeypatch.setattr("sys.stdin", stdin)
         monkeypatch.setattr(shell, "open_session", lambda arguments: nullcontext(session))
+        monkeypatch.setattr(shell, "lend", lambda opened, *args: opened.lend(*args))
         return main(["shell"])
 
     return run

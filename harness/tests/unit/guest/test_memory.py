@@ -32,7 +32,7 @@ def test_content_is_as_expected_after_each_method(mapping, method):
 
 
 @pytest.mark.parametrize("mapping", ["anonymous", "shared", "file"])
-@pytest.mark.parametrize("method", ["none", "dontneed", "remap", "protect", "peeked"])
+@pytest.mark.parametrize("method", ["none", "dontneed", "remap", "protect", "read_faulted"])
 def test_read_only_memory_stays_read_only(mapping, method):
     """Mutations: leave it writable after a fill; map it again with all permissions; let `protect` end with them."""
     memory = Memory(Region(5000, 100, mapping, prot="read"), 1)

@@ -17,7 +17,7 @@ from harness.guest.mm.page_model import (
     zapped,
 )
 from harness.guest.rdma.workloads import PATTERNS
-from harness.values.case import LOSSES, TRANSFERS, PageLoss, Region, Workload
+from harness.values.case import PAGE_LOSSES, TRANSFERS, PageLoss, Region, Workload
 
 PAGES = 4
 REGION = Region(PAGES * 4096)
@@ -52,7 +52,7 @@ def played(operation, how, rounds=1, local=REGION, remote=REGION, mtu=4096, rule
 
 def test_every_method_and_transfer_is_modelled():
     """Mutation: drop an entry of METHODS or PATTERNS."""
-    assert set(METHODS) == set(LOSSES)
+    assert set(METHODS) == set(PAGE_LOSSES)
     assert set(PATTERNS) == set(TRANSFERS)
 
 
@@ -62,7 +62,7 @@ def test_every_method_and_transfer_is_modelled():
         ("none", (0, 0), (0, 0)),
         ("untouched", (4, 0), (4, 0)),
         # the snapshot maps what was read, read-only: reading it again is no fault, writing copies
-        ("peeked", (0, 0), (4, 4)),
+        ("read_faulted", (0, 0), (4, 4)),
         ("dontneed", (4, 1), (4, 1)),
         ("remap", (4, 1), (4, 1)),
         # the remote pages are written while the child still has them: each is copied
@@ -85,8 +85,8 @@ def test_atomic_writes_fault_page_by_page_and_a_flush_at_once():
     assert counts("atomic_write", "dontneed") == ((0, 1), (4, 1))
     assert counts("flush", "dontneed") == ((0, 1), (1, 1))
     # What was only read is mapped read-only: a flush finds it, a write copies each page.
-    assert counts("flush", "peeked") == ((0, 0), (0, 0))
-    assert counts("atomic_write", "peeked") == ((0, 0), (4, 4))
+    assert counts("flush", "read_faulted") == ((0, 0), (0, 0))
+    assert counts("atomic_write", "read_faulted") == ((0, 0), (4, 4))
 
 
 def test_read_is_a_write_with_sides_swapped():
@@ -111,7 +111,7 @@ def test_second_round_copies_zero_pages():
         ("dontneed", 8, 2 + 1 + 2 + 4 + 1),
         ("pageout", 8, 2 + 4 + 2 + 4),
         # pages that were read before the registration are mapped read-only: none is copied for a device
-        ("peeked", 0, 2 + 2 + 4),
+        ("read_faulted", 0, 2 + 2 + 4),
         ("protect", 8, 2 * (2 + 2)),
         ("fork", 8, 2 * (2 + 1)),
     ],
@@ -252,7 +252,7 @@ def test_sensible_workload_is_accepted():
     assert refusal(Workload("write", 1, Region(4096), pinned, PageLoss("dontneed", "local"))) is None
     assert refusal(Workload("write", 9, pinned, pinned, PageLoss("untouched", "both"))) is None
     read_only = Region(8, prot="read")
-    assert refusal(Workload("send", 1, read_only, Region(8), PageLoss("peeked", "local"))) is None
+    assert refusal(Workload("send", 1, read_only, Region(8), PageLoss("read_faulted", "local"))) is None
     assert refusal(Workload("read", 1, Region(8), read_only, PageLoss("fork", "remote"))) is None
 
 
@@ -266,7 +266,7 @@ CARD = (MLX5_TRANSPORT, MLX5_MEMORY)
         ("none", (0, 0, 0), (0, 0, 0)),
         ("untouched", (1, 0, 0), (1, 0, 0)),
         # the write finds read-only entries: one fault, which copies each page, all mapped until then
-        ("peeked", (0, 0, 0), (1, 4, 4)),
+        ("read_faulted", (0, 0, 0), (1, 4, 4)),
         ("dontneed", (1, 1, 1), (1, 1, 1)),
         ("remap", (1, 1, 1), (1, 1, 1)),
         # one invalidation by the fork, then a copy of each of the 4 pages, of which the driver has none mapped

@@ -18,7 +18,7 @@ def found(card=(), trace=(), scheme="", **more):
     ]
 
 
-def test_what_agrees_is_no_reason():
+def test_equal_counts_give_no_reason():
     assert found() == []
     assert list(check(DeviceReport(), Trace(TRACE), "")) == []
 
@@ -28,23 +28,23 @@ def test_what_agrees_is_no_reason():
     [
         ({"open": 1, "resumed": 3}, {"resumes": 4, "works": 4}, "1 of 5 page faults were never resumed"),
         ({"unknown_resumes": 2}, {"resumes": 7}, "2 resumes of faults that were not open"),
-        ({"resumed": 3}, {"resumes": 4}, "5 page faults raised, 4 accounted for"),
-        ({}, {"events": 4}, "events read: 4, the card told of 5"),
-        ({}, {"works": 4}, "works started: 4, the card told of 5"),
-        ({}, {"queues": 6}, "works queued: 6, the card told of 5"),
+        ({"resumed": 3}, {"resumes": 4}, "5 page faults raised, 4 ended or open"),
+        ({}, {"events": 4}, "events read: 4, the card sent 5 events"),
+        ({}, {"works": 4}, "works started: 4, the card sent 5 events"),
+        ({}, {"queues": 6}, "works queued: 6, the card sent 5 events"),
         ({}, {"resumes": 4}, "resumes: 4 by the driver, 5 at the card"),
-        ({"events": 6}, {}, "events read: 5, the card told of 6"),
+        ({"events": 6}, {}, "events read: 5, the card sent 6 events"),
         ({"resumed": 3, "dropped": 1}, {"works": 3, "resumes": 4}, "works without a resume: -1"),
     ],
 )
-def test_what_is_lost_is_said_with_the_ledger(card, trace, words):
+def test_a_lost_fault_is_a_reason_with_all_counters(card, trace, words):
     """Mutation: drop any one comparison of conservation.py."""
     texts = found(card, trace)
     assert any(words in text for text in texts), texts
     assert all("; ledger: card raised 5" in text for text in texts)
 
 
-def test_a_work_without_a_queue_need_not_resume():
+def test_a_work_of_a_destroyed_queue_need_not_resume():
     """A QP was destroyed under its fault. Mutation: allow none, or any number."""
     lawful = {"resumed": 3, "dropped": 1}
     assert found(lawful, {"resumes": 4}) == []
@@ -53,13 +53,13 @@ def test_a_work_without_a_queue_need_not_resume():
     assert found(invented, {"events": 6, "works": 6}) == []
 
 
-def test_what_is_not_traced_is_not_compared():
+def test_a_stage_that_is_not_traced_is_not_compared():
     """Mutation: take a missing stage for 0."""
     counters = {f"faults.{name}": n for name, n in CARD.items()}
     assert list(check(DeviceReport(counters=counters), Trace(), "")) == []
 
 
-def test_the_scheme_is_the_drivers_best():
+def test_the_driver_chooses_the_expected_scheme():
     """Mutation: ignore what the driver chose."""
     chosen = {"odp.memory_scheme": 0}
     assert "expected the memory scheme" in found(scheme="memory", **chosen)[0]

@@ -52,9 +52,9 @@ def ran(plan, store, verdict="pass"):
     case = next(plan.cases(("newest",)))
     made = replace(kept("pass"), plan=plan.name, case=case.case, verdict=verdict)
     options = SimpleNamespace(twice=False, no_skip=False)
-    session = SimpleNamespace(run=lambda *given: (made, Logs()))
+    runner = SimpleNamespace(run=lambda *args: (made, Logs()))
     item = SimpleNamespace(planned=case, user_properties=[])
-    item.config = SimpleNamespace(option=options, stash={plugin.SESSION: session, plugin.RESULTS: store})
+    item.config = SimpleNamespace(option=options, stash={plugin.RUNNER: runner, plugin.RESULTS: store})
     plugin.PlanItem.runtest(item)
     return Path(item.user_properties[0][1])
 
@@ -63,8 +63,6 @@ PLAN = """
 title = "{title}"
 [workload]
 operation = "write"
-[faults]
-how = "none"
 """
 
 
@@ -112,7 +110,7 @@ def test_two_plans_of_one_name_are_refused(tmp_path):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "x.toml").write_text(PLAN.format(title=title))
         names.append(str(tmp_path / folder / "x.toml"))
-    given = {"resume": False, "results": tmp_path / "r", "time": "", "image": "x", "parcel": None}
+    given = {"resume": None, "results": tmp_path / "r", "time": "", "image": "x", "parcel": None}
     option = SimpleNamespace(**given, paced=False, twice=False, no_skip=False)
     with pytest.raises(pytest.UsageError, match="two plans are called x"):
         open_results(SimpleNamespace(option=option, args=names))
@@ -143,13 +141,13 @@ def test_the_kernel_is_the_records_or_none():
 
     replay.fetch(SimpleNamespace(kernel=kernel, say=told.append), one, case)
     assert asked == [(release, package)]
-    assert told == [f"{release} is of package 7.3.1-2 now, the record's was of {package}"]
+    assert told == [f"{release} is from package 7.3.1-2 now, the record's from {package}"]
     for error in (UsageError(f"unknown kernel '{release}'"), Unsupported("gone")):
 
         def gone(*given, error=error):
             raise error
 
-        with pytest.raises(SetupError, match=re.escape(f"cannot be had any more: {release}")) as raised:
+        with pytest.raises(SetupError, match=re.escape(f"is not available any more: {release}")) as raised:
             replay.fetch(SimpleNamespace(kernel=gone), one, case)
         assert raised.value.exit_status == 3
 
@@ -165,15 +163,15 @@ def test_the_kernel_is_the_records_or_none():
 def test_an_end_is_the_same_or_differs(again, said):
     """Mutations: compare verdicts alone; compare the words of reasons."""
     one = kept(reasons=(Reason("data", "7 bytes"),))
-    session = SimpleNamespace(run=lambda case: (replace(one, **again), None))
-    assert re.fullmatch(said, replay.difference(session, one, replay.planned(one, PLANS / "odp-write.toml")))
+    runner = SimpleNamespace(run=lambda case: (replace(one, **again), None))
+    assert re.fullmatch(said, replay.difference(runner, one, replay.planned(one, PLANS / "odp-write.toml")))
 
 
 def test_exact_answers_must_be_equal():
     """Mutation: leave answers out."""
     one = kept()
     other = replace(one, answer=replace(one.answer, elapsed_ns=one.answer.elapsed_ns + 1))
-    session = SimpleNamespace(run=lambda case: (other, None))
-    assert "elapsed_ns" in replay.difference(session, one, replay.planned(one, PLANS / "odp-write.toml"))
+    runner = SimpleNamespace(run=lambda case: (other, None))
+    assert "elapsed_ns" in replay.difference(runner, one, replay.planned(one, PLANS / "odp-write.toml"))
     real = replace(one, environment={**one.environment, "clock": "real"})
-    assert not replay.difference(session, real, replay.planned(real, PLANS / "odp-write.toml"))
+    assert not replay.difference(runner, real, replay.planned(real, PLANS / "odp-write.toml"))

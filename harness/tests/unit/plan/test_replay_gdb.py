@@ -39,14 +39,14 @@ def test_the_machine_is_stopped_when_the_case_has_answered(monkeypatch):
     assert machine.commands == ["stop"] and told == [replay_gdb.ENDED] and machine.looks == 3
 
 
-def test_gdb_may_end_before_the_case(monkeypatch):
+def test_gdb_may_exit_before_the_case_ends(monkeypatch):
     """Mutation: wait for the answer."""
     machine = Machine()
     ended, told = watched(machine, monkeypatch, 2)
     assert ended.answer is None and not machine.commands and not told
 
 
-def test_a_dead_machine_is_looked_at_until_gdb_ends(monkeypatch):
+def test_a_dead_machine_stays_until_gdb_exits(monkeypatch):
     """Mutations: take the prompt away with the machine; forget what the console said."""
     machine = Machine(dies=True)
     ended, _ = watched(machine, monkeypatch, 9)

@@ -98,7 +98,7 @@ def test_the_cases_are_listed(capsys):
 
 
 @pytest.mark.parametrize("asked", [("--device", "connectx-9"), ("--kernel", "6.13")])
-def test_what_nobody_has_is_a_usage_error(asked, capsys, monkeypatch):
+def test_an_unknown_device_or_kernel_is_a_usage_error(asked, capsys, monkeypatch):
     """Mutation: run no case of it and call that a set-up that failed."""
     monkeypatch.setattr(Kernels, "releases", lambda self: ["7.3.4+deb13-amd64"])
     assert main(["run", "--list", *asked]) == 2

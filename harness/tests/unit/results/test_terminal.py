@@ -58,7 +58,7 @@ def test_summary(tmp_path):
     lines = said(console)
     assert lines[-1] == f"report: {tmp_path}/r/report.html"
     assert lines[-2].startswith(
-        "FAILED: 9 passed, 2 skipped, 1 failed as known, 1 could not be run, 1 failed in "
+        "FAILED: 9 passed, 2 skipped, 1 known failure, 1 could not be run, 1 failed in "
     )
     text = "\n".join(lines)
     assert text.index("fail  soft-roce") < text.index("error soft-roce"), "worst first"

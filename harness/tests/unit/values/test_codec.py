@@ -26,7 +26,7 @@ ANSWER = Answer(
 @pytest.mark.parametrize(
     "value", [CASE, Request(3, "case", case=CASE), ANSWER, Reply(1, True, answer=ANSWER)]
 )
-def test_there_and_back(value):
+def test_a_message_is_decoded_to_what_was_encoded(value):
     """Mutation: drop a field in to_plain, or turn tuples into lists."""
     assert codec.loads(type(value), codec.dumps(value)) == value
 
@@ -50,7 +50,7 @@ def test_wrong_messages_name_their_key(change, path):
 
 
 @given(st.text() | st.binary().map(lambda b: b.decode("latin1")))
-def test_no_text_does_worse_than_a_decode_error(text):
+def test_any_text_decodes_or_raises_decode_error(text):
     """Mutation: let json's own errors through."""
     with pytest.raises(codec.DecodeError):
         codec.loads(Case, text)
