@@ -45,11 +45,11 @@ def _tree(root: Path, name: str) -> dict[str, bytes]:
     }
 
 
-def encode_request(order: Request) -> bytes:
+def encode_request(request: Request) -> bytes:
     """The order as the agent reads it, exactly REQUEST_BYTES long."""
-    text = f"{order.number:08d}\n{codec.dumps(order)}\n".encode()
+    text = f"{request.number:08d}\n{codec.dumps(request)}\n".encode()
     if len(text) > REQUEST_BYTES:
-        raise SetupError(f"order {order.number} has {len(text)} bytes, the channel carries {REQUEST_BYTES}")
+        raise SetupError(f"order {request.number} has {len(text)} bytes, the channel carries {REQUEST_BYTES}")
     return text.ljust(REQUEST_BYTES)
 
 

@@ -52,9 +52,9 @@ def measure(session: Session, series: str = "newest", rounds: int = 7) -> BootTi
 
     def cold() -> None:
         with session.ledger.scratch_folder("cold") as folder:
-            order = Request(1, "exec", argv=UNAME)
+            request = Request(1, "exec", argv=UNAME)
             with Machine(
-                session.host, studio.qemu, shape, disks, folder, order=order, ram=folder / "ram"
+                session.host, studio.qemu, shape, disks, folder, request=request, ram=folder / "ram"
             ) as machine:
                 machine.wait(DEADLINE_S)
 

@@ -230,7 +230,7 @@ def _restore(
     snapshot: Snapshot,
     kernel: Kernel,
     device: Device,
-    order: Request,
+    request: Request,
     parts: dict[str, list[float]],
 ) -> tuple[Reply, bytes]:
     """One restore with the card; adds seconds to `parts`; the reply and the conversation."""
@@ -238,7 +238,7 @@ def _restore(
     with session.ledger.scratch_folder("bench") as folder:
         with (
             device.around(session.host, kernel, folder) as presence,
-            session.studio.restore(snapshot, order, folder, plugged=True) as machine,
+            session.studio.restore(snapshot, request, folder, plugged=True) as machine,
         ):
             laps.append(time.monotonic())
             presence.plug(machine)
@@ -263,11 +263,11 @@ def _repeats(session: Session, series: str, kernel: Kernel, device: Device) -> t
     for clock, operation in itertools.product(("exact", "paced"), ("write", "objects")):
         snapshot = dataclasses.replace(exact, shape=dataclasses.replace(exact.shape, clock=clock))
         case = Case("bench-card", device.name, Workload(operation, ROUNDS, region, region))
-        order = Request(CASE, "case", device.name, case)
+        request = Request(CASE, "case", device.name, case)
         answers = []
         for number in range(REPEATS):
             session.say(f"{operation} in {clock} time: restore {number + 1} of {REPEATS}")
-            reply, conversation = _restore(session, snapshot, kernel, device, order, defaultdict(list))
+            reply, conversation = _restore(session, snapshot, kernel, device, request, defaultdict(list))
             if reply.answer is None or reply.answer.status != "done":
                 raise SetupError("the work failed", [reply.answer.problem if reply.answer else reply.problem])
             answers.append(reply.answer)

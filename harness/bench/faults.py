@@ -22,7 +22,7 @@ from harness.device.emulated import Card
 from harness.errors import SetupError
 from harness.plan.session import CASE, Session
 from harness.values.answer import Answer
-from harness.values.case import Case, Loss, Region, Request, Workload
+from harness.values.case import Case, PageLoss, Region, Request, Workload
 from harness.wire import ifc
 from harness.wire.ifc import Layouts
 
@@ -132,13 +132,13 @@ def _run(session: Session, series: str, name: str, size: int, how: str, rounds: 
     device = find(name)
     kernel, snapshot = session.prepared(series, name, "real")
     region = Region(size)
-    work = Workload("write", rounds, region, region, Loss(how, "remote"), MTU)
-    order = Request(CASE, "case", name, Case("bench-faults", name, work, trace=False))
+    work = Workload("write", rounds, region, region, PageLoss(how, "remote"), MTU)
+    request = Request(CASE, "case", name, Case("bench-faults", name, work, trace=False))
     spent, raised = dict.fromkeys(PARTS, 0), 0
     with session.ledger.scratch_folder("bench") as folder:
         with (
             device.around(session.host, kernel, folder) as presence,
-            session.studio.restore(snapshot, order, folder, plugged=device.plugged) as machine,
+            session.studio.restore(snapshot, request, folder, plugged=device.plugged) as machine,
         ):
             presence.plug(machine)
             reply = machine.wait(DEADLINE_S, presence.check)

@@ -12,7 +12,7 @@ from harness.errors import SetupError
 from harness.machine.snapshot import Snapshot
 from harness.plan.session import CASE, PREPARE, Session
 from harness.values.answer import Answer
-from harness.values.case import PROBES, Case, Loss, Region, Request, Workload
+from harness.values.case import PROBES, Case, PageLoss, Region, Request, Workload
 
 DEVICE = "soft-roce"
 PAGE = 4096
@@ -74,7 +74,7 @@ def measure(session: Session, series: str) -> TraceCost:
 def _answer(session: Session, snapshot: Snapshot, amount: tuple[int, int], traced: bool) -> Answer:
     pages, rounds = amount
     region = Region(pages * PAGE)
-    work = Workload("write", rounds, region, region, Loss("dontneed", "remote"), mtu_bytes=PAGE)
+    work = Workload("write", rounds, region, region, PageLoss("dontneed", "remote"), mtu_bytes=PAGE)
     case = Case("bench-trace", DEVICE, work, trace=traced, timeout_s=600.0)
     reply = session.studio.run(snapshot, Request(CASE, "case", DEVICE, case), math.inf)
     if reply.answer is None or reply.answer.status != "done":

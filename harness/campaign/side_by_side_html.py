@@ -36,7 +36,7 @@ class Side:
     records: Sequence[Record]
     tally: Mapping[str, int]
     reasons: Sequence[tuple[str, int]]
-    laws: tuple[int, int]
+    expectations: tuple[int, int]
     data: tuple[int, int]
     faults: str
     symptoms: Sequence[tuple[str, str]]
@@ -171,7 +171,7 @@ def _side(records: Sequence[Record]) -> Side:
         records,
         {verdict: verdicts[verdict] for verdict in VERDICT_ORDER if verdicts[verdict]},
         reasons.most_common(),
-        (len(answers), sum(not law.holds for answer in answers for law in answer.laws)),
+        (len(answers), sum(not law.holds for answer in answers for law in answer.expectations)),
         (sum(answer.data.bytes_checked for answer in answers), sum(answer.data.wrong for answer in answers)),
         " to ".join(str(number) for number in dict.fromkeys((*faults[:1], *faults[-1:]))),
         list(symptoms.values()),

@@ -30,12 +30,12 @@ def act(arguments: argparse.Namespace) -> int:
     columns, lines = out.size
     size = {"COLUMNS": str(columns), "LINES": str(lines)}
     argv = () if typed else ("bash", "-c", sys.stdin.read())
-    order = Request(SHELL, "shell" if typed else "exec", device, argv=argv, environment=size)
+    request = Request(SHELL, "shell" if typed else "exec", device, argv=argv, environment=size)
     terminal = termios.tcgetattr(sys.stdin) if typed else None
     with open_session(arguments) as session:
         try:
             kernel, snapshot = session.prepared(arguments.kernel, device, "real")
-            reply = session.lend(kernel, snapshot, order, typed)
+            reply = session.lend(kernel, snapshot, request, typed)
         finally:
             if terminal is not None:
                 # QEMU makes the terminal raw and is killed, not asked to end.

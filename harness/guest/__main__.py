@@ -53,112 +53,112 @@ class Agent:
             "trace": self.trace,
         }
 
-    def do(self, order: Request) -> Reply:
+    def do(self, request: Request) -> Reply:
         """The reply to one order; an exception of ours is a reply too."""
-        verb = self._verbs.get(order.verb)
+        verb = self._verbs.get(request.verb)
         if verb is None:
             known = ", ".join(self._verbs)
-            return Reply(order.number, False, f"unknown verb {order.verb!r}; there are {known}")
+            return Reply(request.number, False, f"unknown verb {request.verb!r}; there are {known}")
         try:
-            return verb(order)
+            return verb(request)
         except Exception as error:  # the machine's last words must arrive
             problem = f"{type(error).__name__}: {error}"
-            return Reply(order.number, False, problem, output=traceback.format_exc())
+            return Reply(request.number, False, problem, output=traceback.format_exc())
 
-    def wait(self, order: Request) -> Reply:
+    def wait(self, request: Request) -> Reply:
         """Nothing."""
-        return Reply(order.number, True)
+        return Reply(request.number, True)
 
-    def compile(self, order: Request) -> Reply:
+    def compile(self, request: Request) -> Reply:
         """Compile the probes, for the preparation that follows."""
-        self._compiled = compiled(order.device, order.probes)
-        return Reply(order.number, True)
+        self._compiled = compiled(request.device, request.probes)
+        return Reply(request.number, True)
 
-    def prepare(self, order: Request) -> Reply:
+    def prepare(self, request: Request) -> Reply:
         """Bring the device up, attach the probes, rehearse."""
         if self._prepared is not None:
             self._prepared.close()
         program, self._compiled = self._compiled, None
-        self._prepared = Prepared(order.device, probes=order.probes, program=program)
-        return Reply(order.number, True, facts=self._prepared.facts)
+        self._prepared = Prepared(request.device, probes=request.probes, program=program)
+        return Reply(request.number, True, facts=self._prepared.facts)
 
-    def spin(self, order: Request) -> Reply:
+    def spin(self, request: Request) -> Reply:
         """Run instructions; where time is counted in them, as many as nanoseconds."""
-        until = time.monotonic() + order.spin_ns / 1e9
+        until = time.monotonic() + request.spin_ns / 1e9
         while time.monotonic() < until:
             pass
-        return Reply(order.number, True)
+        return Reply(request.number, True)
 
-    def case(self, order: Request) -> Reply:
+    def case(self, request: Request) -> Reply:
         """Run a case."""
-        if order.case is None:
-            return Reply(order.number, False, "an order `case` without a case")
+        if request.case is None:
+            return Reply(request.number, False, "an order `case` without a case")
         if self._prepared is None:
-            self._prepared = Prepared(order.case.device, rehearse=False)
-        return Reply(order.number, True, answer=self._prepared.run(order.case))
+            self._prepared = Prepared(request.case.device, rehearse=False)
+        return Reply(request.number, True, answer=self._prepared.run(request.case))
 
-    def capabilities(self, order: Request) -> Reply:
+    def capabilities(self, request: Request) -> Reply:
         """What the device can do on demand, as facts."""
         if self._prepared is None:
-            self._prepared = Prepared(order.device, rehearse=False)
-        return Reply(order.number, True, facts=self._prepared.capabilities())
+            self._prepared = Prepared(request.device, rehearse=False)
+        return Reply(request.number, True, facts=self._prepared.capabilities())
 
-    def execute(self, order: Request) -> Reply:
+    def execute(self, request: Request) -> Reply:
         """Run a program; its output, both streams in one, comes with the reply."""
         done = subprocess.run(
-            order.argv,
+            request.argv,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **order.environment},
+            env={**os.environ, **request.environment},
             check=False,
         )
         output = done.stdout.decode(errors="replace")
-        return Reply(order.number, True, exit_status=done.returncode, output=output)
+        return Reply(request.number, True, exit_status=done.returncode, output=output)
 
-    def upstream(self, order: Request) -> Reply:
+    def upstream(self, request: Request) -> Reply:
         """Run upstream's tests on the device, and tell of each."""
         from harness.guest import upstream
 
-        if order.upstream is None:
-            return Reply(order.number, False, "an order `upstream` without a selection")
+        if request.upstream is None:
+            return Reply(request.number, False, "an order `upstream` without a selection")
         if self._prepared is None:
-            self._prepared = Prepared(order.device)
+            self._prepared = Prepared(request.device)
         device = self._prepared.capabilities()["device"]
         facts = upstream.run(
-            order.upstream, device, lambda test: self._say(Reply(order.number, True, test=test))
+            request.upstream, device, lambda test: self._say(Reply(request.number, True, test=test))
         )
-        return Reply(order.number, True, facts=facts)
+        return Reply(request.number, True, facts=facts)
 
-    def trace(self, order: Request) -> Reply:
+    def trace(self, request: Request) -> Reply:
         """Watch page faults while a command runs, and tell of them. Without a prepared device: this machine's own."""
         from harness.guest.trace import live
 
-        tracer, environment = None, dict(order.environment)
+        tracer, environment = None, dict(request.environment)
         if self._prepared is not None:
             tracer = self._prepared.tracer
             environment["RDMA_DEVICE"] = self._prepared.capabilities()["device"]
             # Programs that meet over TCP first expect it.
             subprocess.run(("ip", "link", "set", "lo", "up"), check=True)
         seen = live.run(
-            order.watch or Watch(),
+            request.watch or Watch(),
             tracer,
-            order.argv,
+            request.argv,
             environment,
-            lambda trace: self._say(Reply(order.number, True, trace=trace)),
+            lambda trace: self._say(Reply(request.number, True, trace=trace)),
         )
-        return Reply(order.number, True, exit_status=seen.exit_status, output=seen.output, facts=seen.facts)
+        return Reply(request.number, True, exit_status=seen.exit_status, output=seen.output, facts=seen.facts)
 
-    def shell(self, order: Request) -> Reply:
+    def shell(self, request: Request) -> Reply:
         """A shell on the second serial line until it exits."""
         line = os.open(SHELL_TTY, os.O_RDWR | os.O_NOCTTY)
         try:
-            environment = {**os.environ, **order.environment, "TERM": os.environ.get("TERM", "vt100")}
-            program = ("setsid", "--ctty", "--wait", *(order.argv or SHELL))
+            environment = {**os.environ, **request.environment, "TERM": os.environ.get("TERM", "vt100")}
+            program = ("setsid", "--ctty", "--wait", *(request.argv or SHELL))
             status = subprocess.call(program, stdin=line, stdout=line, stderr=line, env=environment)
         finally:
             os.close(line)
-        return Reply(order.number, True, exit_status=status)
+        return Reply(request.number, True, exit_status=status)
 
 
 class ReplyLine:
@@ -212,11 +212,11 @@ def once(source: str) -> int:
     """Take one order, print its reply; returns the exit status."""
     text = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
     try:
-        order = channel.parse(text) if text[:1].isdigit() else codec.loads(Request, text.decode())
+        request = channel.parse(text) if text[:1].isdigit() else codec.loads(Request, text.decode())
     except ValueError as error:
         print(codec.dumps(Reply(-1, False, f"bad order: {error}")))
         return 2
-    reply = Agent(lambda news: print(codec.dumps(news), flush=True)).do(order)
+    reply = Agent(lambda news: print(codec.dumps(news), flush=True)).do(request)
     print(codec.dumps(reply))
     return 0 if reply.ok else 1
 
@@ -228,11 +228,11 @@ def main() -> int:
     parser.add_argument("--replies", metavar="DEVICE", help="device that replies go to")
     parser.add_argument("--order", metavar="FILE", help="take this one order and print the reply")
     args = parser.parse_args()
-    if args.order:
-        return once(args.order)
-    if not (args.orders and args.replies):
+    if args.request:
+        return once(args.request)
+    if not (args.requests and args.replies):
         parser.error("either --order, or --orders and --replies")
-    serve(args.orders, args.replies)
+    serve(args.requests, args.replies)
     return 0
 
 

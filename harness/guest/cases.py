@@ -61,7 +61,7 @@ class Rounds:
         self.case = case
         self.workload = case.workload
         self.pattern = PATTERNS[self.workload.operation]
-        self.loss = page_loss.LOSSES[self.workload.loss.how]
+        self.loss = page_loss.LOSSES[self.workload.loss.method]
         as_2015 = case.module is not None and case.module.region == "pg_access"
         context = stack.enter_context(pg_access.open_context(case.device)) if as_2015 else None
         self.connection = Connection(
@@ -114,7 +114,7 @@ class Rounds:
         for memory, model, lost in zip(self.memories, self.models, self.lost):
             memory.fill(0)
             model.write_all()
-            if self.workload.loss.how == "fork" and not lost:
+            if self.workload.loss.method == "fork" and not lost:
                 memory.advise_all(MADV_DONTFORK)
             self.sides.append(Side(memory, model, self._register(memory)))
             model.register()
@@ -139,7 +139,7 @@ class Rounds:
                 self._take_leave(child, turn)
 
     def _lose(self) -> Optional[Child]:
-        how = self.workload.loss.how
+        how = self.workload.loss.method
         victims = [index for index, lost in enumerate(self.lost) if lost]
         child = Child([self.memories[i] for i in victims]) if how == "fork" else None
         for index in victims:
@@ -231,7 +231,7 @@ def _unmet(case: Case, nldev: NlDev) -> str:
         problem = odp_problem(case.device, case.workload.operation)
         if problem:
             return problem
-    if case.workload.loss.how in ("pageout", "reclaim") and not _has_swap():
+    if case.workload.loss.method in ("pageout", "reclaim") and not _has_swap():
         return "no swap to page out to"
     return ""
 

@@ -42,12 +42,12 @@ def parse(text: bytes) -> Request:
     if not newline or len(head) != NUMBER_DIGITS:
         raise BadOrder(number, "the number of an order is a line of its own")
     try:
-        order = codec.loads(Request, body.strip(b" \n\0").decode())
+        request = codec.loads(Request, body.strip(b" \n\0").decode())
     except ValueError as error:
         raise BadOrder(number, str(error)) from error
-    if order.number != number:
-        raise BadOrder(number, f"the first line says {number}, the order {order.number}")
-    return order
+    if request.number != number:
+        raise BadOrder(number, f"the first line says {number}, the order {request.number}")
+    return request
 
 
 class OrderFile:

@@ -64,36 +64,48 @@ def of_trace(
     models: Models, counts: Dict[str, int], sources: Dict[str, str], text: str
 ) -> Tuple[Expectation, ...]:
     """The laws of what was traced; `sources` says which symbol witnesses a stage, `text` what was done."""
-    laws: List[Expectation] = []
+    expectations: List[Expectation] = []
     for stage in COUNTED_BY_SIDE:
         if stage not in sources:
             continue
-        witness = f"bcc {sources[stage]}"
+        source = f"bcc {sources[stage]}"
         for side, model in zip(SIDES, models):
-            laws.append(
+            expectations.append(
                 Expectation(
-                    f"{stage}_{side}", int(getattr(model, stage)), counts[f"{stage}_{side}"], witness, text
+                    f"{stage}_{side}",
+                    int(getattr(model, stage)),
+                    counts[f"{stage}_{side}"],
+                    source,
+                    text,
                 )
             )
         elsewhere = "nobody else uses on-demand paging on this machine"
-        laws.append(Expectation(f"{stage}_elsewhere", 0, counts[f"{stage}_other"], witness, elsewhere))
+        expectations.append(Expectation(f"{stage}_elsewhere", 0, counts[f"{stage}_other"], source, elsewhere))
     for stage, law in STAGE_LAWS.items():
         if stage in sources:
             expected = sum(law.expected(model) for model in models)
-            laws.append(Expectation(stage, expected, counts[stage], f"bcc {sources[stage]}", law.text))
+            expectations.append(
+                Expectation(stage, expected, counts[stage], f"bcc {sources[stage]}", law.text)
+            )
     for stage in ("faults", "resumes", "translations", "zaps"):
         if stage in sources:
             count = counts[f"{stage}_failed"]
-            laws.append(Expectation(f"{stage}_failed", 0, count, f"bcc {sources[stage]}", "none fails"))
-    return tuple(laws)
+            expectations.append(
+                Expectation(f"{stage}_failed", 0, count, f"bcc {sources[stage]}", "none fails")
+            )
+    return tuple(expectations)
 
 
 def of_counters(models: Models, counters: Sequence[Dict[str, int]]) -> Tuple[Expectation, ...]:
     """The laws of the driver's own counters, one table a side (summed over the side's registrations)."""
-    witness = "RDMA netlink, counters of the memory region"
+    source = "RDMA netlink, counters of the memory region"
     return tuple(
         Expectation(
-            f"{name}_{side}", COUNTER_LAWS[name].expected(model), value, witness, COUNTER_LAWS[name].text
+            f"{name}_{side}",
+            COUNTER_LAWS[name].expected(model),
+            value,
+            source,
+            COUNTER_LAWS[name].text,
         )
         for side, model, found in zip(SIDES, models, counters)
         for name, value in sorted(found.items())

@@ -34,7 +34,7 @@ from harness.guest.trace.bpf_program import Program
 from harness.guest.trace.tracer import Tracer
 from harness.values import codec
 from harness.values.answer import Answer
-from harness.values.case import Case, Loss, Region, Workload
+from harness.values.case import Case, PageLoss, Region, Workload
 
 SOFT_ROCE = "soft-roce"
 # Tasks that no known kernel answers with an oops, which would be the end of the preparation.
@@ -203,18 +203,20 @@ def rehearsals() -> Tuple[Workload, ...]:
             2,
             anonymous,
             anonymous,
-            Loss("dontneed", "both"),
+            PageLoss("dontneed", "both"),
             mtu_bytes=4096 if name == "write" else 1024,
         )
         for name in PATTERNS
     ]
-    kinds += [Workload("write", 1, anonymous, anonymous, Loss(how, "both")) for how in LOSSES]
+    kinds += [Workload("write", 1, anonymous, anonymous, PageLoss(how, "both")) for how in LOSSES]
     kinds += [
-        Workload("write", 1, Region(4096, mapping=mapping), Region(4096, mapping=mapping, odp=odp), Loss())
+        Workload(
+            "write", 1, Region(4096, mapping=mapping), Region(4096, mapping=mapping, odp=odp), PageLoss()
+        )
         for mapping, odp in (("shared", True), ("file", False), ("thp", True), ("hugetlb", True))
     ]
     read_only = Region(2 * libc.PAGE_BYTES, prot="read")
-    kinds += [Workload("write", 2, read_only, anonymous, Loss("dontneed", "both"))]
+    kinds += [Workload("write", 2, read_only, anonymous, PageLoss("dontneed", "both"))]
     kinds += [Workload(name, 1, anonymous, anonymous) for name in REHEARSED]
     return tuple(kinds)
 

@@ -107,63 +107,65 @@ class MachineFactory:
 
         def build(into: Path) -> None:
             self.say(f"booting {kernel.release} once ({shape.clock} time)")
-            order = Request(0, "wait")
+            request = Request(0, "wait")
             with (
                 self.host.ledger.scratch_folder("boot") as folder,
-                Machine(self.host, self.qemu, shape, disks, folder, order=order, ram=into / "ram") as machine,
+                Machine(
+                    self.host, self.qemu, shape, disks, folder, request=request, ram=into / "ram"
+                ) as machine,
             ):
                 self._save(machine, into, machine.wait(BOOT_DEADLINE_S))
             self._spin(Snapshot("booted", "", into, shape, disks, {}, 0))
 
         return self._snapshot("booted", self._key(shape, identity), build, shape, disks, 1)
 
-    def compiled(self, kernel: Kernel, shape: Shape, order: Request) -> Snapshot:
+    def compiled(self, kernel: Kernel, shape: Shape, request: Request) -> Snapshot:
         """A machine that has compiled the probes for `order`, a preparation, before it knows any module of a parcel."""
         base = self.booted(kernel, shape)
-        first = Request(COMPILE, "compile", order.device, probes=order.probes)
-        return self._after(base, first, f"compiling probes on {kernel.release} for {order.device}")
+        first = Request(COMPILE, "compile", request.device, probes=request.probes)
+        return self._after(base, first, f"compiling probes on {kernel.release} for {request.device}")
 
     def prepared(
-        self, kernel: Kernel, shape: Shape, order: Request, files: Mapping[str, Path] | None = None
+        self, kernel: Kernel, shape: Shape, request: Request, files: Mapping[str, Path] | None = None
     ) -> Snapshot:
         """A machine that has carried out `order` (a device up, probes attached) and waits for the next.
 
         `files` are in its parcel (see parcel.py). Unsupported if the machine said that it cannot; that answer
         is kept too.
         """
-        say = f"preparing {kernel.release} for {order.device}"
+        say = f"preparing {kernel.release} for {request.device}"
         if files:
             # Many machines will differ in their parcels alone.
-            base = self.compiled(kernel, shape, order)
+            base = self.compiled(kernel, shape, request)
             given = payload_disk.packed(files, self.store, self.host)
             base = replace(base, disks=replace(base.disks, parcel=given))
-            snapshot = self._after(base, order, say, given.parent.name)
+            snapshot = self._after(base, request, say, given.parent.name)
         else:
-            snapshot = self._after(self.booted(kernel, shape), order, say)
+            snapshot = self._after(self.booted(kernel, shape), request, say)
         if "unsupported" in snapshot.facts:
             raise Unsupported(snapshot.facts["unsupported"])
         return snapshot
 
-    def _after(self, base: Snapshot, order: Request, say: str, *given: str) -> Snapshot:
+    def _after(self, base: Snapshot, request: Request, say: str, *given: str) -> Snapshot:
         """A machine that went on from `base` and has carried out an order; `given` is what else shaped it."""
 
         def build(into: Path) -> None:
             self.say(say)
             # Saving needs shared RAM, so this one works on a copy.
             self._copy(base.ram, into / "ram")
-            self._go_on(base, order, into)
-            if order.verb == "prepare":
-                self._spin(Snapshot(kind, "", into, base.shape, base.disks, {}, order.number))
+            self._go_on(base, request, into)
+            if request.verb == "prepare":
+                self._spin(Snapshot(kind, "", into, base.shape, base.disks, {}, request.number))
 
-        kind = _KINDS[order.verb]
-        key = digest(RECIPE, base.key, asdict(order), *given)
-        return self._snapshot(kind, key, build, base.shape, base.disks, order.number + 1)
+        kind = _KINDS[request.verb]
+        key = digest(RECIPE, base.key, asdict(request), *given)
+        return self._snapshot(kind, key, build, base.shape, base.disks, request.number + 1)
 
-    def _go_on(self, base: Snapshot, order: Request, into: Path) -> None:
+    def _go_on(self, base: Snapshot, request: Request, into: Path) -> None:
         """Restore a machine on the RAM in `into`, let it carry out an order, and save it there."""
         with (
-            self.host.ledger.scratch_folder(order.verb) as folder,
-            self._restored(base, order, folder, ram=into / "ram", shared=True) as machine,
+            self.host.ledger.scratch_folder(request.verb) as folder,
+            self._restored(base, request, folder, ram=into / "ram", shared=True) as machine,
         ):
             reply = machine.wait(PREPARE_DEADLINE_S)
             # A kernel warns once: of what it said before it is saved, no case would ever hear.
@@ -186,7 +188,7 @@ class MachineFactory:
     def restore(
         self,
         snapshot: Snapshot,
-        order: Request,
+        request: Request,
         folder: Path,
         *,
         plugged: bool = False,
@@ -209,7 +211,7 @@ class MachineFactory:
             yield stack.enter_context(
                 self._restored(
                     snapshot,
-                    order,
+                    request,
                     folder,
                     ram=ram,
                     shared=plugged,
@@ -223,18 +225,18 @@ class MachineFactory:
     def _copy(self, ram: Path, into: Path) -> None:
         self.host.run(["cp", "--reflink=auto", "--sparse=always", str(ram), str(into)])
 
-    def run(self, snapshot: Snapshot, order: Request, deadline_s: float) -> Reply:
+    def run(self, snapshot: Snapshot, request: Request, deadline_s: float) -> Reply:
         """Restore, wait for the reply, and end the machine."""
         with (
             self.host.ledger.scratch_folder("machine") as folder,
-            self.restore(snapshot, order, folder) as machine,
+            self.restore(snapshot, request, folder) as machine,
         ):
             return machine.wait(deadline_s)
 
     def _restored(
         self,
         snapshot: Snapshot,
-        order: Request,
+        request: Request,
         folder: Path,
         *,
         ram: Path,
@@ -244,15 +246,15 @@ class MachineFactory:
         terminal: bool = False,
         extra: tuple[str, ...] = (),
     ) -> Machine:
-        if order.number <= snapshot.number:
-            raise SetupError(f"order {order.number} is not newer than the snapshot's {snapshot.number}")
+        if request.number <= snapshot.number:
+            raise SetupError(f"order {request.number} is not newer than the snapshot's {snapshot.number}")
         return Machine(
             self.host,
             self.qemu,
             snapshot.shape,
             snapshot.disks,
             folder,
-            order=order,
+            request=request,
             ram=ram,
             incoming=snapshot.state,
             shared=shared,
@@ -264,7 +266,7 @@ class MachineFactory:
 
     def _save(self, machine: Machine, into: Path, reply: Reply) -> None:
         if not reply.ok and "unsupported" not in reply.facts:
-            raise SetupError(f"the agent could not {machine.order.verb}", reply.problem.splitlines())
+            raise SetupError(f"the agent could not {machine.request.verb}", reply.problem.splitlines())
         told = into / "facts.json"
         facts = {**(json.loads(told.read_text()) if told.is_file() else {}), **reply.facts}
         if reply.ok:

@@ -52,7 +52,7 @@ class Machine:
         disks: Disks,
         folder: Path,
         *,
-        order: Request,
+        request: Request,
         ram: Path,
         incoming: Path | None = None,
         shared: bool = True,
@@ -64,10 +64,10 @@ class Machine:
         self.host = host
         self.shape = shape
         self.folder = folder
-        self.order = order
+        self.request = request
         self.held = held
         names = {name: folder / name for name in ("order", "replies", "console", "qmp")}
-        names["order"].write_bytes(agent.encode_request(order))
+        names["order"].write_bytes(agent.encode_request(request))
         names["replies"].touch()
         names["console"].touch()
         wiring = Wiring(
@@ -215,7 +215,7 @@ class Machine:
         if data:
             whole, newline, self._said = (self._said + data).rpartition(b"\n")
             text = (whole + newline).decode("utf-8", "replace")
-            self._heard += [r for r in agent.decode_replies(text) if r.number == self.order.number]
+            self._heard += [r for r in agent.decode_replies(text) if r.number == self.request.number]
         return next((reply for reply in self._heard[-1:] if reply.last), None)
 
     def _dead(self) -> HarnessError:
@@ -236,7 +236,7 @@ class Machine:
             time.sleep(0.05)
         seen = self.console.tail(60)
         return Hang(
-            f"no answer to order {self.order.number} ({self.order.verb}) within {deadline_s:.0f} s",
+            f"no answer to order {self.request.number} ({self.request.verb}) within {deadline_s:.0f} s",
             ["console before:", *before, "stack after an NMI:", *seen],
             "the case's timeout, or the fault handling of this kernel",
         )

@@ -30,8 +30,8 @@ class BlockCoverage:
         if not self._modules:
             return ModuleLayout((), ())
         if snapshot.key not in self._places:
-            order = Request(NUMBER, "exec", argv=(*ASK, *self._modules))
-            answer = self._studio.run(snapshot, order, DEADLINE_S).output
+            request = Request(NUMBER, "exec", argv=(*ASK, *self._modules))
+            answer = self._studio.run(snapshot, request, DEADLINE_S).output
             self._places[snapshot.key] = ModuleLayout.read(answer, self._modules)
         return self._places[snapshot.key]
 

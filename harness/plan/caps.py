@@ -50,18 +50,18 @@ def ask(session: Session, series: str, name: str) -> OdpCapabilities:
         # Where it cannot be built the rest can be said all the same.
         no_module = error.headline
         kernel, snapshot = session.prepared(series, name, device.clock)
-    order = Request(CASE, "capabilities", name)
+    request = Request(CASE, "capabilities", name)
     with (
         session.ledger.scratch_folder("caps") as folder,
         device.around(session.host, kernel, folder) as presence,
     ):
-        reply = session.offer(snapshot, order, folder, presence, DEADLINE_S)
-        witness = presence.report()
+        reply = session.offer(snapshot, request, folder, presence, DEADLINE_S)
+        device_report = presence.report()
     if not reply.ok:
         raise SetupError(f"the agent failed: {reply.problem}", reply.output.splitlines()[-10:])
     verbs = {row: tuple(reply.facts.get(_fact(row), "").split()) for row in ROWS}
     firmware = device.firmware_odp(kernel)
-    scheme = "memory" if witness.counters.get("odp.memory_scheme") else next(iter(firmware), "")
+    scheme = "memory" if device_report.counters.get("odp.memory_scheme") else next(iter(firmware), "")
     return OdpCapabilities(
         kernel.release,
         name,

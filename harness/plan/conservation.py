@@ -23,12 +23,14 @@ STAGES = (("events", "events read"), ("queues", "works queued"), ("works", "work
 """What the driver does once for each event."""
 
 
-def check(witness: DeviceReport, trace: Trace, scheme: str) -> Iterator[Reason]:
+def check(device_report: DeviceReport, trace: Trace, scheme: str) -> Iterator[Reason]:
     """Reasons of the kind `law`, one for each place where something was lost or came from nowhere."""
-    card = {k.removeprefix("faults."): n for k, n in witness.counters.items() if k.startswith("faults.")}
+    card = {
+        k.removeprefix("faults."): n for k, n in device_report.counters.items() if k.startswith("faults.")
+    }
     if "raised" not in card:
         return
-    told = witness.counters.get("odp.memory_scheme")
+    told = device_report.counters.get("odp.memory_scheme")
     if scheme and told is not None and bool(told) != (scheme == "memory"):
         chose = "memory" if told else "transport"
         yield Reason("law", f"card: expected the {scheme} scheme of page faults, the driver chose {chose}")

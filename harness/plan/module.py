@@ -77,7 +77,7 @@ def prepared(
     studio: MachineFactory,
     kernel: Kernel,
     shape: Shape,
-    order: Request,
+    request: Request,
     files: Mapping[str, Path],
     use: ModuleUse,
 ) -> Snapshot:
@@ -88,9 +88,9 @@ def prepared(
         name, path = without_paging(kernel, archive)
         ours[f"modules/{name}.ko"] = path
     if files or not use.paging:
-        return studio.prepared(kernel, shape, order, {**files, **ours})
+        return studio.prepared(kernel, shape, request, {**files, **ours})
     # It is no module of the kernel's own, so a machine that was saved with an empty parcel may find it there.
-    snapshot = studio.prepared(kernel, shape, order)
+    snapshot = studio.prepared(kernel, shape, request)
     given = payload_disk.packed(ours, studio.store, studio.host)
     return replace(snapshot, disks=replace(snapshot.disks, parcel=given))
 
@@ -103,7 +103,7 @@ def check(
     expected: Mapping[str, int],
     refused: str,
     report: ModuleReport | None,
-    witness: DeviceReport,
+    device_report: DeviceReport,
     firmware: Mapping[str, Mapping[str, tuple[str, ...]]],
 ) -> Iterator[str]:
     """What is wrong: each a line. `expected` are counters of the plan, `refused` words of the module."""
@@ -113,10 +113,12 @@ def check(
     if refused not in report.refused or bool(refused) != bool(report.refused):
         yield f"mode {use.mode}: expected refusal {refused!r}, got {report.refused!r}"
     yield from _caps(report, firmware, use)
-    card = {k.removeprefix("faults."): n for k, n in witness.counters.items() if k.startswith("faults.")}
+    card = {
+        k.removeprefix("faults."): n for k, n in device_report.counters.items() if k.startswith("faults.")
+    }
     if not report.refused:
         yield from _accounts(use, report, card, expected)
-    if any(outcome.kind == "drawn-events" for outcome in witness.rules) and report.drawn != card.get(
+    if any(outcome.kind == "drawn-events" for outcome in device_report.rules) and report.drawn != card.get(
         "invented", 0
     ):
         yield f"events with random fields: {report.drawn} right, the card sent {card.get('invented', 0)}"

@@ -13,7 +13,7 @@ from harness.device.catalogue import DEVICES
 from harness.kernel import local_tree
 from harness.plan import module
 from harness.plan.schema import PAGE_BYTES, SCHEMA, Source, check, check_axis, flatten, read
-from harness.values.case import Case, Loss, Region, Workload
+from harness.values.case import Case, PageLoss, Region, Workload
 from harness.values.module import ModuleUse
 from harness.values.record import Reason
 from harness.values.rule import KINDS, Rule, keys_of
@@ -256,7 +256,7 @@ def _rules(source: Source, entries: Any) -> tuple[Rule, ...]:
 
 def _workload(settings: dict[str, Any]) -> Workload:
     length = settings.get("workload.length", settings.get("workload.pages", 1) * PAGE_BYTES)
-    loss = Loss(settings["faults.how"], settings.get("faults.side", "remote"))
+    loss = PageLoss(settings["faults.how"], settings.get("faults.side", "remote"))
 
     def region(side: str) -> Region:
         names = ["lost", side] if loss.side in (side, "both") else [side]
@@ -295,7 +295,7 @@ def _contradictions(source: Source, plan: Plan) -> None:
     for planned in plan.cases():
         work = planned.case.workload
         for side, region in (("local", work.local), ("remote", work.remote)):
-            if work.loss.how != "none" and work.loss.side in (side, "both") and not region.odp:
+            if work.loss.method != "none" and work.loss.side in (side, "both") and not region.odp:
                 raise source.error("faults.side", f"loses pages of the {side} region, which is no ODP region")
             if work.operation in ("compare_swap", "fetch_add") and side == "remote" and region.offset % 8:
                 raise source.error("workload.remote.offset", "atomics need a multiple of 8")

@@ -98,8 +98,8 @@ def _watch(session: Session, machine: Machine, presence: AttachedDevice, ended: 
 def _modules(session: Session, kernel: Kernel, snapshot: Snapshot) -> list[gdb.Loaded]:
     """Those under test that are in the machine, with the best symbols that there are of each."""
     parts = {module: part for part in PARTS for module in part.every}
-    order = Request(NUMBER, "exec", argv=(*exec_log.ASK, *parts))
-    answer = session.studio.run(snapshot, order, ASK_DEADLINE_S).output
+    request = Request(NUMBER, "exec", argv=(*exec_log.ASK, *parts))
+    answer = session.studio.run(snapshot, request, ASK_DEADLINE_S).output
     found = []
     for name, sections in gdb.sections(answer).items():
         given = session.options.parcel / f"modules/{name}.ko" if session.options.parcel else None

@@ -125,15 +125,15 @@ class Session:
     def _prepare(
         self, series: str, device: str, clock: str, use: ModuleUse | None
     ) -> tuple[Kernel, Snapshot]:
-        order = find(device).prepare(PREPARE)
+        request = find(device).prepare(PREPARE)
         kernel = self.kernel(series)
-        _check_options(kernel, order.device)
+        _check_options(kernel, request.device)
         accelerator = "tcg" if clock == "exact" else self.accelerator(kernel)[0]
         shape = self.studio.shape(clock, accelerator)
         files = files_below(self.options.parcel)
         if use is None:
-            return kernel, self.studio.prepared(kernel, shape, order, files)
-        return kernel, module.prepared(self.studio, kernel, shape, order, files, use)
+            return kernel, self.studio.prepared(kernel, shape, request, files)
+        return kernel, module.prepared(self.studio, kernel, shape, request, files, use)
 
     def run(self, planned: Planned, twice: bool = False, no_skip: bool = False) -> tuple[Record, Logs]:
         """Run one case; returns its record and what was said meanwhile."""
@@ -182,7 +182,7 @@ class Session:
             kernel.release,
             run.answer,
             scan(lines),
-            run.witness,
+            run.device_report,
             failures,
             device.scheme(kernel),
             tuple(lines),
@@ -195,24 +195,24 @@ class Session:
             reasons=reasons,
             answer=seen.answer,
             symptoms=seen.symptoms,
-            witness=seen.witness,
+            device_report=seen.device_report,
         )
 
     def _once(self, planned: Planned, kernel: Kernel, snapshot: Snapshot, logs: Logs) -> _Run:
         """One restore, one answer; a kernel that failed gives a reason instead. `logs` is filled in any case."""
         device = DEVICES[planned.case.device]
-        order = case_order(planned, kernel)
+        request = case_order(planned, kernel)
         run = _Run()
         with self.ledger.scratch_folder("case") as folder:
             try:
                 with device.around(self.host, kernel, folder) as presence:
                     try:
                         presence.arm(planned.case.rules)
-                        reply = self.offer(snapshot, order, folder, presence, planned.deadline_s)
+                        reply = self.offer(snapshot, request, folder, presence, planned.deadline_s)
                         run.answer = _answer(reply)
                     except GuestError as error:
                         run.failures = (_reason(error),)
-                    run.witness = presence.report()
+                    run.device_report = presence.report()
             finally:
                 logs.console = _content(folder / "console").decode(errors="replace")
                 logs.card = _content(folder / device.log) if device.log else b""
@@ -223,22 +223,22 @@ class Session:
         self,
         kernel: Kernel,
         snapshot: Snapshot,
-        order: Request,
+        request: Request,
         terminal: bool = False,
         look: Callable[[Machine], None] = lambda machine: None,
     ) -> Reply:
         """A machine with its device for as long as the order takes, perhaps on this terminal; `look` as in offer."""
-        device = DEVICES[order.device]
+        device = DEVICES[request.device]
         with (
-            self.ledger.scratch_folder(order.verb) as folder,
+            self.ledger.scratch_folder(request.verb) as folder,
             device.around(self.host, kernel, folder) as presence,
         ):
-            return self.offer(snapshot, order, folder, presence, math.inf, terminal, look)
+            return self.offer(snapshot, request, folder, presence, math.inf, terminal, look)
 
     def offer(
         self,
         snapshot: Snapshot,
-        order: Request,
+        request: Request,
         folder: Path,
         presence: AttachedDevice,
         deadline_s: float,
@@ -249,11 +249,11 @@ class Session:
 
         `look` is called with the machine all the time that it is waited for, and once at the reply.
         """
-        plugged = DEVICES[order.device].plugged
+        plugged = DEVICES[request.device].plugged
         try:
             extra = self.ran.options(snapshot, folder)
             with self.studio.restore(
-                snapshot, order, folder, plugged=plugged, terminal=terminal, extra=extra
+                snapshot, request, folder, plugged=plugged, terminal=terminal, extra=extra
             ) as machine:
 
                 def tick() -> None:
@@ -284,7 +284,7 @@ class _Run:
     """What one restore gave."""
 
     answer: Answer | None = None
-    witness: DeviceReport = dataclasses.field(default_factory=DeviceReport)
+    device_report: DeviceReport = dataclasses.field(default_factory=DeviceReport)
     failures: tuple[Reason, ...] = ()
 
 

@@ -25,9 +25,9 @@ def here(host: LocalHost, watch: Watch, argv: tuple[str, ...], tell: Tell) -> Re
 
     Ctrl-C ends the tracing, not the caller: the last of `tell` is the summary.
     """
-    order = Request(CASE, "trace", argv=argv, watch=watch)
+    request = Request(CASE, "trace", argv=argv, watch=watch)
     with host.ledger.scratch_folder("trace") as folder:
-        (folder / "order").write_text(codec.dumps(order))
+        (folder / "order").write_text(codec.dumps(request))
         for name, content in agent.bundle().items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
@@ -63,7 +63,7 @@ def in_machine(
 ) -> Reply:
     """Trace a machine of ours with a device, while a command runs in it; $RDMA_DEVICE names the device there."""
     kernel, snapshot = session.prepared(series, device, "real")
-    order = Request(CASE, "trace", device, argv=argv, watch=watch)
+    request = Request(CASE, "trace", device, argv=argv, watch=watch)
     told = 0
 
     def look(machine: Machine) -> None:
@@ -73,7 +73,7 @@ def in_machine(
             tell(trace)
         told += len(news)
 
-    reply = session.lend(kernel, snapshot, order, look=look)
+    reply = session.lend(kernel, snapshot, request, look=look)
     if not reply.ok:
         raise SetupError(f"cannot trace in the machine: {reply.problem}", reply.output.splitlines()[-10:])
     return reply

@@ -150,12 +150,12 @@ def _machine(
 ) -> UpstreamRun:
     """One machine: from the first test to the last, or to its crash."""
     device = find(seen.device)
-    order = Request(CASE, "upstream", device.name, upstream=wanted)
+    request = Request(CASE, "upstream", device.name, upstream=wanted)
     tests: dict[int, UpstreamTest] = {}
     problems: tuple[str, ...] = ()
     told = 0
     with device.around(session.host, kernel, folder) as presence:
-        with session.studio.restore(snapshot, order, folder, plugged=device.plugged) as machine:
+        with session.studio.restore(snapshot, request, folder, plugged=device.plugged) as machine:
 
             def tick() -> None:
                 nonlocal told
@@ -175,14 +175,14 @@ def _machine(
             except GuestError as error:
                 tick()
                 problems = (error.render(),)
-        witness = presence.report()
+        device_report = presence.report()
         console = (folder / "console").read_text(errors="replace")
     return replace(
         seen,
         tests=tuple(
-            explained(_ended(test, problems), device.name, witness.counters) for test in tests.values()
+            explained(_ended(test, problems), device.name, device_report.counters) for test in tests.values()
         ),
-        findings=witness.findings,
+        findings=device_report.findings,
         symptoms=scan(console.splitlines()),
         problems=problems,
     )

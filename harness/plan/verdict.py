@@ -34,7 +34,7 @@ class Evidence:
     release: str
     answer: Answer | None
     symptoms: tuple[Symptom, ...] = ()
-    witness: DeviceReport = field(default_factory=DeviceReport)
+    device_report: DeviceReport = field(default_factory=DeviceReport)
     failures: tuple[Reason, ...] = ()
     scheme: str = ""
     console: tuple[str, ...] = ()
@@ -50,10 +50,10 @@ def judge(planned: Planned, seen: Evidence) -> tuple[str, tuple[Reason, ...]]:
         reasons += tuple(_uncounted(planned, seen.answer))
         reasons += tuple(_latency(expect, seen.answer, planned.clock))
     if expect.findings:
-        reasons += tuple(_findings(expect, seen.witness))
+        reasons += tuple(_findings(expect, seen.device_report))
     if expect.conservation:
         trace = seen.answer.trace if seen.answer is not None else Trace()
-        reasons += tuple(conservation.check(seen.witness, trace, seen.scheme))
+        reasons += tuple(conservation.check(seen.device_report, trace, seen.scheme))
     reasons += tuple(_card(expect, seen))
     reasons += tuple(_module(planned, seen))
     known = [k for k in planned.plan.known if k.applies(seen.release, planned.case.device)]
@@ -100,11 +100,11 @@ def _reasons(expect: Expect, answer: Answer) -> Iterator[Reason]:
         yield Reason("law", f"{answer.trace.missed} probe hits were missed: the counts are no witness")
     yield from _unrecorded(answer.trace)
     if expect.laws and answer.status == "done":
-        for law in answer.laws:
+        for law in answer.expectations:
             if not law.holds:
                 yield Reason(
                     "law",
-                    f"{law.name}: expected {law.expected} ({law.text}), observed {law.observed} by {law.witness}",
+                    f"{law.name}: expected {law.expected} ({law.text}), observed {law.observed} by {law.source}",
                 )
     if expect.faults is not None:
         seen = answer.trace.counts.get("faults", 0)
@@ -133,7 +133,7 @@ def _uncounted(planned: Planned, answer: Answer) -> Iterator[Reason]:
         return
     wanted = (*LAWS, *(CARD_LAWS if DEVICES[planned.case.device].plugged else ()))
     for stage in wanted:
-        if not any(law.name.startswith(stage) for law in answer.laws):
+        if not any(law.name.startswith(stage) for law in answer.expectations):
             yield Reason("law", f"{stage}: not counted on this kernel: its symbol is missing")
 
 
@@ -150,12 +150,14 @@ def _end(expect: Expect, answer: Answer) -> Iterator[Reason]:
         yield Reason("workload", "was to fail and did not")
 
 
-def _findings(expect: Expect, witness: DeviceReport) -> Iterator[Reason]:
+def _findings(expect: Expect, device_report: DeviceReport) -> Iterator[Reason]:
     """The first findings are reasons; a card that finds thousands has made its point."""
     for kind in expect.found:
-        if not any(found.kind == kind for found in witness.findings):
+        if not any(found.kind == kind for found in device_report.findings):
             yield Reason("finding", f"{kind}: was to be found and was not")
-    findings = [found for found in witness.findings if found.kind not in (*expect.found, *expect.may_find)]
+    findings = [
+        found for found in device_report.findings if found.kind not in (*expect.found, *expect.may_find)
+    ]
     for found in findings[:MAX_FINDINGS]:
         yield Reason("finding", f"{found.kind}: {found.subject}: {found.detail}")
     if len(findings) > MAX_FINDINGS:
@@ -164,15 +166,15 @@ def _findings(expect: Expect, witness: DeviceReport) -> Iterator[Reason]:
 
 def _card(expect: Expect, seen: Evidence) -> Iterator[Reason]:
     """What rules did, what the card counted, what the driver said of it."""
-    for outcome in seen.witness.rules:
+    for outcome in seen.device_report.rules:
         if not outcome.hits and not outcome.optional:
             yield Reason("rule", f"{outcome.kind} never acted: {outcome.text}")
     for name, wanted in expect.card.items():
-        counted = seen.witness.counters.get(name, 0)
+        counted = seen.device_report.counters.get(name, 0)
         if counted != wanted:
             yield Reason("law", f"card: {name}: expected {wanted}, counted {counted}")
     for name, most in expect.card_most.items():
-        counted = seen.witness.counters.get(name, 0)
+        counted = seen.device_report.counters.get(name, 0)
         if counted > most:
             yield Reason("law", f"card: {name}: {counted}, at most {most}")
     for text in expect.log:
@@ -186,7 +188,9 @@ def _module(planned: Planned, seen: Evidence) -> Iterator[Reason]:
     if use is None or seen.answer is None:
         return
     report = seen.answer.module
-    for problem in module.check(use, expect.module, expect.refused, report, seen.witness, seen.firmware):
+    for problem in module.check(
+        use, expect.module, expect.refused, report, seen.device_report, seen.firmware
+    ):
         yield Reason("law", f"module: {problem}")
 
 

@@ -102,8 +102,8 @@ def _cards(records: Sequence[Record], common: dict[str, str]) -> list[dict[str, 
             "own": own_environment(record, common),
             "workload": _workload_text(record.case.workload),
             "faults": _faults(record.answer),
-            "counters": _counters(record.witness.counters),
-            "findings": record.witness.findings[:FINDINGS_LISTED],
+            "counters": _counters(record.device_report.counters),
+            "findings": record.device_report.findings[:FINDINGS_LISTED],
             "typical": _typical(record.answer),
             "rows": rows(record.answer.trace) if record.answer else (),
             "cost": cost(record.answer.trace) if record.answer else "",
@@ -162,9 +162,9 @@ def _workload_text(workload: Workload) -> str:
         sides = {"local": workload.local, "remote": workload.remote}
     regions = "; ".join(f"{side}: {_region_text(region)}" for side, region in sides.items())
     text = f"{workload.rounds} × {workload.operation.replace('_', ' ')}; {regions}"
-    if workload.loss.how == "none":
+    if workload.loss.method == "none":
         return f"{text}; pages stay present"
-    return f"{text}; before each round, pages lost on {workload.loss.side}: {workload.loss.how}"
+    return f"{text}; before each round, pages lost on {workload.loss.side}: {workload.loss.method}"
 
 
 def _region_text(region: Region) -> str:
@@ -177,7 +177,7 @@ def _region_text(region: Region) -> str:
 def _faults(answer: Answer | None) -> str:
     if answer is None:
         return ""
-    law = next((law for law in answer.laws if law.name.startswith("fault")), None)
+    law = next((law for law in answer.expectations if law.name.startswith("fault")), None)
     if law is None:
         return ""
     return _grouped(law.observed) if law.holds else f"{_grouped(law.observed)} of {_grouped(law.expected)}"

@@ -60,7 +60,9 @@ def _case(record: Record, common: dict[str, str]) -> TestCase:
     said += [line for symptom in record.symptoms for line in (symptom.headline, *symptom.excerpt)]
     said += [f"rule: {line}" for line in rules(record)]
     said += [f"finding: {line}" for line in found(record)]
-    said += [f"unknown command: {one.name}, {one.count} times\n{one.stub}" for one in record.witness.unknown]
+    said += [
+        f"unknown command: {one.name}, {one.count} times\n{one.stub}" for one in record.device_report.unknown
+    ]
     said += [f"log: {path}" for path in (record.log, record.card_log) if path]
     if said:
         case.system_out = clean("\n".join(said))

@@ -100,7 +100,7 @@ def by_plan(records: Sequence[Record]) -> dict[str, list[Record]]:
 def found(record: Record) -> list[str]:
     """A card's findings that the reasons do not say already, a line each; the first of many."""
     said = {reason.text for reason in record.reasons}
-    lines = [f"{one.kind}: {one.subject}: {one.detail}" for one in record.witness.findings]
+    lines = [f"{one.kind}: {one.subject}: {one.detail}" for one in record.device_report.findings]
     lines = [line for line in lines if line not in said]
     more = [f"and {len(lines) - FINDINGS_LISTED} more findings"] if len(lines) > FINDINGS_LISTED else []
     return lines[:FINDINGS_LISTED] + more
@@ -108,7 +108,7 @@ def found(record: Record) -> list[str]:
 
 def rules(record: Record) -> list[str]:
     """What each rule of a case did, a line each."""
-    return [f"{one.kind}, {one.hits} of {one.matches}: {one.text}" for one in record.witness.rules]
+    return [f"{one.kind}, {one.hits} of {one.matches}: {one.text}" for one in record.device_report.rules]
 
 
 def unknown_commands(records: Sequence[Record]) -> list[Unknown]:
@@ -116,7 +116,7 @@ def unknown_commands(records: Sequence[Record]) -> list[Unknown]:
     counts: Counter[str] = Counter()
     stubs = {}
     for record in records:
-        for one in record.witness.unknown:
+        for one in record.device_report.unknown:
             counts[one.name] += one.count
             stubs[one.name] = one.stub
     return [Unknown(name, number, stubs[name]) for name, number in counts.most_common()]

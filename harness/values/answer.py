@@ -14,12 +14,12 @@ STATUSES = ("done", "unsupported", "failed")
 
 @dataclass(frozen=True)
 class Expectation:
-    """A count that must hold exactly: `expected` by the law `text`, `observed` by `witness`."""
+    """A count that must hold exactly: `expected` by the law `text`, `observed` by `source`."""
 
     name: str
     expected: int
     observed: int
-    witness: str
+    source: str
     text: str
 
     @property
@@ -107,7 +107,7 @@ class Answer:
     case_id: str
     status: str
     problem: str = ""
-    laws: Tuple[Expectation, ...] = ()
+    expectations: Tuple[Expectation, ...] = ()
     data: DataCheck = field(default_factory=DataCheck)
     trace: Trace = field(default_factory=Trace)
     leaks: Tuple[Leak, ...] = ()

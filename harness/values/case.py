@@ -68,10 +68,10 @@ class Region:
 
 
 @dataclass(frozen=True)
-class Loss:
+class PageLoss:
     """How pages are lost before each round: one of LOSSES, on `side` (one of SIDES) of the transfer."""
 
-    how: str = "none"
+    method: str = "none"
     side: str = "remote"
 
 
@@ -89,7 +89,7 @@ class Workload:
     rounds: int
     local: Region
     remote: Region
-    loss: Loss = field(default_factory=Loss)
+    loss: PageLoss = field(default_factory=PageLoss)
     mtu_bytes: int = 1024
     seconds: int = 0
 

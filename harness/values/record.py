@@ -74,7 +74,7 @@ class Record:
     reasons: Tuple[Reason, ...] = ()
     answer: Optional[Answer] = None
     symptoms: Tuple[Symptom, ...] = ()
-    witness: DeviceReport = field(default_factory=DeviceReport)
+    device_report: DeviceReport = field(default_factory=DeviceReport)
     environment: Dict[str, str] = field(default_factory=dict)
     started: str = ""
     wall_s: float = 0.0

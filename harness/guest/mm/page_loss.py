@@ -18,7 +18,7 @@ from harness.guest.mm.page_model import PageModel
 from harness.values.case import Region, Workload
 
 
-class Loss(NamedTuple):
+class Method(NamedTuple):
     """One way: `act` on memory, `law` on the model, `text` for people, `mappings` on which it loses pages.
 
     A `fresh` one replaces mapping and registration, and acts between the two. `ready` is what comes before all
@@ -159,38 +159,40 @@ _EVERYTHING = 1 << 30
 PRIVATE = ("anonymous", "file", "thp")
 SMALL = ("anonymous", "shared", "file")
 
-LOSSES: Dict[str, Loss] = {
-    "none": Loss(nothing, nothing_law, "no page is lost, so none faults"),
-    "untouched": Loss(nothing, nothing_law, "a fresh mapping, registered untouched, has no page", fresh=True),
-    "peeked": Loss(peek, peek_law, "a fresh mapping, only read before it is registered", fresh=True),
-    "dontneed": Loss(dontneed, dontneed_law, "MADV_DONTNEED of all at once, every page absent"),
-    "late": Loss(
+LOSSES: Dict[str, Method] = {
+    "none": Method(nothing, nothing_law, "no page is lost, so none faults"),
+    "untouched": Method(
+        nothing, nothing_law, "a fresh mapping, registered untouched, has no page", fresh=True
+    ),
+    "peeked": Method(peek, peek_law, "a fresh mapping, only read before it is registered", fresh=True),
+    "dontneed": Method(dontneed, dontneed_law, "MADV_DONTNEED of all at once, every page absent"),
+    "late": Method(
         late, dontneed_law, "MADV_DONTNEED, and each page comes 100 ms after it is missed", ("anonymous",)
     ),
-    "remap": Loss(remap, remap_law, "munmap of all at once and mmap, every page absent"),
+    "remap": Method(remap, remap_law, "munmap of all at once and mmap, every page absent"),
     # The fork itself happens once for both sides: done where the child is kept (cases.py).
-    "fork": Loss(nothing, fork_law, "fork: one invalidation, every page absent, writes copy", PRIVATE),
-    "holes": Loss(
+    "fork": Method(nothing, fork_law, "fork: one invalidation, every page absent, writes copy", PRIVATE),
+    "holes": Method(
         punch, punch_law, "MADV_DONTNEED of every eighth page, then of the second half", (*SMALL, "thp")
     ),
-    "migrate": Loss(
+    "migrate": Method(
         migrate, migrate_law, "MADV_SOFT_OFFLINE: one invalidation a page, every page absent", (*SMALL, "thp")
     ),
-    "move": Loss(move, migrate_law, "move_pages: one invalidation a page, every page absent", SMALL),
-    "protect": Loss(
+    "move": Method(move, migrate_law, "move_pages: one invalidation a page, every page absent", SMALL),
+    "protect": Method(
         protect, protect_law, "mprotect, twice: two invalidations, every page absent", (*SMALL, "thp")
     ),
-    "reclaim": Loss(
+    "reclaim": Method(
         reclaim,
         pageout_law,
         "memory.reclaim of the control group: every page absent, no count is a law",
         (*SMALL, "thp"),
         ready=cgroup.enter,
     ),
-    "split": Loss(
+    "split": Method(
         split, nothing_law, "mprotect of one page: a huge page is split, no count is a law", ("thp",)
     ),
-    "pageout": Loss(
+    "pageout": Method(
         pageout, pageout_law, "MADV_PAGEOUT: one invalidation a page, every page absent", (*SMALL, "thp")
     ),
 }
@@ -198,12 +200,12 @@ LOSSES: Dict[str, Loss] = {
 
 def loses(workload: Workload, side: str) -> bool:
     """Whether the pages of `side` (local or remote) are lost before each round."""
-    return workload.loss.how != "none" and workload.loss.side in (side, "both")
+    return workload.loss.method != "none" and workload.loss.side in (side, "both")
 
 
 def refusal(workload: Workload) -> Optional[str]:
     """Why this workload makes no sense, or None."""
-    loss = LOSSES[workload.loss.how]
+    loss = LOSSES[workload.loss.method]
     for side, region in (("local", workload.local), ("remote", workload.remote)):
         problem = _refuse_region(workload, side, region)
         if problem:
@@ -211,7 +213,7 @@ def refusal(workload: Workload) -> Optional[str]:
         if not loses(workload, side):
             continue
         if region.mapping not in loss.mappings:
-            return f"loss {workload.loss.how} does not lose pages of a {region.mapping} mapping ({side})"
+            return f"loss {workload.loss.method} does not lose pages of a {region.mapping} mapping ({side})"
         if not region.odp and not loss.fresh:
             return f"{side} is registered without on-demand paging: its pages are pinned and cannot be lost"
     if workload.local.length != workload.remote.length:

@@ -125,7 +125,7 @@ def _usual_s(case: Case, end: int) -> float:
     """How long the transfer takes that nobody disturbs."""
     with ExitStack() as stack:
         pair = Pair(case, stack)
-        page_loss.LOSSES[case.workload.loss.how].act(pair.memories[end])
+        page_loss.LOSSES[case.workload.loss.method].act(pair.memories[end])
         began = time.monotonic()
         pair.transfer()
         return time.monotonic() - began
@@ -141,7 +141,7 @@ def _shoot(case: Case, shot: Attempt) -> int:
         memory = pair.memories[shot.end]
         for one in pair.memories:
             one.fill(shot.turn)
-        page_loss.LOSSES[case.workload.loss.how].act(memory)
+        page_loss.LOSSES[case.workload.loss.method].act(memory)
         before = bytes(pair.memories[REMOTE].expected)
         pair.connection.requester.post_send(pair.work())
         time.sleep(shot.delay_s)

@@ -54,7 +54,7 @@ def _live(case: Case, say: int) -> NoReturn:
             pair = Pair(case, stack)
             pair.write(1)
             tell(say, pair)
-            if case.workload.loss.how == "late":
+            if case.workload.loss.method == "late":
                 pair.memories[REMOTE].make_late()
             while True:
                 pair.lose(REMOTE)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.guest.kmod import odpnl, session
 from harness.guest.rdma.nldev import NlDev
-from harness.values.case import Case, Loss, Region, Workload
+from harness.values.case import Case, PageLoss, Region, Workload
 
 MODULE = "mlx5_odp_test"
 FILE = f"/run/parcel/{MODULE}.ko"
@@ -26,7 +26,7 @@ def transfer(device, rounds=3, pages=8, odp=False, timeout_s=20.0):
     from harness.guest.cases import run_case
 
     region = Region(pages * 4096, odp=odp)
-    loss = Loss("dontneed" if odp else "none")
+    loss = PageLoss("dontneed" if odp else "none")
     work = Workload("write", rounds, Region(pages * 4096, odp=False), region, loss, mtu_bytes=4096)
     answer = run_case(Case("k", device.name, work, timeout_s=timeout_s, trace=False), None, NlDev())
     return answer.status, answer.problem

@@ -40,7 +40,7 @@ class Bench:
         self.kernel = session.kernel(series)
         self.module = build(CHECKOUT / "kmod", self.kernel, session.archive).modules["mlx5_odp_test"]
 
-    def order(self, script, *argv):
+    def request(self, script, *argv):
         environment = {"PYTHONPATH": "/opt/odp", "PYTHONDONTWRITEBYTECODE": "1"}
         return Request(
             9, "exec", "connectx-5", argv=("python3", "-c", START, script, *argv), environment=environment
@@ -62,7 +62,7 @@ class Bench:
         with (
             self.session.ledger.scratch_folder("kmod") as folder,
             DEVICES["connectx-5"].around(self.session.host, self.kernel, folder) as card,
-            studio.restore(snapshot, self.order(script, *argv), folder, plugged=True) as machine,
+            studio.restore(snapshot, self.request(script, *argv), folder, plugged=True) as machine,
         ):
             card.arm(rules)
             card.plug(machine)
@@ -86,7 +86,7 @@ class Bench:
                 self.shape(),
                 self.disks(),
                 folder,
-                order=self.order(script, *argv),
+                request=self.request(script, *argv),
                 ram=ram,
                 extra=(*ports, *words),
             )

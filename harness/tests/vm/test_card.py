@@ -46,10 +46,10 @@ def prepared(session):
 def plugged(session, prepared, folder, *argv):
     """A card and a machine that runs `argv` with it."""
     kernel, snapshot = prepared
-    order = Request(9, "exec", "connectx-5", argv=argv)
+    request = Request(9, "exec", "connectx-5", argv=argv)
     with (
         DEVICES["connectx-5"].around(session.host, kernel, folder) as card,
-        session.studio.restore(snapshot, order, folder, plugged=True) as machine,
+        session.studio.restore(snapshot, request, folder, plugged=True) as machine,
     ):
         card.plug(machine)
         yield card, machine
@@ -68,9 +68,9 @@ def test_drivers_probe_and_unload(session, model):
     case = replace(planned.case, workload=replace(planned.case.workload, rounds=2))
     record, logs = session.run(replace(planned, case=case))
     assert (record.verdict, record.reasons) == ("pass", ())
-    assert record.witness.findings == () and record.witness.unknown == ()
-    assert record.witness.counters["commands.ENABLE_HCA"] == 3
-    assert record.witness.counters["commands.DISABLE_HCA"] == 2
+    assert record.device_report.findings == () and record.device_report.unknown == ()
+    assert record.device_report.counters["commands.ENABLE_HCA"] == 3
+    assert record.device_report.counters["commands.DISABLE_HCA"] == 2
     assert logs.card[:2] == b"\x1f\x8b", "the conversation is a whole gzip file"
 
 
@@ -91,13 +91,13 @@ def test_verbs_report_what_the_firmware_states(session):
 def test_killed_card_is_named_as_first_to_die(session, prepared, folder):
     """QEMU aborts when its device dies. Mutation: ask QEMU first."""
     kernel, snapshot = prepared
-    order = Request(9, "exec", "connectx-5", argv=("sleep", "60"))
+    request = Request(9, "exec", "connectx-5", argv=("sleep", "60"))
     with DEVICES["connectx-5"].around(session.host, kernel, folder) as card:
         killer = threading.Timer(2.0, card.process.kill)
         killer.start()
         try:
             with pytest.raises(SetupError, match="the card connectx-5 died first, with status -9"):
-                session.offer(snapshot, order, folder, card, 60)
+                session.offer(snapshot, request, folder, card, 60)
         finally:
             killer.cancel()
 

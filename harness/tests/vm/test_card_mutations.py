@@ -12,7 +12,7 @@ import pytest
 
 import harness
 from harness.plan.plan import Expect, Plan, Planned
-from harness.values.case import Case, Loss, Region, Workload
+from harness.values.case import Case, PageLoss, Region, Workload
 
 PAGES = 27
 
@@ -61,7 +61,7 @@ def planned(edit):
     """Two rounds of a write. Private memory of a file: what a cheating card writes to there is nobody else's."""
     region = Region(PAGES * 4096, mapping="file")
     case = Case(
-        edit.name, "connectx-5", Workload("write", 2, region, region, Loss(edit.how, edit.side), 4096)
+        edit.name, "connectx-5", Workload("write", 2, region, region, PageLoss(edit.how, edit.side), 4096)
     )
     plan = Plan(Path("mutant.toml"), "t", (), ("newest",), ("connectx-5",), {}, {}, Expect(), ())
     return Planned(plan, "newest", case, "real", 120)

@@ -25,9 +25,9 @@ def tour(request, session):
     bench = Bench(session, request.param)
     with bench.restored("kmod_tour", rules=[ABSENT]) as (card, machine):
         reply = machine.wait(300, card.check)
-        witness = card.report()
+        device_report = card.report()
         found = told(machine, reply)
-    return {**found, "card": witness}
+    return {**found, "card": device_report}
 
 
 def test_the_devices_own_answer_comes_back_and_nonsense_is_refused_with_words(tour):

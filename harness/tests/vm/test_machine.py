@@ -78,7 +78,7 @@ def test_guest_that_says_nothing_is_a_hang_within_its_deadline(session, tmp_path
 def _cold(session, disks, folder, **options):
     studio = session.studio
     shape = studio.shape("exact")
-    options.update(order=Request(0, "wait"), ram=folder / "ram")
+    options.update(request=Request(0, "wait"), ram=folder / "ram")
     return Machine(session.host, session.qemu, shape, disks, folder, **options)
 
 

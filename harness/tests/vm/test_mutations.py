@@ -20,7 +20,7 @@ from harness.plan.plan import Expect, Plan, Planned
 from harness.plan.session import Session
 from harness.results.record import exit_status, read_run
 from harness.tests.vm.conftest import CHECKOUT
-from harness.values.case import Case, Loss, Region, Workload
+from harness.values.case import Case, PageLoss, Region, Workload
 
 PAGES = 7
 PANICS = "odp-write/newest/soft-roce/local"
@@ -149,7 +149,7 @@ def mutants():
 def planned(name, deadline_s=120, device="soft-roce"):
     """A small case: two rounds of a write to PAGES absent pages."""
     region = Region(PAGES * 4096)
-    workload = Workload("write", 2, region, region, Loss("dontneed", "remote"), mtu_bytes=4096)
+    workload = Workload("write", 2, region, region, PageLoss("dontneed", "remote"), mtu_bytes=4096)
     case = Case(name, device, workload)
     plan = Plan(Path("mutant.toml"), "t", (), ("newest",), (device,), {}, {}, Expect(), ())
     return Planned(plan, "newest", case, DEVICES[device].clock, deadline_s)

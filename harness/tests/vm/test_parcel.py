@@ -25,9 +25,9 @@ def test_a_module_of_the_parcel_is_the_one_that_is_loaded(session, booted, tmp_p
     assert data.count(OLD) == 1
     changed = tmp_path / "rdma_rxe.ko"
     changed.write_bytes(data.replace(OLD, NEW))
-    order = Request(PREPARE, "prepare", "soft-roce")
+    request = Request(PREPARE, "prepare", "soft-roce")
     prepared = session.studio.prepared(
-        kernel, booted.shape, order, {"modules/rdma_rxe.ko": changed, "note": tmp_path / "rdma_rxe.ko"}
+        kernel, booted.shape, request, {"modules/rdma_rxe.ko": changed, "note": tmp_path / "rdma_rxe.ko"}
     )
     assert prepared.facts["parcel"] == "rdma_rxe" and prepared.facts["probe faults"]
     asked = "modinfo -F description rdma_rxe; test -e /run/parcel/note && lsmod | grep -c ^rdma_rxe"

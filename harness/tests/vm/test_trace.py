@@ -17,7 +17,7 @@ from harness.plan.session import Session
 from harness.tests.vm.conftest import FULL, harness
 from harness.values import codec
 from harness.values.answer import Reply
-from harness.values.case import Loss, Request, Watch
+from harness.values.case import PageLoss, Request, Watch
 from harness.values.histogram import percentile
 
 DELAY_MS = 300
@@ -88,7 +88,7 @@ def test_a_page_that_comes_late_is_late_in_the_cpus_own_fault(session, tmp_path)
     """userfaultfd brings each of the four pages 100 ms late. Mutation: swap the probes of `hmm` and `umr`."""
     case = planned(tmp_path, "connectx-5")
     plain = medians(answered(session, case))
-    workload = replace(case.case.workload, loss=Loss("late", "remote"))
+    workload = replace(case.case.workload, loss=PageLoss("late", "remote"))
     late = medians(answered(session, replace(case, case=replace(case.case, workload=workload))))
     assert_only({"works", "faults", "hmm"}, 4 * 100_000_000, plain, late)
 
@@ -220,8 +220,8 @@ ask env
 @pytest.mark.skipif(not FULL, reason="compiles the probes once more in the guest: ODP_FULL=1")
 def test_what_is_in_the_way_is_said_and_a_second_tracer_is_not():
     """Mutations: leave out a check of watch.obstacle; leave a probe attached at the end."""
-    order = codec.dumps(Request(5, "trace", watch=Watch(1.0)))
-    done = harness("trace", "--vm", "soft-roce", "--", "sh", "-c", OBSTACLES.format(order=order))
+    request = codec.dumps(Request(5, "trace", watch=Watch(1.0)))
+    done = harness("trace", "--vm", "soft-roce", "--", "sh", "-c", OBSTACLES.format(request=request))
     assert "nothing left" in done.stdout, done.stdout + done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith('{"answer"')]
     told = [codec.loads(Reply, line) for line in lines]

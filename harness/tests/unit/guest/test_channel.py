@@ -4,17 +4,19 @@ import pytest
 
 from harness.guest import channel
 from harness.values import codec
-from harness.values.case import Case, Loss, Region, Request, Workload
+from harness.values.case import Case, PageLoss, Region, Request, Workload
 
 
-def text_of(order, number=None):
-    return (f"{order.number if number is None else number:08d}\n" + codec.dumps(order)).encode()
+def text_of(request, number=None):
+    return (f"{request.number if number is None else number:08d}\n" + codec.dumps(request)).encode()
 
 
 def test_an_order_comes_back_whole():
-    case = Case("c", "rxe0", Workload("read", 3, Region(1), Region(1), Loss("fork", "both"), 4096), seed=9)
-    order = Request(7, "case", case=case)
-    assert channel.parse(text_of(order).ljust(65536)) == order
+    case = Case(
+        "c", "rxe0", Workload("read", 3, Region(1), Region(1), PageLoss("fork", "both"), 4096), seed=9
+    )
+    request = Request(7, "case", case=case)
+    assert channel.parse(text_of(request).ljust(65536)) == request
 
 
 @pytest.mark.parametrize(

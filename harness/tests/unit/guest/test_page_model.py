@@ -21,7 +21,7 @@ from harness.guest.mm.page_model import (
 )
 from harness.guest.rdma.workloads import PATTERNS
 from harness.values.case import LOSSES as LOSS_NAMES
-from harness.values.case import TRANSFERS, Loss, Region, Workload
+from harness.values.case import TRANSFERS, PageLoss, Region, Workload
 
 PAGES = 4
 REGION = Region(PAGES * 4096)
@@ -230,8 +230,11 @@ def test_atomics_stand_at_the_start_of_each_page(region, pages, spots):
 @pytest.mark.parametrize(
     ("workload", "word"),
     [
-        (Workload("write", 1, Region(4096, mapping="shared"), REGION, Loss("fork", "local")), "shared"),
-        (Workload("write", 1, REGION, Region(PAGES * 4096, odp=False), Loss("dontneed", "both")), "pinned"),
+        (Workload("write", 1, Region(4096, mapping="shared"), REGION, PageLoss("fork", "local")), "shared"),
+        (
+            Workload("write", 1, REGION, Region(PAGES * 4096, odp=False), PageLoss("dontneed", "both")),
+            "pinned",
+        ),
         (Workload("write", 1, Region(1), Region(2)), "lengths"),
         (Workload("write", 1, Region(0), Region(0)), "length 0"),
         (Workload("write", 1, Region(1, 4096), Region(1)), "offset 4096"),
@@ -248,11 +251,11 @@ def test_what_makes_no_sense_is_refused(workload, word):
 
 def test_what_makes_sense_is_not_refused():
     pinned = Region(4096, odp=False)
-    assert refusal(Workload("write", 1, Region(4096), pinned, Loss("dontneed", "local"))) is None
-    assert refusal(Workload("write", 9, pinned, pinned, Loss("untouched", "both"))) is None
+    assert refusal(Workload("write", 1, Region(4096), pinned, PageLoss("dontneed", "local"))) is None
+    assert refusal(Workload("write", 9, pinned, pinned, PageLoss("untouched", "both"))) is None
     closed = Region(8, prot="read")
-    assert refusal(Workload("send", 1, closed, Region(8), Loss("peeked", "local"))) is None
-    assert refusal(Workload("read", 1, Region(8), closed, Loss("fork", "remote"))) is None
+    assert refusal(Workload("send", 1, closed, Region(8), PageLoss("peeked", "local"))) is None
+    assert refusal(Workload("read", 1, Region(8), closed, PageLoss("fork", "remote"))) is None
 
 
 CARD = (MLX5_TRANSPORT, MLX5_MEMORY)

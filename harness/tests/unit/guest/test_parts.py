@@ -121,7 +121,7 @@ def test_a_rehearsal_does_everything_once():
     """Mutation: rehearse fewer losses: a case would read the disk for the first time."""
     kinds = prepare.rehearsals()
     assert {w.operation for w in kinds} == set(TRANSFERS) | set(prepare.REHEARSED)
-    assert {w.loss.how for w in kinds} == set(LOSSES)
+    assert {w.loss.method for w in kinds} == set(LOSSES)
     assert {r.mapping for w in kinds for r in (w.local, w.remote)} == set(MAPPINGS)
 
 

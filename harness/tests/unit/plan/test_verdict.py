@@ -11,7 +11,9 @@ from harness.values.record import DeviceReport, Finding, Reason
 from harness.values.rule import Outcome
 from harness.values.symptom import Symptom
 
-GOOD = Answer("x", "done", laws=(Expectation("faults", 2, 2, "bcc", "one a page"),), data=DataCheck(100, 0))
+GOOD = Answer(
+    "x", "done", expectations=(Expectation("faults", 2, 2, "bcc", "one a page"),), data=DataCheck(100, 0)
+)
 
 
 def _planned(expect=None, known=(), trace=False):
@@ -39,7 +41,7 @@ def _with(**changes):
 def test_each_kind_of_wrong_fails_for_its_own_reason():
     """Mutation: leave out any one check of verdict._reasons."""
     assert _kinds(GOOD) == ("pass", [])
-    assert _kinds(_with(laws=(Expectation("faults", 2, 3, "bcc", ""),))) == ("fail", ["law"])
+    assert _kinds(_with(expectations=(Expectation("faults", 2, 3, "bcc", ""),))) == ("fail", ["law"])
     assert _kinds(_with(data=DataCheck(100, 1, "byte 3"))) == ("fail", ["data"])
     assert _kinds(_with(leaks=(Leak("qp", 0, 1),))) == ("fail", ["leak"])
     assert _kinds(_with(status="failed", problem="WC_REM_ACCESS_ERR")) == ("fail", ["workload"])
@@ -57,14 +59,14 @@ def test_card_accounts_must_balance():
         ({"faults.raised": 3, "faults.resumed": 3, "faults.unknown_resumes": 2}, "fail"),
         ({"faults.raised": 3, "faults.resumed": 2}, "fail"),
     ):
-        seen = Evidence("7.2.1", GOOD, witness=DeviceReport(counters=counters))
+        seen = Evidence("7.2.1", GOOD, device_report=DeviceReport(counters=counters))
         assert judge(_planned(), seen)[0] == verdict
 
 
 def test_card_and_trace_are_compared_only_where_that_is_expected():
     """Mutation: leave conservation out of judge(), or `expect.conservation`."""
     counters = {"faults.raised": 1, "faults.resumed": 1}
-    seen = Evidence("7.2.1", _with(trace=Trace({"works": 2})), witness=DeviceReport(counters=counters))
+    seen = Evidence("7.2.1", _with(trace=Trace({"works": 2})), device_report=DeviceReport(counters=counters))
     verdict, reasons = judge(_planned(), seen)
     assert verdict == "fail" and "works started: 2, the card told of 1" in reasons[0].text
     assert judge(_planned(Expect(conservation=False)), seen)[0] == "pass"
@@ -82,15 +84,15 @@ def test_a_known_defect_is_its_devices():
     """Mutation: ignore `device` of a known entry."""
     other = Known(("7.2",), ("law",), "defect of another driver", ("connectx-5",))
     assert _kinds(GOOD, known=(other,))[0] == "pass"
-    broken = _with(laws=(Expectation("faults", 2, 3, "bcc", ""),))
+    broken = _with(expectations=(Expectation("faults", 2, 3, "bcc", ""),))
     assert _kinds(broken, known=(other,))[0] == "fail"
     assert (
         _kinds(broken, known=(Known(("7.2",), ("law",), "ours", ("soft-roce", "connectx-5")),))[0] == "known"
     )
 
 
-def _judge(expect, answer=GOOD, witness=None, symptoms=(), console=()):
-    seen = Evidence("7.2.1", answer, symptoms, witness or DeviceReport(), console=console)
+def _judge(expect, answer=GOOD, device_report=None, symptoms=(), console=()):
+    seen = Evidence("7.2.1", answer, symptoms, device_report or DeviceReport(), console=console)
     verdict, reasons = judge(_planned(expect), seen)
     return [reason.kind for reason in reasons]
 
@@ -107,27 +109,32 @@ def test_a_workload_that_is_to_fail_must_fail_as_said():
 def test_a_rule_that_never_acted_is_a_failure_unless_it_may():
     """Mutation: look at the first rule only; forget `optional`."""
     hit, missed = Outcome("storm", 3, 1, "3 more"), Outcome("delay-event", 3, 0, "nothing")
-    assert _judge(Expect(), witness=DeviceReport(rules=(hit,))) == []
-    assert _judge(Expect(), witness=DeviceReport(rules=(hit, missed))) == ["rule"]
-    assert _judge(Expect(), witness=DeviceReport(rules=(hit, replace(missed, optional=True)))) == []
+    assert _judge(Expect(), device_report=DeviceReport(rules=(hit,))) == []
+    assert _judge(Expect(), device_report=DeviceReport(rules=(hit, missed))) == ["rule"]
+    assert _judge(Expect(), device_report=DeviceReport(rules=(hit, replace(missed, optional=True)))) == []
 
 
 def test_what_is_to_be_found_counted_or_logged_must_be():
     """Mutation: excuse without asking for it; ask without excusing."""
     findings = (Finding("bad-resume", "fault 0x3", "not open"),)
-    assert _judge(Expect(found=("bad-resume",)), witness=DeviceReport(findings)) == []
+    assert _judge(Expect(found=("bad-resume",)), device_report=DeviceReport(findings)) == []
     assert _judge(Expect(found=("bad-resume",))) == ["finding"]
-    assert _judge(Expect(found=("bad-value",)), witness=DeviceReport(findings)) == ["finding", "finding"]
-    assert _judge(Expect(may_find=("bad-resume",)), witness=DeviceReport(findings)) == []
+    assert _judge(Expect(found=("bad-value",)), device_report=DeviceReport(findings)) == [
+        "finding",
+        "finding",
+    ]
+    assert _judge(Expect(may_find=("bad-resume",)), device_report=DeviceReport(findings)) == []
     assert _judge(Expect(may_find=("bad-resume",))) == []
     assert (
-        _judge(Expect(card={"faults.invented": 2}), witness=DeviceReport(counters={"faults.invented": 2}))
+        _judge(
+            Expect(card={"faults.invented": 2}), device_report=DeviceReport(counters={"faults.invented": 2})
+        )
         == []
     )
     assert _judge(Expect(card={"faults.invented": 2})) == ["law"]
     for grown, reasons in ((8, []), (9, ["law"])):
-        witness = DeviceReport(counters={"process.rss_growth_kib": grown})
-        assert _judge(Expect(card_most={"process.rss_growth_kib": 8}), witness=witness) == reasons
+        device_report = DeviceReport(counters={"process.rss_growth_kib": grown})
+        assert _judge(Expect(card_most={"process.rss_growth_kib": 8}), device_report=device_report) == reasons
     warned = (Symptom("warn", "WARNING: at umr.c"),)
     assert _judge(Expect(log=("umr.c",)), symptoms=warned, console=("[1] WARNING: at umr.c",)) == []
     assert (
@@ -171,7 +178,7 @@ def test_a_fault_without_a_record_is_told_of():
 def test_known_must_fail_as_known_and_only_on_its_series():
     """Mutation: let a known case pass when it passes, or excuse other failures."""
     known = (Known(("7.2",), ("law", "leak"), "defect"),)
-    broken = _with(laws=(Expectation("faults", 2, 3, "bcc", ""),))
+    broken = _with(expectations=(Expectation("faults", 2, 3, "bcc", ""),))
     assert _kinds(broken, known=known)[0] == "known"
     assert _kinds(GOOD, known=known)[0] == "fail"
     assert _kinds(_with(data=DataCheck(9, 9)), known=known)[0] == "fail"
@@ -193,18 +200,19 @@ def test_a_known_defect_excuses_what_it_looks_like_only():
 def test_laws_that_nobody_witnessed_are_missed():
     """A patch renames a function. Mutations: leave them out; want those of cards of soft-RoCE."""
     planned = _planned(trace=True)
-    laws = tuple(
+    expectations = tuple(
         Expectation(f"{name}_remote", 1, 1, "bcc", "") for name in ("faults", "invalidations", "snapshots")
     )
-    assert judge(planned, Evidence("7.2.1", _with(laws=laws))) == ("pass", ())
-    verdict, reasons = judge(planned, Evidence("7.2.1", _with(laws=laws[::2])))
+    assert judge(planned, Evidence("7.2.1", _with(expectations=expectations))) == ("pass", ())
+    verdict, reasons = judge(planned, Evidence("7.2.1", _with(expectations=expectations[::2])))
     assert verdict == "fail" and [r.text.partition(":")[0] for r in reasons] == ["invalidations"]
     card = replace(planned, case=replace(planned.case, device="connectx-5"))
-    assert len(judge(card, Evidence("7.2.1", _with(laws=laws)))[1]) == 4
+    assert len(judge(card, Evidence("7.2.1", _with(expectations=expectations)))[1]) == 4
     pinned = Workload("write", 1, Region(1, odp=False), Region(1, odp=False))
     assert (
         judge(
-            replace(planned, case=replace(planned.case, workload=pinned)), Evidence("7.2.1", _with(laws=()))
+            replace(planned, case=replace(planned.case, workload=pinned)),
+            Evidence("7.2.1", _with(expectations=())),
         )[1]
         == ()
     )
@@ -232,7 +240,7 @@ def test_a_text_that_is_wanted_excuses_a_warning_only():
 def test_what_a_race_decides_may_show_or_not():
     """Mutations: let it excuse other kinds; let a defect that always shows pass beside it."""
     sometimes = Known(("7.2",), ("law",), "a race", sometimes=True)
-    broken = _with(laws=(Expectation("faults", 2, 3, "bcc", ""),))
+    broken = _with(expectations=(Expectation("faults", 2, 3, "bcc", ""),))
     assert _kinds(broken, known=(sometimes,))[0] == "known"
     assert _kinds(GOOD, known=(sometimes,))[0] == "pass"
     assert _kinds(_with(data=DataCheck(9, 9)), known=(sometimes,))[0] == "fail"

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from harness.results.record import Run, Store, read_run
 from harness.values.answer import Answer, DataCheck, Expectation, FaultRecord, Leak, Trace
-from harness.values.case import Case, Loss, Region, Workload
+from harness.values.case import Case, PageLoss, Region, Workload
 from harness.values.histogram import Histogram
 from harness.values.record import Reason, Record
 from harness.values.symptom import Symptom
@@ -40,7 +40,7 @@ def case(number: int, operation: str = "write", how: str = "dontneed", kernel: s
     region = Region(
         length=16 * 4096, offset=64 * (number % 3), mapping=("anonymous", "shared", "file")[number % 3]
     )
-    workload = Workload(operation, 13, region, region, Loss(how, "remote"))
+    workload = Workload(operation, 13, region, region, PageLoss(how, "remote"))
     name = f"soft-roce-{operation}[{kernel}-{how}-{region.mapping}-{region.offset}-{number}]"
     return Case(id=name, device="soft-roce", workload=workload, seed=number)
 
@@ -55,7 +55,7 @@ def answer(case_: Case, seed: int = 1, faults: int = 208) -> Answer:
     records = tuple(
         FaultRecord(i * 61_000, 40_000 + i * 17, 0x7F0000000000 + i * 4096, 4096, 1, 0) for i in range(faults)
     )
-    laws = (
+    expectations = (
         Expectation(
             "faults", faults, faults, "ib_umem_odp_map_dma_and_lock", "one fault a page of each round"
         ),
@@ -70,7 +70,7 @@ def answer(case_: Case, seed: int = 1, faults: int = 208) -> Answer:
     return Answer(
         case_id=case_.id,
         status="done",
-        laws=laws,
+        expectations=expectations,
         data=DataCheck(bytes_checked=13 * 65536),
         trace=Trace({"fault": faults, "invalidation": faults}, stages, records),
         operations_ns=tuple(1_200_000 + 1_031 * i for i in range(13)),
@@ -115,7 +115,10 @@ def panic() -> Symptom:
 
 
 def _failed(made: Record, full: Answer) -> Record:
-    laws = (replace(full.laws[0], observed=full.laws[0].expected - 1), full.laws[1])
+    expectations = (
+        replace(full.expectations[0], observed=full.expectations[0].expected - 1),
+        full.expectations[1],
+    )
     data = DataCheck(13 * 65536, 3, "remote, round 4, offset 8192: expected 5a, found 00")
     leaks = (Leak("QP", 2, 3),)
     reasons = (
@@ -125,7 +128,10 @@ def _failed(made: Record, full: Answer) -> Record:
         Reason("console", panic().headline),
     )
     return replace(
-        made, reasons=reasons, symptoms=(panic(),), answer=replace(full, laws=laws, data=data, leaks=leaks)
+        made,
+        reasons=reasons,
+        symptoms=(panic(),),
+        answer=replace(full, expectations=expectations, data=data, leaks=leaks),
     )
 
 
@@ -165,7 +171,7 @@ def hostile() -> Record:
         full,
         status=HOSTILE,
         problem=HOSTILE,
-        laws=(Expectation(HOSTILE, 1, 2, HOSTILE, HOSTILE),),
+        expectations=(Expectation(HOSTILE, 1, 2, HOSTILE, HOSTILE),),
         data=DataCheck(1, 1, HOSTILE),
         leaks=(Leak(HOSTILE, 0, 1),),
         notes=(HOSTILE,),

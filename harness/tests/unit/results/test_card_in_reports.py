@@ -21,12 +21,16 @@ FINDING = "destroy-in-use: cq 5: qp 64 refers to it"
 
 def tolerant():
     """A case that passes although the card found something: its plan does not mind."""
-    return record(1, witness=WITNESS)
+    return record(1, device_report=WITNESS)
 
 
 def failed():
     return record(
-        2, "fail", reasons=(Reason("finding", FINDING),), witness=WITNESS, card_log="logs/two.card.jsonl.gz"
+        2,
+        "fail",
+        reasons=(Reason("finding", FINDING),),
+        device_report=WITNESS,
+        card_log="logs/two.card.jsonl.gz",
     )
 
 
@@ -66,7 +70,7 @@ def test_what_rules_did_is_told(tmp_path):
     """Also of a case that passed. Mutation: tell the first only."""
     did = (Outcome("storm", 9, 2, "fault 0x3: 12 more"), Outcome("drop-event", 9, 1, "fault 0x7: never told"))
     for renderer in (html.render, junit.render, ktap.render):
-        one = record(1, witness=replace(WITNESS, rules=did))
+        one = record(1, device_report=replace(WITNESS, rules=did))
         text = renderer(stored(tmp_path / renderer.__module__, [one]))
         assert "fault 0x3: 12 more" in text and "fault 0x7: never told" in text
 
@@ -92,5 +96,5 @@ def test_many_findings_are_not_all_listed(tmp_path):
     """Mutation: list ten thousand."""
     many = replace(WITNESS, findings=tuple(Finding("bad-value", f"uar {i}", "again") for i in range(500)))
     for renderer in (html.render, junit.render, ktap.render):
-        text = renderer(stored(tmp_path / renderer.__module__, [record(1, witness=many)]))
+        text = renderer(stored(tmp_path / renderer.__module__, [record(1, device_report=many)]))
         assert text.count("again") <= 25 and "480 more" in text

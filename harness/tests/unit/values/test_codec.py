@@ -4,16 +4,18 @@ from hypothesis import strategies as st
 
 from harness.values import codec
 from harness.values.answer import Answer, DataCheck, Expectation, FaultRecord, Reply, Trace
-from harness.values.case import Case, Loss, Region, Request, Workload
+from harness.values.case import Case, PageLoss, Region, Request, Workload
 from harness.values.histogram import Histogram, percentile
 
 CASE = Case(
-    "id", "soft-roce", Workload("write", 3, Region(4096), Region(4096, 100, "shared"), Loss("fork", "both"))
+    "id",
+    "soft-roce",
+    Workload("write", 3, Region(4096), Region(4096, 100, "shared"), PageLoss("fork", "both")),
 )
 ANSWER = Answer(
     "id",
     "done",
-    laws=(Expectation("faults", 3, 3, "bcc", "one a page"),),
+    expectations=(Expectation("faults", 3, 3, "bcc", "one a page"),),
     data=DataCheck(10, 1, "x"),
     trace=Trace(
         {"faults": 3}, (Histogram("fault", "ns", (0, 1), 3, 3, 3),), (FaultRecord(1, 2, 3, 4, -14, 0),)
