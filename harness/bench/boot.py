@@ -12,7 +12,7 @@ from harness.bench.figures import Figures
 from harness.device.soft_roce import SoftRoce
 from harness.errors import SetupError
 from harness.kernel.packages import Kernel
-from harness.machine.qemu import Shape
+from harness.machine.qemu import MachineConfig, Shape
 from harness.machine.vm import Machine
 from harness.plan.session import PREPARE, Session
 from harness.values.case import Request
@@ -53,9 +53,8 @@ def measure(session: Session, series: str = "newest", rounds: int = 7) -> BootTi
     def cold() -> None:
         with session.ledger.scratch_folder("cold") as folder:
             request = Request(1, "exec", argv=UNAME)
-            with Machine(
-                session.host, studio.qemu, shape, disks, folder, request=request, ram=folder / "ram"
-            ) as machine:
+            config = MachineConfig(shape, disks, request, folder / "ram")
+            with Machine(session.host, studio.qemu, folder, config) as machine:
                 machine.wait(DEADLINE_S)
 
     ways: dict[str, Callable[[], object]] = {

@@ -8,6 +8,7 @@ import pytest
 from harness.errors import Crash, Hang, SetupError
 from harness.machine import icount
 from harness.machine.console import scan
+from harness.machine.qemu import MachineConfig
 from harness.machine.vm import Machine
 from harness.tests.vm.conftest import FULL
 from harness.values.case import Request
@@ -78,8 +79,8 @@ def test_guest_that_says_nothing_is_a_hang_within_its_deadline(session, tmp_path
 def _cold(session, disks, folder, **options):
     studio = session.studio
     shape = studio.shape("exact")
-    options.update(request=Request(0, "wait"), ram=folder / "ram")
-    return Machine(session.host, session.qemu, shape, disks, folder, **options)
+    config = MachineConfig(shape, disks, Request(0, "wait"), folder / "ram", **options)
+    return Machine(session.host, session.qemu, folder, config)
 
 
 def test_spinning_task_is_a_hang_with_its_stack(session, booted):
@@ -126,7 +127,7 @@ def test_a_machine_that_qemu_cannot_record_goes_on_until_it_can(session, booted,
     far.mkdir()
     studio._copy(booted.ram, far / "ram")
     within = icount.counted(booted.state) % icount.ROUND
-    studio._go_on(booted, Request(7, "spin", spin_ns=icount.ROUND - (1 << 29) - within), far)
+    studio._carry_out(booted, Request(7, "spin", spin_ns=icount.ROUND - (1 << 29) - within), far)
     there = replace(booted, folder=far, number=7)
     assert icount.to_spin(icount.counted(there.state))
     with pytest.raises(SetupError, match="QEMU ended by itself") as caught:

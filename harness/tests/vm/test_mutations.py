@@ -114,7 +114,7 @@ EDITS = (
         "        child = self._lose()\n",
         '        while self.case.id == "spin" and turn == 2:\n            pass\n        child = self._lose()\n',
         "hang",
-        "no answer to order",
+        "no reply to request",
     ),
 )
 

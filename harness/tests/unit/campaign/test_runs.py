@@ -83,7 +83,7 @@ def test_a_run_ends_when_it_is_clear_that_machines_hang(tmp_path, monkeypatch):
     """Four deadlines are eight minutes. Mutations: count hangs that are known; wait for the end."""
     monkeypatch.setattr(runs, "POLL_S", 0.0)
     store = Results.create(tmp_path / "r", {}, expected=20)
-    hung = (Reason("hang", "no answer to order 3 (case) within 120 s"),)
+    hung = (Reason("hang", "no reply to request 3 (case) within 120 s"),)
     polls = iter(range(100))
 
     def ended():
