@@ -1,4 +1,4 @@
-"""A run as one HTML file that opens without a network: verdicts, cases, laws, symptoms, latency pictures."""
+"""A run as one HTML file that needs no network: verdicts, cases, expected counts, symptoms, latency pictures."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.results.latency import cost, rows, telling
-from harness.results.pictures import SERIES, latency_picture
+from harness.results.latency import cost, longest_stages, rows
 from harness.results.record import Run, count
+from harness.results.svg import SERIES, latency_picture
 from harness.results.wording import (
     FINDINGS_LISTED,
     VERDICT_ORDER,
@@ -34,20 +34,20 @@ from harness.values.case import Region, Workload
 from harness.values.histogram import Histogram, percentile
 from harness.values.record import Record
 
-# A picture is some 20 kB and 20 ms; beyond this many, cases that passed show their figures only.
+# A picture is some 3 kB; beyond this many, cases that passed show their figures only.
 MAX_PICTURES = 200
 
 _HERE = Path(__file__).parent
 
 MACHINE = "machine."
-"""What a guest said of itself: many facts, and rarely the ones that are looked for."""
+"""Prefix of the facts that a guest reports of itself: many, and rarely of interest."""
 
 OUTCOMES = {0: ("pass", "Passed"), 1: ("fail", "Failed"), 3: ("error", "Could not run")}
 SYMBOLS = {"pass": "✓", "fail": "✗", "known": "≈", "skip": "–", "error": "!"}
 
 
 def render(run: Run) -> str:
-    """The whole page."""
+    """Render the report of a run."""
     outcome, word = OUTCOMES[run.status]
     if not run.records:
         word = "Nothing ran"
@@ -63,7 +63,7 @@ def render(run: Run) -> str:
         facts={key: v for key, v in (common | run.index.about).items() if not key.startswith(MACHINE)},
         machine={key[len(MACHINE) :]: v for key, v in common.items() if key.startswith(MACHINE)},
         counts={verdict: number for verdict, number in _ordered(count(run.records)).items() if number},
-        said=tally(count(run.records)),
+        tally=tally(count(run.records)),
         cards=cards,
         plans=_plans(run.records, cards),
         unknown=unknown_commands(run.records),
@@ -73,15 +73,15 @@ def render(run: Run) -> str:
     )
 
 
-def page(template: Path, **told: object) -> str:
-    """A page of a template, which extends page.html; it has the sheet and the filters that our pages share."""
+def page(template: Path, **values: object) -> str:
+    """Render a template that extends page.html, with the style sheet and the filters of all our pages."""
     environment = Environment(
         loader=FileSystemLoader([template.parent, _HERE]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        # whatever text a guest wrote: no control character reaches the page
+        # no control character of a guest's text reaches the page
         finalize=lambda value: (
             clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
         ),
@@ -89,11 +89,11 @@ def page(template: Path, **told: object) -> str:
     environment.filters.update(duration=duration, one_line=one_line, why=why, href=_href, count=_grouped)
     environment.globals.update(symbols=SYMBOLS, plurals=VERDICT_PLURALS, verdicts=VERDICT_ORDER)
     style = Markup((_HERE / "report.css").read_text("utf-8"))
-    return environment.get_template(template.name).render(style=style, **told)
+    return environment.get_template(template.name).render(style=style, **values)
 
 
 def _cards(records: Sequence[Record], common: dict[str, str]) -> list[dict[str, Any]]:
-    """What the template says of each record, beyond the record."""
+    """Collect what the template shows of each record, besides the record."""
     pictured = _pictured(records)
     return [
         {
@@ -108,7 +108,7 @@ def _cards(records: Sequence[Record], common: dict[str, str]) -> list[dict[str, 
             "rows": rows(record.answer.trace) if record.answer else (),
             "cost": cost(record.answer.trace) if record.answer else "",
             "operations": _operations(record.answer),
-            "pictures": _pictures(record.answer, number) if number in pictured else [],
+            "pictures": _pictures(record.answer) if number in pictured else [],
             "unpictured": number not in pictured and _has_histogram(record),
         }
         for number, record in enumerate(records, 1)
@@ -116,7 +116,7 @@ def _cards(records: Sequence[Record], common: dict[str, str]) -> list[dict[str, 
 
 
 def _pictured(records: Sequence[Record]) -> set[int]:
-    """The numbers of the records that get pictures: those people will look at first."""
+    """Choose the numbers of the records that get pictures: failures first."""
     numbers = [number for number, record in enumerate(records, 1) if _has_histogram(record)]
     numbers.sort(key=lambda number: VERDICT_ORDER.index(records[number - 1].verdict))
     return set(numbers[:MAX_PICTURES])
@@ -126,14 +126,12 @@ def _has_histogram(record: Record) -> bool:
     return record.answer is not None and any(h.samples for h in record.answer.trace.histograms)
 
 
-def _pictures(answer: Answer | None, number: int) -> list[Markup]:
-    """A picture per unit, of the stages that tell most."""
+def _pictures(answer: Answer | None) -> list[Markup]:
+    """Draw a picture per unit, of the stages that took longest."""
     units: dict[str, list[Histogram]] = {}
-    for histogram in telling(answer.trace, SERIES) if answer else ():
+    for histogram in longest_stages(answer.trace, SERIES) if answer else ():
         units.setdefault(histogram.unit, []).append(histogram)
-    drawn = [latency_picture(group, 100 * number + index) for index, group in enumerate(units.values())]
-    # matplotlib has escaped the names in it
-    return [Markup(svg) for svg in drawn if svg]
+    return [latency_picture(group) for group in units.values()]
 
 
 def _plans(records: Sequence[Record], cards: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -146,7 +144,7 @@ def _plans(records: Sequence[Record], cards: Sequence[dict[str, Any]]) -> list[d
                 "name": plan,
                 "cards": [card for card in cards if id(card["record"]) in members],
                 "counts": {verdict: number for verdict, number in _ordered(counts).items() if number},
-                "said": tally(counts),
+                "tally": tally(counts),
             }
         )
     return plans
@@ -164,7 +162,7 @@ def _workload_text(workload: Workload) -> str:
     text = f"{workload.rounds} × {workload.operation.replace('_', ' ')}; {regions}"
     if workload.loss.method == "none":
         return f"{text}; pages stay present"
-    return f"{text}; before each round, pages lost on {workload.loss.side}: {workload.loss.method}"
+    return f"{text}; pages made absent on {workload.loss.side} before each round: {workload.loss.method}"
 
 
 def _region_text(region: Region) -> str:
@@ -177,14 +175,15 @@ def _region_text(region: Region) -> str:
 def _faults(answer: Answer | None) -> str:
     if answer is None:
         return ""
-    law = next((law for law in answer.expectations if law.name.startswith("fault")), None)
-    if law is None:
+    faults = next((count for count in answer.expectations if count.name.startswith("fault")), None)
+    if faults is None:
         return ""
-    return _grouped(law.observed) if law.holds else f"{_grouped(law.observed)} of {_grouped(law.expected)}"
+    observed = _grouped(faults.observed)
+    return observed if faults.holds else f"{observed} of {_grouped(faults.expected)}"
 
 
 def _counters(counters: Mapping[str, int]) -> dict[str, list[tuple[str, int]]]:
-    """A device's counters that are not 0, by their first word: those without another under the empty word."""
+    """Group a device's counters that are not 0 by their first word; under "" those of one word."""
     groups: dict[str, list[tuple[str, int]]] = {}
     for name, number in counters.items():
         group, _, rest = name.partition(".")
@@ -194,20 +193,20 @@ def _counters(counters: Mapping[str, int]) -> dict[str, list[tuple[str, int]]]:
 
 
 def _typical(answer: Answer | None) -> str:
-    """The mean of the whole fault, for the row of the case."""
-    first = next(iter(telling(answer.trace, 1)), None) if answer else None
+    """Write the mean of the whole fault, for the row of the case."""
+    first = next(iter(longest_stages(answer.trace, 1)), None) if answer else None
     if first is None:
         return ""
     return duration(first.mean) if first.unit == "ns" else f"{first.mean:.1f} {first.unit}"
 
 
 def _operations(answer: Answer | None) -> str:
-    """How long the rounds took."""
+    """Write the duration of the rounds."""
     if answer is None or not answer.operations_ns:
         return ""
     times = answer.operations_ns
     low, middle, high = (duration(value) for value in (min(times), percentile(times, 0.5), max(times)))
-    return f"{len(times)} rounds: {low} at least, {middle} in the middle, {high} at most"
+    return f"{len(times)} rounds: minimum {low}, median {middle}, maximum {high}"
 
 
 def _grouped(number: float) -> str:
@@ -215,5 +214,5 @@ def _grouped(number: float) -> str:
 
 
 def _href(path: str) -> str:
-    """A path in the results directory as a link; no scheme survives this."""
+    """Quote a path in the results directory as a link; a scheme does not survive."""
     return quote(one_line(path), safe="/")

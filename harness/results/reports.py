@@ -1,4 +1,4 @@
-"""All reports of a run, beside its records. Made anew from the records at any time."""
+"""Write all reports of a run beside its records; they can be written again at any time."""
 
 from __future__ import annotations
 

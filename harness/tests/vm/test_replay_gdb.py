@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness.plan.plan import load
-from harness.results.record import Store
+from harness.results.record import RunStore
 from harness.tests.vm.conftest import CHECKOUT, FULL, environment, processes, start_harness
 
 PLAN = Path(__file__).parents[3] / "testplans" / "odp-write.toml"
@@ -32,7 +32,7 @@ def record(session, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     made, _ = session.run(next(load(PLAN).cases(("newest",), devices=("soft-roce",))))
     assert made.verdict == "pass", made.reasons
-    return Store.create(folder / "results").add(made)
+    return RunStore.create(folder / "results").add(made)
 
 
 def held(record, log):

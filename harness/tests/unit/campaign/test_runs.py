@@ -9,7 +9,7 @@ from harness.campaign import runs
 from harness.campaign.runs import RegressRequest
 from harness.errors import UsageError
 from harness.kernel.subsystems import RXE
-from harness.results.record import Store as Results
+from harness.results.record import RunStore as Results
 from harness.store import Store
 from harness.tests.unit.results.sample import record
 from harness.values.record import Reason

@@ -96,8 +96,8 @@ def test_extreme_histograms_are_drawn_within_the_plot():
         (points,) = bars(picture).values()
         across = [place for command, place, *_ in points if command in "MH"]
         up = [place for command, place, *_ in points if command == "V"]
-        assert svg._LEFT <= min(across) and max(across) <= svg._RIGHT
-        assert svg._TOP <= min(up) and max(up) == svg._BOTTOM
+        assert min(across) >= svg._LEFT and max(across) <= svg._RIGHT
+        assert min(up) >= svg._TOP and max(up) == svg._BOTTOM
         assert len(texts(picture)) < 30 and "e+" not in picture
 
 
