@@ -60,7 +60,8 @@ def test_one_bug_on_two_boots_has_one_fingerprint(name):
     """The second boot had KASLR and two CPUs. An RCU stall is not among them: a task that runs on another
     CPU is unwound by guess, and guessed frames are no fingerprint.
 
-    Mutation: keep the offsets in a frame."""
+    Mutation: keep the offsets in a frame.
+    """
     first, second = scan(log(f"{name}-7.3")[0]), scan(log(f"{name}-7.3-again")[0])
     assert first[0].fingerprint == second[0].fingerprint
     assert first[0].excerpt != second[0].excerpt

@@ -109,7 +109,8 @@ def test_fields_lie_in_the_members_of_the_kernel(kernel, name):
 @kernels.each_kernel
 def test_the_odp_page_of_2015_is_todays_transport_scheme(kernel):
     """The seed's four bits per transport lie where mlx5_ifc.h has them now. Mutation: swap two shifts in
-    OdpCaps."""
+    OdpCaps.
+    """
     layouts = kernels.layouts(kernel)
     caps = layouts["odp_cap"]
     prefix = "transport_page_fault_scheme_cap." if caps.has("transport_page_fault_scheme_cap") else ""
