@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from rich.table import Table
-
 from harness.cli.common import out
 from harness.store import Store, default_root, parse_size
 
@@ -21,6 +19,8 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def act(arguments: argparse.Namespace) -> int:
     """Prune if requested, then print sizes by kind."""
+    from rich.table import Table
+
     store = Store(arguments.cache or default_root())
     if arguments.prune:
         for entry in store.prune(parse_size(arguments.prune)):

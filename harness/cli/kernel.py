@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 
-from rich.table import Table
-
 from harness.cli.common import open_session, out
 from harness.errors import Unsupported
 from harness.kernel import config
@@ -31,6 +29,8 @@ def act(arguments: argparse.Namespace) -> int:
     if arguments.action == "config":
         sys.stdout.writelines(f"{line}\n" for line in config.settings())
         return 0
+    from rich.table import Table
+
     with open_session(arguments) as session:
         if arguments.refresh:
             session.archive.refresh(max_age_s=0)

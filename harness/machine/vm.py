@@ -7,15 +7,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from harness import agent
 from harness.errors import Crash, GuestError, Hang, HarnessError, KasanReport, SetupError
 from harness.host import LocalHost
 from harness.machine.console import Console, symptom_error
 from harness.machine.qemu import Channels, MachineConfig, Qemu, command_line
-from harness.machine.qmp import Qmp
 from harness.values.answer import Reply, Trace
 from harness.values.upstream import UpstreamTest
+
+if TYPE_CHECKING:
+    from harness.machine.qmp import Qmp
 
 POLL_S = 0.002
 # After one of these a reply rarely comes.
@@ -66,6 +69,9 @@ class Machine:
     def qmp(self) -> Qmp:
         """Monitor of the machine, connected at first use."""
         if self._qmp is None:
+            # Imported here: asyncio and QEMU's library take 0.3 s, which every command would pay.
+            from harness.machine.qmp import Qmp
+
             self._qmp = Qmp(self._channels.qmp, self._dead)
         return self._qmp
 

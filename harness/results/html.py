@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.results.latency import cost, longest_stages, rows
@@ -75,6 +74,9 @@ def render(run: Run) -> str:
 
 def page(template: Path, **values: object) -> str:
     """Render a template that extends page.html, with the style sheet and the filters of all our pages."""
+    # Imported here: it takes 0.2 s, which every command would pay.
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     environment = Environment(
         loader=FileSystemLoader([template.parent, _HERE]),
         autoescape=True,

@@ -20,9 +20,6 @@ from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from harness.results.record import Run, count
@@ -135,6 +132,8 @@ class LiveView(View):
     """Finished cases scroll by; running cases and the total progress stay at the bottom."""
 
     def __init__(self, console: Console) -> None:
+        from rich.live import Live
+
         super().__init__(console)
         self._running: dict[str, float] = {}
         self._steps: dict[str, tuple[float, float]] = {}
@@ -175,6 +174,8 @@ class LiveView(View):
             self._steps[what] = (done, total)
 
     def _picture(self) -> RenderableType:
+        from rich.table import Table
+
         rows = Table.grid(padding=(0, 1))
         for what, (done, total) in list(self._steps.items()):
             rows.add_row(_bar(done, total), Text(one_line(what, 100)))
@@ -187,6 +188,8 @@ class LiveView(View):
         return Group(rows, self._total())
 
     def _total(self) -> RenderableType:
+        from rich.table import Table
+
         finished = sum(self.counts.values())
         line = Table.grid(padding=(0, 1))
         counts = Text(f"{finished}/{self.expected}" if self.expected else f"{finished}")
@@ -197,7 +200,9 @@ class LiveView(View):
         return line
 
 
-def _bar(done: float, total: float) -> ProgressBar:
+def _bar(done: float, total: float) -> RenderableType:
+    from rich.progress_bar import ProgressBar
+
     return ProgressBar(
         total=total or None,
         completed=done,
