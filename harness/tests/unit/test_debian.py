@@ -6,7 +6,7 @@ MADISON = """\
 """
 
 
-def test_offers_have_their_suite(monkeypatch):
+def test_offers_are_in_order_with_their_suites():
     """Mutation: sort them."""
     archive = Archive.__new__(Archive)
     archive.refresh = lambda: None

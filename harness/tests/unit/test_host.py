@@ -1,4 +1,4 @@
-"""Children of ours: what they inherit."""
+"""Commands on the host and what they inherit."""
 
 import re
 import signal
@@ -8,8 +8,8 @@ from harness.host import LocalHost
 from harness.ledger import Ledger
 
 
-def test_a_child_on_our_terminal_hears_ctrl_c(tmp_path):
-    """Mutation: start it with the mask that holds SIGINT while it is written to the ledger: gdb never stops again."""
+def test_a_child_on_our_terminal_receives_ctrl_c(tmp_path):
+    """Mutation: let it inherit the mask that blocks SIGINT during the ledger entry: gdb never stops again."""
     with Ledger(tmp_path / "runs") as ledger:
         host = LocalHost(ledger)
         said = tmp_path / "said"

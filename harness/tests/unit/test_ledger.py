@@ -69,7 +69,7 @@ def test_killed_owner_is_reaped(tmp_path):
     assert _session_members(leader) == []
 
 
-def test_a_command_ends_with_what_its_killed_children_left(tmp_path):
+def test_a_command_reaps_the_runs_of_its_killed_children(tmp_path):
     """Mutation: leave it to the next command that opens a session, as after an interrupted `regress`."""
     folder = tmp_path / "runs/1-x"
     folder.mkdir(parents=True)
