@@ -33,7 +33,7 @@ INCLUDE = "odp/include"
 _MESSAGE = re.compile(r"^(?:/build/)?(?P<file>[\w./+-]+):(?P<line>\d+):(?:\d+:)? (?P<text>.*)$")
 
 
-# A module's sections all begin at 0: linked apart, an address says in which it is.
+# A module's sections all begin at 0: linked apart, an address tells the section.
 SECTIONS = {
     ".text": 0x1000_0000,
     ".text.unlikely": 0x2000_0000,

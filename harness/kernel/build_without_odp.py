@@ -1,7 +1,7 @@
 """Build a kernel without on-demand paging: mlx5_ib from its source with the option off.
 
 No structure that modules share depends on the option, so it fits the rest of the kernel. ib_core (or ib_uverbs)
-keeps its helpers for pages on demand, which nobody calls then, and mlx5_core goes on setting the capability page.
+keeps its helpers for on-demand pages, which are not called then, and mlx5_core still sets the capability page.
 Ref: Linux 6.1 and 7.3, users of CONFIG_INFINIBAND_ON_DEMAND_PAGING
 """
 

@@ -79,7 +79,7 @@ def read(text: str) -> dict[str, str]:
 
 
 def lacking(options: Mapping[str, str]) -> tuple[MissingOption, ...]:
-    """List the options that every guest needs and these lack; at least one family of devices must be possible."""
+    """List the options that every guest needs and these do not set; at least one family of devices must be possible."""
     missing = [
         MissingOption(name, allowed, options.get(name, ""), why)
         for name, allowed, why in _needs()
@@ -109,12 +109,12 @@ def settings() -> Iterator[str]:
         yield f"# CONFIG_{name} is not set" if allowed == "n" else f"CONFIG_{name}={allowed[-1]}"
 
 
-def commands(lacks: tuple[MissingOption, ...]) -> str:
+def commands(missing: tuple[MissingOption, ...]) -> str:
     """Write the scripts/config command that sets what is missing in a kernel tree."""
     flags = {"y": "-e", "m": "-m", "n": "-d"}
-    words = [f"{flags[lack.allowed[-1]]} {lack.name}" for lack in lacks]
-    words += [f"-e {name}" for lack in lacks for name in SELECTS.get(lack.name, ())]
-    return " ".join(["scripts/config", *words])
+    arguments = [f"{flags[option.allowed[-1]]} {option.name}" for option in missing]
+    arguments += [f"-e {name}" for option in missing for name in SELECTS.get(option.name, ())]
+    return " ".join(["scripts/config", *arguments])
 
 
 def _needs() -> Iterator[tuple[str, str, str]]:

@@ -46,7 +46,7 @@ def load(file: Path, host: LocalHost) -> None:
         host.run([require("insmod"), str(file)])
     except CommandError as error:
         raise SetupError(
-            f"{name} does not load into {platform.release()}", error.evidence[1:], "dmesg says why"
+            f"{name} does not load into {platform.release()}", error.evidence[1:], "dmesg has the reason"
         ) from error
 
 

@@ -22,7 +22,7 @@ AFTER_SPIN = 1 << 29
 
 
 def counted(state: Path) -> int:
-    """Read how many instructions the machine of a state file has run; SetupError if the file does not say."""
+    """Read how many instructions the machine of a state file has run; SetupError if the file has no count."""
     with state.open("rb") as file:
         data = file.read()
     at = data.find(_SECTION)
@@ -31,7 +31,7 @@ def counted(state: Path) -> int:
         if version == _VERSION and count >= 0:
             return int(count)
     raise SetupError(
-        "the saved machine does not say how many instructions it has run",
+        "the state of the saved machine has no instruction count",
         [f"{state}: no {_SECTION.decode()} of version {_VERSION}"],
         "this QEMU is not known to the harness: name another by PATH",
     )

@@ -160,7 +160,7 @@ def _work_folder(host: LocalHost, into: Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for stale in folder.glob("mmdebstrap.*"):
                 host.run(["mmdebstrap", "--unshare-helper", "rm", "-rf", str(stale)], check=False)
-                # In that namespace files of the user, as the keyring's folder, belong to nobody.
+                # In that namespace files of the user, as the keyring's folder, belong to the id nobody.
                 shutil.rmtree(stale, ignore_errors=True)
         fcntl.flock(lock, fcntl.LOCK_SH)
         yield folder

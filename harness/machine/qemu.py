@@ -26,7 +26,7 @@ PROBE_DEADLINE_S = 15.0
 SYNCHRONOUS = "ioeventfd=off"
 
 # With record/replay QEMU's main loop waits while the guest runs. Otherwise, when the guest halts, that loop may skip
-# the idle time before the last instructions are counted: sometimes 3 to 16 ns too far.
+# the idle time before the last instructions are counted: sometimes by 3 to 16 ns.
 # Ref: QEMU 11.1 accel/tcg/icount-common.c, icount_start_warp_timer; tcg-accel-ops-icount.c, icount_process_data
 RECORD = ",rr=record,rrfile=/dev/null"
 

@@ -25,7 +25,7 @@ ORIGIN = "odp_harness"
 NO_MODULES = "no modules"
 """Fact of a guest whose payload disk replaces none. Ref: guest/payload.py"""
 
-# A known failure is the kernel's; a case that could not run says nothing about it.
+# A known failure is the kernel's; a case that could not run is no result of it.
 _STATUS = {"pass": "PASS", "fail": "FAIL", "known": "FAIL", "skip": "SKIP", "error": "MISS"}
 
 

@@ -65,7 +65,7 @@ class Record:
     the machine's console log and `card_log` a card's conversation with the driver, if they were stored.
     """
 
-    VERSION = 1
+    VERSION = 2
 
     plan: str
     case: Case

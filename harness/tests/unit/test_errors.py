@@ -53,7 +53,7 @@ def test_a_command_that_fails_has_its_command_and_output_as_evidence():
 
 
 def test_every_class_is_in_a_module_that_the_tree_names():
-    """Mutation: define an exception in a module that nobody finds."""
+    """Mutation: define an exception in a module without an entry in the tree."""
     root = Path(errors.__file__).parent
     names = {kind.__name__ for kind in subclasses(HarnessError)}
     pattern = re.compile(

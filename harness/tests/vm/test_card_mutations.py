@@ -58,7 +58,7 @@ EDITS = (
 
 
 def planned(edit):
-    """Plan two rounds of a write, on private memory of a file: a mutated card writes to nobody else's memory."""
+    """Plan two rounds of a write, on private memory of a file: nothing else is damaged by a mutated card."""
     region = Region(PAGES * 4096, mapping="file")
     case = Case(
         edit.name, "connectx-5", Workload("write", 2, region, region, PageLoss(edit.how, edit.side), 4096)

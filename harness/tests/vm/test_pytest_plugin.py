@@ -44,7 +44,7 @@ def test_a_failure_stops_with_x_and_has_its_reason(session, tmp_path):
     plan.write_text(MIXED.read_text() + "\n[expect]\nfaults = 1\n")
     done = _pytest(session, tmp_path, plan, "-x")
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "law: expected 1 faults, traced " in done.stdout
+    assert "count: expected 1 faults, traced " in done.stdout
     assert "1 failed" in done.stdout
     assert "stopping after 1 failures" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr

@@ -106,9 +106,9 @@ def patched(session, part, edits, folder):
         path.write_text(text)
     built, _ = modules(session, kernel, folder / "tree", [part])
     for place, path in built.items():
-        (folder / "parcel" / place).parent.mkdir(parents=True, exist_ok=True)
-        (folder / "parcel" / place).write_bytes(path.read_bytes())
-    return folder / "parcel"
+        (folder / "payload" / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "payload" / place).write_bytes(path.read_bytes())
+    return folder / "payload"
 
 
 def with_payload(session, folder):
@@ -201,8 +201,8 @@ def test_faults_of_another_program_are_traced(tmp_path):
 
 
 OBSTACLES = """\
-cd /tmp && export PYTHONPATH=/opt/odp && echo '{order}' >order
-ask() {{ "$@" python3 -m harness.guest --order order | tail -1; }}
+cd /tmp && export PYTHONPATH=/opt/odp && echo '{request}' >request
+ask() {{ "$@" python3 -m harness.guest --request request | tail -1; }}
 programs() {{ ls -l /proc/[0-9]*/fd | grep -c anon_inode:bpf-prog; }}
 before=$(programs)
 ask setpriv --reuid 65534

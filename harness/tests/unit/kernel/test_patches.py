@@ -143,15 +143,15 @@ def test_files_outside_the_tree_are_named_and_left_out(tmp_path, tree, host):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("no diff here\n", "holds no patch"),
         (diff().replace("@@ -20,3", "@@ -20,9"), "not a unified diff"),
         (diff(path="../../etc/passwd"), "may not leave"),
     ],
 )
-def test_bad_files_are_errors_of_the_user(tmp_path, text, said):
+def test_bad_files_are_errors_of_the_user(tmp_path, text, message):
     """Mutation: let UnidiffParseError through; accept any path."""
     (tmp_path / "p.diff").write_text(text)
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         patches.read(tmp_path / "p.diff")

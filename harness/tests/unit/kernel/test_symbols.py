@@ -83,7 +83,9 @@ def test_other_code_gets_no_lines(cached, tmp_path, monkeypatch, names):
     twin.parent.mkdir()
     twin.write_bytes(symbols.of_kernel(KALLSYMS))
     monkeypatch.setattr(symbols, "source", lambda kernel, archive: tmp_path)
-    monkeypatch.setattr(symbols, "build", lambda *given, **more: SimpleNamespace(debug={"rdma_rxe": twin}))
+    monkeypatch.setattr(
+        symbols, "build", lambda *arguments, **more: SimpleNamespace(debug={"rdma_rxe": twin})
+    )
     codes = {own: b"same", twin: b"same"}
     monkeypatch.setattr(symbols, "section", lambda file, name: codes[file])
     assert symbols.debug("rdma_rxe", None, RXE, kernel, archive).file == twin

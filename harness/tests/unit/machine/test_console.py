@@ -145,13 +145,13 @@ def test_arm64():
 
 def test_output_of_programs_is_ignored():
     """Mutation: take lines without timestamps where others have them."""
-    said = [
+    lines = [
         "BUG: my program",
-        "Kernel panic - not syncing: says a program",
+        "Kernel panic - not syncing: printed by a program",
         "WARNING: CPU: 0 PID: 1 at f.c:1 f+0x1/0x2",
     ]
-    assert scan(["[    1.000000] Run /init as init process", *said]) == ()
-    assert len(scan(said)) == 3, "a log without any timestamp is taken as it is"
+    assert scan(["[    1.000000] Run /init as init process", *lines]) == ()
+    assert len(scan(lines)) == 3, "a log without any timestamp is taken as it is"
     quoted = [
         "[    1.000000] demo: saw WARNING: at x",
         "[    1.000000] ACPI: [Firmware Bug]: BUG: in table",

@@ -26,7 +26,7 @@ def test_the_count_is_found_in_a_state_file(tmp_path):
 def test_a_state_without_a_count_is_an_error(tmp_path, rest):
     """Mutation: take any version for the known one."""
     (tmp_path / "state").write_bytes(b"QEVM" + NAME + rest)
-    with pytest.raises(SetupError, match="how many instructions"):
+    with pytest.raises(SetupError, match="no instruction count"):
         icount.counted(tmp_path / "state")
 
 

@@ -41,11 +41,11 @@ class Page(HTMLParser):
     def handle_data(self, data):
         self.texts.append(data)
 
-    def all(self, tag, **wanted):
+    def all(self, tag, **expected):
         return [
             a
             for t, a in self.elements
-            if t == tag and all(a.get(key) == value for key, value in wanted.items())
+            if t == tag and all(a.get(key) == value for key, value in expected.items())
         ]
 
 
@@ -60,7 +60,7 @@ def test_every_case_count_and_symptom_is_on_the_page(page):
     cases = [a for a in parsed.all("details") if "case" in a["class"]]
     assert [a["data-verdict"] for a in cases].count("pass") == 9 and len(cases) == 14
     text = " ".join(parsed.texts)
-    for wanted in (
+    for expected in (
         "9 passed, 2 skipped, 1 failed as known, 1 could not be run, 1 failed",
         "11.1.3",
         "one fault a page of each round",
@@ -72,7 +72,7 @@ def test_every_case_count_and_symptom_is_on_the_page(page):
         "6.16.12+deb13-amd64",
         "fault: hmm_range_fault",
     ):
-        assert wanted in text, wanted
+        assert expected in text, expected
     assert len(parsed.all("svg")) == 11
 
 
