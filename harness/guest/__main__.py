@@ -1,7 +1,7 @@
 """The agent: takes orders from a file, answers each once.
 
-    PYTHONPATH=/opt/odp python3 -m harness.guest --orders FILE --replies DEVICE
-    PYTHONPATH=/opt/odp python3 -m harness.guest --order FILE
+    PYTHONPATH=/opt/odp python3 -m harness.guest --requests FILE --replies DEVICE
+    PYTHONPATH=/opt/odp python3 -m harness.guest --request FILE
 
 The first form serves until the machine stops; FILE is read as orders.py says, replies are lines of JSON, the
 first of them (number 0) says that the agent is ready and what it found. The second takes one order (`-` is
@@ -106,7 +106,7 @@ class Agent:
         return Reply(request.number, True, facts=self._prepared.capabilities())
 
     def execute(self, request: Request) -> Reply:
-        """Run a program, on the device of the order if that has one; what it prints is told as it comes."""
+        """Run a program, on the device of the request if it names one; report its output as it comes."""
         problem = self._absent(request)
         if problem:
             log = subprocess.run(("dmesg",), stdout=subprocess.PIPE, check=False).stdout[-LOG_BYTES:]
@@ -119,7 +119,7 @@ class Agent:
         return Reply(request.number, True, exit_status=status)
 
     def _absent(self, request: Request) -> str:
-        """Wait until the driver has the order's device; the problem if it does not come."""
+        """Wait until the driver has the request's device; return the problem if it does not come."""
         if self._prepared is None or not request.device:
             return ""
         try:
@@ -162,7 +162,7 @@ class Agent:
         return Reply(request.number, True, exit_status=seen.exit_status, output=seen.output, facts=seen.facts)
 
     def shell(self, request: Request) -> Reply:
-        """A shell on the second serial line until it exits. Somebody may want to see why there is no device."""
+        """Run a shell on the second serial line until it exits, also without the device: to see why it is missing."""
         line = os.open(SHELL_TTY, os.O_RDWR | os.O_NOCTTY)
         try:
             problem = self._absent(request)
@@ -240,14 +240,14 @@ def once(source: str) -> int:
 def main() -> int:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(prog="python3 -m harness.guest", description="The agent on the machine.")
-    parser.add_argument("--orders", metavar="FILE", help="file that orders appear in")
-    parser.add_argument("--replies", metavar="DEVICE", help="device that replies go to")
-    parser.add_argument("--order", metavar="FILE", help="take this one order and print the reply")
+    parser.add_argument("--requests", metavar="FILE", help="file in which requests appear")
+    parser.add_argument("--replies", metavar="DEVICE", help="device to write replies to")
+    parser.add_argument("--request", metavar="FILE", help="answer this one request and print the reply")
     args = parser.parse_args()
     if args.request:
         return once(args.request)
     if not (args.requests and args.replies):
-        parser.error("either --order, or --orders and --replies")
+        parser.error("either --request, or --requests and --replies")
     serve(args.requests, args.replies)
     return 0
 

@@ -92,7 +92,7 @@ def prepared(
     # It is no module of the kernel's own, so a machine that was saved with an empty parcel may find it there.
     snapshot = studio.prepared(kernel, shape, request)
     given = payload_disk.packed(ours, studio.store, studio.host)
-    return replace(snapshot, disks=replace(snapshot.disks, parcel=given))
+    return replace(snapshot, disks=replace(snapshot.disks, payload=given))
 
 
 # -- what the report must say

@@ -20,7 +20,7 @@ from harness.plan.select import (
     newest_is_another,
 )
 from harness.plan.session import Session
-from harness.results.record import Store
+from harness.results.record import RunStore
 from harness.values.record import Record
 
 RECORD = "odp_record"
@@ -28,7 +28,7 @@ PROGRESS = "progress.log"
 """Where workers write what they are at."""
 SAY = pytest.StashKey[Callable[[str], None]]()
 SESSION = pytest.StashKey[Session]()
-RESULTS = pytest.StashKey[Store]()
+RESULTS = pytest.StashKey[RunStore]()
 
 
 class CaseFailed(Exception):
@@ -168,7 +168,7 @@ class PlanItem(pytest.Item):
         return self.path, None, self.name
 
 
-def keep(store: Store, record: Record, logs: Logs) -> Record:
+def keep(store: RunStore, record: Record, logs: Logs) -> Record:
     """Write the logs of a case that did not simply pass beside the records, and name them in the record.
 
     What ran of the modules under test is kept for each case, under the name of its record.
@@ -205,7 +205,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     option = config.option
     workerinput = getattr(config, "workerinput", None)
     if workerinput is not None:
-        config.stash[RESULTS] = Store.join(Path(workerinput["odp_results"]), workerinput["odp_done"])
+        config.stash[RESULTS] = RunStore.join(Path(workerinput["odp_results"]), workerinput["odp_done"])
         progress = config.stash[RESULTS].directory / PROGRESS
         config.stash[SAY] = lambda line: _write_progress(progress, line)
     elif RESULTS not in config.stash:

@@ -13,7 +13,7 @@ import pytest
 from harness.errors import UsageError
 from harness.plan.checkout import files_below, plan_files, version
 from harness.plan.plan import FULL
-from harness.results.record import Store
+from harness.results.record import RunStore
 from harness.store import digest
 
 
@@ -27,7 +27,7 @@ def default_results() -> Path:
     return state / "odp-harness" / "results" / name
 
 
-def open_results(config: pytest.Config, expected: int = 0) -> Store:
+def open_results(config: pytest.Config, expected: int = 0) -> RunStore:
     """The results of a run with the plugin's options: new, or with `resume` those of one that did not come to its end.
 
     pytest.UsageError if there is another's already, or if another harness made those, from other plans, or with other
@@ -43,8 +43,8 @@ def open_results(config: pytest.Config, expected: int = 0) -> Store:
     try:
         _check_names(plans)
         if option.resume:
-            return Store.reopen(option.results, about)
-        return Store.create(option.results or default_results(), about, expected)
+            return RunStore.reopen(option.results, about)
+        return RunStore.create(option.results or default_results(), about, expected)
     except UsageError as error:
         raise pytest.UsageError(error.render()) from error
 

@@ -34,7 +34,7 @@ def here(host: LocalHost, watch: Watch, argv: tuple[str, ...], tell: Tell) -> Re
         said, errors = folder / "said", folder / "errors"
         with said.open("wb") as out, errors.open("wb") as complaints:
             child = host.start(
-                ["python3", "-m", "harness.guest", "--order", str(folder / "order")],
+                ["python3", "-m", "harness.guest", "--request", str(folder / "order")],
                 stdout=out,
                 stderr=complaints,
                 env={

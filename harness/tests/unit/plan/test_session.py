@@ -80,7 +80,7 @@ def test_a_record_says_what_it_ran_on_also_where_nothing_did(session, monkeypatc
         raise Crash(PANIC[1], PANIC, "")
 
     def works(facts, key):
-        disks = SimpleNamespace(parcel=Path("parcel") / key / "parcel")
+        disks = SimpleNamespace(payload=Path("payload") / key / "disk")
         shape = SimpleNamespace(clock="exact", accelerator="tcg")
         snapshot = SimpleNamespace(shape=shape, key="k", facts=facts, disks=disks)
         return lambda *wanted: (session._kernels["7.3"], snapshot)
