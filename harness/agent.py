@@ -52,7 +52,7 @@ def encode_request(request: Request) -> bytes:
 
 
 def checked(reply: Reply) -> Reply:
-    """The reply; SetupError if the agent could not do what it was asked for."""
+    """Return the reply; SetupError if the agent could not carry out the request."""
     if not reply.ok:
         raise SetupError(f"the agent failed: {reply.problem}", reply.output.splitlines()[-10:])
     return reply

@@ -1,8 +1,7 @@
-"""Packages of the distribution, resolved, fetched and verified by apt itself with a private root.
+"""Fetch packages of the distribution: resolved and verified by apt with a private root, unpacked by dpkg-deb.
 
-Nothing of the host's own package state is read or changed: the private root has its own lists, its own empty
-dpkg status and its own sources (the host's mirror, all suites that the harness uses), and unpacking is
-dpkg-deb's. No root is needed.
+The host's package state is neither read nor changed: the private root has its own lists, its own empty dpkg status
+and its own sources (the host's mirror, all suites that the harness uses). An ordinary user may run it.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 CHECK_MIRROR = "check the network, or --mirror URL"
 LISTS_MAX_AGE_S = 7 * 24 * 3600
 
-# Suite, whether it comes from the security archive, and why it is here.
+# Suite, whether it comes from the security archive, and what it is used for.
 SUITES = (
     ("bookworm", False),  # 6.1
     ("bookworm-security", True),
@@ -31,7 +30,7 @@ SUITES = (
     ("sid", False),  # the newest kernels
 )
 
-# Which suite a package is taken from when several have it; kernels carry their version in their name.
+# The suite of a package that several have; kernels have their version in their name.
 PREFERENCES = """\
 Package: *
 Pin: release n=trixie
@@ -49,7 +48,7 @@ Pin-Priority: 950
 
 @dataclass(frozen=True)
 class Mirrors:
-    """Base addresses of the archive and of its security archive."""
+    """Base URLs of the archive and of its security archive."""
 
     main: str
     security: str
@@ -65,9 +64,9 @@ class Package:
 
 
 class Archive:
-    """The distribution's archive behind one private apt root, kept in the cache.
+    """The distribution's archive behind one private apt root in the cache.
 
-    `mirror` overrides the host's own; the security archive is then expected beside it, as `MIRROR-security`.
+    `mirror` overrides the host's own; its security archive is then `MIRROR-security`.
     """
 
     def __init__(self, store: Store, host: LocalHost, mirror: str | None = None) -> None:
@@ -82,9 +81,9 @@ class Archive:
         with self.store.exclusive("apt"):
             stamp = self.root / "updated"
             sources = "\n".join(self.sources())
-            # apt.conf names the root's own place: a cache that was moved is set up anew.
-            wanted = f"{self.root}\n{sources}"
-            same = stamp.is_file() and stamp.read_text() == wanted
+            # apt.conf has the root's path in it: a cache that was moved is set up again.
+            setup = f"{self.root}\n{sources}"
+            same = stamp.is_file() and stamp.read_text() == setup
             if same and time.time() - stamp.stat().st_mtime < max_age_s:
                 return
             stamp.unlink(missing_ok=True)
@@ -97,15 +96,15 @@ class Archive:
                     error.evidence,
                     error.hint or CHECK_MIRROR,
                 ) from error
-            stamp.write_text(wanted)
+            stamp.write_text(setup)
 
     def names(self, prefix: str) -> list[str]:
-        """All package names that begin with `prefix`."""
+        """List all package names that begin with `prefix`."""
         self.refresh()
         return self.host.run(["apt-cache", "pkgnames", prefix], env=self._env()).output.split()
 
     def show(self, name: str) -> Package | None:
-        """The package that apt would take, or None."""
+        """Look up the package that apt would install; None if there is none."""
         self.refresh()
         shown = self.host.run(["apt-cache", "show", "--no-all-versions", name], env=self._env(), check=False)
         fields = dict(re.findall(r"^(Version|Depends): (.*)$", shown.output, re.M))
@@ -114,11 +113,11 @@ class Archive:
         return Package(name, fields["Version"], fields.get("Depends", ""))
 
     def unpack(self, names: Iterable[str], into: Path) -> dict[str, str]:
-        """Download just these packages and unpack them; returns {name: version}."""
+        """Download these packages only and unpack them; return {name: version}."""
         return self._unpack(["download", *names], into)
 
     def offers(self, name: str) -> dict[str, str]:
-        """Versions of a package that the archive has, newest first, and the suite of each."""
+        """List the versions of a package in the archive, newest first: {version: suite}."""
         self.refresh()
         listed = self.host.run(["apt-cache", "madison", name], env=self._env(), check=False).output
         columns = [[part.strip() for part in line.split("|")] for line in listed.splitlines()]
@@ -127,9 +126,9 @@ class Archive:
         }
 
     def unpack_closure(self, names: Iterable[str], into: Path, suite: str = "") -> dict[str, str]:
-        """Download these packages with everything they depend on and unpack them all; {name: version}.
+        """Download these packages and all their dependencies, and unpack them; return {name: version}.
 
-        `suite` is the one to prefer for what is named without a version.
+        `suite` is preferred for packages without a version.
         """
         preferred = ["--target-release", suite] if suite else []
         return self._unpack(["install", "--yes", "--download-only", *preferred, *names], into)
@@ -137,8 +136,7 @@ class Archive:
     def source(self, name: str, version: str, suites: Iterable[str], into: Path) -> list[Path]:
         """Download a source package's tarballs, upstream's and the distribution's, and return them.
 
-        Each has the SHA-256 that the archive's signed lists state. Source lists are only read here, beside
-        the others: no other work needs them.
+        Each has the SHA-256 of the archive's signed lists. Source lists are separate: nothing else needs them.
         """
         self.refresh()
         lists, file = self.root / "source-lists", self.root / "source.list"
@@ -163,7 +161,7 @@ class Archive:
             except SetupError as error:
                 if error.hint != CHECK_MIRROR:
                     raise  # a full disk
-                # A package that was replaced since the lists were read: read them again, once.
+                # A package may have been replaced since the lists were read: read them again, once.
                 self.refresh(max_age_s=0)
                 self._fetch(command, debs)
             versions = {}
@@ -186,12 +184,12 @@ class Archive:
             ) from error
 
     def sources(self, suites: Iterable[str] | None = None) -> list[str]:
-        """Lines of a sources.list for these suites (all of SUITES by default)."""
+        """Write the lines of a sources.list for these suites (all of SUITES by default)."""
         if not KEYRING.is_file():
             raise SetupError(f"{KEYRING} is missing", hint="apt-get install debian-archive-keyring")
         mirrors = self.mirrors()
         chosen = set(suites) if suites is not None else {suite for suite, _ in SUITES}
-        # sid's Release files are often past their own date on mirrors; their signature is checked all the same.
+        # sid's Release files have often expired on mirrors; their signature is checked all the same.
         return [
             f"deb [signed-by={KEYRING}{' check-valid-until=no' if suite == 'sid' else ''}]"
             f" {mirrors.security if security else mirrors.main} {suite} main"
@@ -200,7 +198,7 @@ class Archive:
         ]
 
     def mirrors(self) -> Mirrors:
-        """Where the archive is: the option, else what the host's apt is set up with."""
+        """Return the URLs of the archive: of the option, else of the host's apt."""
         if self._mirrors is None:
             self._mirrors = self._find_mirrors()
         return self._mirrors
@@ -222,8 +220,8 @@ class Archive:
                 main = main or uri
         if not main:
             raise UsageError(
-                "this host's apt knows no Debian archive",
-                hint="--mirror URL (of a Debian archive; its security archive is taken from URL-security)",
+                "the host's apt has no Debian archive",
+                hint="--mirror URL (of a Debian archive; its security archive must be URL-security)",
             )
         return Mirrors(main, security or main.rstrip("/") + "-security")
 
@@ -233,7 +231,7 @@ class Archive:
         (self.root / "dpkg" / "status").touch()
         (self.root / "sources.list").write_text(sources)
         (self.root / "preferences").write_text(PREFERENCES)
-        # The host's way to the network (proxies, certificates) is kept, its hooks and roots are not.
+        # Take over the host's proxies and certificates, but not its hooks and paths.
         acquire = [
             line
             for line in self.host.run(["apt-config", "dump"]).output.splitlines()

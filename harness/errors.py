@@ -2,17 +2,21 @@
 
     HarnessError
       UsageError       the user's input: plan, option, patch file             exit 2
-      SetupError       we could not build, boot, fetch or connect             exit 3
-      Unsupported      a stated need is missing here                          skip
+      SetupError       we could not build, boot, fetch, connect               exit 3
+        CommandError   a program on the host failed (host.py)
+        UnknownName    a layout has no such field (wire/ifc.py)
+        ShortBuffer    a field lies past the end of its buffer (wire/ifc.py)
+      Unsupported      a stated need is missing here                          skip (failure with --no-skip)
       GuestError       the kernel under test failed                           exit 1
         Crash          oops, BUG, panic
-        Hang           no answer in time, hung task, lockup, RCU stall
+        Hang           no reply in time, hung task, lockup, RCU stall
         LockdepReport  lock order and context reports
         KasanReport    memory errors found by KASAN
-        Warn           WARN and warnings that a plan does not expect
-        LeakReport     objects that a case left behind
+        Warn           WARN that a plan does not expect
+        LeakReport     objects that outlived their case
+    FirmwareError      inside connectx only: becomes a command status (connectx/status.py)
 
-An error prints as one headline, then its evidence, then what to try next.
+An error prints one headline, then its evidence, then a hint.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ EXIT_INTERRUPTED = 130
 
 
 class HarnessError(Exception):
-    """Base of all: `evidence` are lines to show (command, status, output, log), `hint` says what to try."""
+    """Base of all: `evidence` are lines (command, exit status, last output, log path), `hint` is what to try."""
 
     exit_status = 3
 
@@ -34,7 +38,7 @@ class HarnessError(Exception):
         self.hint = hint
 
     def render(self) -> str:
-        """The error as people read it: headline, indented evidence, hint."""
+        """Write the error for people: headline, indented evidence, hint."""
         lines = [self.headline, *(f"  {line}" for line in self.evidence)]
         if self.hint:
             lines.append(f"  try: {self.hint}")
@@ -42,7 +46,7 @@ class HarnessError(Exception):
 
     @property
     def line(self) -> str:
-        """The error in a line: headline and hint."""
+        """Headline and hint in one line."""
         return "; ".join(filter(None, (self.headline, self.hint)))
 
     def __str__(self) -> str:
@@ -56,7 +60,7 @@ class UsageError(HarnessError):
 
 
 class SetupError(HarnessError):
-    """We could not build, boot, fetch or connect; says nothing about the kernel under test."""
+    """We could not build, boot, fetch or connect: no result about the kernel under test."""
 
 
 class Unsupported(HarnessError):
@@ -76,7 +80,7 @@ class Crash(GuestError):
 
 
 class Hang(GuestError):
-    """No answer in time, a hung task, a lockup or an RCU stall."""
+    """No reply in time, a hung task, a lockup or an RCU stall."""
 
 
 class LockdepReport(GuestError):

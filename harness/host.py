@@ -1,7 +1,7 @@
-"""Running commands on this machine.
+"""Run commands on the host.
 
-Everything started here dies with the harness: a child gets its parent-death signal through setpriv(1) and a
-session of its own, and is written to the run's ledger before anything can go wrong.
+Children die with the harness: each has a parent-death signal, by setpriv(1), and a session of its own, and is in the
+run's ledger before a signal can interrupt us.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TAIL_LINES = 20
 
 @dataclass(frozen=True)
 class Finished:
-    """A command that ended: its output is stdout and stderr together, its time wall seconds."""
+    """A command that ended; `output` is stdout and stderr together."""
 
     argv: tuple[str, ...]
     status: int
@@ -34,7 +34,7 @@ class Finished:
 
 
 class CommandError(SetupError):
-    """A command that failed, was killed or took too long; `finished` has all that is known."""
+    """A command that failed, was killed or timed out; `finished` has the details."""
 
     def __init__(self, finished: Finished, problem: str, hint: str = "") -> None:
         tail = finished.output.rstrip().splitlines()[-TAIL_LINES:]
@@ -43,7 +43,7 @@ class CommandError(SetupError):
 
 
 class LocalHost:
-    """This machine."""
+    """The host that the harness runs on."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
@@ -57,7 +57,7 @@ class LocalHost:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> Finished:
-        """Run a command to its end; CommandError when it cannot start, times out or (with `check`) fails."""
+        """Run a command to its end; CommandError if it cannot start, times out or (with `check`) fails."""
         require(argv[0])
         began = time.monotonic()
         with self.ledger.scratch_file("output") as path, path.open("w+b") as output:
@@ -72,7 +72,7 @@ class LocalHost:
             text = output.read().decode("utf-8", "replace")
         finished = Finished(tuple(argv), -1 if status is None else status, text, time.monotonic() - began)
         if status is None:
-            raise CommandError(finished, f"no end after {timeout_s:.0f} s")
+            raise CommandError(finished, f"timed out after {timeout_s:.0f} s")
         if check and status:
             hint = "odp-harness cache --prune 5G" if "No space left" in text else ""
             raise CommandError(finished, f"exit status {status}", hint)
@@ -90,9 +90,9 @@ class LocalHost:
         own_session: bool = True,
         pass_fds: Sequence[int] = (),
     ) -> subprocess.Popen[bytes]:
-        """Start a long-lived child; it is in the ledger until `stop`, and dies when the harness dies.
+        """Start a long-lived child; it is in the ledger until `stop`, and dies with the harness.
 
-        One that shares our session, so our terminal, is told of Ctrl-C like us.
+        One without its `own_session` shares our terminal and receives Ctrl-C too.
         """
         with _signals_held() as before:
             child = subprocess.Popen(
@@ -103,7 +103,7 @@ class LocalHost:
                 env=dict(os.environ, **(env or {})),
                 cwd=cwd,
                 start_new_session=own_session,
-                # A mask is inherited: what is held here would never reach it.
+                # The mask is inherited: signals blocked here would never reach the child.
                 preexec_fn=None if own_session else lambda: _masked(before),
                 pass_fds=pass_fds,
             )
@@ -111,7 +111,7 @@ class LocalHost:
         return child
 
     def stop(self, child: subprocess.Popen[bytes]) -> None:
-        """End a child and what it started, and strike it from the ledger; does nothing to one that ended."""
+        """End a child and its session, and mark it in the ledger; does nothing to one that ended."""
         self.ledger.end_process(child.pid)
         child.wait()
 
@@ -142,7 +142,7 @@ PACKAGES = {
 
 @contextlib.contextmanager
 def _signals_held() -> Iterator[set[signal.Signals]]:
-    """Hold SIGINT and SIGTERM between the birth of a child and its entry in the ledger; yields what was held before."""
+    """Block SIGINT and SIGTERM until a child is in the ledger; yield the signals that were blocked before."""
     held = {signal.SIGINT, signal.SIGTERM}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
     try:

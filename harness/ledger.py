@@ -1,9 +1,9 @@
-"""A run's ledger: what it started and made, so that the end of the run, or the next run, can undo it.
+"""A run's ledger: the processes it started and the files it made, so that its end, or the next run, can undo them.
 
 A run has a folder with a lock file that it holds and a ledger file of JSON lines. Sockets, RAM files and other
-things that must not outlive the run are made inside the folder. Whoever starts next takes the lock of every
-folder whose owner is gone, ends the processes in its ledger (by session id, on the same boot, started when the
-ledger says) and removes the folder.
+files that must not outlive the run are made inside the folder. The next run takes the lock of every
+folder whose owner is gone, ends the processes in its ledger (by session id, if boot id and start time match)
+and removes the folder.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Ledger:
         self.close()
 
     def close(self) -> None:
-        """End what still runs and remove the run's folder; harmless when called twice or after a fork."""
+        """End all processes and remove the run's folder; harmless if called twice or after a fork."""
         if self._lock < 0 or self._owner != os.getpid():
             return
         for pid in list(self._processes):
@@ -69,7 +69,7 @@ class Ledger:
         self._file.flush()
 
     def end_process(self, pid: int) -> None:
-        """Kill a child and its whole session, and strike it out."""
+        """Kill a child and its whole session, and mark it as ended."""
         started = self._processes.pop(pid, None)
         if started is None:
             return
@@ -80,7 +80,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def scratch_folder(self, name: str) -> Iterator[Path]:
-        """A folder inside the run's folder that is gone at the end of the block."""
+        """Make a folder inside the run's folder that is removed at the end of the block."""
         self._scratch += 1
         path = self.folder / f"{name}-{self._scratch}"
         path.mkdir()
@@ -91,7 +91,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def scratch_file(self, name: str) -> Iterator[Path]:
-        """A path inside the run's folder whose file is gone at the end of the block."""
+        """Yield a path inside the run's folder whose file is removed at the end of the block."""
         self._scratch += 1
         path = self.folder / f"{name}-{self._scratch}"
         try:
@@ -101,9 +101,9 @@ class Ledger:
 
     @contextlib.contextmanager
     def memory_file(self, name: str, size_bytes: int) -> Iterator[Path]:
-        """A path for a file that is memory rather than storage: on a RAM disk where one has room.
+        """Yield a path for the RAM of a machine: on a RAM disk if one has room.
 
-        On a disk, the pages that a machine dirties would be written back all the time.
+        On a disk, the pages that a machine dirties would be written back again and again.
         """
         with self.scratch_folder(name) as folder:
             if not (SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free > 2 * size_bytes):
@@ -119,13 +119,13 @@ class Ledger:
 
 
 def reap(runs: Path) -> list[str]:
-    """Undo every run below `runs` whose owner is gone; returns a line for each."""
+    """Undo every run below `runs` whose owner is gone; return a line for each step."""
     undone: list[str] = []
     for folder in sorted(runs.iterdir()) if runs.is_dir() else []:
         try:
             lock = os.open(folder / LOCK, os.O_RDWR)
         except OSError:
-            # Just being made, or half removed: only an old one is nobody's.
+            # Just being made, or half removed: only an old one has no owner.
             with contextlib.suppress(OSError):
                 if time.time() - folder.stat().st_mtime > 60:
                     shutil.rmtree(folder, ignore_errors=True)
@@ -148,18 +148,18 @@ def reap(runs: Path) -> list[str]:
 
 
 def boot_id() -> str:
-    """The running kernel's boot id; a pid means nothing on another boot."""
+    """Return the running kernel's boot id; a pid is only valid with it."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 def start_time(pid: int) -> int:
-    """When a process started, in clock ticks since boot; 0 when it is gone. Ref: proc_pid_stat(5), field 22."""
+    """Return a process's start time in clock ticks since boot, 0 if it is gone. Ref: proc_pid_stat(5), field 22."""
     fields = _stat(pid)
     return int(fields[19]) if fields else 0
 
 
 def _stat(pid: int) -> list[str]:
-    """Fields of /proc/PID/stat from the third on (the state); empty when the process is gone."""
+    """Read the fields of /proc/PID/stat from the third on (the state); empty if the process is gone."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -168,7 +168,7 @@ def _stat(pid: int) -> list[str]:
 
 
 def _entries(ledger: Path) -> tuple[dict[int, int], list[Path]]:
-    """What a ledger still owes: processes, {pid: start time}, none from another boot; and files elsewhere."""
+    """Read the processes of this boot that are left, {pid: start time}, and the files outside the folder."""
     alive: dict[int, int] = {}
     paths: list[Path] = []
     with contextlib.suppress(OSError):
@@ -176,7 +176,7 @@ def _entries(ledger: Path) -> tuple[dict[int, int], list[Path]]:
             try:
                 entry = json.loads(line)
             except ValueError:
-                continue  # the last line of a killed run may be cut
+                continue  # the last line of a killed run may be incomplete
             if "path" in entry:
                 paths.append(Path(entry["path"]))
             elif entry.get("ended"):
@@ -190,7 +190,7 @@ def _end_session(leader: int, started: int) -> bool:
     """Kill a session that we started: its leader (if that is still the same process) and all members."""
     now = start_time(leader)
     if now and now != started:
-        return False  # the pid belongs to somebody else by now, so the session is gone too
+        return False  # the pid was reused, so the session is gone too
     members = [pid for pid in _pids() if _in_session(pid, leader)]
     for pid in members:
         with contextlib.suppress(ProcessLookupError, PermissionError):

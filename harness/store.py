@@ -1,8 +1,7 @@
 """The cache: folders keyed by the content that made them, built once, shared by all runs, limited in size.
 
-An entry appears by rename, so it is whole or absent; a build that was killed leaves a folder that the next
-start sweeps away. A process that uses an entry holds a shared lock on it, so pruning never pulls
-it away.
+An entry appears by rename, so it is complete or absent; a killed build leaves a folder that the next start removes.
+A process that uses an entry holds a shared lock on it, so pruning does not evict it.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from typing import Any
 from harness.errors import SetupError, UsageError
 
 DEFAULT_LIMIT_BYTES = 30 << 30
-# Folders beside the entries: not built by us, or not to be pulled away.
+# Other folders: not built here, or not to be evicted.
 NO_ENTRIES = ("locks", "runs", "venv")
 NOT_PRUNED = ("apt",)
 
@@ -41,23 +40,23 @@ class Entry:
 
 
 def default_root() -> Path:
-    """$ODP_HARNESS_CACHE, else the user's cache folder."""
-    given = os.environ.get("ODP_HARNESS_CACHE")
-    if given:
-        return Path(given)
+    """Return $ODP_HARNESS_CACHE, else a folder in the user's cache folder."""
+    root = os.environ.get("ODP_HARNESS_CACHE")
+    if root:
+        return Path(root)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "odp-harness"
 
 
 def parse_size(text: str) -> int:
-    """Bytes of a size as people write it: 500M, 5G."""
+    """Parse a size as 500M or 5G into bytes."""
     match = re.fullmatch(r"(\d+)([KMGT]?)(i?B)?", text.strip(), re.IGNORECASE)
     if not match:
-        raise UsageError(f"{text!r} is no size", hint="as 500M or 5G")
+        raise UsageError(f"{text!r} is not a size", hint="as 500M or 5G")
     return int(match.group(1)) << {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[match.group(2).upper()]
 
 
 def digest(*parts: Any) -> str:
-    """A key from everything that shapes an entry (JSON values and bytes), 16 hex digits."""
+    """Compute a cache key, 16 hex digits, from all inputs of an entry (JSON values and bytes)."""
     sha = hashlib.sha256()
     for part in parts:
         data = part if isinstance(part, bytes) else json.dumps(part, sort_keys=True).encode()
@@ -76,14 +75,14 @@ class Store:
             (root / "locks").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SetupError(
-                f"the cache {root} cannot be made: {error.strerror}", hint="--cache DIR"
+                f"the cache {root} cannot be created: {error.strerror}", hint="--cache DIR"
             ) from error
 
     def built(self, kind: str, key: str, build: Callable[[Path], None]) -> Path:
         """Return the entry's folder, calling `build(folder)` first if it does not exist.
 
-        Other processes that want the same entry wait for the one that builds it. A full disk raises
-        SetupError; whatever `build` raises passes through and leaves no entry.
+        Other processes that need the same entry wait for the one that builds it. A full disk raises
+        SetupError; an exception of `build` passes through and leaves no entry.
         """
         path = self.root / kind / key
         self._hold(path)
@@ -97,40 +96,40 @@ class Store:
         return path
 
     def has(self, kind: str, key: str) -> bool:
-        """Whether the entry exists now."""
+        """Return whether the entry exists now."""
         return (self.root / kind / key).is_dir()
 
     def discard(self, kind: str, key: str) -> None:
-        """Remove an entry that turned out to be broken; whoever uses it now keeps its open files."""
+        """Remove a broken entry; processes that use it keep their open files."""
         with self.exclusive(f"{kind}-{key}.build"):
             _remove(self.root / kind / key)
 
     def entries(self) -> list[Entry]:
-        """All entries, least recently used first."""
-        found = []
+        """List all entries, least recently used first."""
+        entries = []
         for kind in self.root.iterdir() if self.root.is_dir() else []:
             if kind.name in NO_ENTRIES or not kind.is_dir():
                 continue
             for path in (p for p in kind.iterdir() if not p.name.startswith(".")):
                 with contextlib.suppress(OSError):
-                    found.append(Entry(kind.name, path.name, path, _allocated(path), path.stat().st_mtime))
-        return sorted(found, key=lambda entry: entry.used)
+                    entries.append(Entry(kind.name, path.name, path, _allocated(path), path.stat().st_mtime))
+        return sorted(entries, key=lambda entry: entry.used)
 
     def prune(self, limit_bytes: int) -> list[Entry]:
-        """Remove least recently used entries that nobody uses until the rest fits; returns what went."""
+        """Evict least recently used entries that no process uses until the rest fits; return the evicted ones."""
         entries = self.entries()
         total = sum(entry.size_bytes for entry in entries)
-        gone = []
+        evicted = []
         for entry in entries:
             if total <= limit_bytes:
                 break
             if entry.kind not in NOT_PRUNED and self._try_remove(entry.path):
                 total -= entry.size_bytes
-                gone.append(entry)
-        return gone
+                evicted.append(entry)
+        return evicted
 
     def sweep(self) -> None:
-        """Remove what killed builds left; a build that is going on holds its lock and is left alone."""
+        """Remove what killed builds left; a running build holds its lock and is left alone."""
         for path in self.root.glob("*/.*"):
             if path.parent.name in (*NO_ENTRIES, *NOT_PRUNED):
                 continue
@@ -149,7 +148,7 @@ class Store:
 
     @contextlib.contextmanager
     def exclusive(self, name: str) -> Iterator[None]:
-        """Keep other processes out of a block."""
+        """Hold an exclusive lock in a block."""
         lock = self._open_lock(name)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -158,7 +157,7 @@ class Store:
             os.close(lock)
 
     def close(self) -> None:
-        """Let go of all entries."""
+        """Release all entries."""
         for lock in self._held.values():
             os.close(lock)
         self._held.clear()
@@ -184,7 +183,7 @@ class Store:
             _remove(folder)
 
     def _hold(self, path: Path) -> None:
-        """A shared lock on an entry, kept until `close`."""
+        """Take a shared lock on an entry, until `close`."""
         if path not in self._held:
             lock = self._open_lock(f"{path.parent.name}-{path.name}")
             fcntl.flock(lock, fcntl.LOCK_SH)
@@ -205,7 +204,7 @@ class Store:
 
 
 def _remove(path: Path) -> None:
-    """Remove a folder at once as far as others see it: renamed away, then emptied."""
+    """Remove a folder atomically for others: renamed first, then emptied."""
     gone = path if path.name.startswith(".") else path.parent / f".{path.name}.{os.getpid()}.gone"
     with contextlib.suppress(FileNotFoundError):
         path.rename(gone)
@@ -213,7 +212,7 @@ def _remove(path: Path) -> None:
 
 
 def _allocated(path: Path) -> int:
-    """Bytes on disk below a folder; holes do not count."""
+    """Add up the bytes on disk below a folder; holes do not count."""
     total = 0
     for folder, _, files in os.walk(path):
         for name in files:

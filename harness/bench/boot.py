@@ -15,7 +15,7 @@ from harness.bench.figures import Figures
 from harness.device.soft_roce import SoftRoce
 from harness.errors import SetupError
 from harness.kernel.packages import Kernel
-from harness.machine.qemu import Shape
+from harness.machine.qemu import MachineConfig, Shape
 from harness.machine.vm import Machine
 from harness.plan.session import PREPARE, Session
 from harness.values.case import Request
@@ -24,7 +24,7 @@ UNAME = ("uname", "-r")
 VNG = "virtme-ng==1.42"
 DEADLINE_S = 240.0
 UDEV = ("/usr/lib/systemd/systemd-udevd", "/lib/systemd/systemd-udevd")
-"""What runs in virtme-ng's guest, whose root is the host's. Ref: virtme-ng 1.42 virtme/guest/virtme-init, find_udevd"""
+"""Paths of udev, which virtme-ng's guest runs from the host's root. Ref: virtme-ng 1.42 virtme/guest/virtme-init"""
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,8 @@ def measure(session: Session, series: str = "newest", rounds: int = 7) -> BootTi
     def cold() -> None:
         with session.ledger.scratch_folder("cold") as folder:
             request = Request(1, "exec", argv=UNAME)
-            with Machine(
-                session.host, machines.qemu, shape, disks, folder, request=request, ram=folder / "ram"
-            ) as machine:
+            config = MachineConfig(shape, disks, request, folder / "ram")
+            with Machine(session.host, machines.qemu, folder, config) as machine:
                 checked(machine.wait(DEADLINE_S))
 
     ways: dict[str, Callable[[], object]] = {
@@ -100,13 +99,13 @@ def measure(session: Session, series: str = "newest", rounds: int = 7) -> BootTi
 def need_udev() -> None:
     """Raise SetupError where virtme-ng's guest has no udev.
 
-    It hears what its command says by ports that it finds by the names that udev gives them
-    (/dev/virtio-ports/virtme.stdout), and so its exit status: else vng ends with status 255 and says nothing.
+    The guest finds the ports for a command's output and exit status by the names that udev gives them
+    (/dev/virtio-ports/virtme.stdout). Without them vng exits with status 255 and prints nothing.
     Ref: virtme-ng 1.42 virtme/guest/virtme-init, run_user_script; virtme/commands/run.py
     """
     if not any(os.access(path, os.X_OK) for path in UDEV) and not shutil.which("udevd"):
         evidence = [f"not there: {path}" for path in UDEV]
-        headline = "virtme-ng needs udev of this machine, in whose files its guest lives"
+        headline = "virtme-ng needs udev on this machine, whose root its guest uses"
         raise SetupError(headline, evidence, "apt-get install udev")
 
 

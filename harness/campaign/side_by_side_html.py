@@ -16,7 +16,7 @@ from harness.campaign.outcomes import BETTER, CANNOT_TELL, SAME, WORSE, Change, 
 from harness.campaign.regress import Judgement
 from harness.campaign.runs import SIDES
 from harness.results.html import page
-from harness.results.small import mirrored, strips
+from harness.results.svg import mirrored, strips
 from harness.results.wording import VERDICT_ORDER, common_environment, duration
 from harness.values.histogram import Histogram
 from harness.values.record import Record

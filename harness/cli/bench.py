@@ -36,7 +36,7 @@ MIN_ROUNDS = {"faults": 2}
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """Its options."""
+    """Add the verb's options."""
     parser.add_argument("name", choices=tuple(BENCHES))
     parser.add_argument("--json", action="store_true", help=JSON)
     parser.add_argument(

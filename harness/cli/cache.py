@@ -1,24 +1,24 @@
-"""What the cache holds."""
+"""`odp-harness cache`: show the size of the cache, or prune it."""
 
 from __future__ import annotations
 
 import argparse
-
-from rich.table import Table
 
 from harness.cli.common import out
 from harness.store import Store, default_root, parse_size
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """Its options."""
+    """Add the verb's options."""
     parser.add_argument(
-        "--prune", metavar="SIZE", help="remove the least recently used until SIZE (as 5G) is left"
+        "--prune", metavar="SIZE", help="evict the least recently used entries until SIZE (as 5G) is left"
     )
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """Prune if asked, then print sizes by kind."""
+    """Prune if requested, then print sizes by kind."""
+    from rich.table import Table
+
     store = Store(arguments.cache or default_root())
     if arguments.prune:
         for entry in store.prune(parse_size(arguments.prune)):

@@ -1,4 +1,4 @@
-"""An emulated card without a machine."""
+"""`odp-harness card`: serve an emulated card without a machine."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from harness.device.traits import CARDS as MODELS
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """Its options."""
+    """Add the verb's options."""
     parser.add_argument("--model", default="connectx-5", help=f"one of {', '.join(MODELS)}")
     parser.add_argument("--socket", type=Path, required=True, help="where QEMU connects")
     parser.add_argument("--control", type=Path, help="rules in, findings out (default: SOCKET.control)")
     parser.add_argument("--headers", type=Path, help="include/ of the guest's kernel (default: of --kernel)")
     parser.add_argument("--kernel", default="newest", metavar="KERNEL", help=KERNEL)
-    parser.add_argument("--log", type=Path, help="write the conversation there (.gz: compressed)")
+    parser.add_argument("--log", type=Path, help="write the conversation log there (.gz: compressed)")
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """Serve until QEMU and the control clients are gone or a signal comes."""
+    """Serve until QEMU and the control clients have disconnected, or a signal comes."""
     headers = arguments.headers
     if headers is None:
         with open_session(arguments) as session:

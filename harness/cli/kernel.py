@@ -1,40 +1,34 @@
-"""Kernels of the archive, and what one of the user's own must have."""
+"""`odp-harness kernel`: list and fetch kernels of the archive, print options for a .config."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from rich.table import Table
-
-from harness.cli.common import (
-    open_session,
-    out,
-)
+from harness.cli.common import open_session, out
 from harness.errors import Unsupported
 from harness.kernel import config
-from harness.kernel.local_tree import (
-    find,
-    named,
-)
+from harness.kernel.local_tree import find, named
 from harness.kernel.packages import SERIES
 from harness.plan.session import Session
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """Its options."""
+    """Add the verb's options."""
     parser.add_argument("action", choices=("list", "fetch", "config"))
     parser.add_argument(
         "series", nargs="*", help=f"{', '.join(SERIES)}, an exact release, or a tree; default: all series"
     )
-    parser.add_argument("--refresh", action="store_true", help="read the archive's lists anew")
+    parser.add_argument("--refresh", action="store_true", help="read the archive's lists again")
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """Print each series with its release, package and whether it is cached; or lines for a .config."""
+    """Print each series with its release, package and cache state; or lines for a .config."""
     if arguments.action == "config":
         sys.stdout.writelines(f"{line}\n" for line in config.settings())
         return 0
+    from rich.table import Table
+
     with open_session(arguments) as session:
         if arguments.refresh:
             session.archive.refresh(max_age_s=0)
@@ -57,7 +51,7 @@ def act(arguments: argparse.Namespace) -> int:
 
 
 def _origin(session: Session, series: str, release: str) -> tuple[str, str]:
-    """Where a kernel is from, and a pattern of what the cache calls it."""
+    """Return the origin of a kernel, and a pattern for its cache key."""
     folder = named(series)
     if folder is not None:
         return "a tree", find(folder).key

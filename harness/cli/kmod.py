@@ -1,4 +1,4 @@
-"""The kernel module: built for a kernel of the archive; on this machine loaded and unloaded."""
+"""`odp-harness kmod`: build the kernel module for a kernel, load and unload it on the host."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.cli.common import (
-    open_session,
-    out,
-)
+from harness.cli.common import open_session, out
 from harness.errors import UsageError
 from harness.kernel import insmod
 from harness.kernel.build import build
@@ -19,17 +16,19 @@ from harness.plan.session import Session
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """Its options."""
+    """Add the verb's options."""
     parser.add_argument("action", choices=("build", "load", "unload"))
-    kernel = "build: for this kernel (newest); load: built for this release of the archive, not by the local headers"
+    kernel = "build: for this kernel (newest); load: built for this release of the archive, not with the local headers"
     parser.add_argument("--kernel", metavar="KERNEL", help=kernel)
     parser.add_argument("--source", type=Path, help="a folder with a Kbuild file (default: kmod/)")
-    parser.add_argument("--make", action="append", default=[], metavar="WORD", help="for make, as W=1 or C=2")
-    parser.add_argument("--file", type=Path, metavar="MODULE.ko", help="load: this one, built before")
+    parser.add_argument(
+        "--make", action="append", default=[], metavar="WORD", help="argument for make, as W=1 or C=2"
+    )
+    parser.add_argument("--file", type=Path, metavar="MODULE.ko", help="load: this module, built before")
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """Print what the compiler said, then where the modules are, or that it is in or out."""
+    """Print the compiler's messages and the modules' paths, or that the module was loaded or unloaded."""
     with open_session(arguments) as session:
         if arguments.action == "unload":
             insmod.unload(MODULE, session.host)

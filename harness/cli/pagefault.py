@@ -1,4 +1,4 @@
-"""Page faults of this machine's own cards, through the kernel module."""
+"""`odp-harness pagefault`: watch and resume page faults of the host's cards, through the kernel module."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ PROGRAM = "harness.guest.kmod.cli"
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """All of it is the program's, which says more with `watch --help`."""
+    """Pass everything to the program, which has its own `--help`."""
     parser.add_argument(
         "words",
         nargs=argparse.REMAINDER,
         metavar="devices|caps|watch|resume ...",
-        help="`odp-harness pagefault watch --help` says more",
+        help="see `odp-harness pagefault watch --help`",
     )
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """What runs on machines under test runs here as a program of its own, too; its exit status."""
+    """Run the guest's program on the host, as a process; return its exit status."""
     path = str(Path(harness.__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([path, os.environ.get("PYTHONPATH", "")])}
     words = arguments.words or ["--help"]

@@ -28,7 +28,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """Return the exit status of the shell, or of the script on stdin, whose output is printed as it comes."""
+    """Return the exit status of the shell, or of the script on stdin; print a script's output as it comes."""
     typed = sys.stdin.isatty()
     request = _request(arguments.device, typed)
     terminal = termios.tcgetattr(sys.stdin) if typed else None
@@ -54,18 +54,18 @@ def act(arguments: argparse.Namespace) -> int:
 
 
 def _request(device: str, typed: bool) -> Request:
-    """Return the request for a shell or the script on stdin; UsageError for one that cannot be handed over."""
+    """Make the request: a shell, or the script on stdin; UsageError for a script that does not fit into one."""
     columns, lines = out.size
     size = {"COLUMNS": str(columns), "LINES": str(lines)}
     if typed:
         return Request(SHELL, "shell", device, environment=size)
-    # Any bytes are a script, as in a pipe to a shell; only 0 ends an argument.
+    # As in a pipe to a shell any bytes are a script, except 0: it ends an argument.
     script = sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
     if "\0" in script:
-        raise UsageError("the script has a byte 0 in it", hint="base64 for what is no text")
+        raise UsageError("the script has a byte 0 in it", hint="encode binary data with base64")
     request = Request(SHELL, "exec", device, argv=("bash", "-c", script), environment=size)
     try:
         agent.encode_request(request)
     except SetupError as error:
-        raise UsageError("the script is too long", [error.headline], "a shorter one") from error
+        raise UsageError("the script is too long", [error.headline], "a shorter script") from error
     return request

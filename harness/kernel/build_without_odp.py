@@ -1,8 +1,8 @@
-"""A kernel without on-demand paging: mlx5_ib built again from its source with the option off.
+"""Build a kernel without on-demand paging: mlx5_ib from its source with the option off.
 
 No structure that modules share depends on the option, so it fits the rest of the kernel. ib_core (or ib_uverbs)
-keeps its helpers for pages on demand, which nobody calls then, and mlx5_core goes on setting the capability page.
-Ref: Linux 6.1 and 7.3, where CONFIG_INFINIBAND_ON_DEMAND_PAGING is asked for
+keeps its helpers for on-demand pages, which are not called then, and mlx5_core still sets the capability page.
+Ref: Linux 6.1 and 7.3, users of CONFIG_INFINIBAND_ON_DEMAND_PAGING
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ HEADER = "without.h"
 
 
 def without_paging(kernel: Kernel, archive: Archive) -> tuple[str, Path]:
-    """The module's name and file; Unsupported where the archive has not got the kernel's source."""
+    """Build the module and return its name and file; Unsupported if the archive has no source of the kernel."""
     tree = source(kernel, archive)
     with archive.host.ledger.scratch_folder("without") as include:
-        # On the command line a macro cannot be taken back: kconfig.h is read behind it.
+        # -U on the command line does not help: kconfig.h is read after it.
         (include / HEADER).write_text(f"#undef {OPTION}\n")
         flags = (f"{OPTION}=n", f"KCFLAGS=-include /build/{INCLUDE}/{HEADER}")
         built = build(tree / MLX5.folder, kernel, archive, flags, include)

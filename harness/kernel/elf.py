@@ -1,4 +1,4 @@
-"""As much of ELF as symbols need: a section's bytes, and a file that holds nothing but symbols.
+"""Read a section of an ELF file; write an ELF file of symbols only.
 
 Ref: System V ABI, chapter 4; 64 bits, little-endian.
 """
@@ -24,7 +24,7 @@ _NAMES = b"\0.text\0.symtab\0.strtab\0.shstrtab\0"
 
 @dataclass(frozen=True)
 class Symbol:
-    """A name, where it is, and whether it is code."""
+    """A name, its address, and whether it is code."""
 
     name: str
     address: int
@@ -32,7 +32,7 @@ class Symbol:
 
 
 def section(file: Path, name: str) -> bytes:
-    """The bytes of a section; none where there is no such section."""
+    """Return the bytes of a section; empty if there is no such section."""
     data = file.read_bytes()
     header = _HEADER.unpack_from(data)
     table, size, number, names = header[6], header[11], header[12], header[13]
@@ -46,7 +46,7 @@ def section(file: Path, name: str) -> bytes:
 
 
 def symbol_file(symbols: Sequence[Symbol]) -> bytes:
-    """A program without content whose code begins at its first function: debuggers read the names of it."""
+    """Build an executable without content, its code at the first function: debuggers read its symbols."""
     code = [symbol.address for symbol in symbols if symbol.code]
     start, end = min(code, default=0), max(code, default=0) + 1
     strings = bytearray(b"\0")

@@ -1,7 +1,7 @@
-"""The compiler that built a tree of the user's: this machine's own, in a root of its own.
+"""Use the host's own compiler for a kernel tree of the user, in a root of its own.
 
-The root has nothing but places to mount the machine's folders of programs on. It is entered as a Debian kernel's is
-(kernel/toolchain.py), so what is built there is the same on any place of the disk.
+The root has only mount points for the host's folders of programs. It is entered as a Debian kernel's is
+(kernel/toolchain.py), so that builds do not depend on where the cache lies.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from harness.store import digest
 
 RECIPE = 1
 PATH = ("/usr/local/bin", "/usr/bin", "/bin")
-# Folders that are seen in the root; of /usr all but the sources, where the kernel's come.
+# The host's folders in the root; of /usr all but src, where the kernel's headers are mounted.
 SEEN = ("bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc", "opt")
 PLACES = ("dev", "proc", "tmp", "build", "usr/src")
 _VERSION = re.compile(r"(?P<name>\S*(?:gcc|clang)\S*)?.*?(?P<major>\d+)\.\d+")
@@ -29,7 +29,7 @@ _VERSION = re.compile(r"(?P<name>\S*(?:gcc|clang)\S*)?.*?(?P<major>\d+)\.\d+")
 
 @dataclass(frozen=True)
 class HostTools:
-    """The root, the host's folders to mount there, the compiler's own words, and what make is told of it."""
+    """The root, the host's folders to mount there, the compiler's version text, and its flags for make."""
 
     root: Path
     folders: tuple[str, ...]
@@ -38,7 +38,7 @@ class HostTools:
 
 
 def find(kernel: Kernel, archive: Archive, more: tuple[str, ...]) -> HostTools:
-    """SetupError if the compiler is not the one that built the kernel, or if one of the programs `more` is not here."""
+    """Find the compiler that built the kernel; SetupError without it, or without one of the programs `more`."""
     for program in ("make", *more):
         require(program)
     options = config.read(kernel.configuration)
@@ -69,32 +69,32 @@ def _folders() -> list[str]:
 
 
 def _compiler(kernel: Kernel, archive: Archive, stated: str) -> str:
-    """The program that says of itself what the kernel's configuration says of its compiler."""
-    said = []
+    """Find the program whose --version is the text in the kernel's configuration."""
+    tried = []
     for name in candidates(stated):
         path = shutil.which(name, path=os.pathsep.join(PATH))
         if path is None:
-            said.append(f"{name}: not in {', '.join(PATH)}")
+            tried.append(f"{name}: not in {', '.join(PATH)}")
             continue
-        words = archive.host.run([path, "--version"], check=False).output.partition("\n")[0]
-        if _nameless(words) == _nameless(stated):
+        version = archive.host.run([path, "--version"], check=False).output.partition("\n")[0]
+        if _nameless(version) == _nameless(stated):
             return name
-        said.append(f"{name}: {words}")
+        tried.append(f"{name}: {version}")
     raise SetupError(
-        f"this machine has not got the compiler that built {kernel.release}: {stated or 'none is stated'}",
-        said,
-        "modules must be built by the same one: install it, or make the tree again with this machine's",
+        f"this host does not have the compiler that built {kernel.release}: {stated or 'none is stated'}",
+        tried,
+        "modules must be built by the same one: install it, or build the tree again with the host's",
     )
 
 
 def candidates(stated: str) -> list[str]:
-    """What a compiler may be called of which the configuration says `stated`."""
+    """List the names that a compiler with the version text `stated` may have."""
     found = _VERSION.match(stated)
     family = "clang" if "clang" in stated else "gcc"
     own = found["name"] if found and found["name"] else family
     return list(dict.fromkeys([own, family, *([f"{family}-{found['major']}"] if found else [])]))
 
 
-def _nameless(words: str) -> str:
-    """gcc calls itself by the name that it was called by."""
-    return re.sub(r"^\S*gcc\S*\s", "", words)
+def _nameless(version: str) -> str:
+    """Drop the first word of gcc's version text: it is argv[0]."""
+    return re.sub(r"^\S*gcc\S*\s", "", version)

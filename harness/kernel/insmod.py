@@ -1,4 +1,4 @@
-"""A module of ours on this machine's own kernel: built against its headers, put in, taken out."""
+"""Build, load and unload a module for the host's own kernel."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ def build_here(folder: Path, into: Path, host: LocalHost) -> Path:
     try:
         host.run([require("make"), "-C", str(headers), f"M={into}", "modules"], timeout_s=600)
     except CommandError as error:
-        said = error.finished.output
-        messages = messages_of(said, folder) or said.splitlines()[-20:]
+        output = error.finished.output
+        messages = messages_of(output, folder) or output.splitlines()[-20:]
         raise SetupError(f"{folder.name} does not build for {release}", messages) from error
     return next(into.glob("*.ko"))
 
 
 def load(file: Path, host: LocalHost) -> None:
-    """Put a module in; SetupError when it is there already, when we may not, or with the kernel's words."""
+    """Load a module; SetupError if it is loaded already, without root, or if the kernel refuses it."""
     name = file.stem
     if (LOADED / name).exists():
-        raise SetupError(f"{name} is loaded already", hint="odp-harness kmod unload")
+        raise SetupError(f"{name} is already loaded", hint="odp-harness kmod unload")
     _as_root("loading")
     try:
         host.run([require("insmod"), str(file)])
     except CommandError as error:
         raise SetupError(
-            f"{name} does not load into {platform.release()}", error.evidence[1:], "dmesg says why"
+            f"{name} does not load into {platform.release()}", error.evidence[1:], "dmesg has the reason"
         ) from error
 
 
 def unload(name: str, host: LocalHost) -> None:
-    """Take a module out; SetupError when it is not there, when we may not, or when somebody uses it."""
+    """Unload a module; SetupError if it is not loaded, without root, or while it is in use."""
     if not (LOADED / name).exists():
         raise SetupError(f"{name} is not loaded", hint="odp-harness kmod load")
     _as_root("unloading")
@@ -60,5 +60,5 @@ def unload(name: str, host: LocalHost) -> None:
 
 def _as_root(what: str) -> None:
     if os.geteuid() != 0:
-        words = "sudo" if shutil.which("sudo") else "root"
-        raise SetupError(f"{what} a kernel module needs root", hint=f"the same with {words}")
+        means = "sudo" if shutil.which("sudo") else "root"
+        raise SetupError(f"{what} a kernel module needs root", hint=f"the same with {means}")

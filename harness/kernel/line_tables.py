@@ -1,4 +1,4 @@
-"""Which source line each instruction of a module is of, from the line tables that the build kept.
+"""Map the instructions of a module to source lines, by the line tables of its build.
 
 Ref: DWARF 5, 6.2; binutils' objdump --dwarf=decodedline, nm -S
 """
@@ -22,7 +22,7 @@ _SPAN = 0x1000_0000
 
 @dataclass(frozen=True)
 class Function:
-    """A function: its name, its file, and its lines that have code; those of functions inlined into it are not its."""
+    """A function: name, file, and its lines with code, without those of functions inlined into it."""
 
     name: str
     file: str
@@ -33,19 +33,18 @@ class Function:
 class Lines:
     """The line tables of one module.
 
-    `code` are the lines that have code, by file as the source tree names it (files of the module's folder by their
-    name only); `functions` are the module's own.
+    `starts` are the addresses where another line begins, in order; `places` has for each all its (file, line):
+    inlined code and its caller. `code` are the lines with code by file, as the source tree names it (files of the
+    module's folder by their name only); `functions` are the module's own.
     """
 
     starts: list[int] = field(default_factory=list)
-    """Where instructions of another line begin, in order; beside each are all its places: inlined code, its caller."""
-
     places: list[list[tuple[str, int]]] = field(default_factory=list)
     code: dict[str, set[int]] = field(default_factory=dict)
     functions: list[Function] = field(default_factory=list)
 
     def ran(self, offsets: Mapping[str, Iterable[int]]) -> dict[str, set[int]]:
-        """The lines of the instructions at these offsets, by section: {file: lines}."""
+        """Look up the lines of the instructions at these offsets by section: {file: lines}."""
         found: dict[str, set[int]] = {}
         for section, each in offsets.items():
             for offset in each:
@@ -56,13 +55,13 @@ class Lines:
 
 
 def files(path: Path) -> set[str]:
-    """The files that the tables name: those of the module's folder by their name only."""
+    """List the files that the tables name: those of the module's folder by their name only."""
     headings = map(_HEADING.match, path.read_text(errors="replace").splitlines())
     return {_named(heading["file"]) for heading in headings if heading}
 
 
 def read(path: Path, folder: Path) -> Lines:
-    """The tables that kernel/build.py wrote; `folder` is the module's source, which says where a function ends."""
+    """Read the tables that kernel/build.py wrote; the source in `folder` shows where a function ends."""
     rows: list[tuple[int, str, int]] = []
     symbols: list[tuple[int, int, str]] = []
     file = ""
@@ -85,7 +84,7 @@ def read(path: Path, folder: Path) -> Lines:
     made = Lines()
     for address, same in itertools.groupby(sorted(rows, key=lambda row: row[0]), key=lambda row: row[0]):
         made.starts.append(address)
-        # A line 0 ends a table: what follows is nobody's.
+        # A line 0 ends a table: what follows has no line.
         made.places.append([(name, line) for _, name, line in same if line])
         for name, line in made.places[-1]:
             made.code.setdefault(name, set()).add(line)
@@ -94,7 +93,7 @@ def read(path: Path, folder: Path) -> Lines:
 
 
 def _functions(lines: Lines, symbols: list[tuple[int, int, str]], folder: Path) -> Iterable[Function]:
-    """Parts that the compiler split off (`.cold`, `.part.0`) belong to the function that they were of."""
+    """Collect the functions; parts that the compiler split off (`.cold`, `.part.0`) belong to their origin."""
     found: dict[tuple[str, str], set[int]] = {}
     begins: dict[tuple[str, str], int] = {}
     for start, size, name in symbols:
@@ -112,7 +111,7 @@ def _functions(lines: Lines, symbols: list[tuple[int, int, str]], folder: Path) 
 
 
 def _ends(file: Path) -> list[int]:
-    """The lines that end a function, as the kernel writes them."""
+    """List the lines that end a function in the kernel's coding style."""
     if not file.is_file():
         return []
     lines = file.read_text(errors="replace").splitlines()
@@ -120,7 +119,7 @@ def _ends(file: Path) -> list[int]:
 
 
 def _named(path: str) -> str:
-    """As the source tree names it: /build/ is the module's folder, headers are below include/."""
+    """Name a file as the source tree does: /build/ is the module's folder, headers are below include/."""
     for mark in ("/include/", "/arch/"):
         if mark in path:
             return mark[1:] + path.rpartition(mark)[2]

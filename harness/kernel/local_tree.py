@@ -1,7 +1,7 @@
-"""A kernel tree of the user's that is built: checked, and copied into an entry like one of a Debian kernel.
+"""Check a built kernel tree of the user and copy it into a cache entry like that of a Debian kernel.
 
-The entry has all that modules are built with (what `make bindeb-pkg` would put into a package of headers), so that the
-tree may go on changing. Ref: Linux 7.3 scripts/package/install-extmod-build
+The entry has all that modules are built with (what `make bindeb-pkg` would put into a package of headers), so the
+tree may change later. Ref: Linux 7.3 scripts/package/install-extmod-build
 """
 
 from __future__ import annotations
@@ -26,29 +26,27 @@ IMAGE = f"arch/{ARCHITECTURE}/boot/bzImage"
 RELEASE = "include/config/kernel.release"
 BUILT_CONFIG = "include/config/auto.conf"
 MAKE = "make -j$(nproc)"
-MOVING = "let `make` come to its end there"
+UNFINISHED = "wait for `make` to finish there"
 # What every kernel tree has, and few other folders.
 MARKS = ("Makefile", "Kbuild", "drivers/infiniband/core")
-# Of the source and of what was made of it, what modules are built with.
+# What modules are built with: of the source, and of the build.
 HEADERS = ("Makefile", f"arch/{ARCHITECTURE}", "include", "scripts")
 MADE = (".config", "Module.symvers", f"arch/{ARCHITECTURE}/include/generated", "include", "scripts")
 TOOLS = ("tools/objtool/objtool", "tools/bpf/resolve_btfids/resolve_btfids")
 LISTS = ("modules.order", "modules.builtin", "modules.builtin.modinfo")
-# Of some of these folders what is taken (names may go on), of all what is not.
+# Copy only names of these folders that begin so; never those of _IGNORED.
 ONLY = {
     f"arch/{ARCHITECTURE}": ("include", "Makefile", "Kbuild"),
     "include/config": ("auto.conf", "kernel.release"),
 }
-_NOT_THESE = ("kconfig", "dtc", "package", "dt-bindings")
+_IGNORED = ("kconfig", "dtc", "package", "dt-bindings")
 _ARCHITECTURE = re.compile(r"^# Linux/(\S+) \S+ Kernel Configuration", re.M)
 _OTHERS = re.compile(r"newest$|all$|\d+\.\d+")
 _BUILT_WHEN = re.compile(r'#define UTS_VERSION "([^"]*)"')
 
 
 def named(name: str) -> Path | None:
-    """The folder, if a kernel of that name is a tree: whatever is written like a path, or is a folder that is called
-    neither like a series nor like a release.
-    """
+    """Return the folder if the name is a tree's: a path, or a folder not called like a series or a release."""
     path = Path(name).expanduser()
     if os.sep in name or (path.is_dir() and not _OTHERS.match(name)):
         return path.resolve()
@@ -57,13 +55,13 @@ def named(name: str) -> Path | None:
 
 @functools.cache
 def called(name: str) -> str:
-    """What cases on a kernel are named after: a tree's release, else as it is asked for."""
+    """Return the name of a kernel in case names: the release of a tree, else the name as given."""
     folder = named(name)
     return name if folder is None else find(folder).release
 
 
 def distinct(names: Sequence[str]) -> tuple[str, ...]:
-    """Names of kernels, trees by their whole path; UsageError if cases on two of them would be called the same."""
+    """Drop duplicates, trees by their full path; UsageError if cases on two kernels would have the same names."""
     spelled = tuple(dict.fromkeys(str(named(name) or name) for name in names))
     by_call: dict[str, str] = {}
     for name in spelled:
@@ -75,21 +73,22 @@ def distinct(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def is_built(folder: Path) -> bool:
-    """Whether somebody has built a kernel there, perhaps not one for us."""
+    """Return whether a kernel was built there, perhaps not for our guests."""
     return (folder / IMAGE).is_file() and (folder / RELEASE).is_file()
 
 
 def find(folder: Path) -> BuiltTree:
-    """The tree of a folder (of make's O=, or of the source), once it is a kernel that our machines boot; UsageError
-    with all that is missing and what to do about it.
+    """Find the tree of a folder (the source, or make's O=) whose kernel our guests can boot.
+
+    UsageError with all that is missing and what to do about it.
     """
     source = folder / "source" if (folder / "source").is_symlink() else folder
-    lost = [mark for mark in MARKS if not (source / mark).exists()]
-    if lost:
+    missing = [mark for mark in MARKS if not (source / mark).exists()]
+    if missing:
         hint = "a folder in which `make` has built Linux, or the one of its O="
         what = "does not exist" if not folder.exists() else "is no kernel tree"
         raise UsageError(
-            f"{folder} {what}", [f"it has no {', '.join(lost)}"] if folder.exists() else [], hint
+            f"{folder} {what}", [f"it has no {', '.join(missing)}"] if folder.exists() else [], hint
         )
     _check_config(folder)
     _check_built(folder)
@@ -98,7 +97,7 @@ def find(folder: Path) -> BuiltTree:
 
 @dataclass(frozen=True)
 class BuiltTree:
-    """A tree that is whole: its source, where it was built (mostly the same), the kernel's release."""
+    """A complete tree: its source, the folder it was built in (mostly the same), the kernel's release."""
 
     source: Path
     built: Path
@@ -106,12 +105,12 @@ class BuiltTree:
 
     @property
     def modules(self) -> list[str]:
-        """Its modules, by their places."""
+        """Paths of the modules in the tree."""
         return list(_modules(self.built))
 
     @property
     def version(self) -> str:
-        """Which build it is: the folder, and the kernel's own words (uname -v)."""
+        """Identify the build: the folder, and the kernel's `uname -v`."""
         for name in ("utsversion.h", "compile.h"):
             file = self.built / "include/generated" / name
             found = _BUILT_WHEN.search(file.read_text()) if file.is_file() else None
@@ -121,7 +120,7 @@ class BuiltTree:
 
     @property
     def key(self) -> str:
-        """Another one after each build that made something anew."""
+        """Cache key: changes with each build that changed the image, a module or the configuration."""
         image = hashlib.sha256((self.built / IMAGE).read_bytes()).hexdigest()
         files = ((self.built / name).stat() for name in (*self.modules, "Module.symvers"))
         sizes = [[file.st_size, file.st_mtime_ns] for file in files]
@@ -136,7 +135,7 @@ class BuiltTree:
         return f"{self.release}-{digest(*parts)}"
 
     def copy(self, into: Path, host: LocalHost) -> None:
-        """Image, modules (without debug information, indexed) and what modules are built with, into an entry."""
+        """Copy image, modules (stripped, depmod'ed) and what modules are built with into an entry."""
         modules = into / "root/usr/lib/modules" / self.release
         headers = into / f"root/usr/src/linux-headers-{self.release}"
         for folder in (modules, headers):
@@ -147,11 +146,11 @@ class BuiltTree:
             self._copy_modules(modules, host)
         except (shutil.Error, FileNotFoundError) as error:
             raise SetupError(
-                f"{self.built} cannot be copied", str(error).splitlines()[-3:], MOVING
+                f"{self.built} cannot be copied", str(error).splitlines()[-3:], UNFINISHED
             ) from error
         (modules / "build").symlink_to(f"/usr/src/{headers.name}")
         if (self.built / "vmlinux").is_file():
-            # The types of the kernel, on which those of a module are based, are all that is asked of it.
+            # Only BTF is needed: a module's is based on the kernel's.
             types = ["--only-section=.BTF", str(self.built / "vmlinux"), str(headers / "vmlinux")]
             host.run([require("objcopy"), *types])
         host.run([require("depmod"), "-b", str(into / "root/usr"), self.release])
@@ -181,13 +180,13 @@ class BuiltTree:
             host.run(["xargs", "-a", str(listed), *each])
 
     def _copy_headers(self, into: Path) -> None:
-        # Built where its source is, a folder is of both; a link cannot be copied twice.
-        wanted = dict.fromkeys(
+        # Source and build may be one folder, and a link cannot be copied twice.
+        names = dict.fromkeys(
             [*((self.source, name) for name in HEADERS), *((self.built, name) for name in MADE)]
         )
-        for root, name in wanted:
+        for root, name in names:
             if (root / name).is_dir():
-                shutil.copytree(root / name, into / name, symlinks=True, ignore=_needless, dirs_exist_ok=True)
+                shutil.copytree(root / name, into / name, symlinks=True, ignore=_ignored, dirs_exist_ok=True)
             else:
                 shutil.copy2(root / name, into / name)
         for name in filter(lambda name: (self.built / name).is_file(), TOOLS):
@@ -195,17 +194,17 @@ class BuiltTree:
             shutil.copy2(self.built / name, into / name)
 
 
-def _needless(folder: str, names: list[str]) -> set[str]:
+def _ignored(folder: str, names: list[str]) -> set[str]:
     only = next((only for place, only in ONLY.items() if folder.endswith(f"/{place}")), ("",))
     return {
         name
         for name in names
-        if not name.startswith(only) or name in _NOT_THESE or name.endswith((".o", ".a", ".cmd"))
+        if not name.startswith(only) or name in _IGNORED or name.endswith((".o", ".a", ".cmd"))
     }
 
 
 def _modules(built: Path) -> Iterator[str]:
-    """Places of the modules that modules.order names. It says .o since 6.3, and kernel/ before 5.3."""
+    """Yield the paths that modules.order names. It names .o files since 6.3, and kernel/ before 5.3."""
     for line in (built / "modules.order").read_text().splitlines():
         yield str(Path(line.removeprefix("kernel/")).with_suffix(".ko"))
 
@@ -221,29 +220,29 @@ def _check_config(folder: Path) -> None:
         stated = _ARCHITECTURE.search(text)
         what = "32 bits" if options.get("X86") == "y" else stated[1] if stated else "another machine"
         raise UsageError(
-            f"{folder} is configured for {what}, our machines are x86_64", (), "make x86_64_defconfig"
+            f"{folder} is configured for {what}, our guests are x86_64", (), "make x86_64_defconfig"
         )
     _check_options(folder, options)
 
 
 def _check_options(folder: Path, options: dict[str, str]) -> None:
-    lacks = config.lacking(options)
-    if lacks:
-        hint = f"cd {folder} && {config.commands(lacks)} && make olddefconfig && {MAKE}"
-        if any(lack.name == "DEBUG_INFO_BTF" for lack in lacks):
-            hint += "; with pahole (of the package dwarves), without which BTF is no option"
-        raise UsageError(f"the kernel of {folder} lacks what our machines need", list(map(str, lacks)), hint)
+    missing = config.lacking(options)
+    if missing:
+        hint = f"cd {folder} && {config.commands(missing)} && make olddefconfig && {MAKE}"
+        if any(option.name == "DEBUG_INFO_BTF" for option in missing):
+            hint += "; BTF needs pahole (of the package dwarves)"
+        raise UsageError(f"the kernel of {folder} lacks what our guests need", list(map(str, missing)), hint)
 
 
 def _check_built(folder: Path) -> None:
     hint = f"make -C {folder} -j$(nproc)"
     needed = (IMAGE, RELEASE, BUILT_CONFIG, "Module.symvers", "modules.order")
-    lost = [name for name in needed if not (folder / name).is_file()]
-    if lost:
+    missing = [name for name in needed if not (folder / name).is_file()]
+    if missing:
         elsewhere = "if it was built with O=, name that folder"
-        raise UsageError(f"{folder} is not built", [f"it has no {', '.join(lost)}", elsewhere], hint)
+        raise UsageError(f"{folder} is not built", [f"it has no {', '.join(missing)}", elsewhere], hint)
     missing = [name for name in _modules(folder) if not (folder / name).is_file()]
     if missing:
-        raise UsageError(f"{folder} is not built to its end", [f"it has no {', '.join(missing[:5])}"], hint)
+        raise UsageError(f"{folder} is not completely built", [f"it has no {', '.join(missing[:5])}"], hint)
     if config.lacking(config.read((folder / BUILT_CONFIG).read_text())):
-        raise UsageError(f"{folder} was configured anew since it was built", (), hint)
+        raise UsageError(f"the configuration of {folder} changed since it was built", (), hint)

@@ -1,4 +1,4 @@
-"""Kernels of the distribution, found by series, and the user's own: unpacked with their headers, ready for a machine.
+"""Kernels of the distribution by series, and the user's own: unpacked with their headers, ready for a guest.
 
 An entry of the cache holds one kernel: `vmlinuz`, and a tree `root/` with `usr/lib/modules/RELEASE` (depmod'ed)
 and `usr/src/linux-headers-*`.
@@ -21,10 +21,10 @@ from harness.store import digest
 
 RECIPE = 3
 
-# Modules that cases load again and again: unpacking them once here saves a second each time under TCG.
+# Modules that cases load often: unpacking them here saves a second each time under TCG.
 UNPACKED = ("kernel/drivers/infiniband", "kernel/drivers/net/ethernet/mellanox")
 
-# What plans call a kernel, and the releases that are meant. `newest` is the highest of all.
+# The releases of each name that plans use. `newest` is the highest of all.
 SERIES = {
     "6.1": re.compile(r"6\.1\."),
     "6.12": re.compile(r"6\.12\."),
@@ -39,9 +39,9 @@ _FLAVOUR = re.compile(r"-(cloud|rt)-amd64$|rc\d|-dbg$")
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel that is ready: its release (`uname -r`), the exact package version, and its cache entry.
+    """A kernel in the cache: its release (`uname -r`), the exact package version, and its entry.
 
-    One that a tree of the user's has built (kernel/local_tree.py) says which: the folder of its source.
+    `tree` is the source of one that the user has built (kernel/local_tree.py).
     """
 
     series: str
@@ -67,12 +67,12 @@ class Kernel:
 
     @property
     def build(self) -> Path:
-        """What its modules are built with: configuration, headers, the kernel's own build programs."""
+        """The folder that modules are built with: configuration, headers, the kernel's build programs."""
         return self.root / "usr/src" / f"linux-headers-{self.release}"
 
     @property
     def configuration(self) -> str:
-        """Its .config."""
+        """The text of its .config; Unsupported without headers."""
         file = self.build / ".config"
         if not file.is_file():
             raise Unsupported(f"no headers of {self.release} to build with")
@@ -90,14 +90,14 @@ class Kernel:
 
 
 class Kernels:
-    """The kernels that the archive has now, and those that trees of the user's have built."""
+    """Kernels that the archive has now, and those of the user's trees."""
 
     def __init__(self, archive: Archive) -> None:
         self.archive = archive
         self._releases: list[str] | None = None
 
     def releases(self) -> list[str]:
-        """Releases that have an image and headers, lowest first."""
+        """List the releases that have an image and headers, lowest first."""
         if self._releases is None:
             images = {m["release"] for m in map(_IMAGE.match, self.archive.names("linux-image-")) if m}
             headers = set(self.archive.names("linux-headers-"))
@@ -108,9 +108,9 @@ class Kernels:
         return self._releases
 
     def resolve(self, series: str) -> str:
-        """The newest release of a series (or an exact release, or of the kernel that a tree has built).
+        """Find the release of a name: the newest of a series, an exact release, or that of a tree.
 
-        Raises UsageError for a name that is none of them, Unsupported for a series that the archive no longer has.
+        UsageError for a name that is none of them, Unsupported for a series that the archive no longer has.
         """
         folder = local_tree.named(series)
         if folder is not None:
@@ -123,22 +123,21 @@ class Kernels:
                 [f"series: {', '.join(SERIES)}", f"newest release: {self.releases()[-1]}"],
                 "odp-harness kernel list, or the folder of a kernel tree that is built",
             )
-        found = [release for release in self.releases() if SERIES[series].match(release)]
-        if not found:
+        matching = [release for release in self.releases() if SERIES[series].match(release)]
+        if not matching:
             raise Unsupported(f"the archive has no kernel of the series {series} any more")
-        return found[-1]
+        return matching[-1]
 
     def check(self, name: str) -> None:
-        """UsageError for what is no series, no tree, and no release of the archive or the cache."""
+        """Raise UsageError for a name that is no series, no tree, and no release of the archive or the cache."""
         if name not in SERIES and not self._cached(name):
             self.resolve(name)
 
     def get(self, series: str, version: str = "") -> Kernel:
-        """The kernel of a series, or an exact release, fetched and unpacked if the cache has not got it; a tree's is
-        copied.
+        """Return the kernel of a name, fetched and unpacked (a tree's: copied) unless the cache has it.
 
-        Of a release there may have been several packages: the one of this `version`, if the cache has it. And one
-        that the archive has no more is taken from there.
+        A release may have had several packages: the one of `version` is taken if it is cached, and a cached one is
+        used when the archive no longer has the release.
         """
         place = local_tree.named(series)
         if place is not None:
@@ -154,7 +153,7 @@ class Kernels:
         package = self.archive.show(f"linux-image-{release}")
         if package is None:
             raise Unsupported(
-                f"the archive's index lost linux-image-{release}", hint="odp-harness kernel list"
+                f"the archive's index has no linux-image-{release} any more", hint="odp-harness kernel list"
             )
         return self._unpacked(series, release, package.version)
 
@@ -164,7 +163,7 @@ class Kernels:
         return Kernel(series, release, version, folder)
 
     def _cached(self, release: str) -> list[str]:
-        """The versions of a release's package that the cache has."""
+        """List the versions of a release's package that are cached."""
         files = (self.archive.store.root / "kernel").glob("[!.]*/packages.json")
         versions = ((file, json.loads(file.read_text()).get(f"linux-image-{release}", "")) for file in files)
         return sorted(version for file, version in versions if file.parent.name == _key(release, version))
@@ -176,7 +175,7 @@ class Kernels:
         for name in list(names):
             package = self.archive.show(name)
             depends = package.depends if package else ""
-            # Newer kernels are split (binary, modules, base); headers need their common half. All of one version.
+            # Newer kernels are split (binary, modules, base); headers need their common package. All of one version.
             stem = re.escape(release.removesuffix("-amd64"))
             names += re.findall(rf"\b(linux-(?:binary|modules|base|headers)-{stem}[\w.+-]*)", depends)
         root = into / "root"
@@ -191,8 +190,8 @@ class Kernels:
             raise Unsupported(f"the packages of {release} hold no kernel image")
         image.rename(into / "vmlinuz")
         _unpack_modules(modules)
-        for needless in ("boot", "usr/share", "lib", "etc"):
-            shutil.rmtree(root / needless, ignore_errors=True)
+        for unused in ("boot", "usr/share", "lib", "etc"):
+            shutil.rmtree(root / unused, ignore_errors=True)
         self.archive.host.run([require("depmod"), "-b", str(root / "usr"), release])
         (into / "packages.json").write_text(json.dumps(versions, indent=1))
 
@@ -202,7 +201,7 @@ def _key(release: str, version: str) -> str:
 
 
 def release_order(release: str) -> tuple[int, ...]:
-    """Sort key of a release name: the numbers in it."""
+    """Return a sort key for releases: the numbers in the name."""
     return tuple(int(number) for number in re.findall(r"\d+", release.removesuffix("-amd64")))
 
 
@@ -214,7 +213,7 @@ def _unpack_modules(modules: Path) -> None:
 
 
 def _merge_usr(root: Path) -> None:
-    """Move lib/ into usr/lib/: older packages still have it beside."""
+    """Move lib/ into usr/lib/: older packages are not merged."""
     lib = root / "lib" / "modules"
     if lib.is_dir():
         target = root / "usr/lib/modules"

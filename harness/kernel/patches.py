@@ -1,7 +1,7 @@
-"""Patches: read in any form that developers send them, applied to a copy of the source, or refused with the place.
+"""Read patches in any form that developers send, and apply them to a copy of the source.
 
 A plain diff, a message or an mbox of a series (as b4 writes it), a folder of those, or a quilt folder with its
-`series` file. GNU patch applies them; what it says about offsets and fuzz is kept.
+`series` file. GNU patch applies them; offsets and fuzz are reported.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from harness.host import LocalHost, require
 
 _DIFF = re.compile(r"^(diff --git |--- \S)", re.M)
 _NUMBERED = re.compile(r"\[[^]]*?\b(\d+)/\d+\b[^]]*\]")
-# As git takes a box apart: a message of the box begins with a sender and a date, and other lines with "From " do not.
+# As git splits an mbox: a message begins with a sender and a date; other lines with "From " do not.
 _MESSAGE = re.compile(r"^From \S+ .*\b\d\d:\d\d.*\d{4}.*\n", re.M)
 _FOLDER = (".patch", ".diff", ".mbox", ".mbx", ".eml")
-# What paths in a kernel tree begin with; another first folder is a prefix, as a/, b/, linux-7.3/ and linux-7.3.orig/.
+# Top folders of a kernel tree; another first folder is a prefix, as a/, b/, linux-7.3/ and linux-7.3.orig/.
 _TOP = re.compile(
     r"(drivers|include|arch|kernel|mm|net|lib|fs|block|security|tools|scripts|samples|Documentation)/"
 )
@@ -35,7 +35,7 @@ MIN_NEAREST = 0.5
 
 @dataclass(frozen=True)
 class Patch:
-    """One change: what it is called (subject or file name) and its diff. `files` are paths in the source tree."""
+    """One change: its name (subject or file name) and its diff. `files` are paths in the source tree."""
 
     name: str
     diff: str
@@ -44,7 +44,7 @@ class Patch:
 
 @dataclass(frozen=True)
 class Applied:
-    """What became of a series: `notes` (offsets, fuzz), changed files, and those that the tree does not hold."""
+    """Result of applying a series: `notes` (offsets, fuzz), changed files, and files that the tree does not have."""
 
     notes: tuple[str, ...]
     changed: tuple[str, ...]
@@ -52,7 +52,7 @@ class Applied:
 
 
 def read(path: Path) -> tuple[Patch, ...]:
-    """The patches of a file or folder, in their order; UsageError when there is none in it."""
+    """Read the patches of a file or folder in order; UsageError if it has none."""
     if path.is_dir():
         series = path / "series"
         if series.is_file():
@@ -60,42 +60,42 @@ def read(path: Path) -> tuple[Patch, ...]:
             files = [path / words[0] for words in lines if words]
         else:
             files = sorted(file for file in path.iterdir() if file.suffix in _FOLDER)
-        # A cover letter holds none.
-        found = tuple(patch for file in files for patch in _read_file(file))
+        # A cover letter has none.
+        patches = tuple(patch for file in files for patch in _read_file(file))
     elif path.is_file():
-        found = tuple(_read_file(path))
+        patches = tuple(_read_file(path))
     else:
         raise UsageError(f"{path} does not exist", hint="a diff, an mbox or a folder of patches")
-    if not found:
+    if not patches:
         raise UsageError(
             f"{path} holds no patch", hint="a unified diff, as `git format-patch` or `b4 am` write it"
         )
-    return found
+    return patches
 
 
 def read_range(tree: Path, commits: str, host: LocalHost) -> tuple[Patch, ...]:
-    """The patches of a range `A..B` of commits in a git tree; UsageError with git's words."""
+    """Read the patches of commits `A..B` of a git tree; UsageError with git's message."""
     command = [require("git"), "-C", str(tree), "format-patch", "--stdout", "--no-signature", commits]
     done = host.run(command, check=False)
     if done.status:
         raise UsageError(f"{tree} has no commits {commits}", done.output.splitlines()[-3:])
     with host.ledger.scratch_file("range") as path:
         path.write_text(done.output, encoding="utf-8", errors="surrogateescape")
-        found = tuple(_read_file(path))
-    if not found:
+        patches = tuple(_read_file(path))
+    if not patches:
         raise UsageError(f"{commits} in {tree}: no commit that changes anything")
-    return found
+    return patches
 
 
 def check_range(tree: Path, commits: str, host: LocalHost) -> None:
-    """UsageError with git's words for a range of which the git tree does not have the commits."""
+    """Check that a git tree has a range of commits; UsageError with git's message."""
     done = host.run([require("git"), "-C", str(tree), "rev-list", "-1", commits, "--"], check=False)
     if done.status:
         raise UsageError(f"{tree} has no commits {commits}", done.output.splitlines()[-3:])
 
 
 def patch_id(patches: Sequence[Patch], host: LocalHost) -> str:
-    """What git calls a change whatever its line numbers and commit: 40 hex digits, or nothing for an empty one."""
+    """Compute git's patch-id, which ignores line numbers and commit: 40 hex digits, empty for no change."""
     with host.ledger.scratch_file("patch-id") as path:
         text = "".join(_headed(file) for patch in patches for file in PatchSet(patch.diff))
         path.write_text(text, encoding="utf-8", errors="surrogateescape")
@@ -104,7 +104,7 @@ def patch_id(patches: Sequence[Patch], host: LocalHost) -> str:
 
 
 def _headed(file: PatchedFile) -> str:
-    """A file's diff as git writes it: patch-id sees no other."""
+    """Write a file's diff with git's header, which patch-id needs."""
     text = str(file)
     return text if text.startswith("diff ") else f"diff --git a/{file.path} b/{file.path}\n{text}"
 
@@ -128,7 +128,7 @@ def _read_file(path: Path) -> Iterable[Patch]:
 
 
 def _message(text: str, path: Path) -> tuple[str, str]:
-    """The subject of a message (or the file's name) and its text."""
+    """Return the subject of a message (or the file's name) and its text."""
     message = email.message_from_bytes(text.encode("utf-8", "surrogateescape"), policy=email.policy.default)
     part = message.get_body(("plain",)) or message
     content = part.get_content()
@@ -155,7 +155,7 @@ def _patch(name: str, diff: str, path: Path) -> Patch:
 
 
 def _prefixed(file: PatchedFile) -> bool:
-    """Give the file's paths the prefixes a/ and b/ in place of none or of others; whether they had others."""
+    """Set the prefixes of the file's paths to a/ and b/; return whether they changed."""
     before = file.source_file, file.target_file
     for side, prefix in (("source_file", "a/"), ("target_file", "b/")):
         name = getattr(file, side)
@@ -169,7 +169,7 @@ def _prefixed(file: PatchedFile) -> bool:
 def apply(patches: Sequence[Patch], tree: Path, host: LocalHost) -> Applied:
     """Apply a series to `tree` (a copy of the source that may be written).
 
-    Files outside what the tree holds are left out and named. UsageError with the first hunk that does not apply and
+    Files that the tree does not have are left out and named. UsageError with the first hunk that does not apply and
     the nearest place for it.
     """
     notes: list[str] = []
@@ -190,8 +190,8 @@ def apply(patches: Sequence[Patch], tree: Path, host: LocalHost) -> Applied:
 
 def _run_patch(patch: Patch, diff: str, tree: Path, host: LocalHost, number: int) -> list[str]:
     with host.ledger.scratch_folder("patch") as folder:
-        given, rejects = folder / "diff", folder / "rejects"
-        given.write_text(diff, encoding="utf-8", errors="surrogateescape")
+        file, rejects = folder / "diff", folder / "rejects"
+        file.write_text(diff, encoding="utf-8", errors="surrogateescape")
         command = [
             "patch",
             "-p1",
@@ -200,7 +200,7 @@ def _run_patch(patch: Patch, diff: str, tree: Path, host: LocalHost, number: int
             "--no-backup-if-mismatch",
             f"--reject-file={rejects}",
         ]
-        done = host.run([*command, f"--directory={tree}", f"--input={given}"], check=False)
+        done = host.run([*command, f"--directory={tree}", f"--input={file}"], check=False)
         lines = done.output.splitlines()
         if done.status:
             raise _refused(patch, number, lines, rejects, tree)
@@ -209,7 +209,7 @@ def _run_patch(patch: Patch, diff: str, tree: Path, host: LocalHost, number: int
 
 
 def _refused(patch: Patch, number: int, lines: Sequence[str], rejects: Path, tree: Path) -> UsageError:
-    """The error of a patch that does not apply: its first rejected hunk and where it would fit best."""
+    """Make the error of a patch that does not apply: its first rejected hunk and the nearest place for it."""
     evidence = [line for line in lines if "FAILED" in line or "previously applied" in line or "can't" in line]
     if rejects.is_file():
         rejected = rejects.read_text(encoding="utf-8", errors="replace")
@@ -230,7 +230,7 @@ def _refused(patch: Patch, number: int, lines: Sequence[str], rejects: Path, tre
 
 
 def nearest(file: Path, hunk: Sequence[str]) -> list[str]:
-    """Where in `file` the old lines of a hunk (with their marks) fit best: a headline and those lines."""
+    """Find where the old lines of a hunk (with their marks) fit best in `file`: a headline and those lines."""
     old = [line[1:] for line in hunk if line[:1] in (" ", "-")]
     if not old or not file.is_file():
         return []

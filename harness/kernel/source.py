@@ -1,4 +1,4 @@
-"""Kernel source, the distribution's or a tree's: the parts that hold what we test, of exactly a kernel's version.
+"""Kernel source of exactly a kernel's version, the distribution's or a tree's: the folders that we test.
 
 Ref: package linux-source-SERIES, one archive `usr/src/linux-source-SERIES.tar.xz` with the distribution's own
 patches applied.
@@ -29,17 +29,16 @@ PARTS = (
     "include/uapi/rdma",
     "include/trace/events",
 )
-"""Folders that are kept. mlx5_core includes files of its neighbour mlxfw."""
+"""Folders that are cached. mlx5_core includes files of mlxfw."""
 
 MADE = (".*", "*.o", "*.a", "*.ko", "*.mod", "*.mod.c", "modules.order", "Module.symvers")
-"""What make leaves in a tree, and editors."""
+"""Files that make and editors leave in a tree."""
 
 
 def source(kernel: Kernel, archive: Archive) -> Path:
-    """A folder with PARTS of the kernel's source, from the cache or fetched; nobody may write there.
+    """Return a read-only folder with PARTS of the kernel's source, from the cache or fetched.
 
-    Unsupported when the archive has the source of another version only. Of a kernel that a tree has built it is what
-    that tree has now.
+    For a tree of the user it is what the tree has now. Unsupported if the archive has only another version's source.
     """
     if kernel.tree is not None:
         return _of_tree(kernel.tree, kernel, archive)
@@ -57,9 +56,9 @@ def source(kernel: Kernel, archive: Archive) -> Path:
             packed = next((unpacked / "usr/src").glob("linux-source-*.tar.*"), None)
             if packed is None:
                 raise SetupError(f"{name} {kernel.version} holds no source archive")
-            wanted = [f"*/{part}/*" for part in PARTS]
+            patterns = [f"*/{part}/*" for part in PARTS]
             command = ["tar", "-xf", str(packed), "-C", str(into), "--strip-components=1", "--wildcards"]
-            archive.host.run([*command, *wanted], timeout_s=1800)
+            archive.host.run([*command, *patterns], timeout_s=1800)
             shutil.rmtree(unpacked / "usr")
 
     return archive.store.built("source", f"{kernel.release}-{digest(RECIPE, kernel.version, PARTS)}", fetch)

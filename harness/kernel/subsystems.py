@@ -1,4 +1,4 @@
-"""The parts of the kernel that we test: where their source is, which modules it makes, which devices run them."""
+"""Parts of the kernel that we test: their source folders, modules, and the devices that run them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Part:
 
     @property
     def every(self) -> tuple[str, ...]:
-        """All its modules, of whichever kernel."""
+        """All its modules, of any kernel."""
         return (*self.modules, *self.newer)
 
 
@@ -45,7 +45,7 @@ HEADERS = "include/"
 
 
 def touched(files: Iterable[str]) -> tuple[tuple[Part, ...], tuple[str, ...]]:
-    """The parts that a change of these files reaches, and the files that reach none of them."""
+    """Find the parts that a change of these files affects, and the files that affect none."""
     paths = tuple(files)
     if any(path.startswith(HEADERS) for path in paths):
         parts = PARTS

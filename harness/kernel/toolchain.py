@@ -1,8 +1,8 @@
-"""The compiler that built a kernel, in a root of its own: any host can build modules that match.
+"""Unpack the compiler that built a kernel into a root of its own, so that any host builds matching modules.
 
 A kernel's configuration states its compiler to the package's version; the archive mostly still has it. Make and
 the kernel's own build programs come from the same suites. The root is entered by chroot(1) in a mount
-namespace, so nothing of the host but /dev is seen there; except where the host's own compiler built the kernel.
+namespace, so nothing of the host but /dev is visible there; except if the host's own compiler built the kernel.
 """
 
 from __future__ import annotations
@@ -22,29 +22,21 @@ from harness.store import digest
 
 RECIPE = 3
 
-# Besides the compiler: what a module's makefiles call.
+# Programs besides the compiler that a module's makefiles call.
 PROGRAMS = ("make", "dash", "bash", "coreutils", "sed", "grep", "mawk", "findutils", "diffutils")
 # Names that a package's installation would have made. Ref: Debian dash.postinst, mawk.postinst
 NAMES = {"sh": "dash", "awk": "mawk"}
 PATH = "/usr/local/bin:/usr/bin:/usr/sbin"
 MOUNTS = ("dev", "proc", "usr/src", "build")
 _COMPILER = re.compile(r'CONFIG_CC_VERSION_TEXT="\S*?(?P<name>gcc-\d+) \(Debian (?P<version>[^)]+)\)')
-
-# $1 root, $2 the kernel's usr/src, $3 what is built, $4 the host's folders to have, then the command.
-_ENTER = (
-    'root=$1 && for each in $4; do mount --rbind "/$each" "$root/$each" || exit; done'
-    ' && mount --rbind /dev "$root/dev" && mount --bind "$2" "$root/usr/src"'
-    # A container may not let us have a /proc of our own.
-    ' && { mount -t proc proc "$root/proc" 2>/dev/null || mount --rbind /proc "$root/proc"; }'
-    ' && mount --bind "$3" "$root/build" && shift 4 && exec chroot "$root" "$@"'
-)
+ENTER = Path(__file__).with_name("enter_root.sh")
 
 
 @dataclass(frozen=True)
 class Toolchain:
     """A root to build in; `compiler` is the package with its version, `matches` whether it is the kernel's own.
 
-    `make` is what make is told of the compiler, `folders` are the host's that are seen in the root.
+    `make` are the compiler's flags for make, `folders` are the host's folders to mount in the root.
     """
 
     root: Path
@@ -55,22 +47,22 @@ class Toolchain:
 
     @property
     def key(self) -> str:
-        """The cache's key of the root."""
+        """Cache key of the root."""
         return self.root.name
 
     def command(self, kernel: Kernel, work: Path, argv: tuple[str, ...]) -> list[str]:
-        """A command that runs `argv` in the root, with the folder `work` at /build."""
+        """Write a command that runs `argv` in the root, with the folder `work` at /build."""
         own = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
         return [
             *(require("unshare"), *own, "--mount", "--pid", "--fork", "--kill-child", "--"),
-            *("sh", "-c", _ENTER, "enter", str(self.root), str(kernel.root / "usr/src"), str(work)),
+            *("sh", str(ENTER), str(self.root), str(kernel.root / "usr/src"), str(work)),
             " ".join(self.folders),
             *("/usr/bin/env", "-i", f"PATH={PATH}", "LC_ALL=C.UTF-8", *argv),
         ]
 
 
 def compiler_of(configuration: str) -> tuple[str, str]:
-    """Package and version of the compiler that a kernel's .config states; Unsupported if it is no Debian gcc."""
+    """Read the compiler's package and version from a .config; Unsupported if it is no Debian gcc."""
     found = _COMPILER.search(configuration)
     if found is None:
         stated = re.search(r"CONFIG_CC_VERSION_TEXT=.*", configuration)
@@ -81,10 +73,10 @@ def compiler_of(configuration: str) -> tuple[str, str]:
 
 
 def toolchain(kernel: Kernel, archive: Archive, more: tuple[str, ...] = ()) -> Toolchain:
-    """The root for a kernel's modules, with the packages `more` in it, fetched if the cache has not got it.
+    """Return the root for a kernel's modules with the packages `more` in it, fetched unless it is cached.
 
-    A compiler version that the archive no longer has is replaced by the newest of the same name. Of a kernel that a
-    tree has built the compiler must be here.
+    A compiler version that the archive no longer has is replaced by the newest of the same name. For a tree of the
+    user the host must have the compiler.
     """
     if kernel.tree is not None:
         tools = host_toolchain.find(kernel, archive, more)
@@ -107,11 +99,11 @@ def toolchain(kernel: Kernel, archive: Archive, more: tuple[str, ...] = ()) -> T
 
 
 def _kbuild(kernel: Kernel, archive: Archive) -> tuple[str, str]:
-    """The package with the kernel's build programs; one version of it fits all point releases of a series."""
+    """Find the package of the kernel's build programs; one version fits all point releases of a series."""
     package = archive.show(f"linux-headers-{kernel.release}")
     found = re.search(r"\blinux-kbuild-[\w.+~-]+", package.depends if package else "")
     if found is None:
-        raise Unsupported(f"the archive's index lost linux-headers-{kernel.release}")
+        raise Unsupported(f"the archive's index has no linux-headers-{kernel.release} any more")
     offers = archive.offers(found.group())
     if not offers:
         raise Unsupported(f"the archive has no {found.group()} any more")
@@ -119,7 +111,7 @@ def _kbuild(kernel: Kernel, archive: Archive) -> tuple[str, str]:
 
 
 def _finish(root: Path) -> None:
-    """What dpkg's and the packages' own scripts would have done: merged /usr, names, places to mount on."""
+    """Do what dpkg and the packages' own scripts would: merge /usr, add names and mount points."""
     for name in ("bin", "sbin", "lib", "lib64"):
         old, merged = root / name, root / "usr" / name
         merged.mkdir(parents=True, exist_ok=True)
@@ -134,7 +126,7 @@ def _finish(root: Path) -> None:
     for folder in MOUNTS:
         (root / folder).mkdir(parents=True, exist_ok=True)
     (root / "tmp").mkdir(exist_ok=True)
-    for needless in ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info"):
-        shutil.rmtree(root / needless, ignore_errors=True)
+    for unused in ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info"):
+        shutil.rmtree(root / unused, ignore_errors=True)
     if not list((root / "usr/bin").glob("*gcc-*")):
-        raise SetupError("the compiler's packages hold no compiler")
+        raise SetupError("the compiler's packages have no compiler in them")

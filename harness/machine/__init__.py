@@ -1,1 +1,1 @@
-"""A virtual machine and what its console says."""
+"""QEMU machines: images, snapshots, a running guest, its console."""

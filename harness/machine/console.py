@@ -1,4 +1,4 @@
-"""Finds what went wrong in what a kernel said on its console."""
+"""Find reports of kernel errors in a console log."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _ANY = re.compile("|".join(f"(?:{kind.headline})" for kind in KINDS))
 
 @dataclass(frozen=True)
 class Report:
-    """Where a symptom stands in the lines: first and last, and whether its end was seen."""
+    """A symptom with its first and last line; `whole` if its end was seen."""
 
     symptom: Symptom
     first: int
@@ -45,37 +45,37 @@ class Report:
 
 
 def scan(lines: Iterable[str]) -> tuple[Symptom, ...]:
-    """Every report in a console log or the output of dmesg, in order, the last one also when it is cut short.
+    """Find every report in a console log or the output of dmesg, in order, a last one that is cut short too.
 
-    Lines without a timestamp are somebody else's if any line has one.
+    Lines without a timestamp are not the kernel's if any line has one.
     """
     return tuple(report.symptom for report in reports(list(lines)))
 
 
 def distinct(symptoms: Iterable[Symptom]) -> tuple[Symptom, ...]:
-    """The first of each fingerprint: a lockup is reported again and again."""
+    """Keep the first of each fingerprint: a lockup is reported repeatedly."""
     return tuple({symptom.fingerprint: symptom for symptom in reversed(tuple(symptoms))}.values())[::-1]
 
 
 def symptom_error(symptom: Symptom) -> GuestError:
-    """The exception that says what `symptom` says."""
+    """Make the exception of a symptom."""
     error = next((kind.error for kind in KINDS if kind.name == symptom.kind), GuestError)
     return error(symptom.headline, symptom.excerpt, hint=f"fingerprint: {symptom.fingerprint}")
 
 
 def reports(lines: Sequence[str], stamped: bool | None = None) -> Iterator[Report]:
-    """`scan` with places. `stamped` says whether the kernel's lines have timestamps; None looks."""
-    said = _kernel_lines(lines, stamped)
+    """Yield the reports of `scan` with their lines. `stamped`: the kernel's lines have timestamps, None if unknown."""
+    kernel = _kernel_lines(lines, stamped)
     position = 0
-    while position < len(said):
-        kind = _kind(said[position][1])
+    while position < len(kernel):
+        kind = _kind(kernel[position][1])
         if kind is None:
             position += 1
             continue
-        first = _with_prologue(said, position)
-        last, whole = _extent(said, position, kind)
-        symptom = _symptom(kind, [text for _, text in said[first : last + 1]], position - first)
-        yield Report(symptom, said[first][0], said[last][0], whole)
+        first = _with_prologue(kernel, position)
+        last, whole = _extent(kernel, position, kind)
+        symptom = _symptom(kind, [text for _, text in kernel[first : last + 1]], position - first)
+        yield Report(symptom, kernel[first][0], kernel[last][0], whole)
         position = last + 1
 
 
@@ -84,44 +84,44 @@ class Console:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._told = 0
+        self._reported = 0
         self._stamped: bool | None = None
 
     def mark(self) -> int:
-        """How many bytes there are now; what is said from here on is `since` this mark."""
+        """Return the size of the log in bytes, for a later `since`."""
         try:
             return self.path.stat().st_size
         except FileNotFoundError:
             return 0
 
     def since(self, mark: int = 0) -> tuple[Symptom, ...]:
-        """Every report after a mark, the last one also when it is cut short."""
+        """Find every report after a mark, a last one that is cut short too."""
         return tuple(report.symptom for report in reports(self._lines(mark), self._stamped))
 
     def news(self, settle: bool = False) -> tuple[Symptom, ...]:
-        """The reports that ended since the last call; with `settle`, the one going on as well.
+        """Return the reports that ended since the last call; with `settle`, an unfinished one as well.
 
-        What was told is not told again: a report told half by `settle` is over.
+        No report is returned twice: one that `settle` returned unfinished is over.
         """
-        raw = self._read(self._told)
+        raw = self._read(self._reported)
         lines = raw[: len(raw) if settle else raw.rfind(b"\n") + 1].splitlines(keepends=True)
-        told, kept = [], _open_prologue(texts := self._decode(lines))
+        symptoms, end = [], _open_prologue(texts := self._decode(lines))
         for report in reports(texts, self._stamped):
             if not (report.whole or settle):
-                kept = report.first
+                end = report.first
                 break
-            told.append(report.symptom)
-            kept = max(kept, report.last + 1)
-        self._told += sum(len(line) for line in lines[: len(lines) if settle else kept])
-        return tuple(told)
+            symptoms.append(report.symptom)
+            end = max(end, report.last + 1)
+        self._reported += sum(len(line) for line in lines[: len(lines) if settle else end])
+        return tuple(symptoms)
 
     def tail(self, count: int = 20) -> tuple[str, ...]:
-        """The last lines, without timestamps, for the evidence of an error."""
+        """Return the last lines without timestamps, as evidence of an error."""
         lines = self._lines(max(0, self.mark() - 400 * count))
         return tuple(_PREFIX.sub("", _ESCAPES.sub("", line), count=1) for line in lines[-count:])
 
     def before(self, headline: str, count: int = 8) -> tuple[str, ...]:
-        """The lines that stand before a headline, anybody's, without timestamps."""
+        """Return the lines before a headline, not only the kernel's, without timestamps."""
         lines = [_PREFIX.sub("", _ESCAPES.sub("", line), count=1) for line in self._lines(0)]
         at = next((index for index, line in enumerate(lines) if headline in line), 0)
         return tuple(lines[max(0, at - count) : at])
@@ -145,17 +145,17 @@ class Console:
 
 
 def _kernel_lines(lines: Sequence[str], stamped: bool | None) -> list[tuple[int, str]]:
-    """The kernel's own lines, each with its index: timestamps, callers, levels and escapes removed."""
-    said, others = [], []
+    """Pick the kernel's own lines, each with its index: timestamps, callers, levels and escapes removed."""
+    kernel, others = [], []
     for index, line in enumerate(lines):
         text = _ESCAPES.sub("", line).rstrip()
-        # not at the start only: a prompt or a half line of a program may stand before it
+        # not at the start only: a prompt or an unfinished line of a program may stand before it
         match = _PREFIX.search(text)
         if match:
-            said.append((index, text[match.end() :]))
+            kernel.append((index, text[match.end() :]))
         else:
             others.append((index, text))
-    return said if said or stamped else others
+    return kernel if kernel or stamped else others
 
 
 def _kind(text: str) -> Kind | None:
@@ -164,10 +164,10 @@ def _kind(text: str) -> Kind | None:
     return next(kind for kind, headline, _ in _TABLE if headline.search(text))
 
 
-def _with_prologue(said: Sequence[tuple[int, str]], position: int) -> int:
-    """Where the report of the headline at `position` begins: at the line that announces it, if any."""
+def _with_prologue(lines: Sequence[tuple[int, str]], position: int) -> int:
+    """Find the begin of the report of the headline at `position`: at the line that announces it, if any."""
     for before in range(position - 1, max(-1, position - 1 - _PROLOGUE_LINES), -1):
-        text = said[before][1]
+        text = lines[before][1]
         if _PROLOGUE.search(text):
             return before
         if _kind(text):
@@ -176,30 +176,30 @@ def _with_prologue(said: Sequence[tuple[int, str]], position: int) -> int:
 
 
 def _open_prologue(texts: Sequence[str]) -> int:
-    """How many of `texts` may be forgotten: all, but for an announcement whose headline is yet to come."""
+    """Count the lines that are done with: all before an announcement whose headline is yet to come."""
     for index in range(len(texts) - 1, max(-1, len(texts) - 1 - _PROLOGUE_LINES), -1):
         if _PROLOGUE.search(_PREFIX.sub("", _ESCAPES.sub("", texts[index]), count=1)):
             return index
     return len(texts)
 
 
-def _extent(said: Sequence[tuple[int, str]], position: int, kind: Kind) -> tuple[int, bool]:
-    """The last line of the report that begins at `position`, and whether that is its end."""
+def _extent(lines: Sequence[tuple[int, str]], position: int, kind: Kind) -> tuple[int, bool]:
+    """Find the last line of the report whose headline is at `position`, and whether that is its end."""
     ends = next(ends for row, _, ends in _TABLE if row is kind)
     if ends is None:
         return position, True
-    for here in range(position + 1, len(said)):
-        text = said[here][1]
+    for here in range(position + 1, len(lines)):
+        text = lines[here][1]
         other = _kind(text)
         if other is not None and other.name not in kind.absorbs:
-            return max(position, _with_prologue(said, here) - 1), True
+            return max(position, _with_prologue(lines, here) - 1), True
         if here - position >= REPORT_LINES:
             return here, True
         if ends.search(text):
-            after = said[here + 1 : here + 1 + MORE_LINES]
+            after = lines[here + 1 : here + 1 + MORE_LINES]
             if not kind.more or not any(re.search(kind.more, line) for _, line in after):
                 return here, not kind.more or len(after) == MORE_LINES
-    return len(said) - 1, False
+    return len(lines) - 1, False
 
 
 def _symptom(kind: Kind, lines: Sequence[str], head: int) -> Symptom:
@@ -214,7 +214,7 @@ def _symptom(kind: Kind, lines: Sequence[str], head: int) -> Symptom:
 
 
 def _frames(kind: Kind, lines: Sequence[str]) -> list[str]:
-    """The top frames of the first stack, the instruction pointer's first; clones are their origin."""
+    """Collect the top frames of the first stack, the instruction pointer's first; clones count as their origin."""
     if kind.frames_after:
         begin = next((i for i, line in enumerate(lines) if re.search(kind.frames_after, line)), 0)
         lines = lines[begin:]
@@ -232,7 +232,7 @@ def _frames(kind: Kind, lines: Sequence[str]) -> list[str]:
 
 
 def _function(text: str) -> str:
-    """The function that a line of a trace names; empty for plumbing and for what is no such line."""
+    """Return the function that a line of a trace names; empty for PLUMBING and for other lines."""
     frame = _FRAME.fullmatch(text)
     if frame and frame[1]:
         return ""  # found on the stack, not by unwinding it

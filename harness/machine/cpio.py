@@ -1,4 +1,4 @@
-"""A cpio archive of the `newc` format, as the kernel unpacks for an initial RAM disk.
+"""Write a cpio archive of the `newc` format, which the kernel unpacks as an initial RAM disk.
 
 Written here because no package of PyPI or of a minimal Debian writes one without the files on disk being owned
 by root. Ref: Linux Documentation/driver-api/early-userspace/buffer-format.rst.

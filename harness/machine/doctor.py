@@ -1,4 +1,4 @@
-"""What works on this machine, item by item, and what to do about what does not."""
+"""Check the host item by item, with a hint for each that does not work."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NEEDED_BYTES = 6 << 30
 
 @dataclass(frozen=True)
 class Finding:
-    """One item: `ok`, or what is wrong and what to try. `optional` items do not fail the whole."""
+    """One item: `ok`, or what is wrong and what to try. The check as a whole ignores `optional` items."""
 
     item: str
     ok: bool
@@ -31,7 +31,7 @@ class Finding:
 
 
 def examine(archive: Archive) -> Iterator[Finding]:
-    """Look at everything, yielding each item as it is known; the last ones boot a guest."""
+    """Check everything, yielding each item as it is known; the last one boots a guest."""
     for tool in TOOLS:
         yield _try(f"program {tool}", lambda tool=tool: require(tool))  # type: ignore[misc]
     yield _keyring()
@@ -64,7 +64,7 @@ def _disk(archive: Archive) -> Finding:
 
 
 def _user_namespaces() -> Finding:
-    """An ordinary user builds images in a user namespace. Ref: mmdebstrap(1), mode unshare."""
+    """Check that an ordinary user can build images, in a user namespace. Ref: mmdebstrap(1), mode unshare."""
     item = "building images"
     if os.geteuid() == 0:
         return Finding(item, True, "as root")

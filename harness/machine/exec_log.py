@@ -1,7 +1,7 @@
-"""Which instructions of some modules a machine ran: QEMU's own log of the blocks that it translates.
+"""Find the instructions of some modules that a machine ran, by QEMU's log of the blocks that it translates.
 
-After a restore nothing is translated yet, so a block is logged when it is first run. Nothing in the guest knows of
-it. Ref: QEMU 11.1 qemu-options.hx, -d in_asm, -dfilter
+After a restore nothing is translated yet, so a block is logged when it is first run. The guest does not notice.
+Ref: QEMU 11.1 qemu-options.hx, -d in_asm, -dfilter
 """
 
 from __future__ import annotations
@@ -15,38 +15,32 @@ _ADDRESS = re.compile(r"^0x([0-9a-f]+):", re.M)
 _SECTION = re.compile(r"^(?P<module>\w+) (?P<section>\.\S+) 0x(?P<start>[0-9a-f]+)$", re.M)
 _LOADED = re.compile(r"^(?P<module>\w+) (?P<size>\d+) .* 0x(?P<start>[0-9a-f]+)(?: \(.*\))?$", re.M)
 
-ASK = (
-    "sh",
-    "-c",
-    'for m in "$@"; do (cd /sys/module/$m/sections 2>/dev/null || exit;'
-    " for s in .[a-z]*; do echo $m $s $(cat $s); done); done; cat /proc/modules",
-    "sections",
-)
-"""Asks a guest where modules, named behind it, are; `sections` and `Places.read` understand the answer."""
+ASK = ("sh", "-c", Path(__file__).with_name("sections.sh").read_text("utf-8"), "sections")
+"""Command for a guest, with names of modules after it; `sections` and `ModuleLayout.read` parse its output."""
 
 _CODE = (".text", ".text.unlikely", ".exit.text")
 
 
 Offsets = Mapping[str, Mapping[str, list[int]]]
-"""By module and section the offsets of instructions, in order."""
+"""Offsets of instructions by module and section, in order."""
 
 
 def sections(answer: str) -> Iterator[tuple[str, str, int]]:
-    """Module, section and address of each section that there is, from the output of ASK."""
+    """Yield module, name and address of each section, from the output of ASK."""
     for found in _SECTION.finditer(answer):
         yield found["module"], found["section"], int(found["start"], 16)
 
 
 @dataclass(frozen=True)
 class ModuleLayout:
-    """Where modules have code in a machine: (module, section, first address); the ranges (first, length) of all."""
+    """Code of modules in a machine: sections as (module, section, first address), modules as ranges (first, length)."""
 
     sections: tuple[tuple[str, str, int], ...]
     ranges: tuple[tuple[int, int], ...]
 
     @classmethod
     def read(cls, answer: str, modules: tuple[str, ...]) -> ModuleLayout:
-        """From the output of ASK."""
+        """Parse the output of ASK for these modules."""
         code = tuple(place for place in sections(answer) if place[1] in _CODE)
         ranges = tuple(
             (int(m["start"], 16), int(m["size"]))
@@ -56,14 +50,14 @@ class ModuleLayout:
         return cls(code, ranges)
 
     def options(self, log: Path) -> tuple[str, ...]:
-        """QEMU's options that write the log."""
+        """Return QEMU's options that write the log."""
         if not self.ranges:
             return ()
-        wanted = ",".join(f"{start:#x}+{size:#x}" for start, size in self.ranges)
-        return ("-d", "in_asm", "-dfilter", wanted, "-D", str(log))
+        ranges = ",".join(f"{start:#x}+{size:#x}" for start, size in self.ranges)
+        return ("-d", "in_asm", "-dfilter", ranges, "-D", str(log))
 
-    def ran(self, log: str) -> Offsets:
-        """From the log what ran."""
+    def executed(self, log: str) -> Offsets:
+        """Parse the log: the first instruction of each block that ran."""
         ordered = sorted(self.sections, key=lambda entry: entry[2])
         found: dict[str, dict[str, list[int]]] = {}
         at = 0

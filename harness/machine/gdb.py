@@ -1,7 +1,7 @@
-"""A machine under gdb: QEMU's own stub on a socket, and the commands that let gdb find its way in the guest.
+"""Debug a guest with gdb: QEMU's stub on a socket, and gdb commands that load symbols and sources.
 
-A breakpoint is QEMU's, not the guest's: no instruction of the guest changes and none is counted for it. The guest's
-time stands still while it is stopped. Ref: QEMU 11.1 docs/system/gdb.rst
+A breakpoint is QEMU's, not the guest's: no instruction of the guest changes or is added. The guest's time stops with
+it. Ref: QEMU 11.1 docs/system/gdb.rst
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ CHARDEV = "gdb"
 TEXT = ".text"
 
 KALLSYMS = ("sh", "-c", r"grep -v '\[' /proc/kallsyms | gzip -1 | base64 -w 0")
-"""Asks a guest for the kernel's own symbols."""
+"""Command for a guest that prints the kernel's own symbols, compressed."""
 
-# Sections that debug information speaks of; a module has many more.
-WANTED = re.compile(
+# Sections that debug information refers to; a module has many more.
+DEBUGGED = re.compile(
     r"\.(text|rodata|data|bss)(\.unlikely|\.hot|\.\.read_mostly|\.\.ro_after_init)?|\.exit\.text"
 )
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A module in the guest: the file with its symbols, where its source is, and where its sections are."""
+    """A module in the guest: the file with its symbols, the folder of its source, the addresses of its sections."""
 
     name: str
     file: Path
@@ -36,7 +36,7 @@ class Loaded:
 
 
 def sections(answer: str) -> dict[str, dict[str, int]]:
-    """By module the addresses of its sections, from the output of blocks.ASK."""
+    """Collect the addresses of sections by module, from the output of exec_log.ASK."""
     found: dict[str, dict[str, int]] = {}
     for module, section, start in exec_log.sections(answer):
         found.setdefault(module, {})[section] = start
@@ -44,31 +44,31 @@ def sections(answer: str) -> dict[str, dict[str, int]]:
 
 
 def options(socket: Path) -> tuple[str, ...]:
-    """QEMU's options for a stub there; it waits for nobody."""
+    """Return QEMU's options for a stub on a socket; the machine does not wait for a debugger."""
     return ("-chardev", f"socket,id={CHARDEV},path={socket},server=on,wait=off", "-gdb", f"chardev:{CHARDEV}")
 
 
 def connected(chardevs: Iterable[Mapping[str, str]]) -> bool:
-    """Whether somebody is at the stub, from what QEMU's monitor says of its sockets."""
+    """Return whether a debugger is connected, from the answer to query-chardev."""
     return any(
         each["label"] == CHARDEV and not each["filename"].startswith("disconnected") for each in chardevs
     )
 
 
-# gdb tells of each section, together more than a screen has lines, and would wait for a key. Whether it does later is
-# the user's own matter. Ref: gdb's manual, $_gdb_setting
+# gdb prints more lines for the sections than fit a screen, and would wait for a key. The user's setting is restored.
+# Ref: gdb's manual, $_gdb_setting
 _UNPAGED = ('set $paged = $_gdb_setting("pagination")', "set pagination off")
 _PAGED = ("if $paged", "set pagination on", "end")
 
 
 def script(socket: Path, kernel: Path, modules: Sequence[Loaded]) -> str:
-    """gdb's commands: symbols where they are, source where it is, and the machine."""
+    """Write gdb's commands: load symbols at their addresses, set source folders, connect."""
     lines = [*_UNPAGED, "set confirm off", "set architecture i386:x86-64", f"symbol-file {kernel}"]
     for module in modules:
         where = [
             f"-s {name} {start:#x}"
             for name, start in sorted(module.sections.items())
-            if WANTED.fullmatch(name) and name != TEXT
+            if DEBUGGED.fullmatch(name) and name != TEXT
         ]
         lines.append(" ".join(["add-symbol-file", str(module.file), f"{module.sections[TEXT]:#x}", *where]))
         if module.sources is not None:
@@ -78,5 +78,5 @@ def script(socket: Path, kernel: Path, modules: Sequence[Loaded]) -> str:
 
 
 def command(file: Path) -> list[str]:
-    """gdb with these commands."""
+    """Return the command that starts gdb with a script."""
     return ["gdb", "-q", "-x", str(file)]

@@ -1,4 +1,4 @@
-"""Disks of a machine: userland and kernel files as read-only compressed images, and the initial RAM disk."""
+"""Build the disks of a guest: userland and kernel files as compressed images, and the initial RAM disk."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ BOOT_MODULES = (
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """A file of vm-images/: suite, packages, what is left out, memory of the machine in MiB."""
+    """A file of vm-images/: suite, packages, excluded paths, memory of the guest in MiB."""
 
     name: str
     suite: str
@@ -79,7 +79,7 @@ class Image:
 
 
 def build_image(spec: ImageSpec, store_archive: Archive) -> Image:
-    """The userland of a spec, built if the cache has not got it. Works as root and as an ordinary user."""
+    """Return the userland of a spec, built unless it is cached. Works as root and as an ordinary user."""
     store = store_archive.store
     key = f"{spec.name}-{digest(RECIPE, spec.suite, spec.packages, spec.exclude)}"
     folder = store.built("image", key, lambda into: _make_userland(spec, store_archive, into))
@@ -90,12 +90,12 @@ def build_image(spec: ImageSpec, store_archive: Archive) -> Image:
 def _make_userland(spec: ImageSpec, store_archive: Archive, into: Path) -> None:
     host = store_archive.host
     require("mkfs.erofs")
-    # The private apt root knows the host's way to the network; mmdebstrap gets the same sources.
+    # The private apt root has the host's proxies and certificates; mmdebstrap gets the same sources.
     sources = store_archive.sources([spec.suite, f"{spec.suite}-security"])
     tar = into / "root.tar"
     excludes = [f"--dpkgopt=path-exclude={pattern}" for pattern in spec.exclude]
     command = [
-        *_contained(host),
+        *_namespaces(host),
         require("mmdebstrap"),
         "--quiet",
         "--variant=minbase",
@@ -107,8 +107,8 @@ def _make_userland(spec: ImageSpec, store_archive: Archive, into: Path) -> None:
         *sources,
     ]
     try:
-        with _workshop(host, into) as workshop:
-            host.run(command, timeout_s=1800, env={"TMPDIR": str(workshop)})
+        with _work_folder(host, into) as folder:
+            host.run(command, timeout_s=1800, env={"TMPDIR": str(folder)})
     except CommandError as error:
         raise SetupError(
             f"the image {spec.name} could not be built",
@@ -118,9 +118,9 @@ def _make_userland(spec: ImageSpec, store_archive: Archive, into: Path) -> None:
         ) from error
     root = into / "root"
     root.mkdir()
-    # Everything belongs to root in the image, whoever unpacks it here.
+    # In the image everything belongs to root, whoever unpacks it here.
     host.run(["tar", "-x", "--no-same-owner", "--exclude=./dev/*", "-f", str(tar), "-C", str(root)])
-    # An ordinary user must be able to read what only root of the image may.
+    # An ordinary user must be able to read files that only root may read in the image.
     host.run(["chmod", "-R", "u+rX", str(root)])
     tar.unlink()
     _write_manifest(root, into / "packages.json")
@@ -128,10 +128,10 @@ def _make_userland(spec: ImageSpec, store_archive: Archive, into: Path) -> None:
     shutil.rmtree(root)
 
 
-def _contained(host: LocalHost) -> list[str]:
-    """What makes root's mmdebstrap take its mounts and chroot processes along when it is killed.
+def _namespaces(host: LocalHost) -> list[str]:
+    """Return a prefix that makes root's mmdebstrap take its mounts and processes along when it is killed.
 
-    Namespaces of its own, where the host lets us have them. An ordinary user's mmdebstrap makes them itself.
+    It needs namespaces of its own, if the host allows them. An ordinary user's mmdebstrap makes them itself.
     """
     if os.geteuid() != 0:
         return []
@@ -140,12 +140,11 @@ def _contained(host: LocalHost) -> list[str]:
 
 
 @contextlib.contextmanager
-def _workshop(host: LocalHost, into: Path) -> Iterator[Path]:
-    """Where mmdebstrap puts its half-made system.
+def _work_folder(host: LocalHost, into: Path) -> Iterator[Path]:
+    """Make the folder where mmdebstrap unpacks.
 
-    Root's is inside the entry and goes with it. An ordinary user's subordinate ids own theirs and cannot enter
-    a private folder, so it is a public one among the temporary files; what a killed build left there is
-    removed by the next.
+    Root's is inside the entry and is removed with it. An ordinary user's is owned by subordinate ids, which cannot
+    enter a private folder, so it is a public temporary one; the next build removes what a killed one left there.
     """
     if os.geteuid() == 0:
         yield into
@@ -161,7 +160,7 @@ def _workshop(host: LocalHost, into: Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for stale in folder.glob("mmdebstrap.*"):
                 host.run(["mmdebstrap", "--unshare-helper", "rm", "-rf", str(stale)], check=False)
-                # What is the user's own, as the keyring's folder, is nobody's in there.
+                # In that namespace files of the user, as the keyring's folder, belong to the id nobody.
                 shutil.rmtree(stale, ignore_errors=True)
         fcntl.flock(lock, fcntl.LOCK_SH)
         yield folder
@@ -172,7 +171,7 @@ def _workshop(host: LocalHost, into: Path) -> Iterator[Path]:
 
 
 def _write_manifest(root: Path, path: Path) -> None:
-    """Exact package versions of the image, from its own dpkg status."""
+    """Write the exact package versions of the image, from its own dpkg status."""
     packages: dict[str, str] = {}
     name = ""
     for line in (root / "var/lib/dpkg/status").read_text(encoding="utf-8").splitlines():
@@ -184,7 +183,7 @@ def _write_manifest(root: Path, path: Path) -> None:
 
 
 def kernel_disk(kernel: Kernel, store_archive: Archive) -> Path:
-    """Modules and headers of a kernel as an image; the headers are whole (bcc opens some 140 of them)."""
+    """Pack modules and headers of a kernel; all headers, since bcc opens some 140 of them."""
 
     def make(into: Path) -> None:
         erofs.pack(store_archive.host, kernel.root, into / "kernel.erofs")
@@ -194,7 +193,7 @@ def kernel_disk(kernel: Kernel, store_archive: Archive) -> Path:
 
 
 def initrd(kernel: Kernel, store_archive: Archive) -> tuple[Path, str]:
-    """The initial RAM disk of a kernel with today's agent in it, and its digest."""
+    """Build the initial RAM disk of a kernel with the current agent; return it and its key."""
     files = {f"opt/odp/{path}": content for path, content in agent.bundle().items()}
     files["init"] = (HERE / "init.sh").read_bytes()
     files["opt/odp/start.sh"] = (HERE / "start.sh").read_bytes()
@@ -213,7 +212,7 @@ def initrd(kernel: Kernel, store_archive: Archive) -> tuple[Path, str]:
 
 
 def _boot_modules(kernel: Kernel) -> dict[str, bytes]:
-    """BOOT_MODULES of this kernel with what they need, uncompressed, and the order to load them in."""
+    """Read BOOT_MODULES of this kernel with their dependencies, uncompressed, and the order to load them in."""
     needs: dict[str, list[str]] = {}
     for line in (kernel.modules / "modules.dep").read_text().splitlines():
         path, _, rest = line.partition(":")

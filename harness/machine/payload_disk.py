@@ -1,7 +1,7 @@
-"""A parcel: a small disk whose content may differ between machines that go on from one saved boot.
+"""The payload disk: hands files to a guest that is restored from a snapshot.
 
-What is in it when a machine is restored is what the guest finds; modules of ours travel that way. All parcels
-have one size, since the saved machine has seen it.
+The guest finds the content of the moment of its restore; replaced modules travel that way. All payload disks have one
+size, since a saved machine has read it.
 """
 
 from __future__ import annotations
@@ -18,22 +18,24 @@ from harness.store import Store, digest
 
 RECIPE = 1
 SIZE_BYTES = 128 << 20
+KIND = "payload"
+FILE = "disk"
 
 
 def empty(store: Store) -> Path:
-    """The parcel with nothing in it: zeros, which take no disk."""
+    """Make the disk without files: zeros, which take no space on the host."""
 
     def make(into: Path) -> None:
-        (into / "parcel").touch()
-        os.truncate(into / "parcel", SIZE_BYTES)
+        (into / FILE).touch()
+        os.truncate(into / FILE, SIZE_BYTES)
 
-    return store.built("parcel", f"empty-{SIZE_BYTES >> 20}", make) / "parcel"
+    return store.built(KIND, f"empty-{SIZE_BYTES >> 20}", make) / FILE
 
 
 def packed(files: Mapping[str, Path], store: Store, host: LocalHost) -> Path:
-    """A parcel of these files, by the path that they get; `modules/NAME.ko` replaces the kernel's own.
+    """Make a disk of files {path on it: file}; `modules/NAME.ko` replaces the kernel's own.
 
-    SetupError when they do not fit. The same content gives the same file.
+    SetupError if they do not fit. The same content gives the same file.
     """
     contents = _contents(files)
 
@@ -42,19 +44,19 @@ def packed(files: Mapping[str, Path], store: Store, host: LocalHost) -> Path:
         for name, content in contents:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_bytes(content)
-        parcel = into / "parcel"
-        erofs.pack(host, root, parcel, compressed=False)
+        disk = into / FILE
+        erofs.pack(host, root, disk, compressed=False)
         shutil.rmtree(root)
-        if parcel.stat().st_size > SIZE_BYTES:
-            taken = f"{parcel.stat().st_size >> 20} MiB, a parcel has {SIZE_BYTES >> 20}"
-            raise SetupError("the modules do not fit into a machine's parcel", [taken], "strip --strip-debug")
-        os.truncate(parcel, SIZE_BYTES)
+        if disk.stat().st_size > SIZE_BYTES:
+            taken = f"{disk.stat().st_size >> 20} MiB, the disk has {SIZE_BYTES >> 20}"
+            raise SetupError("the files do not fit on the payload disk", [taken], "strip --strip-debug")
+        os.truncate(disk, SIZE_BYTES)
 
-    return store.built("parcel", _key(contents), make) / "parcel"
+    return store.built(KIND, _key(contents), make) / FILE
 
 
 def key(files: Mapping[str, Path]) -> str:
-    """A digest of what such a parcel holds: the name of the folder of the packed one."""
+    """Compute the cache key of the disk with these files: the name of its folder."""
     return _key(_contents(files))
 
 

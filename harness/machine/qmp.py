@@ -1,4 +1,4 @@
-"""A machine's monitor, on QEMU's own protocol library, without asyncio for the caller."""
+"""The monitor of a machine: QEMU's own protocol library without asyncio for the caller."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PATH_BYTES = 107
 
 
 class Qmp:
-    """A connection to a QMP socket; `dead` makes the error to raise when QEMU is gone."""
+    """A connection to a QMP socket; `dead` makes the error to raise if QEMU has exited."""
 
     def __init__(self, socket: Path, dead: Callable[[], HarnessError]) -> None:
         if len(os.fsencode(socket)) > PATH_BYTES:
@@ -38,7 +38,7 @@ class Qmp:
                 time.sleep(0.01)
 
     def command(self, name: str, **arguments: Any) -> Any:
-        """Run a command and return its answer; SetupError with QEMU's own words if it is refused."""
+        """Run a command and return its result; SetupError with QEMU's message if it is refused."""
         try:
             return self._loop.run_until_complete(self._client.execute(name, arguments or None))
         except ExecuteError as error:
@@ -47,7 +47,7 @@ class Qmp:
             raise self._dead() from error
 
     def migrate(self, uri: str, deadline_s: float = 60.0) -> None:
-        """Write the machine's state to `uri` and wait until it is whole."""
+        """Write the machine's state to `uri` and wait until it is complete."""
         self.command("migrate", uri=uri)
         until = time.monotonic() + deadline_s
         while True:

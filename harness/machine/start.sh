@@ -1,4 +1,4 @@
-# Second half of a machine's start, on its own userland: mounts, then the agent. When the agent ends, so does the machine.
+# Second half of a guest's start, on its own userland: mounts, then the agent. When the agent exits, the guest powers off.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 TERM=linux
 export PYTHONPATH=/opt/odp PYTHONHASHSEED=0 PYTHONUNBUFFERED=1
 mount -t tmpfs run /run
@@ -12,7 +12,7 @@ for port in /sys/class/virtio-ports/*; do
     [ "$(cat "$port/name")" = odp.replies ] && replies=/dev/${port##*/}
 done
 cd /
-python3 -m harness.guest --requests /sys/firmware/qemu_fw_cfg/by_name/opt/odp/order/raw --replies "$replies"
+python3 -m harness.guest --requests /sys/firmware/qemu_fw_cfg/by_name/opt/odp/request/raw --replies "$replies"
 echo "start: the agent ended with status $?"
 echo o > /proc/sysrq-trigger
 sleep 60

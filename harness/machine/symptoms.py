@@ -1,4 +1,4 @@
-"""The table of symptoms: what a kernel says when something is wrong, and how to read it.
+"""The table of symptoms: reports that a kernel prints when something is wrong, and how to parse them.
 
 A new symptom is a new row here and a recorded log in tests/data/console.
 """
@@ -21,7 +21,7 @@ class Kind:
     """One row.
 
     `headline` matches the line that names the report (timestamp and caller removed), `ends` its last line;
-    without `ends` it is that one line. `what` finds, anywhere in the report, the words that belong into the
+    without `ends` it is that one line. `what` finds, anywhere in the report, the text that belongs into the
     fingerprint besides the frames: its first group, numbers removed. Frames are looked for after the first
     line that matches `frames_after`; outside of interrupts with `task_only`; not at all without `frames`.
     While a report is open, headlines of the kinds in `absorbs` belong to it; it goes on past its last line
@@ -40,7 +40,7 @@ class Kind:
     more: str = ""
 
 
-# The first row that matches a line names it, so the special stand above the general.
+# The first row that matches a line names it, so special rows stand above general ones.
 # Ref: Linux 7.3 kernel/{panic,watchdog,hung_task}.c, kernel/rcu/tree_stall.h,
 # kernel/locking/lockdep.c, lib/{bug,list_debug,ubsan,refcount}.c, mm/{slub,oom_kill,kmemleak}.c,
 # mm/{kasan,kfence}/report.c, net/core/dev.c, arch/x86/kernel/dumpstack.c, arch/arm64/kernel/traps.c
@@ -214,8 +214,8 @@ KINDS: tuple[Kind, ...] = (
     ),
 )
 
-# Frames of those who watch: probes, their trampolines and programs stand between a function and its caller. A
-# trampoline begins where no call ends, so the kernel names the function before it: trace_clock_x86_tsc, or
+# Frames of probes, with their trampolines and programs: they stand between a function and its caller. A trampoline
+# begins where no call ends, so the kernel names the function before it: trace_clock_x86_tsc, or
 # osnoise_arch_unregister where that tracer is configured.
 # Ref: Linux 7.3 arch/x86/kernel/Makefile (trace_clock.o, trace.o, rethook.o in this order), arch/x86/kernel/rethook.c,
 # arch/x86/kernel/{ftrace_64.S,kprobes/}, arch/arm64/kernel/probes, kernel/{kprobes.c,trace/,bpf/trampoline.c}
@@ -230,8 +230,8 @@ PROBES = (
     r"bpf_trace_run\d+|__bpf_trace_\w+|__traceiter_\w+",
 )
 
-# Frames that every report of a kind has, whatever the bug: how it was said, how the kernel was entered, who
-# merely waits for a CPU that does not answer.
+# Frames that do not tell bugs apart: how the report is printed, how the kernel was entered, who waits for a CPU that
+# does not answer.
 PLUMBING = re.compile(
     r"(__)?(dump_stack(_lvl|_print_info)?|show_(stack|regs)|dump_header|v?panic|nmi_panic|die(_addr)?|"
     r"warn(_printf|_slowpath_\w+|_alloc)?|report_(bug|addr_fault)\w*|handle_bug|page_fault_oops|"

@@ -1,109 +1,62 @@
-"""A running VM: started with an order already in its hands, it answers on a file and says the rest on its console."""
+"""A running QEMU guest: request through fw_cfg, replies on a virtio port, kernel log on ttyS0."""
 
 from __future__ import annotations
 
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from harness import agent
 from harness.errors import Crash, GuestError, Hang, HarnessError, KasanReport, SetupError
 from harness.host import LocalHost
 from harness.machine.console import Console, symptom_error
-from harness.machine.qemu import Qemu, Shape, Wiring, command_line
-from harness.machine.qmp import Qmp
+from harness.machine.qemu import Channels, MachineConfig, Qemu, command_line
 from harness.values.answer import Reply, Trace
-from harness.values.case import Request
 from harness.values.upstream import UpstreamTest
 
+if TYPE_CHECKING:
+    from harness.machine.qmp import Qmp
+
 POLL_S = 0.002
-# After one of these a machine is not worth waiting for.
+# After one of these a reply rarely comes.
 FATAL = (Crash, Hang, KasanReport)
 AFTER_SYMPTOM_S = 2.0
 
 
-@dataclass(frozen=True)
-class Disks:
-    """What a machine is made of, all read-only."""
-
-    vmlinuz: Path
-    initrd: Path
-    userland: Path
-    kernel: Path
-    parcel: Path
-
-
 class Machine:
-    """One QEMU process in a folder of its own; a context manager whose end kills it.
+    """One QEMU process with its files in `folder`; a context manager whose end kills it."""
 
-    `order` is what its agent finds. With `incoming` the machine is restored from that state file and `ram` is
-    the memory saved with it, otherwise it boots. `paused` machines wait for `go_on` (for a device to be
-    plugged). A `held` one stands still until somebody else, a debugger, lets it go on.
-    """
-
-    def __init__(
-        self,
-        host: LocalHost,
-        qemu: Qemu,
-        shape: Shape,
-        disks: Disks,
-        folder: Path,
-        *,
-        request: Request,
-        ram: Path,
-        incoming: Path | None = None,
-        shared: bool = True,
-        paused: bool = False,
-        held: bool = False,
-        terminal: bool = False,
-        extra: tuple[str, ...] = (),
-    ) -> None:
+    def __init__(self, host: LocalHost, qemu: Qemu, folder: Path, config: MachineConfig) -> None:
         self.host = host
-        self.shape = shape
+        self.shape = config.shape
         self.folder = folder
-        self.request = request
-        self.held = held
-        names = {name: folder / name for name in ("order", "replies", "console", "qmp")}
-        names["order"].write_bytes(agent.encode_request(request))
-        names["replies"].touch()
-        names["console"].touch()
-        wiring = Wiring(
-            disks.vmlinuz,
-            disks.initrd,
-            disks.userland,
-            disks.kernel,
-            disks.parcel,
-            ram,
-            shared=shared,
-            terminal=terminal,
-            extra=extra,
-            **names,
-        )
-        argv = command_line(qemu, shape, wiring)
-        if incoming is not None:
-            argv += ["-incoming", f"file:{incoming}"]
-        if paused or held:
-            argv += ["-S"]
-        self.console = Console(names["console"])
-        self._replies = names["replies"].open("rb")
-        self._said = b""
-        self._heard: list[Reply] = []
+        self.request = config.request
+        self.held = config.held
+        self._channels = Channels(folder)
+        self._channels.request.write_bytes(agent.encode_request(config.request))
+        self._channels.replies.touch()
+        self._channels.console.touch()
+        self.console = Console(self._channels.console)
+        self._file = self._channels.replies.open("rb")
+        self._unfinished = b""
+        self._replies: list[Reply] = []
         self._printed: list[str] = []
         self._scanned = 0
         self._fatal: GuestError | None = None
         self._qmp: Qmp | None = None
         self._errors = folder / "qemu-errors"
         with self._errors.open("wb") as errors:
-            inherit = None if terminal else subprocess.DEVNULL
+            inherit = None if config.terminal else subprocess.DEVNULL
             self.process = host.start(
-                argv,
+                command_line(qemu, config, self._channels),
                 stdin=inherit,
                 stdout=inherit,
                 stderr=errors,
-                own_session=not terminal,
+                own_session=not config.terminal,
             )
 
     def __enter__(self) -> Machine:
@@ -116,30 +69,33 @@ class Machine:
 
     @property
     def qmp(self) -> Qmp:
-        """The machine's monitor, connected at first use."""
+        """Monitor of the machine, connected at first use."""
         if self._qmp is None:
-            self._qmp = Qmp(self.folder / "qmp", self._dead)
+            # Imported here: asyncio and QEMU's library take 0.3 s, which every command would pay.
+            from harness.machine.qmp import Qmp
+
+            self._qmp = Qmp(self._channels.qmp, self._dead)
         return self._qmp
 
     def wait(self, deadline_s: float, tick: Callable[[], None] = lambda: None) -> Reply:
-        """Wait for the reply to the order.
+        """Wait for the reply to the request.
 
-        The console speaks first: a crash there is raised as itself, a reply that does not come as a Hang with
-        what the guest was doing, a QEMU that ends as a SetupError with its last words. `tick` runs at each look.
-        The deadline is for the reply or for more `news` of it.
+        The console speaks first: a crash there is raised as itself, a missing reply as a Hang with the guest's
+        stack, the exit of QEMU as a SetupError with its last output. `tick` runs at each poll. The deadline begins
+        again with each progress message before the reply.
         """
         until = time.monotonic() + deadline_s
         last_chance = float("inf")
-        heard = 0
+        received = 0
         while True:
-            # Asked first: what a machine said before its end is read, too.
+            # Checked first: replies written before the end are read too.
             ended = self.process.poll() is not None
             reply = self.reply()
             if reply is not None:
                 tick()
                 return reply
-            if len(self._heard) > heard:
-                heard = len(self._heard)
+            if len(self._replies) > received:
+                received = len(self._replies)
                 until = time.monotonic() + deadline_s
             tick()
             crash = self.diagnose()
@@ -155,18 +111,18 @@ class Machine:
             time.sleep(POLL_S)
 
     def diagnose(self) -> GuestError | None:
-        """What the console says went fatally wrong, if anything."""
+        """Return the fatal error that the console shows, if any."""
         if self.console.mark() != self._scanned:
             self._scanned = self.console.mark()
             errors = map(symptom_error, self.console.since())
             self._fatal = next((error for error in errors if isinstance(error, FATAL)), None)
             if self._fatal is not None:
-                # What led there is often not the kernel's to say (a disk that did not mount).
+                # The cause is often in the lines before the kernel's own (a disk that did not mount).
                 self._fatal.evidence = (*self.console.before(self._fatal.headline), *self._fatal.evidence)
         return self._fatal
 
     def go_on(self) -> None:
-        """Let a paused machine run, if that is ours to do."""
+        """Let a paused machine run, unless a debugger holds it."""
         if not self.held:
             self.qmp.command("cont")
 
@@ -189,9 +145,9 @@ class Machine:
         self.qmp.command("device_add", bus="diskport", **device)
 
     def save(self, state: Path) -> None:
-        """Write the machine's state (not its RAM, which is the file it runs on); it stands still afterwards.
+        """Write the machine's state (not its RAM, which is the file it runs on); it is stopped afterwards.
 
-        It is not stopped first: a machine saved while running goes on by itself when it is restored.
+        It is not stopped before: a machine saved while running continues by itself when it is restored.
         """
         self.qmp.migrate(f"file:{state}")
 
@@ -201,51 +157,51 @@ class Machine:
             self._qmp.close()
             self._qmp = None
         self.host.stop(self.process)
-        self._replies.close()
+        self._file.close()
 
     def news(self) -> list[UpstreamTest]:
-        """What was told of upstream's tests before the reply, so far."""
-        return [reply.test for reply in self._heard if reply.test is not None]
+        """Return the results of upstream's tests that were reported so far."""
+        return [reply.test for reply in self._replies if reply.test is not None]
 
     def traced(self) -> list[Trace]:
-        """What was told of page faults before the reply, so far."""
-        return [reply.trace for reply in self._heard if reply.trace is not None]
+        """Return the traces of page faults that were reported so far."""
+        return [reply.trace for reply in self._replies if reply.trace is not None]
 
     def printed(self, since: int = 0) -> list[str]:
-        """Pieces of what the order's command printed so far, without the first `since`."""
+        """Return the output of the request's command so far, in pieces, without the first `since`."""
         return self._printed[since:]
 
     def reply(self) -> Reply | None:
-        """The reply to the order, if it is there, with all that was printed before as its output."""
-        data = self._replies.read()
+        """Return the reply to the request with all that was printed before as its output, None if it is not there."""
+        data = self._file.read()
         if data:
-            whole, newline, self._said = (self._said + data).rpartition(b"\n")
+            whole, newline, self._unfinished = (self._unfinished + data).rpartition(b"\n")
             text = (whole + newline).decode("utf-8", "replace")
-            news = [r for r in agent.decode_replies(text) if r.number == self.request.number]
-            self._printed += [r.printed for r in news if r.printed]
-            self._heard += [r for r in news if not r.printed]
-        found = next((reply for reply in self._heard[-1:] if reply.last), None)
-        return found and replace(found, output="".join((*self._printed, found.output)))
+            received = [r for r in agent.decode_replies(text) if r.number == self.request.number]
+            self._printed += [r.printed for r in received if r.printed]
+            self._replies += [r for r in received if not r.printed]
+        last = next((reply for reply in self._replies[-1:] if reply.last), None)
+        return last and replace(last, output="".join((*self._printed, last.output)))
 
     def _dead(self) -> HarnessError:
         self.process.wait()
         crash = self.diagnose()
         if crash is not None:
             return crash
-        said = self._errors.read_text(errors="replace").splitlines()[-10:]
-        evidence = [*said, *self.console.tail(10)]
+        output = self._errors.read_text(errors="replace").splitlines()[-10:]
+        evidence = [*output, *self.console.tail(10)]
         return SetupError(f"QEMU ended by itself with status {self.process.returncode}", evidence)
 
     def _hung(self, deadline_s: float) -> HarnessError:
-        """Make the guest say where it is: an NMI panics it with the stack of what runs."""
+        """Make the error of a missing reply: an NMI makes the guest panic with the stack of the running task."""
         before = self.console.tail(5)
         self.qmp.command("inject-nmi")
         until = time.monotonic() + 5
         while self.process.poll() is None and time.monotonic() < until:
             time.sleep(0.05)
-        seen = self.console.tail(60)
+        after = self.console.tail(60)
         return Hang(
-            f"no answer to order {self.request.number} ({self.request.verb}) within {deadline_s:.0f} s",
-            ["console before:", *before, "stack after an NMI:", *seen],
+            f"no reply to request {self.request.number} ({self.request.verb}) within {deadline_s:.0f} s",
+            ["console before:", *before, "stack after an NMI:", *after],
             "the case's timeout, or the fault handling of this kernel",
         )

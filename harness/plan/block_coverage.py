@@ -44,4 +44,4 @@ class BlockCoverage:
         log = folder / LOG
         if not log.is_file():
             return None
-        return self.places(snapshot).ran(log.read_text(errors="replace"))
+        return self.places(snapshot).executed(log.read_text(errors="replace"))

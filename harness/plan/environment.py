@@ -40,6 +40,6 @@ def prepared(snapshot: Snapshot, qemu: str, image: str) -> dict[str, str]:
         "qemu": qemu,
         "image": image,
         "snapshot": snapshot.key,
-        **({"parcel": snapshot.disks.parcel.parent.name} if "parcel" in facts else {}),
+        **({"parcel": snapshot.disks.payload.parent.name} if "parcel" in facts else {}),
         **{f"machine.{name}": fact for name, fact in facts.items()},
     }

@@ -21,7 +21,7 @@ from harness.plan.select import (
     newest_is_another,
 )
 from harness.plan.session import Session
-from harness.results.record import Store
+from harness.results.record import RunStore
 from harness.values.record import Record
 
 RECORD = "odp_record"
@@ -30,7 +30,7 @@ PROGRESS = "progress.log"
 SAY = pytest.StashKey[Callable[[str], None]]()
 SESSION = pytest.StashKey[Session]()
 RUNNER = pytest.StashKey[CaseRunner]()
-RESULTS = pytest.StashKey[Store]()
+RESULTS = pytest.StashKey[RunStore]()
 
 
 class CaseFailed(Exception):
@@ -120,7 +120,7 @@ class PlanItem(pytest.Item):
         return self.path, None, self.name
 
 
-def keep(store: Store, record: Record, logs: Logs) -> Record:
+def keep(store: RunStore, record: Record, logs: Logs) -> Record:
     """Write the logs of a case beside the records, unless it passed, and name them in the record.
 
     Block coverage is written for each case, under the name of its record.
@@ -157,7 +157,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     option = config.option
     workerinput = getattr(config, "workerinput", None)
     if workerinput is not None:
-        config.stash[RESULTS] = Store.join(Path(workerinput["odp_results"]), workerinput["odp_done"])
+        config.stash[RESULTS] = RunStore.join(Path(workerinput["odp_results"]), workerinput["odp_done"])
         progress = config.stash[RESULTS].directory / PROGRESS
         config.stash[SAY] = lambda line: _write_progress(progress, line)
     elif RESULTS not in config.stash:

@@ -55,7 +55,7 @@ def _with_module(
     # It replaces no module of the kernel, so a machine that was saved with an empty disk may find it there.
     snapshot = machines.prepared(kernel, shape, request)
     packed = payload_disk.packed(ours, machines.store, machines.host)
-    return replace(snapshot, disks=replace(snapshot.disks, parcel=packed))
+    return replace(snapshot, disks=replace(snapshot.disks, payload=packed))
 
 
 def check_options(kernel: Kernel, device: str) -> None:

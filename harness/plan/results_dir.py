@@ -13,7 +13,7 @@ import pytest
 from harness.errors import UsageError
 from harness.plan.checkout import files_below, plan_files, version
 from harness.plan.plan import FULL
-from harness.results.record import Store
+from harness.results.record import RunStore
 from harness.store import digest
 
 
@@ -27,7 +27,7 @@ def default_results() -> Path:
     return state / "odp-harness" / "results" / name
 
 
-def open_results(config: pytest.Config, expected: int = 0) -> Store:
+def open_results(config: pytest.Config, expected: int = 0) -> RunStore:
     """Open the results of a run: new ones, or with `resume` those of a run that did not end.
 
     pytest.UsageError if the folder has other results, if another harness, other plans or other options made
@@ -45,8 +45,8 @@ def open_results(config: pytest.Config, expected: int = 0) -> Store:
         if option.resume:
             if option.results and option.results != option.resume:
                 raise UsageError("--results and --resume name two folders", hint="give one of them")
-            return Store.reopen(option.resume, about)
-        return Store.create(option.results or default_results(), about, expected)
+            return RunStore.reopen(option.resume, about)
+        return RunStore.create(option.results or default_results(), about, expected)
     except UsageError as error:
         raise pytest.UsageError(error.render()) from error
 

@@ -1,1 +1,1 @@
-"""What happened, for people and for machines: the store of records and its reports."""
+"""Store the records of a run and write its reports."""

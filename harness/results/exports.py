@@ -1,6 +1,6 @@
-"""Traced faults for other programs: CSV, folded stacks for flame graphs, and a timeline for Perfetto.
+"""Export traced faults: CSV, folded stacks for flame graphs, and a timeline for Perfetto.
 
-Each takes named traces (a case's, or a live one's). Ref of the timeline's format: "Trace Event Format", the
+Each export takes named traces (a case's, or a live one's). Ref of the timeline's format: "Trace Event Format", the
 JSON that Perfetto and Chrome read: complete events `X` with times in microseconds, names by metadata `M`.
 """
 
@@ -20,14 +20,14 @@ from harness.values.answer import FaultRecord, Trace
 
 Traces = Mapping[str, Trace]
 
-# What lies within what: a fault's stages as a flame graph stacks them. What is not here lies in the whole.
+# The stage around a stage, as a flame graph stacks them; for others it is the whole fault.
 _WITHIN = {"hmm": "faults", "umrs": "translations"}
 _BEFORE = "queues"
 _FIXED = ("case", "start_ns", "duration_ns", "address", "length", "pages", "cpu", "pid", "sub_type", "token")
 
 
 def as_csv(traces: Traces) -> str:
-    """A line a fault: what it was, and the ns that each stage in it took (empty: it had none)."""
+    """Write a line per fault: its fields, and the ns that each stage in it took (empty: it had none)."""
     wholes = {trace.whole for trace in traces.values()}
     names = [name for name in stages_of(list(traces.values())) if name not in wholes]
     text = io.StringIO()
@@ -41,7 +41,7 @@ def as_csv(traces: Traces) -> str:
 
 
 def as_folded(traces: Traces) -> str:
-    """Lines `case;whole;stage;inner NS`: time that is in a stage and not in one within it."""
+    """Write lines `case;whole;stage;inner NS`: the time of a stage without those within it."""
     lines: dict[str, int] = {}
     for case, trace in traces.items():
         for fault in trace.faults:
@@ -54,7 +54,7 @@ def as_folded(traces: Traces) -> str:
 
 
 def as_timeline(traces: Traces) -> str:
-    """The JSON for ui.perfetto.dev: a process a case, a track a stage (more of one where its faults overlap)."""
+    """Write JSON for ui.perfetto.dev: a process per case, a track per stage (several where its faults overlap)."""
     events: list[dict[str, Any]] = []
     for process, (case, trace) in enumerate(traces.items(), 1):
         events.append(_named("process_name", process, 0, case))
@@ -69,19 +69,19 @@ EXPORTS: dict[str, Callable[[Traces], str]] = {
     ".folded": as_folded,
     ".perfetto.json": as_timeline,
 }
-"""By the end of a file's name."""
+"""Exports by the suffix of a file's name."""
 
 
 def export_of(path: Path) -> Callable[[Traces], str]:
-    """The export that a file's name asks for; UsageError for one that asks for none."""
+    """Find the export of a file's name; UsageError for a suffix without one."""
     for end, export in EXPORTS.items():
         if path.name.endswith(end):
             return export
-    raise UsageError(f"{path.name}: in which format?", hint=f"a name that ends with {', '.join(EXPORTS)}")
+    raise UsageError(f"{path.name}: unknown format", hint=f"a name that ends with {', '.join(EXPORTS)}")
 
 
 def _tracks(process: int, numbers: Iterator[int], stage: str, trace: Trace) -> Iterable[dict[str, Any]]:
-    """The calls of one stage, on tracks of the next numbers: what does not overlap shares one."""
+    """Yield the calls of one stage on tracks of the next numbers; calls that do not overlap share one."""
     tracks: list[int] = []
     free: list[int] = []
     for fault in sorted(trace.faults, key=lambda fault: _begin(stage, fault)):
@@ -128,7 +128,7 @@ def _named(kind: str, process: int, thread: int, name: str) -> dict[str, Any]:
 
 
 def _own(fault: FaultRecord, whole: str) -> dict[str, int]:
-    """What each stage took without those within it; all but the wait before it add up to the whole."""
+    """Compute the ns of each stage without those within it; all but the wait before it add up to the whole."""
     own = {whole: fault.duration_ns}
     # The outer ones first: an inner one can have no more than there is.
     for stage, ns in sorted(fault.inner_ns.items(), key=lambda item: item[0] in _WITHIN):

@@ -1,4 +1,4 @@
-"""A run as one HTML file that opens without a network: verdicts, cases, laws, symptoms, latency pictures."""
+"""A run as one HTML file that needs no network: verdicts, cases, expected counts, symptoms, latency pictures."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.results.latency import cost, rows, telling
-from harness.results.pictures import SERIES, latency_picture
+from harness.results.latency import cost, longest_stages, rows
 from harness.results.record import Run, count
+from harness.results.svg import SERIES, latency_picture
 from harness.results.wording import (
     FINDINGS_LISTED,
     VERDICT_ORDER,
@@ -34,23 +33,23 @@ from harness.values.case import Region, Workload
 from harness.values.histogram import Histogram, percentile
 from harness.values.record import Record
 
-# A picture is some 20 kB and 20 ms; beyond this many, cases that passed show their figures only.
+# A picture is some 3 kB; beyond this many, cases that passed show their figures only.
 MAX_PICTURES = 200
 
 _HERE = Path(__file__).parent
 
 MACHINE = "machine."
-"""What a guest said of itself: many facts, and rarely the ones that are looked for."""
+"""Prefix of the facts that a guest reports of itself: many, and rarely of interest."""
 
-# Each fault is counted by one of these: by side, or where sides are not told apart by the first.
-FAULT_LAWS = ("faults", "faults_local", "faults_remote", "faults_elsewhere")
+# Each fault is in one of these counts: that of its side, or the first where sides cannot be told apart.
+FAULT_COUNTS = ("faults", "faults_local", "faults_remote", "faults_elsewhere")
 
 OUTCOMES = {0: ("pass", "Passed"), 1: ("fail", "Failed"), 3: ("error", "Could not run")}
 SYMBOLS = {"pass": "✓", "fail": "✗", "known": "≈", "skip": "–", "error": "!"}
 
 
 def render(run: Run) -> str:
-    """The whole page."""
+    """Render the report of a run."""
     outcome, word = OUTCOMES[run.status]
     if not run.records:
         word = "Nothing ran"
@@ -66,7 +65,7 @@ def render(run: Run) -> str:
         facts={key: v for key, v in (common | run.index.about).items() if not key.startswith(MACHINE)},
         machine={key[len(MACHINE) :]: v for key, v in common.items() if key.startswith(MACHINE)},
         counts={verdict: number for verdict, number in _ordered(count(run.records)).items() if number},
-        said=tally(count(run.records)),
+        tally=tally(count(run.records)),
         cards=cards,
         plans=_plans(run.records, cards),
         unknown=unknown_commands(run.records),
@@ -76,15 +75,18 @@ def render(run: Run) -> str:
     )
 
 
-def page(template: Path, **told: object) -> str:
-    """A page of a template, which extends page.html; it has the sheet and the filters that our pages share."""
+def page(template: Path, **values: object) -> str:
+    """Render a template that extends page.html, with the style sheet and the filters of all our pages."""
+    # Imported here: it takes 0.2 s, which every command would pay.
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     environment = Environment(
         loader=FileSystemLoader([template.parent, _HERE]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        # whatever text a guest wrote: no control character reaches the page
+        # no control character of a guest's text reaches the page
         finalize=lambda value: (
             clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
         ),
@@ -92,11 +94,11 @@ def page(template: Path, **told: object) -> str:
     environment.filters.update(duration=duration, one_line=one_line, why=why, href=_href, count=_grouped)
     environment.globals.update(symbols=SYMBOLS, plurals=VERDICT_PLURALS, verdicts=VERDICT_ORDER)
     style = Markup((_HERE / "report.css").read_text("utf-8"))
-    return environment.get_template(template.name).render(style=style, **told)
+    return environment.get_template(template.name).render(style=style, **values)
 
 
 def _cards(records: Sequence[Record], common: dict[str, str]) -> list[dict[str, Any]]:
-    """What the template says of each record, beyond the record."""
+    """Collect what the template shows of each record, besides the record."""
     pictured = _pictured(records)
     return [
         {
@@ -111,7 +113,7 @@ def _cards(records: Sequence[Record], common: dict[str, str]) -> list[dict[str, 
             "rows": rows(record.answer.trace) if record.answer else (),
             "cost": cost(record.answer.trace) if record.answer else "",
             "operations": _operations(record.answer),
-            "pictures": _pictures(record.answer, number) if number in pictured else [],
+            "pictures": _pictures(record.answer) if number in pictured else [],
             "unpictured": number not in pictured and _has_histogram(record),
         }
         for number, record in enumerate(records, 1)
@@ -119,7 +121,7 @@ def _cards(records: Sequence[Record], common: dict[str, str]) -> list[dict[str, 
 
 
 def _pictured(records: Sequence[Record]) -> set[int]:
-    """The numbers of the records that get pictures: those people will look at first."""
+    """Choose the numbers of the records that get pictures: failures first."""
     numbers = [number for number, record in enumerate(records, 1) if _has_histogram(record)]
     numbers.sort(key=lambda number: VERDICT_ORDER.index(records[number - 1].verdict))
     return set(numbers[:MAX_PICTURES])
@@ -129,14 +131,12 @@ def _has_histogram(record: Record) -> bool:
     return record.answer is not None and any(h.samples for h in record.answer.trace.histograms)
 
 
-def _pictures(answer: Answer | None, number: int) -> list[Markup]:
-    """A picture per unit, of the stages that tell most."""
+def _pictures(answer: Answer | None) -> list[Markup]:
+    """Draw a picture per unit, of the stages that took longest."""
     units: dict[str, list[Histogram]] = {}
-    for histogram in telling(answer.trace, SERIES) if answer else ():
+    for histogram in longest_stages(answer.trace, SERIES) if answer else ():
         units.setdefault(histogram.unit, []).append(histogram)
-    drawn = [latency_picture(group, 100 * number + index) for index, group in enumerate(units.values())]
-    # matplotlib has escaped the names in it
-    return [Markup(svg) for svg in drawn if svg]
+    return [latency_picture(group) for group in units.values()]
 
 
 def _plans(records: Sequence[Record], cards: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -149,7 +149,7 @@ def _plans(records: Sequence[Record], cards: Sequence[dict[str, Any]]) -> list[d
                 "name": plan,
                 "cards": [card for card in cards if id(card["record"]) in members],
                 "counts": {verdict: number for verdict, number in _ordered(counts).items() if number},
-                "said": tally(counts),
+                "tally": tally(counts),
             }
         )
     return plans
@@ -167,7 +167,7 @@ def _workload_text(workload: Workload) -> str:
     text = f"{workload.rounds} × {workload.operation.replace('_', ' ')}; {regions}"
     if workload.loss.method == "none":
         return f"{text}; pages stay present"
-    return f"{text}; before each round, pages lost on {workload.loss.side}: {workload.loss.method}"
+    return f"{text}; pages made absent on {workload.loss.side} before each round: {workload.loss.method}"
 
 
 def _region_text(region: Region) -> str:
@@ -178,18 +178,18 @@ def _region_text(region: Region) -> str:
 
 
 def _faults(answer: Answer | None) -> str:
-    """All page faults of the case, whichever side's, and beside them how many there were to be if that is not so."""
-    expectations = [law for law in answer.expectations if law.name in FAULT_LAWS] if answer else []
-    if not expectations:
+    """Write the faults of a case, added up over all sides; if that is not the expected number, that one too."""
+    counts = [count for count in answer.expectations if count.name in FAULT_COUNTS] if answer else []
+    if not counts:
         return ""
-    observed = _grouped(sum(law.observed for law in expectations))
-    if all(law.holds for law in expectations):
+    observed = _grouped(sum(count.observed for count in counts))
+    if all(count.holds for count in counts):
         return observed
-    return f"{observed} of {_grouped(sum(law.expected for law in expectations))}"
+    return f"{observed} of {_grouped(sum(count.expected for count in counts))}"
 
 
 def _counters(counters: Mapping[str, int]) -> dict[str, list[tuple[str, int]]]:
-    """A device's counters that are not 0, by their first word: those without another under the empty word."""
+    """Group a device's counters that are not 0 by their first word; under "" those of one word."""
     groups: dict[str, list[tuple[str, int]]] = {}
     for name, number in counters.items():
         group, _, rest = name.partition(".")
@@ -199,20 +199,20 @@ def _counters(counters: Mapping[str, int]) -> dict[str, list[tuple[str, int]]]:
 
 
 def _typical(answer: Answer | None) -> str:
-    """The mean of the whole fault, for the row of the case."""
-    first = next(iter(telling(answer.trace, 1)), None) if answer else None
+    """Write the mean of the whole fault, for the row of the case."""
+    first = next(iter(longest_stages(answer.trace, 1)), None) if answer else None
     if first is None:
         return ""
     return duration(first.mean) if first.unit == "ns" else f"{first.mean:.1f} {first.unit}"
 
 
 def _operations(answer: Answer | None) -> str:
-    """How long the rounds took."""
+    """Write the duration of the rounds."""
     if answer is None or not answer.operations_ns:
         return ""
     times = answer.operations_ns
     low, middle, high = (duration(value) for value in (min(times), percentile(times, 0.5), max(times)))
-    return f"{len(times)} rounds: {low} at least, {middle} in the middle, {high} at most"
+    return f"{len(times)} rounds: minimum {low}, median {middle}, maximum {high}"
 
 
 def _grouped(number: float) -> str:
@@ -220,5 +220,5 @@ def _grouped(number: float) -> str:
 
 
 def _href(path: str) -> str:
-    """A path in the results directory as a link; no scheme survives this."""
+    """Quote a path in the results directory as a link; a scheme does not survive."""
     return quote(one_line(path), safe="/")

@@ -1,4 +1,4 @@
-"""Records as JUnit XML for CI systems: a suite per plan, a case per record."""
+"""Write records as JUnit XML for CI systems: a suite per plan, a case per record."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from harness.results.wording import (
     by_plan,
     clean,
     common_environment,
-    found,
     one_line,
+    other_findings,
     own_environment,
     rules,
     why,
 )
 from harness.values.record import Record
 
-# `known` is a skip here: CI systems have no better word, and it must neither break the build nor look passed.
+# `known` is a skip here: it must neither break the build nor look passed.
 _ELEMENTS = {"fail": Failure, "error": Error, "skip": Skipped, "known": Skipped}
 
 
 def render(run: Run) -> str:
-    """The whole run as one XML document."""
+    """Write the whole run as one XML document."""
     common = common_environment(run.records)
     document: Any = JUnitXml("odp-harness")  # its types are partial
     for plan, records in by_plan(run.records).items():
@@ -56,16 +56,16 @@ def _case(record: Record, common: dict[str, str]) -> TestCase:
         result.text = clean("\n".join(map(str, record.reasons)))
         case.result = [result]
     # a case has no properties in this format
-    said = [f"{key}: {value}" for key, value in own_environment(record, common).items()]
-    said += [line for symptom in record.symptoms for line in (symptom.headline, *symptom.excerpt)]
-    said += [f"rule: {line}" for line in rules(record)]
-    said += [f"finding: {line}" for line in found(record)]
-    said += [
+    output = [f"{key}: {value}" for key, value in own_environment(record, common).items()]
+    output += [line for symptom in record.symptoms for line in (symptom.headline, *symptom.excerpt)]
+    output += [f"rule: {line}" for line in rules(record)]
+    output += [f"finding: {line}" for line in other_findings(record)]
+    output += [
         f"unknown command: {one.name}, {one.count} times\n{one.stub}" for one in record.device_report.unknown
     ]
-    said += [f"log: {path}" for path in (record.log, record.card_log) if path]
-    if said:
-        case.system_out = clean("\n".join(said))
+    output += [f"log: {path}" for path in (record.log, record.card_log) if path]
+    if output:
+        case.system_out = clean("\n".join(output))
     return case
 
 

@@ -1,6 +1,6 @@
-"""Records as KCIDB JSON, the kernel community's common form of test results: a build per kernel, a test per record.
+"""Write records as KCIDB JSON, the kernel community's format of results: a build per kernel, a test per record.
 
-A kernel of which modules were replaced is another build, of another checkout, than the distribution's.
+A kernel with replaced modules is another build, of another checkout, than the distribution's.
 
 Ref: kcidb-io schema 5.3
 """
@@ -23,15 +23,14 @@ from harness.values.record import Record
 MAJOR, MINOR = 5, 3
 ORIGIN = "odp_harness"
 NO_MODULES = "no modules"
-"""What a machine says of a parcel that replaces none. Ref: guest/payload.py
-"""
+"""Fact of a guest whose payload disk replaces none. Ref: guest/payload.py"""
 
-# A known defect is the kernel's; one that we could not run says nothing of it.
+# A known failure is the kernel's; a case that could not run is no result of it.
 _STATUS = {"pass": "PASS", "fail": "FAIL", "known": "FAIL", "skip": "SKIP", "error": "MISS"}
 
 
 def render(run: Run) -> str:
-    """The whole run; identifiers are the same whenever it is made again."""
+    """Write the whole run; identifiers are the same each time."""
     builds = sorted({_built(record) for record in run.records}, key=astuple)
     document = {
         "version": {"major": MAJOR, "minor": MINOR},
@@ -44,26 +43,30 @@ def render(run: Run) -> str:
 
 @dataclass(frozen=True)
 class _Built:
-    """What ran: a kernel and its package, and the modules in the place of its own with the digest of their parcel."""
+    """What ran: a kernel and its package; the modules that replace its own, and the key of their payload disk."""
 
     kernel: str
     modules: str = ""
-    parcel: str = ""
+    payload: str = ""
 
     def id(self, kind: str) -> str:
-        """Of its build or its checkout; the distribution's kernel is the same wherever it ran."""
-        own = (self.modules, self.parcel) if self.modules else ()
+        """Compute the identifier of its build or checkout; equal for the distribution's kernel on any host."""
+        own = (self.modules, self.payload) if self.modules else ()
         return _id(kind, self.kernel, *own)
 
 
 def _built(record: Record) -> _Built:
     environment = record.environment
     kernel = f"{environment.get('kernel', 'unknown')} {environment.get('kernel_package', '')}".strip()
-    modules = environment.get("machine.parcel", NO_MODULES)
+    modules = _first(environment, "machine.payload", "machine.parcel") or NO_MODULES
     if modules == NO_MODULES:
         return _Built(kernel)
-    # Of an older record the saved machine's key, which the parcel is part of.
-    return _Built(kernel, modules, environment.get("parcel") or environment.get("snapshot", ""))
+    # Older records have the payload disk under another name, or only the key of the snapshot, which depends on it.
+    return _Built(kernel, modules, _first(environment, "payload", "parcel", "snapshot"))
+
+
+def _first(environment: Mapping[str, str], *names: str) -> str:
+    return next((environment[name] for name in names if environment.get(name)), "")
 
 
 def _build(built: _Built) -> dict[str, Any]:
@@ -79,7 +82,7 @@ def _build(built: _Built) -> dict[str, Any]:
     if built.modules:
         names = ", ".join(clean(built.modules).split())
         made["comment"] = f"not Debian's {release} as it is: modules {names} are replaced"
-        misc |= {"modules": names, "parcel": clean(built.parcel)}
+        misc |= {"modules": names, "payload": clean(built.payload)}
     return {**made, "misc": misc} if misc else made
 
 

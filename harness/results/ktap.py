@@ -1,4 +1,4 @@
-"""Records as KTAP, the kernel's own format of test results: a test per plan, a subtest per case.
+"""Write records as KTAP, the kernel's format of test results: a test per plan, a subtest per case.
 
 Ref: Linux Documentation/dev-tools/ktap.rst, version 1
 """
@@ -12,8 +12,8 @@ from harness.results.wording import (
     by_plan,
     clean,
     common_environment,
-    found,
     one_line,
+    other_findings,
     own_environment,
     rules,
     tally,
@@ -22,7 +22,7 @@ from harness.results.wording import (
 )
 from harness.values.record import Record
 
-# How each verdict is said: the result, and the directive after the hash.
+# The result of each verdict, and the directive after the hash.
 _RESULTS = {
     "pass": ("ok", ""),
     "fail": ("not ok", ""),
@@ -33,7 +33,7 @@ _RESULTS = {
 
 
 def render(run: Run) -> str:
-    """The whole run as one KTAP document, ending in a newline."""
+    """Write the whole run as one KTAP document, ending in a newline."""
     plans = by_plan(run.records)
     common = common_environment(run.records)
     lines = ["KTAP version 1", f"1..{len(plans)}"]
@@ -60,7 +60,7 @@ def _plan_lines(records: Sequence[Record], common: dict[str, str]) -> Iterator[s
 
 def _case_diagnostics(record: Record, common: dict[str, str]) -> Iterator[str]:
     yield from _diagnostics(f"rule: {line}" for line in rules(record))
-    yield from _diagnostics(f"finding: {line}" for line in found(record))
+    yield from _diagnostics(f"finding: {line}" for line in other_findings(record))
     if record.verdict == "pass":
         return
     yield from _diagnostics(f"{key}: {value}" for key, value in own_environment(record, common).items())
@@ -74,7 +74,7 @@ def _case_diagnostics(record: Record, common: dict[str, str]) -> Iterator[str]:
 
 
 def _plan_result(records: Sequence[Record]) -> tuple[str, str]:
-    """The parent of its subtests: not ok if any is, a skip if all are."""
+    """Compute the result of a plan: not ok if any case is, a skip if all are."""
     counts = count(records)
     if counts["skip"] == len(records):
         return "ok", f"SKIP {tally(counts)}"
@@ -82,13 +82,13 @@ def _plan_result(records: Sequence[Record]) -> tuple[str, str]:
     return ("not ok" if failed else "ok"), tally(counts)
 
 
-def _result(number: int, name: str, result: str, said: str) -> str:
+def _result(number: int, name: str, result: str, comment: str) -> str:
     line = f"{result} {number} {_without_hash(one_line(name))}"
-    return f"{line} # {said}" if said else line
+    return f"{line} # {comment}" if comment else line
 
 
 def _without_hash(text: str) -> str:
-    """A description cannot hold a hash: it begins the directive."""
+    """Replace hashes in a description: a hash begins the directive."""
     return text.replace("#", "_")
 
 

@@ -1,4 +1,4 @@
-"""Stages of a fault as rows of figures: for tables, pictures and exports."""
+"""Stages of a fault as rows of figures, for tables, pictures and exports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SPARKLINE = 16
 
 @dataclass(frozen=True)
 class Row:
-    """One stage, times in `unit`. `share` is its part of all whole faults' time, None for what is not within them."""
+    """One stage, times in `unit`. `share` is its part of the time of all faults, None for a stage outside of them."""
 
     stage: str
     samples: int
@@ -30,7 +30,7 @@ class Row:
 
 
 def rows(trace: Trace) -> tuple[Row, ...]:
-    """A row for each stage that was seen, in the order of the driver's table."""
+    """Make a row for each stage that has samples, in the order of the driver's table."""
     whole = next((h.total for h in trace.histograms if h.name == trace.whole), 0)
     spent: dict[str, int] = {}
     for fault in trace.faults:
@@ -43,11 +43,11 @@ def rows(trace: Trace) -> tuple[Row, ...]:
     return tuple(_row(histogram, _share(histogram, spent, whole, trace.whole)) for histogram in seen)
 
 
-def of_faults(trace: Trace, pid: int = 0, least_ns: int = 0) -> Trace:
-    """The same of some faults only: of one process's memory, or that took so long. Counted from the records."""
-    if not pid and not least_ns:
+def of_faults(trace: Trace, pid: int = 0, min_ns: int = 0) -> Trace:
+    """Select the faults of one process, or that took `min_ns`; histograms are made from their records."""
+    if not pid and not min_ns:
         return trace
-    faults = tuple(f for f in trace.faults if (not pid or f.pid == pid) and f.duration_ns >= least_ns)
+    faults = tuple(f for f in trace.faults if (not pid or f.pid == pid) and f.duration_ns >= min_ns)
     times: dict[str, list[int]] = {trace.whole: [fault.duration_ns for fault in faults]}
     for fault in faults:
         for stage, ns in fault.inner_ns.items():
@@ -58,20 +58,20 @@ def of_faults(trace: Trace, pid: int = 0, least_ns: int = 0) -> Trace:
     return Trace({trace.whole: len(faults)}, histograms, faults, trace.lost, trace.missed, trace.whole)
 
 
-def telling(trace: Trace, most: int) -> tuple[Histogram, ...]:
-    """Of the stages those that tell most, at most so many: the whole fault, then by the time they took in all."""
+def longest_stages(trace: Trace, limit: int) -> tuple[Histogram, ...]:
+    """Select up to `limit` stages: the whole fault, then those that took most time in all."""
     seen = [histogram for histogram in trace.histograms if histogram.samples]
-    chosen = sorted(seen, key=lambda h: (h.name != trace.whole, -h.total))[:most]
+    chosen = sorted(seen, key=lambda h: (h.name != trace.whole, -h.total))[:limit]
     return tuple(histogram for histogram in seen if histogram in chosen)
 
 
 def seen_together(before: Trace, news: Trace) -> Trace:
-    """What is known after `news`: its counts and histograms are of all the time, its records are only the new ones."""
+    """Join a live trace with its next part, whose counts and histograms are cumulative and whose records are new."""
     return replace(news, faults=before.faults + news.faults)
 
 
 def sparkline(histogram: Histogram, width: int = SPARKLINE) -> str:
-    """The histogram's shape by powers of two, from its first to its last bucket, the widest bar the most samples."""
+    """Draw a histogram by powers of two in characters, from its first to its last bucket, scaled to the highest."""
     first = next((power for power, number in enumerate(histogram.counts) if number), 0)
     shape = histogram.counts[first:]
     if not shape:
@@ -82,7 +82,7 @@ def sparkline(histogram: Histogram, width: int = SPARKLINE) -> str:
 
 
 def cost(trace: Trace) -> str:
-    """What the probes' own programs took, in a line; nothing if nobody measured."""
+    """Write the run time of the probes' programs; empty if it was not measured."""
     if not trace.hits or not trace.watched_ns:
         return ""
     part = 100 * trace.cost_ns / trace.watched_ns
@@ -114,7 +114,7 @@ def _share(histogram: Histogram, spent: dict[str, int], whole: int, name: str) -
 
 
 def stages_of(traces: Sequence[Trace]) -> tuple[str, ...]:
-    """All stages that faults of these traces tell of, the whole first."""
+    """List all stages in the faults of these traces, the whole first."""
     names: dict[str, None] = {}
     for trace in traces:
         if trace.faults:

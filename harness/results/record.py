@@ -1,13 +1,13 @@
-"""The store of one run: a JSON file a record, on the disk before anything else is done with it.
+"""The results directory of a run: a JSON file per record, on the disk before anything else is done with it.
 
     RESULTS/
-      index.json                  what was to run, where, and whether the run came to its end
+      index.json                  what was to run, where, and whether the run ended
       records/NNN-<case id>.json  one Record each, in the order in which they finished
       logs/<case id>.<kind>.log   console, agent and workload logs, named by `Record.log`; a card's conversation
       plans/NAME.toml             each plan as it was when its cases ran
 
-A record is written to a hidden file, synced, and renamed: whoever reads a run, also one that was killed or is
-still going, sees whole records only.
+A record is written to a hidden file, synced, and renamed: a reader sees whole records only, also of a run that was
+killed or is still going.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _NAME_LIMIT = 100
 
 @dataclass(frozen=True)
 class Index:
-    """What a run set out to do.
+    """Request and state of a run.
 
-    `about` names the command, the harness and its host; `expected` is the number of cases selected (0 when
-    not known); `finished` is empty until the run has ended by itself, `interrupted` says that it was told to
-    stop. Times are UTC, ISO 8601.
+    `about` names the command, the harness and its host; `expected` is the number of cases selected (0 if
+    not known); `finished` is empty until the run has ended by itself, `interrupted` if it was stopped.
+    Times are UTC, ISO 8601.
     """
 
     VERSION = 1
@@ -53,7 +53,7 @@ class Index:
 
 @dataclass(frozen=True)
 class Run:
-    """What a directory of results holds: index, whole records, and what could not be read, a line each."""
+    """A results directory as read: index, whole records, and a line for each file that could not be read."""
 
     directory: Path
     index: Index
@@ -62,37 +62,37 @@ class Run:
 
     @property
     def complete(self) -> bool:
-        """Whether the run ended by itself and every case that it announced has a record."""
+        """True if the run ended by itself and every announced case has a record."""
         return bool(self.index.finished) and not self.index.interrupted and self.missing == 0
 
     @property
     def missing(self) -> int:
-        """How many of the announced cases have no record."""
+        """Number of announced cases without a record."""
         return max(0, self.index.expected - len(self.records))
 
     @property
     def status(self) -> int:
-        """What the process says of it: as of its records, but what is not known of each case has not passed."""
+        """Exit status of the run; a run with missing or unreadable records has not passed."""
         status = exit_status(self.records)
         return EXIT_SETUP if status == EXIT_PASS and (self.missing or self.damaged) else status
 
 
-class Store:
-    """The results directory of a run being made. Several processes may add to one directory at a time."""
+class RunStore:
+    """Writer of a results directory. Several processes may add to one directory at a time."""
 
     def __init__(self, directory: Path, index: Index, done: Sequence[str] = ()) -> None:
         self.directory = directory
         self.index = index
         self.done = done
-        """Names of the cases that had a record when a run went on here."""
+        """Names of the cases that had a record when a run was resumed here."""
 
     @classmethod
-    def create(cls, directory: Path, about: Mapping[str, str] | None = None, expected: int = 0) -> Store:
+    def create(cls, directory: Path, about: Mapping[str, str] | None = None, expected: int = 0) -> RunStore:
         """Make the directory of a new run; UsageError if it already holds one, SetupError if it cannot be."""
         if (directory / "index.json").exists():
             raise UsageError(
                 f"{directory} already holds the results of a run",
-                hint="name another directory with --results, go on with --resume, or remove this one",
+                hint="name another directory with --results, continue with --resume, or remove this one",
             )
         store = cls(directory, Index(started=now(), about=dict(about or {}), expected=expected))
         with _disk(directory):
@@ -102,15 +102,15 @@ class Store:
         return store
 
     @classmethod
-    def join(cls, directory: Path, done: Sequence[str] = ()) -> Store:
+    def join(cls, directory: Path, done: Sequence[str] = ()) -> RunStore:
         """Open a directory that another process made, to add records to it."""
         return cls(directory, read_index(directory), done)
 
     @classmethod
-    def reopen(cls, directory: Path, about: Mapping[str, str]) -> Store:
-        """Go on in the directory of a run that was stopped. What could not be run, or read, will be tried again.
+    def reopen(cls, directory: Path, about: Mapping[str, str]) -> RunStore:
+        """Resume a run that was stopped. Cases that could not be run, or whose records are damaged, run again.
 
-        UsageError if it holds no run, or one that is not `about` the same.
+        UsageError if the directory holds no run, or one `about` something else.
         """
         _check_holds(directory)
         index = read_index(directory)
@@ -118,7 +118,7 @@ class Store:
             if index.about.get(name) != value:
                 raise UsageError(
                     f"{directory} is of other {name}: {index.about.get(name, 'unknown')}, now {value}",
-                    hint="go on with what it was begun with, or name another directory with --results",
+                    hint="continue with what it was started with, or name another directory with --results",
                 )
         done = []
         with _disk(directory):
@@ -133,7 +133,7 @@ class Store:
         return store
 
     def add(self, record: Record) -> Path:
-        """Write one record under the next number and return its path; it is on the disk when this returns."""
+        """Write one record under the next number and return its path; it is synced to the disk."""
         records = self.directory / "records"
         with _disk(records), _locked(records):
             number = _last_number(records) + 1
@@ -142,7 +142,7 @@ class Store:
         return path
 
     def keep_plan(self, name: str, text: str) -> None:
-        """Keep what a plan says, once: with it its cases can be run again, whatever becomes of its file."""
+        """Copy a plan, once: its cases can then be run again even if its file changes."""
         path = self.directory / PLANS / f"{name}.toml"
         if path.exists():
             return
@@ -151,9 +151,9 @@ class Store:
             write_atomically(path, text)
 
     def log_path(self, case_id: str, kind: str, suffix: str = ".log") -> Path:
-        """A new path under logs/ for a log of `case_id` (`console`, `agent`, ...).
+        """Create a new file under logs/ for a log of `case_id` (`console`, `agent`, ...).
 
-        `relative` of it is what belongs in `Record.log`.
+        Its `relative` path belongs in `Record.log`.
         """
         logs = self.directory / "logs"
         with _disk(logs):
@@ -168,11 +168,11 @@ class Store:
         raise SetupError(f"no name left for a log of {case_id} in {logs}")
 
     def relative(self, path: Path) -> str:
-        """`path` as it is seen from the results directory, so that the directory can be moved."""
+        """Return `path` relative to the results directory, so that the directory can be moved."""
         return os.path.relpath(path, self.directory)
 
     def announce(self, expected: int) -> None:
-        """Note how many cases are to run, once that is known."""
+        """Store the number of cases to run, once it is known."""
         if expected == self.index.expected:
             return
         self.index = replace(self.index, expected=expected)
@@ -180,7 +180,7 @@ class Store:
             self._write_index()
 
     def finish(self, interrupted: bool = False) -> None:
-        """Note that the run has ended, by itself or because somebody stopped it."""
+        """Store that the run has ended, by itself or interrupted."""
         self.index = replace(self.index, finished=now(), interrupted=interrupted)
         with _disk(self.directory):
             self._write_index()
@@ -215,7 +215,7 @@ def _check_holds(directory: Path) -> None:
 
 
 def count(records: Sequence[Record]) -> dict[str, int]:
-    """How many records have each verdict; every verdict is a key."""
+    """Count the records of each verdict; every verdict is a key."""
     counts = dict.fromkeys(VERDICTS, 0)
     for record in records:
         counts[record.verdict] += 1
@@ -223,9 +223,9 @@ def count(records: Sequence[Record]) -> dict[str, int]:
 
 
 def exit_status(records: Sequence[Record]) -> int:
-    """What the process says of a run: 1 if any case failed, else 3 if any could not run or none did, else 0.
+    """Compute the exit status of a run: 1 if any case failed, else 3 if any could not run or none did, else 0.
 
-    A failure outranks an error: it is certain whatever the rest would have said.
+    A failure outranks an error: no result of the other cases would change it.
     """
     counts = count(records)
     if counts["fail"]:
@@ -236,18 +236,18 @@ def exit_status(records: Sequence[Record]) -> int:
 
 
 def now() -> str:
-    """The time of day in UTC, ISO 8601 to the second."""
+    """Return the time in UTC, ISO 8601 to the second."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def file_name(text: str) -> str:
-    """`text` as a part of a file name: what is not a letter, a digit or of `._+=,` is a dash."""
+    """Make `text` a part of a file name: all but letters, digits and `._+=,` become dashes."""
     plain = re.sub(r"[^A-Za-z0-9._+=,]+", "-", text).strip("-.")
     return plain[:_NAME_LIMIT] or "case"
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Put `text` at `path` whole or not at all, whenever the process or the machine stops."""
+    """Write `text` to `path` whole or not at all, whenever the process or the host stops."""
     hidden = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with hidden.open("w", encoding="utf-8") as file:
@@ -266,7 +266,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def read_index(directory: Path) -> Index:
-    """What was to run, and whether it came to its end. UsageError if the directory does not say."""
+    """Read the index of a run. UsageError if it is missing or damaged."""
     path = directory / "index.json"
     try:
         return loads(Index, path.read_text(encoding="utf-8"))
@@ -277,7 +277,7 @@ def read_index(directory: Path) -> Index:
 
 
 def read_record(path: Path) -> Record:
-    """Read one record; DecodeError if it is none of ours."""
+    """Read one record; DecodeError if it is not valid."""
     record = loads(Record, path.read_text(encoding="utf-8"))
     if record.verdict not in VERDICTS:
         raise DecodeError("record.verdict", f"expected one of {', '.join(VERDICTS)}, got {record.verdict!r}")
@@ -285,7 +285,7 @@ def read_record(path: Path) -> Record:
 
 
 def _done(path: Path) -> str:
-    """The case of a record that need not be made again, else nothing."""
+    """Return the case of a record whose case need not run again, else an empty string."""
     try:
         record = read_record(path)
     except (DecodeError, UnicodeDecodeError):
@@ -306,7 +306,7 @@ def _last_number(records: Path) -> int:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the kernel drops with its holder: two processes never take one number."""
+    """Hold the folder's lock, which dies with its holder: two processes never take the same number."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""What people see of a run: a live picture on a terminal, a line a case elsewhere, a summary at the end.
+"""Show a run to people: live on a terminal, a line per case elsewhere, a summary at the end.
 
     with open_view(console) as view:
         view.expect(12)
@@ -8,7 +8,7 @@
         view.note("the cache is full")
         view.summary(read_run(directory), report)
 
-A view draws on the rich Console it is given and nowhere else.
+A view writes to its rich Console and nowhere else.
 """
 
 from __future__ import annotations
@@ -20,9 +20,6 @@ from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from harness.results.record import Run, count
@@ -30,8 +27,8 @@ from harness.results.wording import (
     VERDICT_ORDER,
     VERDICT_PLURALS,
     common_environment,
-    found,
     one_line,
+    other_findings,
     tally,
     unknown_commands,
     why,
@@ -52,14 +49,14 @@ _SYMPTOMS_LISTED = 3
 
 
 class View:
-    """The plain form, and the base of the live one: every event is a line when it happens."""
+    """The plain view, and the base of the live one: each event is a line."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.expected = 0
         self.counts: Counter[str] = Counter()
         self._began = time.monotonic()
-        self._said = ""
+        self._step = ""
 
     def __enter__(self) -> View:
         return self
@@ -70,32 +67,32 @@ class View:
         self.close()
 
     def close(self) -> None:
-        """Leave the terminal as it was; drawing after this is plain."""
+        """Restore the terminal; later output is plain."""
 
     def expect(self, cases: int) -> None:
-        """Say how many cases are to come."""
+        """Set the number of cases to come."""
         self.expected = cases
 
     def case_started(self, case_id: str) -> None:
-        """Say that a case is on its machine now."""
+        """Show that a case runs now."""
 
     def case_finished(self, record: Record) -> None:
-        """Say what came of a case."""
+        """Show the result of a case."""
         self.counts[record.verdict] += 1
         self._line(self._case_line(record))
 
     def note(self, text: str) -> None:
-        """Say something that is not about one case."""
+        """Show a message that is not about one case."""
         self._line(Text(one_line(text), style="cyan"))
 
     def progress(self, what: str, done: float = 0, total: float = 0) -> None:
-        """Say how far a long step is; it is over when done reaches total. Plain: once when it begins."""
-        if what != self._said:
-            self._said = what
+        """Show the progress of a long step, which ends when done reaches total. Plain: once when it begins."""
+        if what != self._step:
+            self._step = what
             self._line(Text(f"{one_line(what)} ...", style="dim"))
 
     def summary(self, run: Run, report: Path | None = None) -> None:
-        """The verdict, what is behind it, and where to read on; closes the view."""
+        """Print the verdict, the failures and the path of the report; closes the view."""
         self.close()
         self._line(Text())
         for line in _environment_lines(run.records):
@@ -122,9 +119,9 @@ class View:
             line.append(f"  {record.wall_s:.1f} s", style="dim")
         if record.reasons:
             line.append(f"  {why(record)}", style="" if record.verdict in ("fail", "error") else "dim")
-        unsaid = found(record)
-        if unsaid:
-            line.append(f"  finding: {one_line(unsaid[0])}", style="dim")
+        findings = other_findings(record)
+        if findings:
+            line.append(f"  finding: {one_line(findings[0])}", style="dim")
         return line
 
     def _line(self, text: Text) -> None:
@@ -132,9 +129,11 @@ class View:
 
 
 class LiveView(View):
-    """Finished cases scroll by; what runs and how far it all is stays at the bottom."""
+    """Finished cases scroll by; running cases and the total progress stay at the bottom."""
 
     def __init__(self, console: Console) -> None:
+        from rich.live import Live
+
         super().__init__(console)
         self._running: dict[str, float] = {}
         self._steps: dict[str, tuple[float, float]] = {}
@@ -151,7 +150,7 @@ class LiveView(View):
         return self
 
     def close(self) -> None:
-        """Take the picture away and show the cursor again."""
+        """Remove the live part and show the cursor again."""
         self._live.stop()
         self.console.show_cursor(True)
 
@@ -168,13 +167,15 @@ class LiveView(View):
         self._live.refresh()
 
     def progress(self, what: str, done: float = 0, total: float = 0) -> None:
-        """Show the step, or take it away when it is done."""
+        """Show the step, or remove it when it is done."""
         if total and done >= total:
             self._steps.pop(what, None)
         else:
             self._steps[what] = (done, total)
 
     def _picture(self) -> RenderableType:
+        from rich.table import Table
+
         rows = Table.grid(padding=(0, 1))
         for what, (done, total) in list(self._steps.items()):
             rows.add_row(_bar(done, total), Text(one_line(what, 100)))
@@ -187,17 +188,21 @@ class LiveView(View):
         return Group(rows, self._total())
 
     def _total(self) -> RenderableType:
+        from rich.table import Table
+
         finished = sum(self.counts.values())
         line = Table.grid(padding=(0, 1))
-        said = Text(f"{finished}/{self.expected}" if self.expected else f"{finished}")
+        counts = Text(f"{finished}/{self.expected}" if self.expected else f"{finished}")
         for verdict in VERDICTS:
             if self.counts[verdict]:
-                said.append(f"  {self.counts[verdict]} {VERDICT_PLURALS[verdict]}", style=STYLES[verdict])
-        line.add_row(_bar(finished, self.expected), said)
+                counts.append(f"  {self.counts[verdict]} {VERDICT_PLURALS[verdict]}", style=STYLES[verdict])
+        line.add_row(_bar(finished, self.expected), counts)
         return line
 
 
-def _bar(done: float, total: float) -> ProgressBar:
+def _bar(done: float, total: float) -> RenderableType:
+    from rich.progress_bar import ProgressBar
+
     return ProgressBar(
         total=total or None,
         completed=done,
@@ -211,14 +216,14 @@ def _bar(done: float, total: float) -> ProgressBar:
 
 
 def open_view(console: Console) -> View:
-    """The live view on an interactive terminal, the plain one in CI, a pipe or a dumb terminal."""
+    """Open the live view on an interactive terminal, the plain one in CI, a pipe or a dumb terminal."""
     if console.is_terminal and console.is_interactive and not console.is_dumb_terminal:
         return LiveView(console)
     return View(console)
 
 
 def _environment_lines(records: Sequence[Record]) -> list[Text]:
-    """What all cases ran on; what a machine said of itself (`machine.`: probes, capabilities) is in the report."""
+    """Write what all cases ran on; facts of the guest (`machine.`: probes, capabilities) are in the report."""
     common = {key: value for key, value in common_environment(records).items() if "." not in key}
     if not common:
         return []
@@ -228,17 +233,17 @@ def _environment_lines(records: Sequence[Record]) -> list[Text]:
 
 
 def _unknown_lines(records: Sequence[Record]) -> list[Text]:
-    """Commands that a card did not know, each with the method that somebody would have to write."""
+    """List commands that a card does not know, each with a stub of the method to write."""
     lines = []
     for one in unknown_commands(records):
-        text = f"the card does not know {one_line(one.name)}, asked for {one.count} times; a stub:"
+        text = f"the card does not know {one_line(one.name)}, sent {one.count} times; a stub:"
         lines.append(Text(text, style="yellow"))
         lines += [Text(f"      {one_line(line)}", style="dim") for line in one.stub.splitlines()]
     return lines
 
 
 def _trouble_lines(records: Sequence[Record]) -> list[Text]:
-    """Every case that failed or could not run, worst first, with its reasons; not all when there are many."""
+    """List cases that failed or could not run, failures first, with their reasons; only the first of many."""
     troubled = sorted(
         (record for record in records if record.verdict in ("fail", "error")),
         key=lambda record: VERDICT_ORDER.index(record.verdict),

@@ -1,4 +1,4 @@
-"""The words that every report uses: one line for a record, for counts, for a time; text made harmless."""
+"""Text that all reports share: a line for a record, for counts, for a time; text without control characters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from harness.values.record import Record, Unknown
 
-# Worst first: the order in which people want to read.
+# Worst first, as people read.
 VERDICT_ORDER = ("fail", "error", "known", "skip", "pass")
 
 VERDICT_PLURALS = {
@@ -21,25 +21,25 @@ VERDICT_PLURALS = {
 
 FINDINGS_LISTED = 20
 
-# Everything that XML 1.0 forbids, and the other controls, which would move a terminal's cursor.
+# All that XML 1.0 forbids, and the other controls, which would move a terminal's cursor.
 # Ref: XML 1.0 (fifth edition) production 2, Char; U+0085 and U+2028/9 end a line for some readers.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _BREAKS = re.compile("[\t\r\n\x0b\x0c\x1c-\x1e\x85\u2028\u2029]+")
 
 
 def clean(text: str) -> str:
-    """`text` with every control but tab and newline, and every half of a surrogate pair, as `\\xNN`."""
+    """Escape every control character but tab and newline, and every lone surrogate, as `\\xNN`."""
     return _FORBIDDEN.sub(_escape, text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def one_line(text: str, limit: int = 0) -> str:
-    """`text` cleaned, its line breaks as spaces, cut to `limit` characters when that is not 0."""
+    """Clean `text`, replace its line breaks by spaces, cut it to `limit` characters unless that is 0."""
     line = clean(_BREAKS.sub(" ", text)).strip()
     return line if not limit or len(line) <= limit else line[: limit - 1] + "…"
 
 
 def why(record: Record) -> str:
-    """The first reason of a record in a line, with the number of the others; empty when it simply passed."""
+    """Write the first reason of a record in a line, with the number of the others; empty for a plain pass."""
     if not record.reasons:
         return ""
     first = record.reasons[0]
@@ -53,17 +53,17 @@ def _word(verdict: str, count: int) -> str:
 
 
 def tally(counts: Mapping[str, int]) -> str:
-    """Counts of verdicts as people say them: `12 passed, 1 failed, 3 skipped`."""
-    said = [
+    """Write counts of verdicts: `12 passed, 1 failed, 3 skipped`."""
+    parts = [
         f"{counts[verdict]} {_word(verdict, counts[verdict])}"
         for verdict in reversed(VERDICT_ORDER)
         if counts[verdict]
     ]
-    return ", ".join(said) or "no case"
+    return ", ".join(parts) or "no case"
 
 
 def duration(nanoseconds: float) -> str:
-    """A time in the unit that suits it, to three digits: `412 ns`, `32.1 µs`, `1.20 s`."""
+    """Write a time in a suitable unit, to three digits: `412 ns`, `32.1 µs`, `1.20 s`."""
     if abs(nanoseconds) < 1000:
         return f"{nanoseconds:.0f} ns" if nanoseconds == int(nanoseconds) else f"{nanoseconds:.1f} ns"
     value = nanoseconds
@@ -76,7 +76,7 @@ def duration(nanoseconds: float) -> str:
 
 
 def common_environment(records: Sequence[Record]) -> dict[str, str]:
-    """The facts of a run, for saying once: those that half of the records state and none contradicts."""
+    """Collect the facts to print once for a run: those that half of the records have and none contradicts."""
     facts: dict[str, Counter[str]] = {}
     for record in records:
         for key, value in record.environment.items():
@@ -89,34 +89,34 @@ def common_environment(records: Sequence[Record]) -> dict[str, str]:
 
 
 def own_environment(record: Record, common: Mapping[str, str]) -> dict[str, str]:
-    """The facts of a record that not all records share."""
+    """Collect the facts of a record that are not common to the run."""
     return {key: value for key, value in record.environment.items() if common.get(key) != value}
 
 
 def by_plan(records: Sequence[Record]) -> dict[str, list[Record]]:
-    """Records under the plan that they belong to, in the order in which they came."""
+    """Group records by plan, in their order."""
     plans: dict[str, list[Record]] = {}
     for record in records:
         plans.setdefault(record.plan, []).append(record)
     return plans
 
 
-def found(record: Record) -> list[str]:
-    """A card's findings that the reasons do not say already, a line each; the first of many."""
-    said = {reason.text for reason in record.reasons}
+def other_findings(record: Record) -> list[str]:
+    """Write a card's findings that are not among the reasons, a line each; only the first of many."""
+    reasons = {reason.text for reason in record.reasons}
     lines = [f"{one.kind}: {one.subject}: {one.detail}" for one in record.device_report.findings]
-    lines = [line for line in lines if line not in said]
+    lines = [line for line in lines if line not in reasons]
     more = [f"and {len(lines) - FINDINGS_LISTED} more findings"] if len(lines) > FINDINGS_LISTED else []
     return lines[:FINDINGS_LISTED] + more
 
 
 def rules(record: Record) -> list[str]:
-    """What each rule of a case did, a line each."""
+    """Write the effect of each rule of a case, a line each."""
     return [f"{one.kind}, {one.hits} of {one.matches}: {one.text}" for one in record.device_report.rules]
 
 
 def unknown_commands(records: Sequence[Record]) -> list[Unknown]:
-    """The commands that a card was asked for and does not know, over all records, the most frequent first."""
+    """Collect the commands that a card does not know, over all records, the most frequent first."""
     counts: Counter[str] = Counter()
     stubs = {}
     for record in records:

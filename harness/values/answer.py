@@ -1,4 +1,4 @@
-"""An answer: what the machine saw while it ran a case. The reply carries it back."""
+"""An answer: the results of a case as observed on the machine that ran it. The reply carries it back."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from harness.values.histogram import Histogram
 from harness.values.module import ModuleReport
 from harness.values.upstream import UpstreamTest
 
-STATUSES = ("done", "unsupported", "failed")
-
 
 @dataclass(frozen=True)
 class Expectation:
-    """A count that must hold exactly: `expected` by the law `text`, `observed` by `source`."""
+    """A count that must be exact: `expected` by the rule `text`, `observed` by `source`."""
 
     name: str
     expected: int
@@ -24,13 +22,13 @@ class Expectation:
 
     @property
     def holds(self) -> bool:
-        """Whether what was observed is what the law says."""
+        """True if the observed count is the expected one."""
         return self.expected == self.observed
 
 
 @dataclass(frozen=True)
 class DataCheck:
-    """Bytes compared after the rounds: those that were to arrive, and their neighbours that were not.
+    """Bytes compared after the rounds: those that had to change, and their neighbours that had not.
 
     `wrong` counts bytes that differ, `first` describes the first one (side, round, offset, expected, found).
     """
@@ -44,9 +42,9 @@ class DataCheck:
 class FaultRecord:
     """One page fault as traced: its start in ns since the case began, its duration, its address range.
 
-    `pages` is negative for a failed fault (-errno). `inner_ns` says how long each stage within it took, and
-    `inner_at_ns` when its first call began, from the fault's start; a stage that came before it (`queues`) has a
-    negative one. `pid` is the process whose memory it is; `token` and `sub_type` are a card's.
+    `pages` is negative for a failed fault (-errno). `inner_ns` is the duration of each stage within it, and
+    `inner_at_ns` the begin of its first call, from the fault's start; a stage before it (`queues`) has a
+    negative one. `pid` is the process that owns the memory; `token` and `sub_type` are a card's.
     """
 
     start_ns: int
@@ -64,11 +62,11 @@ class FaultRecord:
 
 @dataclass(frozen=True)
 class Trace:
-    """What the probes saw: totals per event name, histograms per stage, and one record a fault.
+    """Results of the probes: totals per event name, histograms per stage, and one record per fault.
 
     `lost` counts records that the stream dropped, `missed` probe hits that the kernel did not run; the
-    histograms and counts are complete when `missed` is 0 even if records were lost. `whole` names the stage that
-    is the whole of a fault: each of its calls has a record, or is in `lost`. The probes' programs ran `hits`
+    histograms and counts are complete if `missed` is 0 even if records were lost. `whole` names the stage that
+    is the whole fault: each of its calls has a record, or is in `lost`. The probes' programs ran `hits`
     times, for `cost_ns` in all, within `watched_ns`.
     """
 
@@ -94,12 +92,12 @@ class Leak:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one case did.
+    """Results of one case.
 
-    Status `done` says only that the workload ended; laws and data are judged by the plan. `unsupported`: the
-    machine lacks what `problem` names. `failed`: a work request or a call failed, as `problem` says (work
-    completion status, errno). Times are in guest nanoseconds of CLOCK_MONOTONIC; on an exact machine one of
-    them is one instruction. `operations_ns` has one entry a round.
+    Status `done` means only that the workload ended; the plan judges expectations and data. `unsupported`: the
+    machine lacks what `problem` names. `failed`: a work request or a call failed, with `problem` (work
+    completion status, errno). Times are in guest nanoseconds of CLOCK_MONOTONIC; in exact time one of
+    them is one instruction. `operations_ns` has one entry per round.
     """
 
     VERSION = 1
@@ -119,11 +117,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Reply:
-    """The agent's one answer to an order: the same number, ok or the problem, and what the verb yields.
+    """The agent's reply to a request: the same number, ok or the problem, and the results of the verb.
 
-    One with a `test` or a `trace` or something `printed` is no answer: it tells of one of upstream's tests, of what
-    was traced so far (its records are those since the one before), or of the next piece of a command's output, while
-    the order is carried out. `output` does not repeat those pieces.
+    One with a `test`, a `trace` or something `printed` is not the last: it reports one of upstream's tests, the faults
+    traced so far (with the records since the one before), or the next piece of a command's output, while the request
+    is carried out. `output` does not repeat those pieces.
     """
 
     VERSION = 1
@@ -141,5 +139,5 @@ class Reply:
 
     @property
     def last(self) -> bool:
-        """Whether this ends the order."""
+        """True if this ends the request."""
         return self.test is None and self.trace is None and not self.printed

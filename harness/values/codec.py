@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class DecodeError(ValueError):
-    """A message that is not what it says; `path` is the key, as `answer.trace.lost`."""
+    """A message that does not match its type; `path` is the key, as `answer.trace.lost`."""
 
     def __init__(self, path: str, problem: str) -> None:
         super().__init__(f"{path}: {problem}")
@@ -43,26 +43,26 @@ def from_plain(cls: Type[T], plain: Any, path: str = "") -> T:
     path = path or cls.__name__.lower()
     if not isinstance(plain, dict):
         raise DecodeError(path, f"expected an object, got {type(plain).__name__}")
-    given = dict(plain)
-    wanted = getattr(cls, "VERSION", None)
-    if wanted is not None:
-        version = given.pop("version", None)
-        if version != wanted:
-            raise DecodeError(path, f"version {version}, this harness reads {wanted}")
+    rest = dict(plain)
+    expected = getattr(cls, "VERSION", None)
+    if expected is not None:
+        version = rest.pop("version", None)
+        if version != expected:
+            raise DecodeError(path, f"version {version}, this harness reads {expected}")
     hints = _hints(typing.cast(Any, cls))
     values: Dict[str, Any] = {}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
-        if field.name in given:
-            values[field.name] = _convert(hints[field.name], given.pop(field.name), f"{path}.{field.name}")
+        if field.name in rest:
+            values[field.name] = _convert(hints[field.name], rest.pop(field.name), f"{path}.{field.name}")
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise DecodeError(f"{path}.{field.name}", "missing")
-    if given:
-        raise DecodeError(f"{path}.{sorted(given)[0]}", "unknown key")
+    if rest:
+        raise DecodeError(f"{path}.{sorted(rest)[0]}", "unknown key")
     return cls(**values)
 
 
 def dumps(value: Any) -> str:
-    """One line of JSON."""
+    """Write one line of JSON."""
     return json.dumps(to_plain(value), separators=(",", ":"), sort_keys=True)
 
 
@@ -77,7 +77,7 @@ def loads(cls: Type[T], text: str) -> T:
 
 @functools.lru_cache(maxsize=None)
 def _hints(cls: Any) -> Dict[str, Any]:
-    """Resolving annotations is most of the cost of reading a record, so each class is resolved once."""
+    """Resolve annotations once per class: it is most of the cost of reading a record."""
     return typing.get_type_hints(cls)
 
 

@@ -28,7 +28,7 @@ class Histogram:
 
     @property
     def samples(self) -> int:
-        """How many values were counted."""
+        """Number of values."""
         return sum(self.counts)
 
     @property
@@ -37,7 +37,7 @@ class Histogram:
         return self.total / self.samples if self.samples else 0.0
 
     def merged(self, other: Histogram) -> Histogram:
-        """Both histograms in one; names and units must be equal."""
+        """Add up two histograms; names and units must be equal."""
         if (self.name, self.unit) != (other.name, other.unit):
             raise ValueError(f"{self.name}/{self.unit} and {other.name}/{other.unit} do not merge")
         if not self.samples or not other.samples:
@@ -56,22 +56,22 @@ class Histogram:
         )
 
     def quantile(self, share: float) -> int:
-        """What at least `share` (0 to 1) of the samples do not exceed: the top of a bucket, at most the maximum."""
-        wanted, seen = share * self.samples, 0
+        """Return a value that at least `share` (0 to 1) of the samples do not exceed: the top of a bucket."""
+        target, seen = share * self.samples, 0
         for bucket, number in self.fine:
             seen += number
-            if seen >= wanted:
+            if seen >= target:
                 return min(self.maximum, bounds(bucket)[1] - 1)
         seen = 0
         for power, number in enumerate(self.counts):
             seen += number
-            if number and seen >= wanted:
+            if number and seen >= target:
                 return min(self.maximum, (2 << power) - 1)
         return self.maximum
 
 
 def bounds(bucket: int) -> Tuple[int, int]:
-    """The values of a fine bucket: from the first up to, without, the second."""
+    """Return the values of a fine bucket: from the first up to, without, the second."""
     if bucket < _FINE:
         return bucket, bucket + 1
     power = (bucket >> FINE_BITS) - 1
@@ -80,7 +80,7 @@ def bounds(bucket: int) -> Tuple[int, int]:
 
 
 def bucket_of(value: int) -> int:
-    """The fine bucket of a value."""
+    """Return the fine bucket of a value."""
     if value < _FINE:
         return value
     power = value.bit_length() - 1 - FINE_BITS
@@ -90,7 +90,7 @@ def bucket_of(value: int) -> int:
 def of_fine(
     name: str, unit: str, fine: Tuple[Tuple[int, int], ...], total: int, low: int, high: int
 ) -> Histogram:
-    """A histogram of what its fine buckets count."""
+    """Make a histogram of fine buckets."""
     counts: List[int] = []
     for bucket, number in fine:
         power = max(bounds(bucket)[0].bit_length() - 1, 0)
@@ -100,7 +100,7 @@ def of_fine(
 
 
 def of_values(name: str, unit: str, values: Tuple[int, ...]) -> Histogram:
-    """A histogram of some values."""
+    """Make a histogram of values."""
     if not values:
         return Histogram(name, unit)
     fine: Dict[int, int] = {}
@@ -119,7 +119,7 @@ def _added(
 
 
 def percentile(values: Tuple[int, ...], share: float) -> int:
-    """The smallest value that at least `share` (0 to 1) of `values` do not exceed; 0 for no values."""
+    """Return the smallest value that at least `share` (0 to 1) of `values` do not exceed; 0 for no values."""
     if not values:
         return 0
     ordered = sorted(values)

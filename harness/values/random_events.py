@@ -1,7 +1,7 @@
-"""Page-fault events with random fields: the card that sends them and the program that hears them draw alike.
+"""Page-fault events with random fields; the card that sends them and the program that receives them share a seed.
 
 Names are those of the module's messages; sizes of the memory form are in pages there, as in the event.
-Ref: kmod/uapi/mlx5_odp_test.h; wire/eqe.py for the places.
+Ref: kmod/uapi/mlx5_odp_test.h; wire/eqe.py for the offsets.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import random
 from typing import Dict, Iterator, Tuple
 
 MARK_BITS = {"2015": ("queue", 24), "transport": ("token", 24), "memory": ("token", 48)}
-"""By scheme: the field that names a fault, and its width. Its top bit marks drawn events: genuine faults of an
+"""By scheme: the field that names a fault, and its width. Its top bit marks random events: real faults of an
 emulated card are numbered from 1."""
 
 Fields = Tuple[Tuple[str, int], ...]
@@ -25,11 +25,11 @@ FORMS: Dict[str, Tuple[Tuple[str, Fields], ...]] = {
     "transport": ((WQE, (*_COMMON, ("wqe_index", 16), ("queue", 24))), (RDMA, _RDMA)),
     "memory": ((MEMORY, _MEMORY),),
 }
-"""By scheme the forms, each with the widths of its fields; what names the fault comes besides."""
+"""Forms by scheme, each with the widths of its fields; the field that names the fault is added."""
 
 
 def events(scheme: str, seed: int) -> Iterator[Tuple[str, Dict[str, int]]]:
-    """Endless (form, fields) of a scheme."""
+    """Generate (form, fields) of a scheme without end."""
     draw = random.Random(seed)
     name, bits = MARK_BITS[scheme]
     forms = FORMS[scheme]
@@ -41,6 +41,6 @@ def events(scheme: str, seed: int) -> Iterator[Tuple[str, Dict[str, int]]]:
 
 
 def is_drawn(scheme: str, fields: Dict[str, int]) -> bool:
-    """Whether an event's fields are of a drawn one."""
+    """Return whether an event's fields are those of a random one."""
     name, bits = MARK_BITS[scheme]
     return bool(fields[name] >> (bits - 1) & 1)

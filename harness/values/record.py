@@ -1,4 +1,4 @@
-"""A record: all that is kept of one case, for people and for machines."""
+"""A record: all that is stored of one case."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ VERDICTS = ("pass", "fail", "skip", "error", "known")
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a case did not simply pass, in a line.
+    """A line on why a case did not simply pass.
 
-    Kinds: law, data, console, leak, latency, workload, finding, rule, exact, known, setup, need.
+    Kinds: count, data, console, leak, latency, workload, finding, rule, exact, known, setup, need.
     """
 
     kind: str
@@ -29,7 +29,7 @@ class Reason:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that the driver did, or that came over its wire, which the card's interface forbids."""
+    """A protocol violation by the driver, or in what it sent to the wire."""
 
     kind: str
     subject: str
@@ -38,7 +38,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Unknown:
-    """A firmware command that the card does not know, how often it came, and a stub of what would answer it."""
+    """A firmware command that the card does not know, how often it was sent, and a stub of the method to write."""
 
     name: str
     count: int
@@ -47,8 +47,7 @@ class Unknown:
 
 @dataclass(frozen=True)
 class DeviceReport:
-    """What a device itself saw of a case: findings, counters (dotted names), commands it did not know; what each
-    rule of the case did."""
+    """A device's own report of a case: findings, counters (dotted names), unknown commands, effects of rules."""
 
     findings: Tuple[Finding, ...] = ()
     counters: Dict[str, int] = field(default_factory=dict)
@@ -58,15 +57,15 @@ class DeviceReport:
 
 @dataclass(frozen=True)
 class Record:
-    """One case and what came of it.
+    """One case and its result.
 
-    Verdicts: `pass`; `fail` (the kernel under test did wrong); `known` (failed exactly as its plan says it
-    does on this series); `skip` (a need is missing); `error` (we could not run it). `environment` names the
+    Verdicts: `pass`; `fail` (the kernel under test is wrong); `known` (a known failure of its plan on this
+    series); `skip` (a need is missing); `error` (we could not run it). `environment` names the
     exact kernel, QEMU, image digest, clock and accelerator that ran. `started` is UTC, ISO 8601. `log` names
-    the machine's console and `card_log` a card's conversation with the driver, where they were kept.
+    the machine's console log and `card_log` a card's conversation with the driver, if they were stored.
     """
 
-    VERSION = 1
+    VERSION = 2
 
     plan: str
     case: Case

@@ -1,4 +1,4 @@
-"""Something wrong that a kernel said on its console."""
+"""A report of an error on a kernel's console."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Tuple
 class Symptom:
     """A report found in a kernel log.
 
-    `kind` is from the table in machine/console.py (oops, panic, warn, hung_task, ...), `headline` the line
+    `kind` is from the table in machine/symptoms.py (oops, panic, warn, hung_task, ...), `headline` the line
     that names it, `fingerprint` the top frames without offsets, equal for equal bugs, `excerpt` its lines.
     """
 

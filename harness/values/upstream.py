@@ -1,4 +1,4 @@
-"""Upstream's own tests: which of them to run, and what came of each."""
+"""Upstream's own tests: which of them to run, and the result of each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class UpstreamTest:
-    """What is known of the `number`-th selected test: `outcome` is one of OUTCOMES, `known` the host's judgement.
+    """Result of the `number`-th selected test: `outcome` is one of OUTCOMES; only the host sets `known`.
 
     `reason` is a line (of a failure or skip), `detail` the traceback and what the test printed.
     """

@@ -4,8 +4,8 @@ class PageRequest(Struct, size=64):
     '''Asks the driver for pages. Ref: Linux 7.2 include/linux/mlx5/device.h, struct mlx5_eqe_page_req.'''
     func_id = Field(byte=0x22, bits=16)
 
-event = PageRequest.new(func_id=1)      # over fresh bytes
-PageRequest(buffer, at=64).func_id      # over bytes that are there
+event = PageRequest.new(func_id=1)      # over new bytes
+PageRequest(buffer, at=64).func_id      # over existing bytes
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ class Field:
 
     def __set__(self, instance: Struct, value: int) -> None:
         self.check(value, type(instance))
-        kept = int.from_bytes(instance.data[self.place], "big") & ~(self.mask << self.shift)
-        instance.data[self.place] = (kept | (value << self.shift)).to_bytes(self.length, "big")
+        others = int.from_bytes(instance.data[self.place], "big") & ~(self.mask << self.shift)
+        instance.data[self.place] = (others | (value << self.shift)).to_bytes(self.length, "big")
 
     def check(self, value: int, owner: type) -> None:
-        """ValueError if the field cannot hold it."""
+        """Raise ValueError if the field cannot hold the value."""
         if value < 0 or value > self.mask:
             raise ValueError(f"{owner.__name__}.{self.name} holds {self.bits} bits, not {value:#x}")
 
@@ -79,7 +79,7 @@ class Struct:
 
     @classmethod
     def new(cls: type[Self], **values: int) -> Self:
-        """A zeroed structure with these fields set (of fields that overlap, one)."""
+        """Make a zeroed structure with these fields set (of overlapping fields, only one)."""
         whole = 0
         for name, value in values.items():
             field = cls.fields.get(name)

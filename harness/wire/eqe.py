@@ -33,7 +33,7 @@ MLX5_PORT_CHANGE_SUBTYPE_ACTIVE."""
 
 
 class Eqe(Struct, size=SIZE):
-    """What every entry has. Ref: Linux 7.2 include/linux/mlx5/device.h, struct mlx5_eqe."""
+    """Fields of every entry. Ref: Linux 7.2 include/linux/mlx5/device.h, struct mlx5_eqe."""
 
     type = Field(byte=1, bits=8)
     sub_type = Field(byte=3, bits=8)

@@ -45,11 +45,10 @@ class ShortBuffer(SetupError, ValueError):
 
 
 class Slot(NamedTuple):
-    """A resolved field: `offset` and `width` in bits, the structure it holds if any, and its number of
-    elements.
+    """A resolved field: `offset` and `width` in bits, the type of the structure in it, and its number of elements.
 
-    `elements` is None for a plain field and 0 for an open array. `first`, `last`, `shift` and `mask` are
-    how to get it.
+    `elements` is None for a plain field and 0 for an open array. Its bytes are `first` to `last`, its value is above
+    `shift` in them, under `mask`.
     """
 
     offset: int
@@ -70,13 +69,13 @@ def _slot(offset: int, width: int, type_name: Optional[str], count: Optional[int
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint naming what is spelt most like `name`."""
+    """Write a hint with the names that are spelt most like `name`."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     return "nearest: " + ", ".join(close) if close else ""
 
 
 class Layout:
-    """One structure: its size in bits and the place of each of its fields, resolved when first asked for."""
+    """One structure: its size in bits and its fields, each resolved at its first use."""
 
     def __init__(self, name: str, size: int, members: Mapping[str, Member], layouts: Layouts) -> None:
         self.name = name
@@ -87,14 +86,14 @@ class Layout:
         self._slots: dict[str, Slot] = {}
 
     def slot(self, path: str) -> Slot:
-        """The place of a field; UnknownName names the missing part and its neighbours."""
-        found = self._slots.get(path)
-        if found is None:
-            found = self._slots[path] = self._resolve(path)
-        return found
+        """Resolve a field; UnknownName names the missing part and similar names."""
+        slot = self._slots.get(path)
+        if slot is None:
+            slot = self._slots[path] = self._resolve(path)
+        return slot
 
     def has(self, path: str) -> bool:
-        """Whether this kernel's structure has that field."""
+        """Return whether this kernel's structure has that field."""
         try:
             self.slot(path)
         except UnknownName:
@@ -123,15 +122,15 @@ class Layout:
         return _slot(offset + inner.offset, inner.width, inner.type, inner.elements)
 
     def view(self, buffer: Buffer, byte: int = 0) -> View:
-        """This structure over `buffer`, beginning at `byte`."""
+        """View `buffer` from `byte` on as this structure."""
         return View(self, memoryview(buffer)[byte:] if byte else memoryview(buffer))
 
     def new(self, extra: int = 0) -> View:
-        """A zeroed buffer of this structure's size and `extra` bytes for its open array, as a view."""
+        """Make a zeroed buffer of this structure's size and `extra` bytes for its open array, as a view."""
         return View(self, memoryview(bytearray(self.size + extra)))
 
     def at(self, path: str) -> Layout:
-        """The layout of the structure held by field `path`."""
+        """Return the layout of the structure in field `path`."""
         type_name = self.slot(path).type
         if type_name is None:
             raise UnknownName(f"{self.name}.{path} is not a structure")
@@ -162,15 +161,15 @@ class View:
             raise self._short(path)
         if value < 0 or value > slot.mask:
             raise ValueError(f"{self.layout.name}.{path} holds {slot.width} bits, not {value:#x}")
-        kept = int.from_bytes(data, "big") & ~(slot.mask << slot.shift)
-        data[:] = (kept | (value << slot.shift)).to_bytes(length, "big")
+        others = int.from_bytes(data, "big") & ~(slot.mask << slot.shift)
+        data[:] = (others | (value << slot.shift)).to_bytes(length, "big")
 
     def _short(self, path: str) -> ShortBuffer:
         last = self.layout.slot(path).last
         return ShortBuffer(f"{self.layout.name}.{path} ends at byte {last}, the buffer at {len(self.data)}")
 
     def get(self, path: str, default: int = 0) -> int:
-        """The field's value, or `default` where this kernel does not know the field."""
+        """Return the field's value, or `default` if this kernel does not have the field."""
         return self[path] if self.layout.has(path) else default
 
     def update(self, values: Mapping[str, int]) -> None:
@@ -179,12 +178,11 @@ class View:
             self[path] = value
 
     def at(self, path: str) -> View:
-        """The structure inside this one, over the same bytes and those behind it (for its open array)."""
+        """View the structure inside this one, over its bytes and those after it (for its open array)."""
         return View(self.layout.at(path), self.data[self.layout.slot(path).offset >> 3 :])
 
     def bytes(self, path: str) -> memoryview:
-        """A field that begins and ends at bytes, writable where the buffer is; an open array goes to the
-        end."""
+        """View a byte-aligned field, writable if the buffer is; an open array goes to the end."""
         slot = self.layout.slot(path)
         if slot.offset & 7:
             raise ValueError(f"{self.layout.name}.{path} does not begin at a byte")
@@ -195,18 +193,18 @@ class View:
         return self.data[slot.first : slot.last]
 
     def nonzero(self) -> dict[str, int]:
-        """The fields that are not 0, for logs: the structure's own names, inner structures dotted."""
-        found: dict[str, int] = {}
+        """Collect the fields that are not 0, for logs: {dotted name: value}."""
+        values: dict[str, int] = {}
         for name, member in self.layout.members.items():
             if name.startswith("reserved") or member.elements is not None:
                 continue
             if member.offset + member.width > 8 * len(self.data):
                 break
             if member.type is not None and not member.offset & 7:
-                found.update({f"{name}.{key}": value for key, value in self.at(name).nonzero().items()})
+                values.update({f"{name}.{key}": value for key, value in self.at(name).nonzero().items()})
             elif member.type is None and self[name]:
-                found[name] = self[name]
-        return found
+                values[name] = self[name]
+        return values
 
 
 class Layouts:
@@ -239,11 +237,11 @@ class Layouts:
         return len(self._structures)
 
     def names(self) -> list[str]:
-        """Every structure's name."""
+        """List the names of all structures."""
         return list(self._structures)
 
     def value(self, name: str) -> int:
-        """A value of an enum or of a numeric #define."""
+        """Look up a value of an enum or of a numeric #define."""
         if name not in self.values:
             raise UnknownName(
                 f"this kernel's mlx5_ifc.h has no value {name!r}", hint=nearest(name, self.values)
@@ -251,7 +249,7 @@ class Layouts:
         return self.values[name]
 
     def opcodes(self) -> dict[int, str]:
-        """Firmware commands: number to name without `MLX5_CMD_OP_`."""
+        """List firmware commands: {number: name without `MLX5_CMD_OP_`}."""
         if not self._opcodes:
             prefix = "MLX5_CMD_OP_"
             pairs = ((v, k[len(prefix) :]) for k, v in self.values.items() if k.startswith(prefix))
@@ -261,10 +259,9 @@ class Layouts:
 
 
 def find(folder: PathLike) -> list[Path]:
-    """The headers below `folder`: a kernel's `include`, its headers package unpacked, or a tree that holds
-    one.
+    """Find the headers below `folder`: a kernel's `include`, an unpacked headers package, or a tree with one.
 
-    Raises SetupError when there are none.
+    SetupError if there are none.
     """
     root = Path(folder)
     for include in (root, root / "include"):
@@ -281,16 +278,15 @@ def find(folder: PathLike) -> list[Path]:
 
 
 def load(folder: PathLike, cache: Optional[PathLike] = None) -> Layouts:
-    """The layouts of the kernel whose headers are below `folder`; `cache` is a folder for what was parsed.
+    """Load the layouts of the kernel whose headers are below `folder`; `cache` is a folder for parsed headers.
 
-    Raises SetupError if a header is missing or has a construct the reader does not know (naming file and
-    line).
+    SetupError if a header is missing, or has a construct that the reader does not know (with file and line).
     """
     return load_headers(find(folder), cache)
 
 
 def load_headers(headers: Iterable[PathLike], cache: Optional[PathLike] = None) -> Layouts:
-    """As `load`, for these headers in this order."""
+    """Load these headers in this order, as `load` does."""
     texts: list[tuple[str, str]] = []
     for header in headers:
         try:
@@ -308,13 +304,13 @@ def load_headers(headers: Iterable[PathLike], cache: Optional[PathLike] = None) 
     if (known := _stored(stored)) is not None:
         return known
     structures, values = read_headers(texts)
-    with contextlib.suppress(OSError):  # without a cache it only takes longer
+    with contextlib.suppress(OSError):  # the cache only saves time
         _store(stored, [structures, values])
     return Layouts(structures, values)
 
 
 def _stored(path: Path) -> Optional[Layouts]:
-    """What an earlier run parsed, or None if there is nothing whole."""
+    """Read what an earlier run parsed, None if it is missing or damaged."""
     try:
         structures, values = json.loads(path.read_bytes())
     except (OSError, ValueError, TypeError):

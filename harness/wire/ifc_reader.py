@@ -1,4 +1,4 @@
-"""The reader of `mlx5_ifc.h`: C text in, plain tables out. Used through `ifc.load`.
+"""Read `mlx5_ifc.h`: C text in, plain tables out. Used through `ifc.load`.
 
 The header describes bits as bytes: `u8 name[0x10]` is a field of 16 bits, `u8 name[4][0x20]` four of 32,
 `u8 name[][0x40]` an open array of 64 each. Ref: Linux 7.2 include/linux/mlx5/mlx5_ifc.h.
@@ -19,8 +19,7 @@ VERSION = "1"
 
 
 class Member(NamedTuple):
-    """A field of a structure: bits from its beginning, bits of one element, structure held, number of
-    elements.
+    """A field of a structure: offset and width of one element in bits, structure in it, number of elements.
 
     `elements` is None for a plain field and 0 for an open array.
     """
@@ -78,7 +77,7 @@ class _Open:
         )
 
     def merge(self, inner: _Open) -> None:
-        """An anonymous structure: its fields become ours."""
+        """Take over the fields of an anonymous structure."""
         base = self._place(inner.size)
         for name, member in inner.members.items():
             self.members[name] = member._replace(offset=base + member.offset)
@@ -205,9 +204,8 @@ class _Reader:
     def _add_words(self, kind: str, name: str, dims: str) -> None:
         sizes = self._dims(dims)
         width = _BYTE_WORDS.get(kind)
-        if (
-            width is None
-        ):  # u8: the last dimension is the field's width in bits; an open one counts single bits
+        # u8: the last dimension is the field's width in bits; an open one counts single bits
+        if width is None:
             if not sizes:
                 self._refuse("u8 without a width")
             width = sizes.pop()
@@ -263,7 +261,7 @@ def _blank(match: re.Match[str]) -> str:
 
 
 def read_headers(texts: Iterable[tuple[str, str]]) -> tuple[Structures, dict[str, int]]:
-    """Structures and named values of `(file name, text)` pairs, read in order."""
+    """Read `(file name, text)` pairs in order; return structures and named values."""
     reader = _Reader()
     for file, text in texts:
         reader.read(file, text)

@@ -26,8 +26,7 @@ INVALID_LKEY = 0x100
 
 
 class Control(Struct, size=16):
-    """First segment of every send WQE. `general_id` is the immediate, the key to invalidate or the UMR's
-    mkey.
+    """First segment of a send WQE; `general_id` is the immediate, the key to invalidate or the UMR's mkey.
 
     Ref: Linux 7.2 include/linux/mlx5/qp.h, struct mlx5_wqe_ctrl_seg.
     """
@@ -102,7 +101,7 @@ class AddressVector(Struct, size=48):
 
 
 class UmrControl(Struct, size=48):
-    """What a UMR changes. Sizes and offsets in octowords of 16 bytes.
+    """Changes that a UMR makes; sizes and offsets in octowords of 16 bytes.
 
     Ref: Linux 7.2 include/linux/mlx5/qp.h, struct mlx5_wqe_umr_ctrl_seg; device.h, MLX5_UMR_*.
     """
@@ -120,8 +119,10 @@ class UmrControl(Struct, size=48):
 
 
 class Klm(Struct, size=16):
-    """An entry of an indirect key: length, key, address. Ref: Linux 7.2 include/linux/mlx5/qp.h, struct
-    mlx5_klm."""
+    """An entry of an indirect key: length, key, address.
+
+    Ref: Linux 7.2 include/linux/mlx5/qp.h, struct mlx5_klm.
+    """
 
     byte_count = Field(byte=0, bits=32)
     key = Field(byte=4, bits=32)
@@ -129,8 +130,10 @@ class Klm(Struct, size=16):
 
 
 class SrqNext(Struct, size=16):
-    """First segment of an SRQ entry: the next free entry. Ref: Linux 7.2 include/linux/mlx5/srq.h and
-    mlx5_ib srq.c."""
+    """First segment of an SRQ entry: the next free entry.
+
+    Ref: Linux 7.2 include/linux/mlx5/srq.h and mlx5_ib srq.c.
+    """
 
     next_wqe_index = Field(byte=2, bits=16)
     signature = Field(byte=4, bits=8)

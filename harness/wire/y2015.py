@@ -47,7 +47,7 @@ class OdpCaps(Struct, size=0x100):
 
 
 class PageFaultEqe(Eqe):
-    """What both forms share: the flags say who faulted (below), the QPN which queue pair.
+    """Fields of both forms: the flags tell who faulted (below), the QPN which queue pair.
 
     Ref: Linux 3.19 include/linux/mlx5/device.h, struct mlx5_eqe_page_fault; core/eq.c, mlx5_eq_pagefault.
     """
@@ -61,8 +61,10 @@ class PageFaultEqe(Eqe):
 
 
 class PageFaultWqeEqe(PageFaultEqe):
-    """Fault on a WQE, sub-type 0. Ref: Linux 3.19 include/linux/mlx5/device.h, struct mlx5_eqe_page_fault,
-    wqe."""
+    """Fault on a WQE, sub-type 0.
+
+    Ref: Linux 3.19 include/linux/mlx5/device.h, struct mlx5_eqe_page_fault, wqe.
+    """
 
     wqe_index = Field(byte=0x26, bits=16)
     packet_length = Field(byte=0x2A, bits=16)
@@ -88,8 +90,7 @@ RESUME_ERROR = 1 << 7
 
 
 class ResumeIn(Struct, size=16):
-    """The resume mailbox. Ref: Linux 3.19 include/linux/mlx5/device.h, struct
-    mlx5_page_fault_resume_mbox_in."""
+    """The resume mailbox. Ref: Linux 3.19 include/linux/mlx5/device.h, struct mlx5_page_fault_resume_mbox_in."""
 
     opcode = Field(byte=0, bits=16)
     opmod = Field(byte=6, bits=16)
@@ -103,8 +104,7 @@ class ResumeIn(Struct, size=16):
 
 
 class CreateMkeyIn(Struct, size=16):
-    """The head of the CREATE_MKEY mailbox: `pg_access` says that list entries carry access bits, so may be
-    absent.
+    """Head of the CREATE_MKEY mailbox; with `pg_access` list entries have access bits, so pages may be absent.
 
     Ref: Linux 3.19 include/linux/mlx5/device.h, struct mlx5_create_mkey_mbox_in, MLX5_MKEY_INBOX_PG_ACCESS.
     """

@@ -1,4 +1,4 @@
-"""Children of ours: what they inherit."""
+"""Commands on the host and what they inherit."""
 
 import re
 import signal
@@ -8,14 +8,14 @@ from harness.host import LocalHost
 from harness.ledger import Ledger
 
 
-def test_a_child_on_our_terminal_hears_ctrl_c(tmp_path):
-    """Mutation: start it with the mask that holds SIGINT while it is written to the ledger: gdb never stops again."""
+def test_a_child_on_our_terminal_receives_ctrl_c(tmp_path):
+    """Mutation: let it inherit the mask that blocks SIGINT during the ledger entry: gdb never stops again."""
     with Ledger(tmp_path / "runs") as ledger:
         host = LocalHost(ledger)
-        said = tmp_path / "said"
-        with said.open("wb") as output:
+        status = tmp_path / "status"
+        with status.open("wb") as output:
             child = host.start(["cat", "/proc/self/status"], stdout=output, own_session=False)
             child.wait()
         host.stop(child)
-    blocked = int(re.search(r"^SigBlk:\s*(\w+)$", Path(said).read_text(), re.M)[1], 16)
+    blocked = int(re.search(r"^SigBlk:\s*(\w+)$", Path(status).read_text(), re.M)[1], 16)
     assert not blocked & 1 << signal.SIGINT - 1

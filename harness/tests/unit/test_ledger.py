@@ -52,15 +52,15 @@ def test_killed_owner_is_reaped(tmp_path):
     ram = Path(owner.stdout.readline().strip())
     leader = int(owner.stdout.readline())
     assert ram.exists()
-    assert reap(tmp_path) == []  # while the owner lives, nobody touches it
+    assert reap(tmp_path) == []  # while the owner lives, it is left alone
     born = time.monotonic() + 5
     while len(_session_members(leader)) < 2 and time.monotonic() < born:
         time.sleep(0.02)
     assert len(_session_members(leader)) == 2
     os.kill(owner.pid, signal.SIGKILL)
     owner.wait()
-    said = reap(tmp_path)
-    assert any(str(leader) in line for line in said)
+    steps = reap(tmp_path)
+    assert any(str(leader) in line for line in steps)
     assert list(tmp_path.iterdir()) == []
     assert not ram.exists()
     deadline = time.monotonic() + 5
@@ -69,7 +69,7 @@ def test_killed_owner_is_reaped(tmp_path):
     assert _session_members(leader) == []
 
 
-def test_a_command_ends_with_what_its_killed_children_left(tmp_path):
+def test_a_command_reaps_the_runs_of_its_killed_children(tmp_path):
     """Mutation: leave it to the next command that opens a session, as after an interrupted `regress`."""
     folder = tmp_path / "runs/1-x"
     folder.mkdir(parents=True)

@@ -56,8 +56,8 @@ def test_killed_build_is_repaired(tmp_path):
     assert (path / "content").read_text() == "whole"
 
 
-def test_sweep_removes_what_nobody_builds(tmp_path):
-    """Mutation: do not try the lock: the folder of a build that is going on goes, too."""
+def test_sweep_removes_folders_of_dead_builds(tmp_path):
+    """Mutation: do not try the lock: the folder of a running build is removed, too."""
     store = Store(tmp_path)
     for name in (
         "kind/.1.2+3-amd64.abcd1234",
@@ -74,14 +74,14 @@ def test_sweep_removes_what_nobody_builds(tmp_path):
 
 
 def test_prune_leaves_environment_and_lists_alone(tmp_path):
-    """The virtual environment of .ci/env runs us. Mutation: prune every folder."""
+    """Keep the virtual environment that runs us. Mutation: prune every folder."""
     for kind in ("venv", "apt", "kernel"):
         (tmp_path / kind / "key").mkdir(parents=True)
         (tmp_path / kind / "key" / "data").write_bytes(bytes(8192))
     assert [entry.kind for entry in Store(tmp_path).prune(0)] == ["kernel"]
 
 
-def test_full_disk_says_so(tmp_path):
+def test_a_full_disk_is_one_clear_error(tmp_path):
     """Mutation: let the OSError through."""
 
     def build(folder):
@@ -92,7 +92,7 @@ def test_full_disk_says_so(tmp_path):
     assert "--prune" in caught.value.hint
 
 
-def test_prune_removes_oldest_and_keeps_what_is_in_use(tmp_path):
+def test_prune_evicts_the_oldest_that_is_not_in_use(tmp_path):
     """Mutation: prune newest first, or ignore locks."""
     other = Store(tmp_path)
     for number, key in enumerate(("old", "used", "new")):

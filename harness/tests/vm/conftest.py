@@ -60,7 +60,7 @@ def start_harness(log, *argv):
 
 
 def interrupted(results, side, number, log, *argv):
-    """Ctrl-C, once so many records are in a folder of the results; these records, by their paths."""
+    """Interrupt a run with Ctrl-C once it has `number` records; return the records by path."""
     records = results / side / "records"
     run = start_harness(log, *argv, "--results", results)
     deadline = time.monotonic() + 900
@@ -75,7 +75,7 @@ def interrupted(results, side, number, log, *argv):
 
 @pytest.fixture
 def borrowed_cache(session, tmp_path_factory):
-    """Makes a cache that has what `session` has of some kinds, and nothing else. Sockets below it want a short path."""
+    """Return a function that makes a cache with the session's entries of some kinds only, below a short path."""
 
     def make(*kinds):
         session.machines.disks(session.kernel("newest"))
@@ -91,7 +91,7 @@ def borrowed_cache(session, tmp_path_factory):
 
 
 def processes(marker):
-    """Command lines of processes that name `marker`, or whose root folder is below it."""
+    """List processes whose command line has `marker` in it, or whose root folder is below it."""
     found = []
     for process in Path("/proc").iterdir():
         if process.name.isdigit():

@@ -11,7 +11,7 @@ from harness.kernel.build import build
 from harness.kernel.packages import SERIES
 from harness.machine import payload_disk
 from harness.machine.console import scan
-from harness.machine.qemu import kernel_command_line
+from harness.machine.qemu import MachineConfig, kernel_command_line
 from harness.machine.vm import Machine
 from harness.tests.vm.conftest import CHECKOUT, FULL
 from harness.values.case import Request
@@ -49,7 +49,7 @@ class Bench:
     def disks(self):
         files = {"mlx5_odp_test.ko": self.module, **{name: HERE / name for name in SCRIPTS}}
         packed = payload_disk.packed(files, self.session.store, self.session.host)
-        return replace(self.session.machines.disks(self.kernel)[0], parcel=packed)
+        return replace(self.session.machines.disks(self.kernel)[0], payload=packed)
 
     def shape(self):
         return self.session.machines.shape("real", self.session.accelerator(self.kernel)[0])
@@ -80,17 +80,10 @@ class Bench:
             around = DEVICES["connectx-5"].around
             here = [stack.enter_context(around(host, self.kernel, place)) for place in folders[:cards]]
             ram = stack.enter_context(ledger.memory_file("ram", self.shape().memory_mib << 20))
-            machine = Machine(
-                host,
-                self.session.qemu,
-                self.shape(),
-                self.disks(),
-                folder,
-                request=self.request(script, *argv),
-                ram=ram,
-                extra=(*ports, *words),
+            config = MachineConfig(
+                self.shape(), self.disks(), self.request(script, *argv), ram, extra=(*ports, *words)
             )
-            stack.enter_context(machine)
+            machine = stack.enter_context(Machine(host, self.session.qemu, folder, config))
             for card in here:
                 card.arm(rules)
             yield here, machine

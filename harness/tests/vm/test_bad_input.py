@@ -1,4 +1,4 @@
-"""Bad input at the command line: one clear error, the right status."""
+"""Bad input on the command line: one clear error and the right exit status."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ from harness.tests.vm.conftest import harness
 
 
 def test_broken_plan_is_usage(tmp_path):
-    """Mutation: let the collector's own exit status through."""
+    """Mutation: exit with pytest's own status."""
     plan = tmp_path / "x.toml"
     plan.write_text('title = "x"\n[workload]\noperation = "wirte"\n')
     result = harness("run", plan)
@@ -36,8 +36,8 @@ def test_nothing_executed_is_not_success(tmp_path, session):
     assert "no case was executed" in result.stderr
 
 
-def test_archive_that_is_away_is_a_setup_error(tmp_path):
-    """Mutation: go on with empty lists."""
+def test_an_unreachable_archive_is_a_setup_error(tmp_path):
+    """Mutation: continue with empty lists."""
     result = harness("kernel", "list", "--cache", tmp_path, "--mirror", "http://127.0.0.1:9/debian")
     assert result.returncode == 3, result.stderr
     assert "archive cannot be read" in result.stderr
@@ -45,8 +45,8 @@ def test_archive_that_is_away_is_a_setup_error(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
-def test_full_disk_says_so_and_leaves_no_half_entry(tmp_path, session):
-    """A 64 MiB disk holds no kernel. Mutation: keep the folder of a failed build."""
+def test_a_full_disk_is_an_error_and_leaves_no_entry(tmp_path, session):
+    """Use a disk of 64 MiB, too small for a kernel. Mutation: keep the folder of a failed build."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(tmp_path)], check=True)
     try:
         (tmp_path / "apt").symlink_to(session.archive.root.parent)
@@ -61,7 +61,7 @@ def test_full_disk_says_so_and_leaves_no_half_entry(tmp_path, session):
 
 
 def test_read_only_checkout_is_enough(tmp_path, session):
-    """Listing and checking plans write nothing. Mutation: make the results folder before the plans are read."""
+    """List and check plans, which writes nothing. Mutation: make the results folder before the plans are read."""
     result = harness("run", "--list", cwd="/", PYTHONDONTWRITEBYTECODE="1")
     assert result.returncode == 0, result.stderr
     assert "odp-write/newest/soft-roce" in result.stdout

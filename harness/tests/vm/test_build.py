@@ -1,4 +1,4 @@
-"""Modules of which little is compiled again are those of a clean build."""
+"""Modules built from cached objects equal those of a clean build."""
 
 import pytest
 
@@ -9,12 +9,14 @@ from harness.kernel.source import source
 from harness.kernel.subsystems import RXE
 from harness.tests.vm.conftest import FULL
 
-pytestmark = pytest.mark.skipif(not FULL, reason="compiles rdma_rxe anew for each kind of change: ODP_FULL=1")
+pytestmark = pytest.mark.skipif(
+    not FULL, reason="compiles rdma_rxe again for each kind of change: ODP_FULL=1"
+)
 
 
 @pytest.mark.parametrize("kind", noise.KINDS, ids=lambda kind: kind.__name__)
-def test_what_is_built_from_objects_is_what_is_built_from_nothing(session, kind):
-    """Mutations: let files that differ keep the times of the old ones; keep a file that is gone."""
+def test_a_build_from_objects_equals_a_clean_build(session, kind):
+    """Mutations: let changed files keep the times of the old ones; keep a removed file."""
     kernel = session.kernel("newest")
     stock = source(kernel, session.archive)
     with session.ledger.scratch_folder("build") as tree:
@@ -30,12 +32,12 @@ def test_what_is_built_from_objects_is_what_is_built_from_nothing(session, kind)
     assert found[0] == found[1]
 
 
-def test_a_module_that_is_built_no_more_is_not_the_one_of_before(session):
-    """Mutation: keep the modules beside the objects that they were linked of."""
+def test_a_module_that_the_makefile_drops_is_an_error(session):
+    """Mutation: keep the modules beside the objects that they were linked from."""
     kernel = session.kernel("newest")
     with session.ledger.scratch_folder("build") as tree:
         copied(source(kernel, session.archive), [RXE], tree)
         makefile = tree / RXE.folder / "Makefile"
         makefile.write_text(makefile.read_text().replace("obj-$(CONFIG_RDMA_RXE)", "obj-n"))
-        with pytest.raises(SetupError, match="has built no module"):
+        with pytest.raises(SetupError, match="builds no module"):
             modules_with_lines(session, kernel, tree, [RXE], False)

@@ -1,4 +1,4 @@
-"""The emulated card in real machines: probe and unload, and what is said when a part dies or cannot start."""
+"""The emulated card in real guests: probe and unload, and the errors when a process dies or cannot start."""
 
 import os
 import shlex
@@ -46,7 +46,7 @@ def prepared(session):
 
 @contextmanager
 def plugged(session, prepared, folder, *argv):
-    """A card and a machine that runs `argv` with it."""
+    """Start a card and a machine that runs `argv` with it."""
     kernel, snapshot = prepared
     request = Request(9, "exec", "connectx-5", argv=argv)
     with (
@@ -77,12 +77,15 @@ def test_drivers_probe_and_unload(session, model):
 
 
 def test_verbs_report_what_the_firmware_states(session):
-    """So does the kernel module. Mutation: leave `read` out of the card's transport capabilities, or the scheme out of
-    the counters, or ask the page of another scheme (kmod/caps.c)."""
+    """Compare verbs, firmware and the kernel module.
+
+    Mutation: leave `read` out of the card's transport capabilities, or the scheme out of the counters, or query the
+    page of another scheme (kmod/caps.c).
+    """
     found = ask(session, "newest", "connectx-7")
     assert found.scheme == "memory"
     for transport in ("rc", "ud"):
-        # verbs and firmware have two words of their own
+        # verbs and firmware have different names for it
         stated = {w.replace("receive", "recv") for w in found.firmware["memory"][transport]}
         assert set(found.verbs[transport]) == stated
     stated = {row: set(words) for row, words in found.firmware["memory"].items() if row != "general"}
@@ -90,8 +93,8 @@ def test_verbs_report_what_the_firmware_states(session):
         assert {row: set(words) for row, words in found.module[f"{page}.memory"].items()} == stated
 
 
-def test_killed_card_is_named_as_first_to_die(session, prepared):
-    """QEMU aborts when its device dies. Mutation: ask QEMU first."""
+def test_a_killed_card_is_named_as_first_to_die(session, prepared, folder):
+    """Kill the card: QEMU aborts when its device dies. Mutation: check QEMU first."""
     kernel, snapshot = prepared
     request = Request(9, "exec", "connectx-5", argv=("sleep", "60"))
     with VmTarget(session, kernel, snapshot, "connectx-5", "card") as target:
@@ -104,8 +107,8 @@ def test_killed_card_is_named_as_first_to_die(session, prepared):
             killer.cancel()
 
 
-def test_killed_qemu_is_named(session, prepared, folder):
-    """The card lives on. Mutation: let the card end with its client."""
+def test_a_killed_qemu_is_named(session, prepared, folder):
+    """Kill QEMU: the card continues. Mutation: let the card end with its client."""
     with plugged(session, prepared, folder, "sleep", "60") as (card, machine):
         os.kill(machine.process.pid, signal.SIGKILL)
         with pytest.raises(SetupError, match="QEMU ended by itself with status -9"):
@@ -113,7 +116,7 @@ def test_killed_qemu_is_named(session, prepared, folder):
         assert card.report().findings == ()
 
 
-def test_card_is_unplugged_and_comes_back(session, prepared, folder):
+def test_a_card_is_unplugged_and_plugged_again(session, prepared, folder):
     """Mutation: show QEMU the MSI-X capability (connectx.msix): QEMU aborts."""
     with plugged(session, prepared, folder, "sh", "-c", APPEARS_TWICE) as (card, machine):
         _wait_for(machine, "card seen 1")
@@ -124,22 +127,22 @@ def test_card_is_unplugged_and_comes_back(session, prepared, folder):
         assert card.report().findings == ()
 
 
-def test_taken_socket_is_said(session, prepared, folder):
-    """Mutation: take the other's socket away."""
+def test_a_taken_socket_is_an_error(session, prepared, folder):
+    """Mutation: remove the other process's socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
         other.bind(str(folder / "card"))
         other.listen()
         _cannot_start(session, prepared[0], folder, "is taken")
 
 
-def test_missing_headers_are_said(session, prepared, folder):
-    """Mutation: load no layouts till the first command."""
+def test_missing_headers_are_an_error(session, prepared, folder):
+    """Mutation: load no layouts before the first command."""
     (folder / "root/usr/src/linux-headers-none-common/include").mkdir(parents=True)
     _cannot_start(session, replace(prepared[0], folder=folder), folder, "no linux/mlx5/mlx5_ifc.h below")
 
 
-def test_card_verb_serves_anybodys_qemu(session, folder):
-    """The printed options start a QEMU that finds the card. Mutation: leave share=on out of them."""
+def test_the_card_command_serves_any_qemu(session, folder):
+    """Start a QEMU with the printed options: it finds the card. Mutation: leave share=on out of them."""
     socket_path = folder / "c"
     argv = [sys.executable, "-m", "harness", "card", "--cache", session.store.root, "--socket", socket_path]
     card = subprocess.Popen([str(word) for word in argv], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True)
@@ -163,7 +166,7 @@ def test_card_verb_serves_anybodys_qemu(session, folder):
 
 
 def test_unit_tests_that_need_headers(session, tmp_path):
-    """Those that a fresh checkout skips, with the kernel of each series: all run, none is skipped.
+    """Run those that a fresh checkout skips, with the kernel of each series; none may be skipped.
 
     Mutations: shift a Field in wire/cqe.py; name no folder.
     """

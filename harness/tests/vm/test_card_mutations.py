@@ -1,4 +1,4 @@
-"""Cards that cheat: each edit of the card's code makes a case of the unmodified driver fail by a law.
+"""Mutated cards: each edit of the card's code makes a case of the unmodified driver fail by a count.
 
 The card is a process of its own: it runs from an edited copy of the package, everything else from the checkout.
 """
@@ -20,14 +20,14 @@ PAGES = 27
 
 @dataclass(frozen=True)
 class Edit:
-    """`old` (a pattern), there once in all of connectx/, becomes `new`; a law named `law` then fails the case."""
+    """`old` (a pattern), once in all of connectx/, becomes `new`; `reason` then fails the case."""
 
     name: str
     old: str
     new: str
     how: str
     side: str
-    law: str
+    reason: str
 
 
 EDITS = (
@@ -59,7 +59,7 @@ EDITS = (
 
 
 def planned(edit):
-    """Two rounds of a write. Private memory of a file: what a cheating card writes to there is nobody else's."""
+    """Plan two rounds of a write, on private memory of a file: nothing else is damaged by a mutated card."""
     region = Region(PAGES * 4096, mapping="file")
     case = Case(
         edit.name, "connectx-5", Workload("write", 2, region, region, PageLoss(edit.how, edit.side), 4096)
@@ -69,7 +69,7 @@ def planned(edit):
 
 
 def edited(edit, folder):
-    """A copy of the package with the edit in it; where to run a card from."""
+    """Copy the package with the edit in it; return the folder to run a card from."""
     package = folder / "harness"
     tests = shutil.ignore_patterns("tests", "__pycache__")
     shutil.copytree(Path(harness.__file__).parent, package, ignore=tests)
@@ -82,14 +82,14 @@ def edited(edit, folder):
 
 
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.name)
-def test_a_cheating_card_breaks_a_law(session, edit, tmp_path, monkeypatch):
-    """The docstring's mutation is the edit itself; the same case on the true card passes next."""
+def test_a_mutated_card_fails_a_count(session, edit, tmp_path, monkeypatch):
+    """Apply the mutation, which is the edit; the same case on the real card passes next."""
     with monkeypatch.context() as patch:
         patch.chdir(edited(edit, tmp_path))
         patch.setenv("PYTHONPATH", str(tmp_path))
         record, logs = CaseRunner(session).run(planned(edit))
     assert record.verdict == "fail", logs.console[-2000:]
-    assert any(reason.kind == "count" and edit.law in reason.text for reason in record.reasons), (
+    assert any(reason.kind == "count" and edit.reason in reason.text for reason in record.reasons), (
         record.reasons
     )
     record, _ = CaseRunner(session).run(planned(edit))

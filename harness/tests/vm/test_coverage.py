@@ -1,4 +1,4 @@
-"""What a case runs of a module, from a real machine and a real module."""
+"""Block coverage of a case, from a real guest and a real module."""
 
 import subprocess
 from dataclasses import replace
@@ -22,8 +22,8 @@ PLAN = Path(__file__).parents[3] / "testplans" / "odp-write.toml"
 pytestmark = pytest.mark.skipif(not FULL, reason="builds rdma_rxe: ODP_FULL=1")
 
 
-def test_coverage_changes_nothing_and_says_what_ran(session, tmp_path):
-    """Mutations: log what ran before the case; map offsets to another section; log inside of the guest."""
+def test_coverage_changes_no_answer_and_finds_the_lines(session, tmp_path):
+    """Mutations: log blocks from before the case; map offsets to another section; log inside of the guest."""
     kernel = session.kernel("7.3")
     files, _, tables = modules_with_lines(session, kernel, source(kernel, session.archive), [RXE])
     for place, path in files.items():
@@ -46,25 +46,25 @@ def test_coverage_changes_nothing_and_says_what_ran(session, tmp_path):
     assert not reached & functions["rxe_ib_advise_mr"]
 
 
-def test_coverage_that_was_stopped_goes_on(session, tmp_path):
-    """Mutation: ask for another --results; run all once more."""
+def test_interrupted_coverage_is_resumed(session, tmp_path):
+    """Mutation: need another --results; run all cases again."""
     argv = ["coverage", PLAN, "--kernel", "7.3", "-k", "soft-roce", "-j", 1, "--file", "rxe_odp.c"]
-    kept = interrupted(tmp_path / "r", "coverage", 1, tmp_path / "log", *argv)
+    before = interrupted(tmp_path / "r", "coverage", 1, tmp_path / "log", *argv)
     done = harness(*argv, "--resume", tmp_path / "r", timeout=900)
     assert done.returncode == 0 and "going on with the cases" in done.stderr, done.stderr
-    assert kept == {path: path.read_bytes() for path in kept}
+    assert before == {path: path.read_bytes() for path in before}
     assert "rxe_odp_map_range_and_lock" in done.stdout
 
 
-def test_a_function_is_where_the_module_has_it(session):
-    """6.1's modules keep cold code in a section of its own. Mutation: link by ld's script, which puts it into .text."""
+def test_functions_keep_their_sections(session):
+    """Use 6.1, whose modules have cold code in .text.unlikely. Mutation: link by ld's own script: it is in .text."""
     kernel = session.kernel("6.1")
     files, _, tables = modules_with_lines(session, kernel, source(kernel, session.archive), [RXE])
     (module,) = (path for path in files.values() if path.stem == "rdma_rxe")
 
     def symbols(path):
-        said = subprocess.run(["nm", path], capture_output=True, text=True, check=True).stdout.split("\n")
-        return {tuple(line.split()[::2]) for line in said if line.split()[1:2] in (["t"], ["T"])}
+        output = subprocess.run(["nm", path], capture_output=True, text=True, check=True).stdout.split("\n")
+        return {tuple(line.split()[::2]) for line in output if line.split()[1:2] in (["t"], ["T"])}
 
     listed = [line.split() for line in tables["rdma_rxe"].read_text().splitlines()]
     placed = {(words[0], words[3]) for words in listed if len(words) == 4 and words[2] in ("t", "T")}

@@ -1,4 +1,4 @@
-"""A mirror between us and the archive that cuts packages: apt notices, we say so, nothing half made stays."""
+"""A mirror that truncates packages: apt notices, we report it, nothing incomplete is left."""
 
 import shutil
 import threading
@@ -12,13 +12,13 @@ from harness.debian import Archive
 from harness.store import Store
 from harness.tests.vm.conftest import harness
 
-MOST_BYTES = 1 << 20
+MAX_BYTES = 1 << 20
 
 
 class Cutter(BaseHTTPRequestHandler):
-    """Sends everything to the real archive but the packages, of which it hands out less than half.
+    """Redirects to the real archive, except for packages, of which it sends less than half.
 
-    `honest` says so in the length that it announces; otherwise the connection ends before its time.
+    If `honest`, the announced length is the truncated one; otherwise the connection ends early.
     """
 
     mirrors = None
@@ -27,7 +27,7 @@ class Cutter(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        with suppress(ConnectionError):  # apt hangs up at once when it is told a wrong size
+        with suppress(ConnectionError):  # apt closes the connection at once on a wrong size
             self._answer()
 
     def _answer(self):
@@ -42,7 +42,7 @@ class Cutter(BaseHTTPRequestHandler):
             return
         with urllib.request.urlopen(address) as source:
             whole = int(source.headers["Content-Length"])
-            sent = min(whole // 2, MOST_BYTES)
+            sent = min(whole // 2, MAX_BYTES)
             self.send_response(200)
             self.send_header("Content-Length", str(sent if self.honest else whole))
             self.send_header("Connection", "close")
@@ -69,8 +69,8 @@ def cutter(mirrors, honest):
 
 
 @pytest.mark.parametrize("honest", [True, False], ids=["short", "broken-off"])
-def test_truncated_package_is_told_in_apts_words(session, tmp_path, honest):
-    """Mutation: unpack what came, whatever apt said."""
+def test_a_truncated_package_is_an_error_with_apts_message(session, tmp_path, honest):
+    """Mutation: unpack it in spite of apt's error."""
     with cutter(session.archive.mirrors(), honest) as (mirror, handler):
         result = harness(
             "kernel", "fetch", "newest", "--cache", tmp_path, "--mirror", mirror, no_proxy="127.0.0.1"
@@ -87,8 +87,8 @@ def test_truncated_package_is_told_in_apts_words(session, tmp_path, honest):
     assert list(tmp_path.rglob("*.deb")) == []
 
 
-def test_moved_cache_is_set_up_anew(session, tmp_path):
-    """apt's own settings name the place of its lists. Mutation: call a copied root fresh: it reads the old one."""
+def test_a_moved_cache_is_set_up_again(session, tmp_path):
+    """Copy a root whose apt.conf has the old path. Mutation: take it for fresh: apt reads the old lists."""
     moved = tmp_path / "apt" / "root"
     shutil.copytree(session.archive.root, moved)
     archive = Archive(Store(tmp_path), session.host, session.options.mirror)

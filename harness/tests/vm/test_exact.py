@@ -1,4 +1,4 @@
-"""Exact time: what a case answers, it answers again."""
+"""Exact time: a case gives the same answer each time."""
 
 import contextlib
 import os
@@ -31,15 +31,15 @@ def test_same_case_twice_gives_the_same_answer(session):
 
 
 @pytest.mark.skipif(not FULL, reason="boots a machine of its own: ODP_FULL=1")
-def test_real_time_is_found_out(session):
-    """The comparison can fail. Mutation: compare an answer with itself."""
+def test_answers_in_real_time_differ(session):
+    """Check that the comparison can fail. Mutation: compare an answer with itself."""
     one, other = (CaseRunner(session).run(replace(_first_case(), clock="real"))[0] for _ in range(2))
     assert (one.verdict, other.verdict) == ("pass", "pass")
     assert first_difference(one.answer, other.answer).startswith("elapsed_ns: ")
 
 
 def _children():
-    """QEMUs that this process has started."""
+    """Yield the pids of QEMUs that this process has started."""
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
@@ -47,10 +47,10 @@ def _children():
                 yield int(process.name)
 
 
-def _hold_up(over, held_up):
+def _stall(over, stalled):
     while not over.wait(0.03):
         held = list(_children())
-        held_up.update(held)
+        stalled.update(held)
         for number, until in ((signal.SIGSTOP, 0.1), (signal.SIGCONT, 0)):
             for pid in held:
                 with contextlib.suppress(ProcessLookupError):
@@ -60,11 +60,11 @@ def _hold_up(over, held_up):
 
 @pytest.mark.skipif(not FULL, reason="runs a case at a quarter of its speed: ODP_FULL=1")
 def test_a_slow_host_gives_the_same_answer(session):
-    """Mutation: let the host's clock size QEMU's TLB (Shape exact without `still`)."""
+    """Mutation: let the host's clock size QEMU's TLB (exact time without libfaketime)."""
     case = next(load(CHECKOUT / "testplans" / "odp-fork-loop.toml").cases(("7.2",), devices=("soft-roce",)))
     quick, _ = CaseRunner(session).run(case)
-    over, held_up = threading.Event(), Counter[int]()
-    slows = threading.Thread(target=_hold_up, args=(over, held_up))
+    over, stalled = threading.Event(), Counter[int]()
+    slows = threading.Thread(target=_stall, args=(over, stalled))
     slows.start()
     try:
         slow, _ = CaseRunner(session).run(case)
@@ -72,5 +72,5 @@ def test_a_slow_host_gives_the_same_answer(session):
         over.set()
         slows.join()
     assert (quick.verdict, slow.verdict) == ("pass", "pass")
-    assert held_up.total() > 10
+    assert stalled.total() > 10
     assert first_difference(quick.answer, slow.answer) == ""

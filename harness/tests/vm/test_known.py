@@ -1,6 +1,6 @@
-"""KNOWN.md's reproducer: built by a plain C compiler, it shows each defect on a stock kernel, and nothing else.
+"""The reproducer of known defects: a plain C program that shows each defect on a stock kernel, and no other.
 
-The compiler is the one that the kernel was built by; the program travels in the machine's parcel.
+Its compiler is the one that built the kernel; the program is on the guest's payload disk.
 """
 
 import shutil
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(not FULL, reason="fetches a compiler and the ver
 
 @pytest.fixture(scope="module")
 def parcel(session, tmp_path_factory):
-    """A folder with the program, as a parcel is made of."""
+    """Build a folder with the program, for the payload disk."""
     kernel = session.kernel("7.3")
     tools = toolchain(kernel, session.archive, ("libc6-dev", "linux-libc-dev", "libibverbs-dev"))
     work = tmp_path_factory.mktemp("known")
@@ -36,7 +36,7 @@ def parcel(session, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tried(session, parcel):
-    """Runs a case of the program on a device; (exit status, output)."""
+    """Return a function that runs a case of the program on a device: (exit status, output)."""
     with Session(replace(session.options, parcel=parcel), print) as own:
 
         def run(name, device):
@@ -53,7 +53,7 @@ def tried(session, parcel):
 
 
 @pytest.mark.parametrize(
-    ("name", "device", "said"),
+    ("name", "device", "text"),
     [
         ("rxe-odp-offset", "soft-roce", "success was reported, but byte 0 is"),
         ("rxe-advise-pinned", "soft-roce", "was not refused"),
@@ -66,10 +66,10 @@ def tried(session, parcel):
         ("mlx5-implicit-child", "connectx-7", "into an implicit region that loses its pages ended with"),
     ],
 )
-def test_the_reproducer_shows_a_stock_kernels_defect(tried, name, device, said):
-    """Mutation: compare nothing; report success."""
+def test_the_reproducer_shows_a_stock_kernels_defect(tried, name, device, text):
+    """Mutation: do not compare; exit with 0."""
     status, output = tried(name, device)
-    assert status == 1 and said in output, output
+    assert status == 1 and text in output, output
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_the_reproducer_shows_a_stock_kernels_defect(tried, name, device, said):
         ("mlx5-dirty-free", "soft-roce"),
     ],
 )
-def test_the_reproducer_is_silent_where_the_defect_is_not(tried, name, device):
+def test_the_reproducer_is_silent_without_the_defect(tried, name, device):
     """Mutation: connect or register wrongly, and call that a defect."""
     assert tried(name, device) == (0, "")
 

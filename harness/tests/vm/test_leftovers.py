@@ -1,4 +1,4 @@
-"""Whatever ends the harness, nothing of it stays."""
+"""However the harness ends, it leaves no process and no file behind."""
 
 import os
 import random
@@ -16,7 +16,7 @@ PLANS = CHECKOUT / "testplans"
 
 @pytest.fixture
 def root(session, prepared, borrowed_cache):
-    """A cache that nobody else uses at the same time: what is left there is ours."""
+    """Make a cache that no other test uses: everything left there is ours."""
     made = (folder.name for folder in session.store.root.iterdir() if folder.is_dir())
     return borrowed_cache(*(name for name in made if name not in ("runs", "venv")))
 
@@ -27,7 +27,7 @@ def _start(root, tmp_path, name, jobs):
 
 
 def _left(root):
-    """Folders of runs on this cache, and processes: their command lines name a folder below runs/."""
+    """List folders of runs in this cache, and processes with such a folder in their command line."""
     return [*map(str, (root / "runs").glob("*")), *processes(str(root / "runs"))]
 
 
@@ -56,8 +56,8 @@ def test_sigkill_at_random_instants(root, tmp_path):
 @pytest.mark.parametrize(
     ("number", "jobs"), [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGINT, 2), (signal.SIGTERM, 2)]
 )
-def test_interrupt_cleans_up_keeps_records_and_says_so(root, tmp_path, number, jobs):
-    """And goes on from there. Mutations: let the default handler end the process; run what has a record once more."""
+def test_an_interrupt_cleans_up_and_the_run_is_resumed(root, tmp_path, number, jobs):
+    """Resume with the cases that are left. Mutations: keep the default handler; run cases with a record again."""
     run = _start(root, tmp_path, "interrupted", jobs)
     log = tmp_path / "interrupted.log"
     records = tmp_path / "interrupted" / "records"
@@ -73,7 +73,7 @@ def test_interrupt_cleans_up_keeps_records_and_says_so(root, tmp_path, number, j
         assert _left(root) == []
     else:
         _wait_until_clean(root)  # without reaping: the workers do it themselves
-    kept = {path: path.read_text() for path in records.glob("*.json")}
+    before = {path: path.read_text() for path in records.glob("*.json")}
     assert f"--resume {tmp_path / 'interrupted'}" in log.read_text()
     argv = (
         "run",
@@ -87,8 +87,8 @@ def test_interrupt_cleans_up_keeps_records_and_says_so(root, tmp_path, number, j
     )
     done = harness(*argv)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert {path: path.read_text() for path in kept} == kept
+    assert {path: path.read_text() for path in before} == before
     found = read_run(tmp_path / "interrupted")
     assert found.complete and not found.damaged
     names = [record.case.id for record in found.records]
-    assert len(names) == len(set(names)) == found.index.expected > len(kept)
+    assert len(names) == len(set(names)) == found.index.expected > len(before)

@@ -1,4 +1,4 @@
-"""A real kernel that is made to fail, and what the harness says of it."""
+"""Make a real kernel fail and check the harness's error."""
 
 import time
 from dataclasses import replace
@@ -8,6 +8,7 @@ import pytest
 from harness.errors import Crash, Hang, SetupError
 from harness.machine import icount
 from harness.machine.console import scan
+from harness.machine.qemu import MachineConfig
 from harness.machine.vm import Machine
 from harness.tests.vm.conftest import FULL
 from harness.values.case import Request
@@ -39,7 +40,7 @@ def test_panic_is_a_crash_with_its_fingerprint(session, booted):
 
 
 def test_killed_init_is_a_crash(session, booted):
-    """The kernel refuses to live without its first process. Mutation: drop `panic` from the table.
+    """Kill the first process, which makes the kernel panic. Mutation: drop `panic` from the table.
 
     No signal reaches that process; a tracer that sends it to address 0 does (requests of ptrace(2): SEIZE,
     INTERRUPT, POKEUSER of orig_rax and rip, DETACH).
@@ -59,8 +60,8 @@ ptrace(17)
         _run(session, booted, "python3", "-c", program)
 
 
-def test_userland_that_is_none_is_told_by_the_console(session, tmp_path):
-    """A machine that never comes up. Mutation: say only that there was no answer."""
+def test_a_missing_userland_is_reported_by_the_console(session, tmp_path):
+    """Boot a machine that never comes up. Mutation: report a missing reply only."""
     disks, _ = session.machines.disks(session.kernel("newest"))
     (tmp_path / "empty").write_bytes(bytes(1 << 20))
     disks = replace(disks, userland=tmp_path / "empty")
@@ -72,8 +73,8 @@ def test_userland_that_is_none_is_told_by_the_console(session, tmp_path):
     assert any("init: no userland" in line for line in caught.value.evidence)
 
 
-def test_guest_that_says_nothing_is_a_hang_within_its_deadline(session, tmp_path):
-    """A machine that stands still from the start. Mutation: wait for the NMI's panic for ever."""
+def test_a_silent_guest_is_a_hang_within_its_deadline(session, tmp_path):
+    """Start a paused machine. Mutation: wait for the NMI's panic for ever."""
     disks, _ = session.machines.disks(session.kernel("newest"))
     began = time.monotonic()
     with pytest.raises(Hang, match="within 3 s"), _cold(session, disks, tmp_path, paused=True) as machine:
@@ -84,8 +85,8 @@ def test_guest_that_says_nothing_is_a_hang_within_its_deadline(session, tmp_path
 def _cold(session, disks, folder, **options):
     machines = session.machines
     shape = machines.shape("exact")
-    options.update(request=Request(0, "wait"), ram=folder / "ram")
-    return Machine(session.host, session.qemu, shape, disks, folder, **options)
+    config = MachineConfig(shape, disks, Request(0, "wait"), folder / "ram", **options)
+    return Machine(session.host, session.qemu, folder, config)
 
 
 def test_spinning_task_is_a_hang_with_its_stack(session, booted):
@@ -95,14 +96,14 @@ def test_spinning_task_is_a_hang_with_its_stack(session, booted):
     assert any("Comm: python3" in line for line in caught.value.evidence)
 
 
-def test_machine_that_powers_off_is_no_verdict_on_the_kernel(session, booted):
+def test_a_power_off_is_a_setup_error(session, booted):
     """Mutation: report every end of QEMU as a crash."""
     with pytest.raises(SetupError, match="QEMU ended by itself"):
         _run(session, booted, "sh", "-c", "echo o > /proc/sysrq-trigger; sleep 60")
 
 
-def test_broken_state_file_is_an_error_with_qemus_words(session, booted, tmp_path):
-    """Mutation: wait for the deadline although QEMU is gone."""
+def test_a_broken_state_file_is_an_error_with_qemus_message(session, booted, tmp_path):
+    """Mutation: wait for the deadline although QEMU has exited."""
     (tmp_path / "state").write_bytes((booted.folder / "state").read_bytes()[:5000])
     (tmp_path / "ram").symlink_to(booted.ram)
     broken = replace(booted, folder=tmp_path)
@@ -110,7 +111,7 @@ def test_broken_state_file_is_an_error_with_qemus_words(session, booted, tmp_pat
         _run(session, broken, "true")
 
 
-def test_restores_leave_the_saved_memory_alone(session, booted):
+def test_a_restore_does_not_change_the_snapshot(session, booted):
     """Mutation: restore with share=on."""
     before = booted.ram.stat().st_mtime_ns
     _run(session, booted, "dd", "if=/dev/urandom", "of=/tmp/x", "bs=1M", "count=8")
@@ -126,13 +127,13 @@ def test_clean_boot_has_no_symptom(session, booted):
 
 
 @pytest.mark.skipif(not FULL, reason="runs some 5 G instructions")
-def test_a_machine_that_qemu_cannot_record_goes_on_until_it_can(session, booted, tmp_path):
-    """Mutation: leave it where it is."""
+def test_a_machine_that_qemu_cannot_record_spins_until_it_can(session, booted, tmp_path):
+    """Mutation: do not spin."""
     machines, far = session.machines, tmp_path / "far"
     far.mkdir()
     machines._copy(booted.ram, far / "ram")
     within = icount.counted(booted.state) % icount.ROUND
-    machines._go_on(booted, Request(7, "spin", spin_ns=icount.ROUND - (1 << 29) - within), far)
+    machines._carry_out(booted, Request(7, "spin", spin_ns=icount.ROUND - (1 << 29) - within), far)
     there = replace(booted, folder=far, number=7)
     assert icount.to_spin(icount.counted(there.state))
     with pytest.raises(SetupError, match="QEMU ended by itself") as caught:

@@ -1,4 +1,4 @@
-"""Guests that cheat: each edit of the shipped guest code makes a case fail, for its own reason.
+"""Mutated guests: each edit of the shipped guest code makes a case fail, for its own reason.
 
 All edits travel in one bundle, each awake only in the case that has its name: one boot and one preparation
 serve them all, and the case with another name shows that the bundle is sound otherwise.
@@ -116,7 +116,7 @@ EDITS = (
         '        while self.case.id == "spin" and number == 2:\n            pass\n'
         "        child = self._make_absent()\n",
         "hang",
-        "no answer to order",
+        "no reply to request",
     ),
 )
 
@@ -128,7 +128,7 @@ agent_bundle = agent.bundle
 
 
 def mutated():
-    """The bundle with all edits, each of which applied exactly once."""
+    """Return the bundle with all edits, each of which applied exactly once."""
     files = agent_bundle()
     for edit in EDITS:
         path = f"harness/guest/{edit.file}"
@@ -142,14 +142,14 @@ def mutated():
 
 @contextmanager
 def mutants():
-    """While it lasts, machines are made of the mutated bundle."""
+    """Make machines from the mutated bundle inside the block."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(agent, "bundle", mutated)
         yield
 
 
 def planned(name, deadline_s=120, device="soft-roce"):
-    """A small case: two rounds of a write to PAGES absent pages."""
+    """Plan a small case: two rounds of a write to PAGES absent pages."""
     region = Region(PAGES * 4096)
     workload = Workload("write", 2, region, region, PageLoss("dontneed", "remote"), mtu_bytes=4096)
     case = Case(name, device, workload)
@@ -159,7 +159,7 @@ def planned(name, deadline_s=120, device="soft-roce"):
 
 @pytest.fixture(scope="module")
 def run_mutant(session):
-    """Runs a case on a mutated guest; a session of its own on the same cache."""
+    """Return a function that runs a case on a mutated guest, in a session of its own on the same cache."""
     with Session(Options(cache=session.store.root), print) as own:
 
         def run(name, deadline_s=120, device="soft-roce"):
@@ -169,15 +169,15 @@ def run_mutant(session):
         yield run
 
 
-def test_sleeping_mutants_pass(run_mutant):
-    """The bundle is sound where no edit is awake: what fails below fails for its edit."""
+def test_inactive_edits_change_nothing(run_mutant):
+    """Run a case for which no edit is active: cases below fail for their edits only."""
     record, logs = run_mutant("sound")
     assert (record.verdict, record.reasons) == ("pass", ()), logs.console[-2000:]
 
 
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.case)
 def test_mutant_fails_for_its_own_reason(run_mutant, session, edit):
-    """The docstring's mutation is the edit itself; the same case on the true guest passes next."""
+    """Apply the mutation, which is the edit; the same case on the real guest passes next."""
     record, logs = run_mutant(edit.case, 20 if edit.case == "spin" else 120, edit.device)
     kinds = {reason.kind for reason in record.reasons}
     assert record.verdict == "fail", record.reasons

@@ -1,4 +1,4 @@
-"""Without root: the image is built with subordinate ids, and a killed build of it is cleaned up as well."""
+"""An ordinary user builds the image with subordinate ids; a killed build is cleaned up as well."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ LIBRARIES = Path(pytest.__file__).parents[1]
 
 @pytest.fixture
 def user():
-    """A user of its own, with subordinate ids as useradd gives them: (name, uid, home)."""
+    """Create a user with the subordinate ids that useradd assigns: (name, uid, home)."""
     name = f"odp-test-{os.getpid()}"
     subprocess.run(["useradd", "--create-home", name], check=True)
     try:
@@ -44,9 +44,8 @@ def _as_user(user, *argv):
         )
 
 
-def test_killed_build_and_run(session, user):
-    """Mutations: leave the half-made system where mmdebstrap likes it (below /tmp, owned by others); build
-    the image as if root had."""
+def test_a_killed_build_is_cleaned_up_by_the_next_run(session, user):
+    """Mutations: leave the unpacked system below /tmp, owned by others; build as root does."""
     session.kernel("newest")
     _, uid, home = user
     if _as_user(user, PYTHON, "-c", "import harness.cli, tomllib").wait(60):
@@ -56,13 +55,13 @@ def test_killed_build_and_run(session, user):
     for kind in ("kernel", "qemu"):
         shutil.copytree(session.store.root / kind, cache / kind, symlinks=True)
     subprocess.run(["chown", "-R", f"{uid}:{uid}", str(home / ".cache")], check=True)
-    workshop = Path(tempfile.gettempdir()) / f"odp-harness-image-{uid}"
+    work_folder = Path(tempfile.gettempdir()) / f"odp-harness-image-{uid}"
     plan = str(CHECKOUT / "testplans/odp-mixed.toml")
     run = (PYTHON, "-m", "harness", "run", "--device", "soft-roce", plan)
 
     killed = _as_user(user, *run)
     deadline = time.monotonic() + 300
-    while not list(workshop.glob("mmdebstrap.*/usr/bin/dpkg")):
+    while not list(work_folder.glob("mmdebstrap.*/usr/bin/dpkg")):
         assert killed.poll() is None, (home / "log").read_text()
         assert time.monotonic() < deadline, (home / "log").read_text()
         time.sleep(0.1)
@@ -72,6 +71,6 @@ def test_killed_build_and_run(session, user):
 
     assert _as_user(user, *run).wait(900) == 0, (home / "log").read_text()
     assert "PASSED: 2 passed" in (home / "log").read_text()
-    assert not workshop.exists()
-    assert processes(str(workshop)) == []
+    assert not work_folder.exists()
+    assert processes(str(work_folder)) == []
     assert list((cache / "image").glob(".*")) == []

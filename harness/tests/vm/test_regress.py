@@ -59,7 +59,7 @@ def stock(session):
 
 
 def patch(session, module, name):
-    """The edit as a diff against the source of the newest kernel."""
+    """Write the edit as a diff against the source of the newest kernel."""
     file = FILES[module]
     text = (stock(session) / file).read_text()
     old, new = EDITS[module, name]
@@ -72,7 +72,7 @@ def diff(file, old, new):
 
 
 def writable(session, tree):
-    """A copy of what rdma_rxe is built of."""
+    """Copy the sources of rdma_rxe."""
     for folder in (RXE.folder, HEADERS.rstrip("/")):
         copytree(stock(session) / folder, tree / folder)
     for path in tree.rglob("*"):
@@ -80,25 +80,27 @@ def writable(session, tree):
 
 
 @pytest.mark.parametrize(
-    ("module", "name", "said"),
+    ("module", "name", "text"),
     [
         ("rdma_rxe", "harmless", "same"),
         ("rdma_rxe", "slow", "checks least: +2"),
         ("rdma_rxe", "leak", "nobody freed"),
         ("rdma_rxe", "locked", "hung_task"),
-        ("rdma_rxe", "hang", "no answer to order"),
+        ("rdma_rxe", "hang", "no reply to request"),
         ("rdma_rxe", "corrupt", "data"),
         ("mlx5_ib", "harmless", "same"),
         ("mlx5_ib", "slow", "keys least: +2"),
         ("mlx5_ib", "leak", "nobody freed"),
         ("mlx5_ib", "locked", "hung_task"),
-        ("mlx5_ib", "hang", "no answer to order"),
+        ("mlx5_ib", "hang", "no reply to request"),
         ("mlx5_ib", "corrupt", "data"),
     ],
 )
-def test_each_patch_has_its_verdict(session, tmp_path, module, name, said):
-    """Mutations: give both sides the base modules; compare without the null band; let the loop be empty; forget the
-    page's references; say of no line that nothing ran it.
+def test_each_patch_has_its_verdict(session, tmp_path, module, name, text):
+    """Judge patches of each kind.
+
+    Mutations: run both sides with the baseline's modules; compare without the noise band; leave the loop empty; forget
+    the page's references; report no line without coverage.
     """
     (tmp_path / "p.diff").write_text(patch(session, module, name))
     argv = ["regress", "--patch", tmp_path / "p.diff", "--seeds", 4, "--results", tmp_path / "r", "--json"]
@@ -109,13 +111,13 @@ def test_each_patch_has_its_verdict(session, tmp_path, module, name, said):
     assert found["modules"] == [module]
     comparison = found["comparison"]
     words = comparison["verdict"] + " ".join(change["text"] for change in comparison["changes"])
-    assert said in words, comparison["changes"]
+    assert text in words, comparison["changes"]
     unreached = [note for note in found["notes"] if "no case ran rxe_odp.c:" in note]
     assert bool(unreached) == (EDITS[module, name][1].startswith(NOBODY)), found["notes"]
 
 
-def test_a_patch_is_judged_against_a_tree_of_the_users(session, tmp_path):
-    """Mutation: judge it against the distribution's source: it would not apply."""
+def test_a_patch_is_compared_with_a_tree_of_the_user(session, tmp_path):
+    """Mutation: apply it to the distribution's source, where it does not apply."""
     tree = tmp_path / "tree"
     writable(session, tree)
     good = (tree / RXE_FILE).read_text()
@@ -128,8 +130,8 @@ def test_a_patch_is_judged_against_a_tree_of_the_users(session, tmp_path):
     assert json.loads(done.stdout)["comparison"]["verdict"] == "better"
 
 
-def test_a_stopped_judgement_goes_on(session, tmp_path):
-    """Mutations: make the records where nobody sees them; take up what was begun with another patch."""
+def test_an_interrupted_regress_is_resumed(session, tmp_path):
+    """Mutations: write the records to a temporary folder; resume with another patch."""
     (tmp_path / "p.diff").write_text(patch(session, "rdma_rxe", "corrupt"))
     plan = CHECKOUT / "testplans" / "odp-write.toml"
     argv = [
@@ -145,21 +147,21 @@ def test_a_stopped_judgement_goes_on(session, tmp_path):
         "-k",
         "soft-roce",
     ]
-    kept = interrupted(tmp_path / "r", "patched", 2, tmp_path / "log", *argv)
+    before = interrupted(tmp_path / "r", "patched", 2, tmp_path / "log", *argv)
     (tmp_path / "q.diff").write_text(patch(session, "rdma_rxe", "leak"))
     other = harness(*argv[:2], tmp_path / "q.diff", *argv[3:], "--resume", tmp_path / "r", timeout=900)
     assert other.returncode == 2 and "is of other modules or other plans" in other.stderr
     done = harness(*argv, "--resume", tmp_path / "r", timeout=900)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "going on with the cases" in done.stderr
-    assert {path: path.read_bytes() for path in kept} == kept
+    assert {path: path.read_bytes() for path in before} == before
 
 
 BROKEN, BAD, COMMITS = (3, 7, 12), 9, 16
 
 
 def test_git_bisect_finds_a_planted_commit(session, tmp_path):
-    """Mutations: exit 1 for a commit that does not build; judge the commit before."""
+    """Mutations: exit 1 for a commit that does not build; test the commit before."""
     tree = tmp_path / "tree"
     writable(session, tree)
     file = tree / RXE_FILE
@@ -188,5 +190,5 @@ def test_git_bisect_finds_a_planted_commit(session, tmp_path):
     options = ("--seeds", "1", "-k", "remote", "-j", "1")
     results = f"$(mktemp -d {tmp_path}/results-XXXXXX)"
     line = f'"{run}" regress --tree . --bisect --plans "{plan}" {" ".join(options)} --results "{results}"'
-    said = git("bisect", "run", "sh", "-c", line)
-    assert f"commit {BAD}" in said and "is the first bad commit" in said, said
+    output = git("bisect", "run", "sh", "-c", line)
+    assert f"commit {BAD}" in output and "is the first bad commit" in output, output

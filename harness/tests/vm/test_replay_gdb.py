@@ -1,4 +1,4 @@
-"""A stored case under gdb: on a real machine, by a real gdb."""
+"""A stored case in a real guest under a real gdb."""
 
 import os
 import pty
@@ -15,7 +15,7 @@ import pytest
 
 from harness.plan.plan import load
 from harness.plan.runner import CaseRunner
-from harness.results.record import Store
+from harness.results.record import RunStore
 from harness.tests.vm.conftest import CHECKOUT, FULL, environment, processes, start_harness
 
 PLAN = Path(__file__).parents[3] / "testplans" / "odp-write.toml"
@@ -29,15 +29,15 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def record(session, tmp_path_factory):
-    """A case's record, of the kernel's own modules."""
+    """Store the record of a case with the kernel's own modules."""
     folder = tmp_path_factory.mktemp("run")
     made, _ = CaseRunner(session).run(next(load(PLAN).cases(("newest",), devices=("soft-roce",))))
     assert made.verdict == "pass", made.reasons
-    return Store.create(folder / "results").add(made)
+    return RunStore.create(folder / "results").add(made)
 
 
 def held(record, log):
-    """A harness whose machine stands still, and gdb's command file."""
+    """Start a replay whose machine waits for gdb; return it and gdb's command file."""
     child = start_harness(log, "replay", record, "--gdb=print")
     until = time.monotonic() + 600
     while not (found := re.search(r"^gdb -q -x (\S+)$", log.read_text(), re.M)):
@@ -47,7 +47,7 @@ def held(record, log):
 
 
 def batch(commands, tmp_path, *lines):
-    """What gdb says of some commands."""
+    """Run commands in gdb and return its output."""
     script = tmp_path / "more.gdb"
     script.write_text("\n".join(lines) + "\n")
     done = subprocess.run(
@@ -61,26 +61,28 @@ def batch(commands, tmp_path, *lines):
 
 
 def gone(commands):
-    """Nothing that names the machine's run, whose folder may be there until the next start."""
+    """Return whether no process of the run is left; its folder may be there until the next start."""
     return not processes(str(commands.parents[1]))
 
 
 def test_a_breakpoint_in_the_driver_has_function_file_and_line(record, tmp_path):
-    """Mutations: leave out a section's address; take the symbols of another build; let the machine go on by itself
-    (the breakpoint comes too late); do not stop at the case's end (the second `continue` never returns).
+    """Break in rdma_rxe and list its source.
+
+    Mutations: leave out a section's address; take the symbols of another build; do not hold the machine (the breakpoint
+    comes too late); do not stop at the case's end (the second `continue` never returns).
     """
     child, commands = held(record, tmp_path / "log")
-    said = batch(commands, tmp_path, f"break {STOP}", "continue", "bt 2", "list", "delete", "continue")
-    assert re.search(rf"^#0 +{STOP} \(mr=.*\) at \S*rxe_odp\.c:\d+$", said, re.M), said
-    assert re.search(r"^#1 .* in rxe_odp_mr_copy \(.*\) at \S*rxe_odp\.c:\d+$", said, re.M), said
-    assert re.search(rf"^\d+\tstatic int {STOP}\(struct rxe_mr \*mr, u64 iova", said, re.M), said
+    output = batch(commands, tmp_path, f"break {STOP}", "continue", "bt 2", "list", "delete", "continue")
+    assert re.search(rf"^#0 +{STOP} \(mr=.*\) at \S*rxe_odp\.c:\d+$", output, re.M), output
+    assert re.search(r"^#1 .* in rxe_odp_mr_copy \(.*\) at \S*rxe_odp\.c:\d+$", output, re.M), output
+    assert re.search(rf"^\d+\tstatic int {STOP}\(struct rxe_mr \*mr, u64 iova", output, re.M), output
     assert child.wait(60) == 0
     assert re.search("^answers (otherwise|the same)", (tmp_path / "log").read_text(), re.M)
     assert gone(commands)
 
 
-def test_without_a_stop_it_comes_to_its_end(record, tmp_path):
-    """Nothing is said here of its times: on a busy host plain replays of the case were seen to differ by 64 ns, too.
+def test_a_replay_without_a_stop_ends(record, tmp_path):
+    """Do not compare times: on a busy host plain replays of the case differed by 64 ns, too.
 
     Mutation: end the machine with the case's deadline, or when gdb is there.
     """
@@ -99,7 +101,7 @@ def test_ctrl_c_without_gdb_leaves_nothing(record, tmp_path):
 
 
 class Screen:
-    """A terminal with the harness on it."""
+    """A terminal that runs the harness."""
 
     def __init__(self, *argv):
         self.seen = ""
@@ -111,7 +113,7 @@ class Screen:
             )
 
     def upto(self, words, timeout_s=60.0):
-        """Read until the words come; what came before them."""
+        """Read until the words appear; return the text before them."""
         until = time.monotonic() + timeout_s
         while words not in self.seen:
             assert time.monotonic() < until, self.seen[-2000:]
@@ -125,8 +127,8 @@ class Screen:
         os.write(self._end, text.encode())
 
 
-def test_ctrl_c_is_gdbs_and_its_end_is_the_end(record):
-    """Mutations: hold SIGINT in gdb as at its birth (it never stops again); end the machine by the case's deadline."""
+def test_ctrl_c_stops_the_guest_and_the_session_ends_with_gdb(record):
+    """Mutations: leave SIGINT blocked in gdb (it never stops again); end the machine at the case's deadline."""
     screen = Screen("replay", record, "--gdb")
     try:
         screen.upto("(gdb) ", 600)

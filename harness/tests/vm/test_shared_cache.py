@@ -1,4 +1,4 @@
-"""One cache, several runs: they share it, wait for each other, and mend what a killed one left half made."""
+"""Several runs on one cache: they share it, wait for each other, and repair incomplete entries of killed runs."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ ALL_BUT_SNAPSHOTS = ("apt", "kernel", "kernel-disk", "image", "initrd", "qemu")
 
 
 def _start(cache, tmp_path, name):
-    # One process, so that it says what it builds.
+    # One process, which reports what it builds.
     argv = ("run", "-j", 1, "--device", "soft-roce", "--cache", cache, "--results", tmp_path / name, PLAN)
     return start_harness(tmp_path / f"{name}.log", *argv)
 
@@ -42,21 +42,21 @@ def _gone(what, within_s=10):
 
 
 def test_killed_snapshot_builds_are_repaired_and_two_runs_share_them(borrowed_cache, tmp_path):
-    """Killed while booting, killed while preparing; then two at once: one builds, the other waits, both pass.
+    """Kill a run while it boots and one while it prepares; then of two at once one builds, the other waits, both pass.
 
-    Mutations: build without the lock (both say that they prepare); leave stale folders alone.
+    Mutations: build without the lock (both report that they prepare); leave stale folders alone.
     """
     cache = borrowed_cache(*ALL_BUT_SNAPSHOTS)
     for kind in ("booted", "prepared"):
         run = _start(cache, tmp_path, kind)
         _kill_when(lambda kind=kind: list(cache.glob(f"{kind}/.*/ram")), run, tmp_path / f"{kind}.log", 1)
         assert _gone(lambda: processes(str(cache)))
-        assert list(cache.glob(f"{kind}/.*")), "nothing half made: the test killed too late"
+        assert list(cache.glob(f"{kind}/.*")), "no incomplete entry: the test killed too late"
     runs = [_start(cache, tmp_path, name) for name in ("one", "two")]
     assert [run.wait(500) for run in runs] == [0, 0], _logs(tmp_path, "one", "two")
-    said = _logs(tmp_path, "one", "two")
-    assert said.count("preparing ") == 1, said
-    assert "booting " not in said
+    log = _logs(tmp_path, "one", "two")
+    assert log.count("preparing ") == 1, log
+    assert "booting " not in log
     for name in ("one", "two"):
         assert [record.verdict for record in read_run(tmp_path / name).records] == ["pass", "pass"]
     for kind in ("booted", "prepared"):
@@ -66,11 +66,11 @@ def test_killed_snapshot_builds_are_repaired_and_two_runs_share_them(borrowed_ca
 
 @pytest.mark.skipif(not FULL, reason="builds an image, minutes: ODP_FULL=1")
 def test_killed_image_build_is_repaired(borrowed_cache, tmp_path):
-    """mmdebstrap killed with a chroot mounted. Mutation: start it outside namespaces of its own."""
+    """Kill mmdebstrap with a chroot mounted. Mutation: start it outside namespaces of its own."""
     cache = borrowed_cache("apt", "kernel", "kernel-disk", "initrd", "qemu")
     run = _start(cache, tmp_path, "killed")
-    half_made = "image/.*/mmdebstrap.*/usr/bin/dpkg" if os.geteuid() == 0 else "image/.*/root.tar"
-    _kill_when(lambda: list(cache.glob(half_made)), run, tmp_path / "killed.log", 8)
+    incomplete = "image/.*/mmdebstrap.*/usr/bin/dpkg" if os.geteuid() == 0 else "image/.*/root.tar"
+    _kill_when(lambda: list(cache.glob(incomplete)), run, tmp_path / "killed.log", 8)
     reap(cache / "runs")
     assert _gone(lambda: processes(str(cache)))
     assert str(cache) not in Path("/proc/self/mounts").read_text()

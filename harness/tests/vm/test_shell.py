@@ -45,8 +45,10 @@ def test_what_a_script_printed_before_a_crash_is_printed(shell):
 
 
 def test_a_memory_window_over_lost_pages_on_a_card(shell):
-    """A script begins when the driver has the card. Mutations: do not wait for it; give an indirect key's list with
-    `pg_access` only (QUERY_MKEY): the first write ends in IBV_WC_REM_OP_ERR.
+    """Start a script when the driver has the card.
+
+    Mutations: do not wait for it; give an indirect key's list with `pg_access` only (QUERY_MKEY): the first write
+    ends in IBV_WC_REM_OP_ERR.
     """
     done = shell("connectx-5", f"{LINE * 100}python3 -c {shlex.quote(WINDOW)} mlx5_0\n")
     assert done.returncode == 0, done.stderr + done.stdout

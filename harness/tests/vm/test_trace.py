@@ -1,4 +1,4 @@
-"""Known delays, put where a stage is: that stage moves by them, and no other does."""
+"""Known delays in a stage: that stage gets longer by them, and no other does."""
 
 import json
 from dataclasses import replace
@@ -43,7 +43,7 @@ RULES = {
     "resumes": '[[rules]]\nkind = "delay-command"\nopcode = "PAGE_FAULT_RESUME"\ndelay_ms = 300\ncount = 0\n',
     "umrs": '[[rules]]\nkind = "delay-umr"\numr = "map"\ndelay_ms = 300\ncount = 0\n',
 }
-# What a delay of a stage moves besides: what it lies in.
+# Stages around a stage, which get longer with it.
 AROUND = {"resumes": {"works"}, "umrs": {"works", "translations"}}
 
 
@@ -60,7 +60,7 @@ def answered(session, case):
 
 
 def medians(answer):
-    """The median of each stage: over the faults, or of all calls."""
+    """Compute the median of each stage: over the faults, or of all calls."""
     found = {h.name: h.quantile(0.5) for h in answer.trace.histograms if h.samples}
     for stage in {name for fault in answer.trace.faults for name in fault.inner_ns}:
         found[stage] = percentile(tuple(f.inner_ns.get(stage, 0) for f in answer.trace.faults), 0.5)
@@ -68,7 +68,7 @@ def medians(answer):
 
 
 def assert_only(stages, by_ns, plain, late):
-    """These stages moved by that, all others did not."""
+    """Check that these stages moved by `by_ns` and all others did not."""
     for name in ("works", "queues", "keys", "faults", "hmm", "translations", "umrs", "resumes"):
         moved = late[name] - plain[name]
         if name in stages:
@@ -85,8 +85,8 @@ def test_a_delay_by_the_card_is_in_its_stage(session, tmp_path, stage):
     assert_only({stage, *AROUND[stage]}, DELAY_MS * 1_000_000, plain, late)
 
 
-def test_a_page_that_comes_late_is_late_in_the_cpus_own_fault(session, tmp_path):
-    """userfaultfd brings each of the four pages 100 ms late. Mutation: swap the probes of `hmm` and `umr`."""
+def test_a_delay_by_userfaultfd_is_in_the_cpus_fault(session, tmp_path):
+    """Bring each of the four pages 100 ms late. Mutation: swap the probes of `hmm` and `umr`."""
     case = planned(tmp_path, "connectx-5")
     plain = medians(answered(session, case))
     workload = replace(case.case.workload, loss=PageLoss("userfaultfd", "remote"))
@@ -95,7 +95,7 @@ def test_a_page_that_comes_late_is_late_in_the_cpus_own_fault(session, tmp_path)
 
 
 def patched(session, part, edits, folder):
-    """A parcel with the part's modules built from edited source: {file: [(old, new), ...]}."""
+    """Make a payload folder with the part's modules, built from edited source: {file: [(old, new), ...]}."""
     kernel = session.kernel("7.3")
     copied(source(kernel, session.archive), [part], folder / "tree")
     for name, changes in edits.items():
@@ -107,13 +107,13 @@ def patched(session, part, edits, folder):
         path.write_text(text)
     built, _ = modules(session, kernel, folder / "tree", [part])
     for place, path in built.items():
-        (folder / "parcel" / place).parent.mkdir(parents=True, exist_ok=True)
-        (folder / "parcel" / place).write_bytes(path.read_bytes())
-    return folder / "parcel"
+        (folder / "payload" / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "payload" / place).write_bytes(path.read_bytes())
+    return folder / "payload"
 
 
-def with_parcel(session, parcel):
-    return Session(replace(session.options, parcel=parcel), print)
+def with_payload(session, folder):
+    return Session(replace(session.options, parcel=folder), print)
 
 
 FILE = "rxe_odp.c"
@@ -122,23 +122,23 @@ LOCK = "\tmutex_lock(&umem_odp->umem_mutex);\n\n\tneed_fault = rxe_check_pagefau
 
 
 def spinning(turns):
-    """rdma_rxe with `turns` instructions before it looks for absent pages."""
+    """Edit rdma_rxe to run `turns` instructions before it looks for absent pages."""
     spin = f'static noinline void odp_spin(void)\n{{\n\tasm volatile(".rept {turns}; nop; .endr");\n}}\n\n'
     return {FILE: [(CHECK, spin + CHECK), (LOCK, "\todp_spin();\n" + LOCK)]}
 
 
 @pytest.mark.skipif(not FULL, reason="builds rdma_rxe twice: ODP_FULL=1")
 def test_instructions_added_are_counted_exactly(session, tmp_path):
-    """5000 instructions are 5000 ns in the stage they are in and in the one around it, and not elsewhere.
+    """Find 5000 instructions as 5000 ns in their stage and in the one around it, and not elsewhere.
 
-    The compiler may move an instruction or two of the caller; which way a page's table goes is the kernel's.
+    The compiler may move an instruction or two of the caller.
 
     Mutations: swap the probes of `check` and `lookup`; take the time of the first call of a copy only.
     """
     seen = {}
     for turns in (1000, 6000):
         folder = tmp_path / str(turns)
-        with with_parcel(session, patched(session, RXE, spinning(turns), folder)) as changed:
+        with with_payload(session, patched(session, RXE, spinning(turns), folder)) as changed:
             answer = answered(changed, planned(tmp_path, "soft-roce"))
         seen[turns] = {h.name: h.minimum for h in answer.trace.histograms if h.samples}
     moved = {name: seen[6000][name] - seen[1000][name] for name in ("checks", "copies", "faults", "hmm")}
@@ -152,15 +152,15 @@ QUEUE = "\t\tqueue_work(eq->wq, &pfault->work);\n"
 
 
 @pytest.mark.skipif(not FULL, reason="builds mlx5_ib: ODP_FULL=1")
-def test_a_slow_driver_is_slow_where_it_is(session, tmp_path):
-    """300 ms in the lookup of a key and 300 ms in the interrupt's walk of the queue.
+def test_delays_in_the_driver_are_in_their_stages(session, tmp_path):
+    """Spend 300 ms in the lookup of a key and 300 ms in the interrupt's walk of the queue.
 
     Mutations: end `dispatches` when the work starts; begin `queues` there; join a work by thread only.
     """
     slow = "\tmdelay(300);\n"
     edits = {"odp.c": [(KEY, slow + KEY), (QUEUE, slow + QUEUE)]}
     plain = medians(answered(session, planned(tmp_path, "connectx-5")))
-    with with_parcel(session, patched(session, MLX5, edits, tmp_path / "slow")) as changed:
+    with with_payload(session, patched(session, MLX5, edits, tmp_path / "slow")) as changed:
         late = medians(answered(changed, planned(tmp_path, "connectx-5")))
     for name in ("dispatches", "queues", "keys", "faults", "hmm", "umrs", "resumes"):
         moved = late[name] - plain[name]
@@ -170,8 +170,8 @@ def test_a_slow_driver_is_slow_where_it_is(session, tmp_path):
             assert abs(moved) < BAND_NS, (name, moved)
 
 
-def test_a_command_is_traced_in_a_machine_of_ours(tmp_path):
-    """Mutations: tell news of the first interval only; lose the command's status."""
+def test_a_command_in_a_guest_is_traced(tmp_path):
+    """Mutations: report the first interval only; lose the command's status."""
     exports = [tmp_path / f"seen{end}" for end in (".csv", ".folded", ".perfetto.json")]
     options = [option for path in exports for option in ("--export", path)]
     command = "echo on $RDMA_DEVICE; sleep 2; exit 7"
@@ -182,8 +182,8 @@ def test_a_command_is_traced_in_a_machine_of_ours(tmp_path):
 
 
 @pytest.mark.skipif(not FULL, reason="some 20 seconds of traffic: ODP_FULL=1")
-def test_faults_of_somebody_elses_program(tmp_path):
-    """README's example. A probe may miss a hit (a program that interrupts another): so far figures may be apart.
+def test_faults_of_another_program_are_traced(tmp_path):
+    """Run the example of the documentation. Counts may differ by missed hits (one probe program interrupts another).
 
     Mutations: count only faults of the regions of a case; forget that pages are the process's.
     """
@@ -191,8 +191,8 @@ def test_faults_of_somebody_elses_program(tmp_path):
     argv = ["trace", "--vm", "connectx-5", "--json", "--export", tmp_path / "x.perfetto.json"]
     done = harness(*argv, "--", "sh", "-c", script)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    trace = told["trace"]
+    result = json.loads(done.stdout)
+    trace = result["trace"]
     stages = [trace["counts"][stage] for stage in ("works", "queues", "resumes")]
     assert min(stages) > 0 and max(stages) - min(stages) <= trace["missed"] <= 2
     assert abs(len(trace["faults"]) + trace["lost"] - trace["counts"]["works"]) <= trace["missed"]
@@ -202,8 +202,8 @@ def test_faults_of_somebody_elses_program(tmp_path):
 
 
 OBSTACLES = """\
-cd /tmp && export PYTHONPATH=/opt/odp && echo '{order}' >order
-ask() {{ "$@" python3 -m harness.guest --request order | tail -1; }}
+cd /tmp && export PYTHONPATH=/opt/odp && echo '{request}' >request
+ask() {{ "$@" python3 -m harness.guest --request request | tail -1; }}
 programs() {{ ls -l /proc/[0-9]*/fd | grep -c anon_inode:bpf-prog; }}
 before=$(programs)
 ask setpriv --reuid 65534
@@ -219,22 +219,22 @@ ask env
 
 
 @pytest.mark.skipif(not FULL, reason="compiles the probes once more in the guest: ODP_FULL=1")
-def test_what_is_in_the_way_is_said_and_a_second_tracer_is_not():
+def test_obstacles_are_reported_and_a_second_tracer_is_none():
     """Mutations: leave out a check of watch.obstacle; leave a probe attached at the end."""
     request = codec.dumps(Request(5, "trace", watch=Watch(1.0)))
     done = harness("trace", "--vm", "soft-roce", "--", "sh", "-c", OBSTACLES.format(request=request))
     assert "nothing left" in done.stdout, done.stdout + done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith('{"answer"')]
-    told = [codec.loads(Reply, line) for line in lines]
-    assert told[1].ok and told[1].facts["faults"].startswith("ib_umem_odp_map_dma_and_lock")
-    problems = [reply.problem for reply in (told[0], *told[2:])]
-    for problem, said in zip(
+    replies = [codec.loads(Reply, line) for line in lines]
+    assert replies[1].ok and replies[1].facts["faults"].startswith("ib_umem_odp_map_dma_and_lock")
+    problems = [reply.problem for reply in (replies[0], *replies[2:])]
+    for problem, text in zip(
         problems, ("needs root", "apt-get install linux-headers-", "locked down"), strict=True
     ):
-        assert said in problem
+        assert text in problem
 
 
-def test_nothing_to_trace_is_said(tmp_path):
-    """Mutation: trace a machine for ever that does nothing."""
+def test_nothing_to_trace_is_a_usage_error(tmp_path):
+    """Mutation: trace an idle guest for ever."""
     assert harness("trace", "--vm", "soft-roce").returncode == 2
     assert harness("trace", "--export", tmp_path / "x.pdf").returncode == 2

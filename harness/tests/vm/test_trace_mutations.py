@@ -1,4 +1,4 @@
-"""Tracers that cheat: each edit of the shipped probes or stages is caught, and by what is said here.
+"""Mutated tracers: each edit of the shipped probes or stages is caught by the count named here.
 
 Each edit has a bundle of its own, so a boot and a preparation of its own: minutes.
 """
@@ -30,8 +30,8 @@ class Edit:
 
 
 @contextmanager
-def cheating(session, *edits):
-    """A session whose machines are made of the bundle with these edits."""
+def mutated(session, *edits):
+    """Open a session whose machines are made from the bundle with these edits."""
     files = true_bundle()
     for edit in edits:
         path = f"harness/guest/{edit.file}"
@@ -64,7 +64,7 @@ SWAPPED = (
 
 
 @pytest.mark.parametrize(
-    ("edits", "device", "law"),
+    ("edits", "device", "text"),
     [
         ((TENTH,), "soft-roce", "records: "),
         (BY_THREAD, "connectx-5", "works: expected "),
@@ -72,9 +72,9 @@ SWAPPED = (
     ],
     ids=["every tenth record dropped in silence", "joined by thread only", "two stages swapped"],
 )
-def test_a_law_catches_it(session, edits, device, law):
-    """The mutation is the edit itself."""
-    with cheating(session, *edits) as cheated:
-        record, logs = CaseRunner(cheated).run(planned("cheat", device=device))
+def test_a_count_catches_a_mutated_tracer(session, edits, device, text):
+    """Apply the mutation, which is the edit."""
+    with mutated(session, *edits) as changed:
+        record, logs = CaseRunner(changed).run(planned("mutated", device=device))
     assert record.verdict == "fail", logs.console[-2000:]
-    assert any(law in reason.text for reason in record.reasons), record.reasons
+    assert any(text in reason.text for reason in record.reasons), record.reasons

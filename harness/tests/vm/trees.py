@@ -1,4 +1,4 @@
-"""A kernel tree as `make` leaves it, of the files of a Debian kernel: a kernel of one's own, without the hours."""
+"""A kernel tree as `make` leaves it, made from the files of a Debian kernel without building one."""
 
 import lzma
 import shutil
@@ -8,8 +8,8 @@ from harness.kernel.config import read
 from harness.kernel.source import PARTS, source
 from harness.kernel.toolchain import toolchain
 
-# Modules that a machine of ours may load; what they need comes with them.
-WANTED = (
+# Modules that a guest may load; their dependencies are added.
+MODULES = (
     *("virtio_pci", "virtio_blk", "virtio_console", "erofs", "overlay", "qemu_fw_cfg", "zram", "dummy"),
     *("rdma_rxe", "ib_uverbs", "mlx5_core", "mlx5_ib", "rdma_cm", "rdma_ucm", "lz4", "lzo_rle"),
     *("crc32c_generic", "crc32c_intel", "crc32_generic", "crc32_pclmul", "libcrc32c"),
@@ -35,10 +35,10 @@ def tree_of(kernel, session, folder, sources=True):
                 shutil.copytree(half / name, folder / name, symlinks=False, dirs_exist_ok=True)
             elif (half / name).is_file():
                 shutil.copy2(half / name, folder / name)
-    # Debian's own Makefile includes that of the other half.
+    # Debian's own Makefile includes the common one.
     shutil.copy2(kernel.headers / "Makefile", folder / "Makefile")
     (folder / "Kbuild").touch()
-    # Debian has some things elsewhere, and calls some kernels otherwise than the source does.
+    # Debian has some files elsewhere, and some releases are named otherwise than in the source.
     shutil.copy2(folder / "arch/x86/module.lds", folder / "scripts/module.lds")
     (folder / "include/config/kernel.release").write_text(f"{kernel.release}\n")
     (folder / "drivers/infiniband/core").mkdir(parents=True)
@@ -72,7 +72,7 @@ def set_options(folder, **options):
 
 
 def _bare(place):
-    """Where a module is in a tree."""
+    """Return the path of a module in a tree."""
     return Path(place.removeprefix("kernel/").removesuffix(".xz"))
 
 
@@ -86,7 +86,7 @@ def _modules(kernel):
             add(need)
         found[place] = True
 
-    for name in WANTED:
+    for name in MODULES:
         if name in by_name:
             add(by_name[name])
     return found

@@ -83,7 +83,7 @@ def test_a_log_is_offsets_by_module_and_section():
     assert places.ranges == ((0xFFFFFFFFC0470000, 217088), (0xFFFFFFFFC0436000, 626688))
     assert places.options("/x")[:3] == ("-d", "in_asm", "-dfilter")
     assert "0xffffffffc0470000+0x35000" in places.options("/x")[3]
-    ran = places.ran(LOG)
+    ran = places.executed(LOG)
     assert ran == {"rdma_rxe": {".text": [0x11A00, 0x11A09, 0x11A1C]}, "ib_core": {".text": [0x10]}}
     assert ModuleLayout((), ()).options("/x") == ()
 

@@ -8,7 +8,7 @@ import pytest
 from harness.campaign import interleave, statistics
 from harness.campaign.outcomes import BETTER, CANNOT_TELL, SAME, WORSE
 from harness.campaign.runs import SIDES, RegressRequest
-from harness.results.record import Store
+from harness.results.record import RunStore
 from harness.tests.unit.campaign.test_compare import runs
 from harness.tests.unit.results.sample import record
 
@@ -61,7 +61,7 @@ def test_what_ran_on_neither_side_is_not_the_same(tmp_path):
     """A case that fails alike ends both sides. Mutation: say nothing of those behind it."""
     records = [record(number, "fail") for number in range(4)]
     for side in SIDES:
-        store = Store.create(tmp_path / side, {}, expected=20)
+        store = RunStore.create(tmp_path / side, {}, expected=20)
         for each in records:
             store.add(each)
     question = RegressRequest("p.diff", "7.3", (), tmp_path)

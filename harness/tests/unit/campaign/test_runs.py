@@ -9,7 +9,7 @@ from harness.campaign import runs
 from harness.campaign.runs import RegressRequest
 from harness.errors import UsageError
 from harness.kernel.subsystems import RXE
-from harness.results.record import Store as Results
+from harness.results.record import RunStore as Results
 from harness.store import Store
 from harness.tests.unit.results.sample import record
 from harness.values.record import Reason
@@ -83,7 +83,7 @@ def test_a_run_ends_when_it_is_clear_that_machines_hang(tmp_path, monkeypatch):
     """Four deadlines are eight minutes. Mutations: count hangs that are known; wait for the end."""
     monkeypatch.setattr(runs, "POLL_S", 0.0)
     store = Results.create(tmp_path / "r", {}, expected=20)
-    hung = (Reason("hang", "no answer to order 3 (case) within 120 s"),)
+    hung = (Reason("hang", "no reply to request 3 (case) within 120 s"),)
     polls = iter(range(100))
 
     def ended():

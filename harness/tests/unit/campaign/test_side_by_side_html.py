@@ -19,7 +19,7 @@ from harness.campaign.tree_diff import differing
 from harness.cli import main
 from harness.kernel.line_tables import Lines
 from harness.kernel.subsystems import RXE
-from harness.results.small import WIDTH, mirrored, strips
+from harness.results.svg import WIDTH, mirrored, strips
 from harness.tests.unit.results.sample import HOSTILE, histogram, hostile, record, stored
 from harness.tests.unit.results.test_html import Page
 from harness.values.histogram import Histogram, of_values

@@ -169,7 +169,7 @@ def test_a_repeat_block_interleaves(driver):
 @pytest.mark.parametrize("mode", [KLM, KSM])
 @pytest.mark.parametrize("room", [0, 1, 6])
 def test_query_mkey_gives_the_list_of_an_indirect_key_as_drivers_ask(driver, mode, room):
-    """As far as the reply has room: the layout's own two entries and `room` more. Mutation: for `pg_access` only."""
+    """Reply with the layout's two entries and `room` more. Mutation: for `pg_access` only."""
     entries = b"".join(struct.pack(">IIQ", 4096, driver.mtt_key(0x5000 | 3), VA + at) for at in range(6))
     key = driver.create_mkey(
         entries, **ALL, access_mode_1_0=mode, start_addr=VA, len=6 * 4096, log_page_size=12

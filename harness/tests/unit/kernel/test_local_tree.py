@@ -1,4 +1,4 @@
-"""A kernel tree of the user's: what is wrong with it is said at once, and what is right makes one entry."""
+"""Check a kernel tree of the user and copy it into one entry."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ def write(path, text="", mode=0o644):
 
 
 def make_tree(folder, release="7.3.4-mine"):
-    """All that is looked at, of a kernel that is as our machines want it."""
+    """Make a tree with all that is checked, of a kernel that our guests can boot."""
     for name in (
         "Makefile",
         "Kbuild",
@@ -74,7 +74,7 @@ def built(tmp_path):
 
 @pytest.fixture
 def archive(tmp_path):
-    """As much of one as a tree asks for."""
+    """Make as much of an archive as a tree needs."""
     ledger = Ledger(tmp_path / "runs")
     store = Store(tmp_path / "cache")
     yield SimpleNamespace(store=store, host=LocalHost(ledger))
@@ -95,16 +95,16 @@ def option(folder, text, name=".config"):
         (lambda at: (at / ".config").unlink(), "has no .config", "odp-harness kernel config >>.config"),
         (lambda at: (at / "arch/x86/boot/bzImage").unlink(), "is not built", "no arch/x86/boot/bzImage"),
         (lambda at: (at / "include/config/kernel.release").unlink(), "is not built", "make -C"),
-        (lambda at: (at / MODULES[0]).unlink(), "not built to its end", MODULES[0]),
+        (lambda at: (at / MODULES[0]).unlink(), "not completely built", MODULES[0]),
         (lambda at: option(at, "CONFIG_X86_64=n"), "configured for 32 bits", "make x86_64_defconfig"),
         (
             lambda at: option(at, "# CONFIG_ZRAM is not set\nCONFIG_ZRAM=n", "include/config/auto.conf"),
-            "anew",
+            "changed since it was built",
             "make",
         ),
     ],
 )
-def test_each_mistake_has_its_own_words(built, spoil, headline, more):
+def test_each_mistake_has_its_own_error(built, spoil, headline, more):
     """Mutation: take out any of the checks."""
     spoil(built)
     with pytest.raises(UsageError) as error:
@@ -114,7 +114,7 @@ def test_each_mistake_has_its_own_words(built, spoil, headline, more):
 
 
 def test_another_architecture_is_named(built):
-    """Mutation: look at the options only, of which then every second one lacks."""
+    """Mutation: look at the options only, half of which are then missing."""
     write(
         built / ".config",
         "# Automatically generated file; DO NOT EDIT.\n# Linux/arm64 7.3.4 Kernel Configuration\n",
@@ -123,8 +123,8 @@ def test_another_architecture_is_named(built):
         local_tree.find(built)
 
 
-def test_all_that_lacks_is_said_at_once(built):
-    """Built in where a module is wanted, a module where that is too late, not there. Mutation: stop at the first."""
+def test_all_missing_options_are_reported_at_once(built):
+    """Try built-in for a module, a module for built-in, and unset. Mutation: stop at the first."""
     option(
         built,
         "CONFIG_INFINIBAND=y\nCONFIG_SERIAL_8250=m\nCONFIG_MODULE_SIG_FORCE=y\n# CONFIG_ZRAM is not set",
@@ -141,7 +141,7 @@ def test_all_that_lacks_is_said_at_once(built):
 
 
 def test_one_device_is_enough():
-    """Mutation: ask for both, or for none."""
+    """Mutation: need both, or none."""
     options = config.read("\n".join(config.settings()))
     assert config.lacking(options) == ()
     without_card = {name: value for name, value in options.items() if not name.startswith("MLX5")}
@@ -154,7 +154,7 @@ def test_one_device_is_enough():
 
 
 def test_an_entry_is_like_a_debian_kernels(built, archive):
-    """Mutation: leave out a part; take objects along; keep the modules' debug information."""
+    """Mutation: leave out a part; copy objects; do not strip the modules."""
     kernel = Kernels(archive).get(str(built))
     assert (kernel.release, kernel.tree) == ("7.3.4-mine", built)
     assert kernel.version == f"{built} #5 SMP Fri"
@@ -175,7 +175,7 @@ def test_an_entry_is_like_a_debian_kernels(built, archive):
     assert b"symbol" in module and b".debug_info" not in module
 
 
-def test_what_make_made_anew_is_another_kernel(built, archive):
+def test_another_build_is_another_kernel(built, archive):
     """Mutation: key it by the release; key it by the image only."""
     kernels = Kernels(archive)
     first = kernels.get(str(built)).folder
@@ -186,7 +186,7 @@ def test_what_make_made_anew_is_another_kernel(built, archive):
     assert len({first, second, kernels.get(str(built)).folder}) == 3
 
 
-def test_the_folder_of_an_O_is_a_tree(built, archive):
+def test_the_folder_of_make_O_is_a_tree(built, archive):
     """Mutation: look for the source where it was built."""
     out = built.parent / "out"
     for name in (".config", "include/config", "include/generated", "arch/x86/boot", "vmlinux"):
@@ -207,7 +207,7 @@ def test_the_folder_of_an_O_is_a_tree(built, archive):
 
 
 def test_the_source_is_what_the_tree_has_now(built, archive):
-    """Mutation: keep the source of the first time; take what make left for source."""
+    """Mutation: cache the source by its path; take files that make left for source."""
     kernel = Kernels(archive).get(str(built))
     stock = source(kernel, archive)
     assert [path.name for path in (stock / RXE).iterdir()] == ["rxe.c"]
@@ -228,7 +228,7 @@ def test_names_that_are_folders(built, monkeypatch):
 
 
 def test_two_trees_of_one_release_are_refused(built):
-    """Their records would be of cases of one name. Mutation: let the second take the place of the first."""
+    """Refuse them because their cases have the same names. Mutation: let the second replace the first."""
     make_tree(built.parent / "other")
     with pytest.raises(UsageError, match=r"both called 7\.3\.4-mine"):
         local_tree.distinct([str(built), str(built.parent / "other")])
@@ -242,7 +242,7 @@ def test_two_trees_of_one_release_are_refused(built):
         ("Debian clang version 19.1.7 (3)", ["clang", "clang-19"]),
     ],
 )
-def test_what_a_compiler_may_be_called(stated, names):
+def test_possible_names_of_a_compiler(stated, names):
     """Mutation: take the distribution's version for the compiler's."""
     assert host_toolchain.candidates(stated) == names
 
@@ -256,18 +256,18 @@ def test_another_compiler_is_refused_by_name(built, archive):
     assert any(line.startswith("gcc: gcc ") for line in error.value.evidence)
 
 
-def test_the_compiler_of_this_machine_is_found(built, archive):
-    """Under another name, too. Mutation: compare the names."""
-    said = subprocess.run(["gcc", "--version"], capture_output=True, text=True, check=True).stdout.split(
+def test_the_compiler_of_the_host_is_found(built, archive):
+    """Find it under another name, too. Mutation: compare the names."""
+    version = subprocess.run(["gcc", "--version"], capture_output=True, text=True, check=True).stdout.split(
         "\n"
     )[0]
-    option(built, f'CONFIG_CC_VERSION_TEXT="my-{said}"')
+    option(built, f'CONFIG_CC_VERSION_TEXT="my-{version}"')
     tools = host_toolchain.find(Kernels(archive).get(str(built)), archive, ())
     assert tools.make == ("CC=gcc",)
     assert "usr/bin" in tools.folders and "usr/src" not in tools.folders
     assert (tools.root / "usr/src").is_dir()
 
 
-def test_a_kernel_of_the_archive_is_none_of_this():
+def test_a_kernel_of_the_archive_has_no_tree():
     """Mutation: let an archive's kernel have a tree by default."""
     assert Kernel("7.3", "7.3.4", "7.3.4-1", None).tree is None

@@ -10,7 +10,7 @@ from harness.store import Store, digest
 
 
 class Names:
-    """An archive's index of names, as apt-cache pkgnames prints it."""
+    """Make an archive with an index of names, as apt-cache pkgnames prints it."""
 
     def __init__(self, *releases, without_headers=()):
         self.all = [f"linux-image-{r}" for r in (*releases, *without_headers)]
@@ -51,7 +51,7 @@ def test_series_resolves_to_its_newest_release(series, release):
     assert Kernels(INDEX).resolve(series) == release
 
 
-def test_series_that_is_gone_is_unsupported_and_a_typo_is_usage():
+def test_a_removed_series_is_unsupported_and_a_typo_is_usage():
     """Mutation: treat both alike."""
     with pytest.raises(Unsupported, match=r"7\.2"):
         Kernels(Names("7.3.4+deb13-amd64")).resolve("7.2")
@@ -64,7 +64,7 @@ GONE = "7.3.1+deb13-amd64"
 
 @pytest.fixture
 def cached(tmp_path):
-    """An archive that has one kernel, and a cache with two packages of another, and one of an older recipe."""
+    """Make an archive with one kernel, and a cache with two packages of another and one of an older recipe."""
 
     def keep(release, version, key=None):
         folder = tmp_path / "kernel" / (key or f"{release}-{digest(RECIPE, version)}")
@@ -79,8 +79,8 @@ def cached(tmp_path):
     store.close()
 
 
-def test_a_release_that_is_gone_is_had_from_the_cache(cached):
-    """Mutations: ask the archive alone; take what another recipe made; another package than is wanted."""
+def test_a_removed_release_is_taken_from_the_cache(cached):
+    """Mutations: look in the archive only; take an entry of another recipe, or of another package version."""
     kernels, keep = cached
     keep(GONE, "7.3.1-1", f"{GONE}-of-old")
     with pytest.raises(UsageError, match=f"unknown kernel '{re.escape(GONE)}'"):

@@ -1,4 +1,4 @@
-"""Patches as developers send them, and what is said of those that do not apply."""
+"""Patches as developers send them, and the errors of those that do not apply."""
 
 import pytest
 
@@ -43,7 +43,7 @@ def host(tmp_path):
         yield LocalHost(ledger)
 
 
-def test_a_series_is_put_in_its_order(tmp_path, tree, host):
+def test_a_series_is_sorted_by_its_numbers(tmp_path, tree, host):
     """Mutation: do not sort by the number in the subject."""
     box = tmp_path / "series.mbox"
     second = diff(old="line twenty;", new="line XX;")
@@ -57,8 +57,8 @@ def test_a_series_is_put_in_its_order(tmp_path, tree, host):
     assert applied.changed == (FILE,) and "line XX;" in (tree / FILE).read_text()
 
 
-def test_a_box_is_taken_apart_where_messages_begin(tmp_path):
-    """Mutations: begin one at each line with "From "; take a version for no number; keep the ends of lines."""
+def test_an_mbox_is_split_where_messages_begin(tmp_path):
+    """Mutations: split at each line with "From "; take [v2] for a number; keep carriage returns."""
     box = tmp_path / "series.mbx"
     mail = MAIL.replace("{number}/2", "{number}/2 v3").replace(
         "Why.", "Why.\n\nFrom the specification:\n  10.3.1"
@@ -76,7 +76,7 @@ def test_a_box_is_taken_apart_where_messages_begin(tmp_path):
 
 
 def test_a_cover_letter_in_a_folder_is_no_patch(tmp_path):
-    """Mutation: refuse the folder for it."""
+    """Mutation: refuse the folder because of it."""
     (tmp_path / "0000-cover-letter.patch").write_text(MAIL.format(number=0, subject="cover", diff=""))
     (tmp_path / "0001-x.patch").write_text(diff())
     assert [patch.name for patch in patches.read(tmp_path)] == ["0001-x.patch"]
@@ -100,7 +100,7 @@ def test_a_path_may_have_any_prefix(tmp_path, tree, host, before, after):
 
 
 def test_a_file_that_moves_is_changed(tmp_path, tree, host):
-    """Mutation: look for it where it is to be."""
+    """Mutation: look for the file at its new path."""
     new = FILE.replace("rxe_odp", "rxe_paging")
     head = f"diff --git a/{FILE} b/{new}\nsimilarity index 90%\nrename from {FILE}\nrename to {new}\n"
     (tmp_path / "p.diff").write_text(head + diff().replace(f"+++ b/{FILE}", f"+++ b/{new}"))
@@ -109,7 +109,7 @@ def test_a_file_that_moves_is_changed(tmp_path, tree, host):
 
 
 def test_a_quilt_folder_follows_its_series_file(tmp_path):
-    """Mutation: read the folder by name."""
+    """Mutation: sort the folder by name."""
     (tmp_path / "q").mkdir()
     (tmp_path / "q" / "b.patch").write_text(diff())
     (tmp_path / "q" / "a.patch").write_text(diff())
@@ -117,8 +117,8 @@ def test_a_quilt_folder_follows_its_series_file(tmp_path):
     assert [patch.name for patch in patches.read(tmp_path / "q")] == ["b.patch", "a.patch"]
 
 
-def test_offsets_and_fuzz_are_told(tmp_path, tree, host):
-    """Mutation: drop what GNU patch says when it succeeds."""
+def test_offsets_and_fuzz_are_reported(tmp_path, tree, host):
+    """Mutation: drop GNU patch's output when it succeeds."""
     (tree / FILE).write_text("new\n" * 3 + BODY)
     (tmp_path / "p.diff").write_text(diff())
     applied = patches.apply(patches.read(tmp_path / "p.diff"), tree, host)
@@ -135,23 +135,23 @@ def test_a_refused_hunk_is_shown_with_the_nearest_place(tmp_path, tree, host):
     assert "rxe_odp.c:20:" in text and "line 20;" in text
 
 
-def test_what_we_do_not_hold_is_named_and_left_out(tmp_path, tree, host):
-    """Mutation: give the whole diff to GNU patch."""
+def test_files_outside_the_tree_are_named_and_left_out(tmp_path, tree, host):
+    """Mutation: pass the whole diff to GNU patch."""
     (tmp_path / "p.diff").write_text(diff(path="Documentation/x.rst") + diff())
     applied = patches.apply(patches.read(tmp_path / "p.diff"), tree, host)
     assert applied.outside == ("Documentation/x.rst",) and applied.changed == (FILE,)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("no diff here\n", "holds no patch"),
         (diff().replace("@@ -20,3", "@@ -20,9"), "not a unified diff"),
         (diff(path="../../etc/passwd"), "may not leave"),
     ],
 )
-def test_bad_files_are_errors_of_the_user(tmp_path, text, said):
+def test_bad_files_are_errors_of_the_user(tmp_path, text, message):
     """Mutation: let UnidiffParseError through; accept any path."""
     (tmp_path / "p.diff").write_text(text)
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         patches.read(tmp_path / "p.diff")

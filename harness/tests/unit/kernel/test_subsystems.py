@@ -1,4 +1,4 @@
-"""Which modules a patch reaches."""
+"""Find the modules that a patch affects."""
 
 from harness.kernel.subsystems import (
     PARTS,
@@ -6,7 +6,7 @@ from harness.kernel.subsystems import (
 )
 
 
-def test_a_file_reaches_its_own_part_and_a_header_all():
+def test_a_file_affects_its_own_part_and_a_header_all():
     """Mutation: compare without the slash; forget headers."""
     parts, outside = touched(["drivers/infiniband/sw/rxe/rxe_odp.c", "Documentation/x.rst"])
     assert [part.modules for part in parts] == [("rdma_rxe",)] and outside == ("Documentation/x.rst",)

@@ -1,4 +1,4 @@
-"""Symbols for a debugger: of a kernel's own names a file, of a module the build that is the same to the byte."""
+"""Symbols for a debugger: a file of the kernel's own, and the build of a module that has the same code."""
 
 import shutil
 import struct
@@ -28,8 +28,8 @@ def names(tmp_path):
     return path
 
 
-def test_a_kernels_names_are_a_file_of_symbols(names):
-    """Mutations: give percpu offsets as addresses; forget the trampoline's second name."""
+def test_kallsyms_becomes_a_symbol_file(names):
+    """Mutations: take percpu offsets for addresses; forget the trampoline's second symbol."""
     table, strings = section(names, ".symtab"), section(names, ".strtab")
     found = {}
     for name, _, _, where, value, _ in struct.iter_unpack("<IBBHQQ", table):
@@ -46,15 +46,15 @@ def test_a_kernels_names_are_a_file_of_symbols(names):
 
 
 @pytest.mark.skipif(not shutil.which("nm"), reason="no binutils to read it with")
-def test_others_read_it(names):
-    """Mutation: a wrong link from the symbols to their strings."""
-    said = subprocess.run(["nm", names], capture_output=True, text=True, check=True)
-    assert "ffffffff821b8d00 T pv_native_safe_halt" in said.stdout and not said.stderr
+def test_binutils_read_the_symbol_file(names):
+    """Mutation: link the symbols to the wrong strings."""
+    listed = subprocess.run(["nm", names], capture_output=True, text=True, check=True)
+    assert "ffffffff821b8d00 T pv_native_safe_halt" in listed.stdout and not listed.stderr
 
 
 @pytest.fixture
-def kept(tmp_path):
-    """A store with one build, and a kernel whose own module is another."""
+def cached(tmp_path):
+    """Make a store with one build, and a kernel whose own module is another."""
     entry = tmp_path / "cache" / "module" / "rxe-1"
     entry.mkdir(parents=True)
     (entry / "rdma_rxe.ko").write_bytes(b"as it was built")
@@ -65,25 +65,27 @@ def kept(tmp_path):
     return archive, SimpleNamespace(modules=tmp_path / "modules"), entry
 
 
-def test_a_module_of_ours_is_found_by_its_content(kept, tmp_path):
+def test_a_module_of_ours_is_found_by_its_content(cached, tmp_path):
     """Mutation: find it by its name."""
-    archive, kernel, entry = kept
-    given = tmp_path / "rdma_rxe.ko"
-    given.write_bytes(b"as it was built")
-    found = symbols.debug("rdma_rxe", given, RXE, kernel, archive)
+    archive, kernel, entry = cached
+    module = tmp_path / "rdma_rxe.ko"
+    module.write_bytes(b"as it was built")
+    found = symbols.debug("rdma_rxe", module, RXE, kernel, archive)
     assert found.file == entry / "rdma_rxe.debug" and found.sources == entry / "source" and not found.why
 
 
-def test_other_code_gets_no_lines(kept, tmp_path, monkeypatch, names):
-    """Mutations: take the twin's lines for other code; fail where nothing can be built."""
-    archive, kernel, _ = kept
+def test_other_code_gets_no_lines(cached, tmp_path, monkeypatch, names):
+    """Mutations: use the lines of a build with other code; fail if nothing can be built."""
+    archive, kernel, _ = cached
     own = tmp_path / "modules" / "rdma_rxe.ko"
     own.write_bytes(names.read_bytes())
     twin = tmp_path / "built" / "rdma_rxe.debug"
     twin.parent.mkdir()
     twin.write_bytes(symbols.of_kernel(KALLSYMS))
     monkeypatch.setattr(symbols, "source", lambda kernel, archive: tmp_path)
-    monkeypatch.setattr(symbols, "build", lambda *given, **more: SimpleNamespace(debug={"rdma_rxe": twin}))
+    monkeypatch.setattr(
+        symbols, "build", lambda *arguments, **more: SimpleNamespace(debug={"rdma_rxe": twin})
+    )
     codes = {own: b"same", twin: b"same"}
     monkeypatch.setattr(symbols, "section", lambda file, name: codes[file])
     assert symbols.debug("rdma_rxe", None, RXE, kernel, archive).file == twin

@@ -1,8 +1,8 @@
 """Recorded console logs.
 
-A log under data/console begins with a comment: which kernel said it and how it was made. `# found:` lines
-after it are the fingerprints that must be found, in order. Logs are real where a stock kernel says it, else
-they say `by hand`.
+A log under data/console begins with a comment: the kernel that printed it and how it was made. `# found:` lines
+after it are the fingerprints that must be found, in order. Logs are real if a stock kernel prints them, else
+they are marked `by hand`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NAMES = sorted(path.stem for path in LOGS.glob("*.log"))
 
 
 def log(name):
-    """The lines of a log, and what must be found in it."""
+    """Read the lines of a log, and the fingerprints that must be found in it."""
     lines = (LOGS / f"{name}.log").read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith("# ")
     found = [line.removeprefix("# found: ") for line in lines if line.startswith("# found: ")]
@@ -57,10 +57,11 @@ def test_a_clean_boot_has_no_symptom(name):
 
 @pytest.mark.parametrize("name", ["oops-null", "soft-lockup", "hung-task"])
 def test_one_bug_on_two_boots_has_one_fingerprint(name):
-    """The second boot had KASLR and two CPUs. An RCU stall is not among them: a task that runs on another
-    CPU is unwound by guess, and guessed frames are no fingerprint.
+    """Compare with a boot with KASLR and two CPUs. Mutation: keep the offsets in a frame.
 
-    Mutation: keep the offsets in a frame."""
+    An RCU stall is not among them: a task that runs on another CPU is unwound by guess, and guessed frames are no
+    fingerprint.
+    """
     first, second = scan(log(f"{name}-7.3")[0]), scan(log(f"{name}-7.3-again")[0])
     assert first[0].fingerprint == second[0].fingerprint
     assert first[0].excerpt != second[0].excerpt
@@ -81,7 +82,7 @@ SAME = [
 
 @pytest.mark.parametrize("name", SAME)
 def test_one_bug_on_two_kernels_has_one_fingerprint(name):
-    """7.3 words and frames these otherwise than 6.1. Mutation: drop the new form of WARNING."""
+    """Compare 7.3, whose text and frames differ, with 6.1. Mutation: drop the new form of WARNING."""
     assert scan(log(f"{name}-7.3")[0])[0].fingerprint == scan(log(f"{name}-6.1")[0])[0].fingerprint
 
 
@@ -97,7 +98,7 @@ PREFIXES = [
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("end", ["", "\r"])
-def test_what_stands_around_a_message_does_not_matter(prefix, end):
+def test_prefixes_and_line_ends_do_not_matter(prefix, end):
     """Mutation: forget the caller in _PREFIX."""
     lines, found = log("oops-null-7.3")
     bare = [re.sub(r"^\[ *\d+\.\d+\] ", "", line) for line in lines if line.startswith("[")]
@@ -118,7 +119,7 @@ def test_clones_modules_and_inline_addresses_are_one_function():
 
 
 def test_a_task_that_waits_for_a_page_hangs_too():
-    """Mutation: know the one form of the message."""
+    """Mutation: match only one form of the message."""
     for how in ("blocked", "is blocked", "blocked in I/O wait"):
         line = f"[  119.400001] INFO: task kworker/u4:1:33 {how} for more than 90 seconds."
         assert [symptom.kind for symptom in scan([line, "[  119.500001]  </TASK>"])] == ["hung_task"]
@@ -142,15 +143,15 @@ def test_arm64():
     assert symptom.fingerprint == "oops NULL pointer dereference: odp_demo_write < odp_demo_ioctl"
 
 
-def test_what_programs_print_is_not_the_kernels():
+def test_output_of_programs_is_ignored():
     """Mutation: take lines without timestamps where others have them."""
-    said = [
+    lines = [
         "BUG: my program",
-        "Kernel panic - not syncing: says a program",
+        "Kernel panic - not syncing: printed by a program",
         "WARNING: CPU: 0 PID: 1 at f.c:1 f+0x1/0x2",
     ]
-    assert scan(["[    1.000000] Run /init as init process", *said]) == ()
-    assert len(scan(said)) == 3, "a log without any timestamp is taken as it is"
+    assert scan(["[    1.000000] Run /init as init process", *lines]) == ()
+    assert len(scan(lines)) == 3, "a log without any timestamp is taken as it is"
     quoted = [
         "[    1.000000] demo: saw WARNING: at x",
         "[    1.000000] ACPI: [Firmware Bug]: BUG: in table",
@@ -164,7 +165,8 @@ def test_a_prompt_before_a_message_does_not_hide_it():
     assert scan(["[    1.000000] x", "root@guest:~# [    2.000000] Kernel panic - not syncing: demo"])
 
 
-def test_a_cut_report_is_told_all_the_same():
+def test_a_cut_report_is_found_too():
+    """Mutation: drop a report without its end."""
     lines, found = log("oops-null-7.3")
     at = next(i for i, line in enumerate(lines) if "Call Trace" in line)
     (symptom,) = scan(lines[: at + 1])
@@ -172,6 +174,7 @@ def test_a_cut_report_is_told_all_the_same():
 
 
 def test_distinct_keeps_the_first_of_each():
+    """Mutation: keep the last."""
     symptoms = scan(log("hung-task-7.3")[0])
     assert len(symptoms) == 2 and distinct(symptoms) == symptoms[:1]
 
@@ -207,7 +210,8 @@ def test_the_error_of_a_symptom(name, error):
     assert raised.headline == symptom.headline and symptom.fingerprint in raised.render()
 
 
-def test_an_unknown_kind_is_a_guest_error_still():
+def test_an_unknown_kind_is_a_guest_error():
+    """Mutation: raise StopIteration."""
     assert type(symptom_error(Symptom("from a later version", "x"))) is GuestError
 
 
@@ -216,8 +220,8 @@ def _grow(path, lines):
         file.write("".join(f"{line}\r\n" for line in lines).encode())
 
 
-def test_console_tells_each_report_once_when_it_is_whole(tmp_path):
-    """Line by line and in odd pieces of bytes. Mutation: do not keep an open report; forget the prologue."""
+def test_news_has_each_report_once_when_it_has_ended(tmp_path):
+    """Append in pieces of many sizes. Mutation: do not keep an open report; forget the prologue."""
     lines = [
         line
         for name in ("warn-7.3", "oops-null-7.3", "refcount-7.3", "panic-sysrq-7.3")
@@ -226,15 +230,15 @@ def test_console_tells_each_report_once_when_it_is_whole(tmp_path):
     data = "".join(f"{line}\r\n" for line in lines).encode()
     for size in (1, 7, 1000, len(data)):
         path = tmp_path / f"{size}.log"
-        console, told = Console(path), []
+        console, news = Console(path), []
         assert console.news() == () and console.since() == () and console.tail() == ()
         step = size if size > 1 else 97
         for at in range(0, len(data), step):
             with path.open("ab") as file:
                 file.write(data[at : at + step])
-            told += console.news()
-        told += console.news(settle=True)
-        assert told == list(scan(lines)) and len(told) == 4
+            news += console.news()
+        news += console.news(settle=True)
+        assert news == list(scan(lines)) and len(news) == 4
         assert console.news(settle=True) == ()
 
 
@@ -247,9 +251,7 @@ def test_console_since_a_mark(tmp_path):
     assert mark == path.stat().st_size and console.since(mark) == ()
     lines, found = log("oops-null-7.3")
     _grow(path, lines[:30])
-    assert [symptom.kind for symptom in console.since(mark)] == ["oops"], (
-        "half a report counts when it is asked for"
-    )
+    assert [symptom.kind for symptom in console.since(mark)] == ["oops"], "an unfinished report counts here"
     _grow(path, lines[30:])
     assert [symptom.fingerprint for symptom in console.since(mark)] == found
     assert [symptom.kind for symptom in console.since()] == ["warn", "oops"]
@@ -257,6 +259,7 @@ def test_console_since_a_mark(tmp_path):
 
 
 def test_bytes_that_are_no_text(tmp_path):
+    """Mutation: decode strictly."""
     path = tmp_path / "console.log"
     path.write_bytes(
         b"\xff\xfe\x00[    1.000000] Kernel panic - not syncing: \xc3\x28demo\n\x80" + bytes(range(256)) * 40
@@ -264,7 +267,7 @@ def test_bytes_that_are_no_text(tmp_path):
     assert [symptom.kind for symptom in Console(path).since()] == ["panic"]
 
 
-def test_a_big_log_takes_no_time():
+def test_a_big_log_is_scanned_fast():
     """Mutation: look for the prologue through the whole log, or try every row on every line."""
     lines = log("clean-7.3")[0] * 200 + log("warn-7.3")[0] * 200
     started = time.process_time()
@@ -296,27 +299,27 @@ PROBED = [
 
 
 @pytest.mark.parametrize("probed", PROBED)
-def test_who_watches_is_no_caller(probed):
-    """Mutation: take the name's row out of PROBES."""
-    said = [
+def test_frames_of_probes_are_not_in_the_fingerprint(probed):
+    """Mutation: drop the row of the name from PROBES."""
+    lines = [
         "BUG: unable to handle page fault for address: 1",
         "Call Trace:",
         " a+0x1/0x2",
         f" {probed}",
         " b+0x1/0x2",
     ]
-    assert scan(said)[0].fingerprint == "oops page fault: a < b"
+    assert scan(lines)[0].fingerprint == "oops page fault: a < b"
 
 
 @pytest.mark.parametrize(
     "name", ["trace_clock_global", "bpf_prog_test_run_init", "ftrace_modify_call", "register_kprobe"]
 )
-def test_what_is_called_as_probes_are_is_a_caller(name):
-    """Mutation: take all names that begin as those of probes."""
-    said = [
+def test_functions_with_names_like_those_of_probes_are_in_the_fingerprint(name):
+    """Mutation: match every name that begins like one of a probe."""
+    lines = [
         "BUG: unable to handle page fault for address: 1",
         "Call Trace:",
         " a+0x1/0x2",
         f" {name}+0x1/0x2",
     ]
-    assert scan(said)[0].fingerprint == f"oops page fault: a < {name}"
+    assert scan(lines)[0].fingerprint == f"oops page fault: a < {name}"

@@ -1,4 +1,4 @@
-"""What gdb is told of a machine, in the forms that a guest and QEMU's monitor write."""
+"""Commands for gdb, from the output of a guest and of QEMU's monitor."""
 
 from pathlib import Path
 
@@ -22,9 +22,7 @@ def test_sections_are_by_module():
 
 
 def test_the_commands_place_each_module_and_then_attach():
-    """Mutations: attach first (gdb would read registers of a machine that it takes for 32 bits); name every note; let
-    gdb stop at the end of a screen.
-    """
+    """Mutations: attach first (gdb would assume 32 bits); name every note; let gdb page its output."""
     found = gdb.sections(ASKED)
     modules = [
         gdb.Loaded("rdma_rxe", Path("/c/rdma_rxe.debug"), Path("/c/source"), found["rdma_rxe"]),
@@ -39,7 +37,7 @@ def test_the_commands_place_each_module_and_then_attach():
     assert lines[-4] == "target remote /run/gdb" and "symbol-file /c/vmlinux" in lines
 
 
-def test_the_monitor_says_whether_somebody_is_at_the_stub():
+def test_a_connected_debugger_is_seen_by_the_monitor():
     """Mutation: look at another socket."""
     there = [
         {"label": "qmp", "filename": "unix:/x/qmp,server=on"},

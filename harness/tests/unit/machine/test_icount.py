@@ -1,4 +1,4 @@
-"""The number of instructions in a saved machine, and what QEMU can record from."""
+"""The instruction count of a saved machine, and the counts that QEMU can record from."""
 
 import struct
 
@@ -12,8 +12,8 @@ from harness.machine import icount
 NAME = b"timer/icount"
 
 
-def test_the_count_is_read_from_between_other_things(tmp_path):
-    """Mutation: take what was added for idle time; read the bytes the other way round."""
+def test_the_count_is_found_in_a_state_file(tmp_path):
+    """Mutation: take the ns added for idle time; read little endian."""
     (tmp_path / "state").write_bytes(
         b"QEVM\0" + NAME + struct.pack(">Iqq", 1, -5, 26_282_144_985) + b"\5\nmore"
     )
@@ -23,16 +23,16 @@ def test_the_count_is_read_from_between_other_things(tmp_path):
 @pytest.mark.parametrize(
     "rest", [b"", struct.pack(">Iq", 1, 0), struct.pack(">Iqq", 2, 0, 0), struct.pack(">Iqq", 1, 0, -1)]
 )
-def test_a_state_that_does_not_say_is_an_error(tmp_path, rest):
+def test_a_state_without_a_count_is_an_error(tmp_path, rest):
     """Mutation: take any version for the known one."""
     (tmp_path / "state").write_bytes(b"QEVM" + NAME + rest)
-    with pytest.raises(SetupError, match="how many instructions"):
+    with pytest.raises(SetupError, match="no instruction count"):
         icount.counted(tmp_path / "state")
 
 
 @given(st.integers(0, 1 << 40), st.integers(0, 1 << 27))
 def test_after_the_spin_the_difference_has_no_sign(count, more):
-    """What QEMU computes, some way into a case. Mutation: spin to half a round; never spin."""
+    """Compute what QEMU does, some way into a case. Mutation: spin to half a round; never spin."""
     count += icount.to_spin(count) + more
     assert 0 <= count % (1 << 32) < 1 << 31
 

@@ -14,7 +14,7 @@ from harness.plan import plugin, replay
 from harness.plan.options import Logs
 from harness.plan.plan import load
 from harness.plan.results_dir import open_results
-from harness.results.record import Store
+from harness.results.record import RunStore
 from harness.tests.unit.results.sample import record
 from harness.values import codec
 from harness.values.record import Reason
@@ -73,7 +73,7 @@ def test_a_record_is_run_again_by_its_plan_as_it_was(tmp_path, monkeypatch, capf
     mine.write_text(PLAN.format(title="mine"))
     plan = load(mine)
     mine.write_text(PLAN.format(title="changed since"))
-    store = Store.create(tmp_path / "run")
+    store = RunStore.create(tmp_path / "run")
     path = ran(plan, store)
     mine.unlink()
     copy = tmp_path / "run" / "plans" / "odp-write.toml"
@@ -98,7 +98,7 @@ def test_a_record_is_run_again_by_its_plan_as_it_was(tmp_path, monkeypatch, capf
 
 def test_a_disk_without_room_for_a_plan_costs_no_record(tmp_path):
     """Mutation: let the error end the case."""
-    store = Store.create(tmp_path / "run")
+    store = RunStore.create(tmp_path / "run")
     (tmp_path / "run" / "plans").write_text("in the way")
     assert replay.stored(ran(load(PLANS / "odp-write.toml"), store)).plan is None
 

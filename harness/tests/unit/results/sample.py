@@ -1,11 +1,11 @@
-"""Records as a run makes them, built from values: in the shapes and sizes of soft-RoCE under icount."""
+"""Build records as a run makes them, with the shapes and sizes of soft-RoCE under icount."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import replace
 
-from harness.results.record import Run, Store, read_run
+from harness.results.record import Run, RunStore, read_run
 from harness.values.answer import Answer, DataCheck, Expectation, FaultRecord, Leak, Trace
 from harness.values.case import Case, PageLoss, Region, Workload
 from harness.values.histogram import Histogram
@@ -25,7 +25,7 @@ ENVIRONMENT = {
 
 
 def histogram(name: str, centre_ns: int, samples: int, seed: int = 1) -> Histogram:
-    """A skewed latency distribution, as page faults have: a body and a slow tail."""
+    """Build a skewed latency distribution, as page faults have: a body and a slow tail."""
     generator = random.Random(f"{name}{centre_ns}{seed}")
     values = [int(generator.lognormvariate(0, 0.5) * centre_ns) for _ in range(samples)]
     values += [centre_ns * 37] * (samples // 60)
@@ -79,7 +79,7 @@ def answer(case_: Case, seed: int = 1, faults: int = 208) -> Answer:
 
 
 def record(number: int, verdict: str = "pass", faults: int = 208, **changes: object) -> Record:
-    """One record with a verdict and what belongs to it."""
+    """Build one record with a verdict and all that belongs to it."""
     operation = ("write", "read", "send", "fetch_add")[number % 4]
     it = case(number, operation, ("dontneed", "remap", "fork", "untouched")[number // 4 % 4])
     full = answer(it, number % 5, faults)
@@ -122,7 +122,7 @@ def _failed(made: Record, full: Answer) -> Record:
     data = DataCheck(13 * 65536, 3, "remote, round 4, offset 8192: expected 5a, found 00")
     leaks = (Leak("QP", 2, 3),)
     reasons = (
-        Reason("law", "faults: 208 expected (one fault a page of each round), 207 seen"),
+        Reason("count", "faults: 208 expected (one fault a page of each round), 207 seen"),
         Reason("data", f"3 of 851968 bytes are wrong: {data.first}"),
         Reason("leak", "QP: 2 before, 3 after"),
         Reason("console", panic().headline),
@@ -157,13 +157,13 @@ _VERDICTS = {
 
 
 def mixed() -> list[Record]:
-    """A run with every verdict."""
+    """Build records with every verdict."""
     verdicts = ["pass"] * 9 + ["fail", "known", "skip", "skip", "error"]
     return [record(i, verdict) for i, verdict in enumerate(verdicts)]
 
 
 def hostile() -> Record:
-    """Every text a guest or a plan can fill is nasty."""
+    """Build a record whose every text from a guest or a plan is hostile."""
     it = replace(case(1), id=f"id {HOSTILE}")
     nasty = Symptom(HOSTILE, HOSTILE, HOSTILE, (HOSTILE,) * 3)
     full = answer(it)
@@ -181,7 +181,7 @@ def hostile() -> Record:
         plan=f"plan {HOSTILE}",
         case=it,
         verdict="fail",
-        reasons=(Reason(HOSTILE, HOSTILE), Reason("law", HOSTILE)),
+        reasons=(Reason(HOSTILE, HOSTILE), Reason("count", HOSTILE)),
         answer=bad,
         symptoms=(nasty,),
         environment={HOSTILE: HOSTILE},
@@ -191,8 +191,8 @@ def hostile() -> Record:
 
 
 def stored(directory, records, finish: bool = True, **about: str) -> Run:
-    """A run written and read back."""
-    store = Store.create(directory, about, expected=len(records))
+    """Write a run and read it back."""
+    store = RunStore.create(directory, about, expected=len(records))
     for each in records:
         store.add(each)
     if finish:

@@ -1,4 +1,4 @@
-"""What an emulated card saw is in every report: findings, unknown commands, its conversation's place."""
+"""The device report of an emulated card is in every report: findings, unknown commands, the conversation log."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from harness.values.record import DeviceReport, Finding, Reason, Unknown
 from harness.values.rule import Outcome
 
 STUB = '@command("QUERY_LAG")\ndef query_lag(self, request: View, reply: View) -> None: ...'
-WITNESS = DeviceReport(
+DEVICE_REPORT = DeviceReport(
     (Finding("destroy-in-use", "cq 5", "qp 64 refers to it"),),
     {"commands.CREATE_CQ": 4, "events": 7, "faults.open": 0},
     (Unknown("QUERY_LAG", 3, STUB),),
@@ -20,8 +20,8 @@ FINDING = "destroy-in-use: cq 5: qp 64 refers to it"
 
 
 def tolerant():
-    """A case that passes although the card found something: its plan does not mind."""
-    return record(1, device_report=WITNESS)
+    """Build a case that passes with a finding, because its plan allows it."""
+    return record(1, device_report=DEVICE_REPORT)
 
 
 def failed():
@@ -29,7 +29,7 @@ def failed():
         2,
         "fail",
         reasons=(Reason("finding", FINDING),),
-        device_report=WITNESS,
+        device_report=DEVICE_REPORT,
         card_log="logs/two.card.jsonl.gz",
     )
 
@@ -54,36 +54,39 @@ def render(request):
     return request.param
 
 
-def test_a_finding_of_a_case_that_passed_is_told(render, tmp_path):
-    """Mutation: tell findings of failed cases only."""
+def test_findings_of_passed_cases_are_reported(render, tmp_path):
+    """Mutation: report findings of failed cases only."""
     text = render(stored(tmp_path, [tolerant()]))
     assert "destroy-in-use" in text and "qp 64 refers to it" in text
 
 
-def test_a_finding_is_told_and_the_log_named(render, tmp_path):
+def test_findings_are_reported_with_the_path_of_the_log(render, tmp_path):
     """Mutation: leave card_log out."""
     text = render(stored(tmp_path, [failed()]))
     assert "qp 64 refers to it" in text and "logs/two.card.jsonl.gz" in text
 
 
-def test_what_rules_did_is_told(tmp_path):
-    """Also of a case that passed. Mutation: tell the first only."""
-    did = (Outcome("storm", 9, 2, "fault 0x3: 12 more"), Outcome("drop-event", 9, 1, "fault 0x7: never told"))
+def test_effects_of_rules_are_reported(tmp_path):
+    """Check a case that passed, too. Mutation: report the first rule only."""
+    outcomes = (
+        Outcome("storm", 9, 2, "fault 0x3: 12 more"),
+        Outcome("drop-event", 9, 1, "fault 0x7: dropped"),
+    )
     for renderer in (html.render, junit.render, ktap.render):
-        one = record(1, device_report=replace(WITNESS, rules=did))
+        one = record(1, device_report=replace(DEVICE_REPORT, rules=outcomes))
         text = renderer(stored(tmp_path / renderer.__module__, [one]))
-        assert "fault 0x3: 12 more" in text and "fault 0x7: never told" in text
+        assert "fault 0x3: 12 more" in text and "fault 0x7: dropped" in text
 
 
-def test_unknown_commands_are_told_with_a_stub(render, tmp_path):
-    """They are summed over the cases (JUnit tells them by case). Mutation: do not sum."""
+def test_unknown_commands_are_reported_with_a_stub(render, tmp_path):
+    """Sum them over the cases (JUnit has them by case). Mutation: do not sum."""
     text = render(stored(tmp_path, [tolerant(), failed()]))
     assert "QUERY_LAG" in text and "def query_lag(self" in text
     assert ("3 times" if render is junit.render else "6 times") in text
 
 
 def test_counters_are_on_the_page(tmp_path):
-    """Those that are not 0. Mutation: drop the group."""
+    """Show those that are not 0. Mutation: drop the group."""
     page = html.render(stored(tmp_path, [tolerant()]))
     assert (
         "card: commands" in page
@@ -94,7 +97,9 @@ def test_counters_are_on_the_page(tmp_path):
 
 def test_many_findings_are_not_all_listed(tmp_path):
     """Mutation: list ten thousand."""
-    many = replace(WITNESS, findings=tuple(Finding("bad-value", f"uar {i}", "again") for i in range(500)))
+    many = replace(
+        DEVICE_REPORT, findings=tuple(Finding("bad-value", f"uar {i}", "again") for i in range(500))
+    )
     for renderer in (html.render, junit.render, ktap.render):
         text = renderer(stored(tmp_path / renderer.__module__, [record(1, device_report=many)]))
         assert text.count("again") <= 25 and "480 more" in text

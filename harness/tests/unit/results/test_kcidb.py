@@ -1,4 +1,4 @@
-"""KCIDB JSON, as KCIDB itself judges it."""
+"""KCIDB JSON, checked by KCIDB's own schema."""
 
 import json
 from dataclasses import replace
@@ -13,9 +13,9 @@ from harness.values.record import VERDICTS
 
 
 def with_modules(number, modules, **more):
-    """A record of a machine that had a parcel."""
+    """Build a record of a guest with a payload disk."""
     one = sample.record(number)
-    return replace(one, environment={**one.environment, "machine.parcel": modules, **more})
+    return replace(one, environment={**one.environment, "machine.payload": modules, **more})
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def run(tmp_path):
     return sample.stored(tmp_path / "run", [*sample.mixed(), sample.hostile()])
 
 
-def test_it_is_valid_and_says_each_verdict(run):
+def test_each_verdict_gives_a_valid_document(run):
     """Mutations: a status of our own; a path with a slash; an identifier without its origin."""
     document = json.loads(kcidb.render(run))
     kcidb_io.schema.LATEST.validate(document)
@@ -40,16 +40,16 @@ def test_it_is_valid_and_says_each_verdict(run):
     assert json.loads(kcidb.render(run)) == document
 
 
-def test_a_kernel_with_modules_replaced_is_no_build_of_the_distribution(tmp_path):
-    """Mutations: identify a build by its kernel alone; by the names of the modules; say Debian's of all."""
+def test_a_kernel_with_replaced_modules_is_another_build(tmp_path):
+    """Mutations: identify a build by its kernel alone; by the names of the modules; call all of them Debian's."""
     records = [
         sample.record(0),
-        with_modules(1, "ib_core rdma_rxe", parcel="0123"),
-        with_modules(2, "ib_core rdma_rxe", parcel="4567"),
-        with_modules(3, "ib_core rdma_rxe", parcel="4567"),
+        with_modules(1, "ib_core rdma_rxe", payload="0123"),
+        with_modules(2, "ib_core rdma_rxe", payload="4567"),
+        with_modules(3, "ib_core rdma_rxe", payload="4567"),
         with_modules(4, "ib_core rdma_rxe", snapshot="89ab"),
         with_modules(5, f"mlx5_ib {sample.HOSTILE}"),
-        with_modules(6, "no modules", parcel="cdef"),
+        with_modules(6, "no modules", payload="cdef"),
     ]
     document = json.loads(kcidb.render(sample.stored(tmp_path / "run", records)))
     kcidb_io.schema.LATEST.validate(document)
@@ -60,10 +60,17 @@ def test_a_kernel_with_modules_replaced_is_no_build_of_the_distribution(tmp_path
     assert builds[of[0]]["comment"] == "Debian's 7.3.4+deb13-amd64" and "misc" not in builds[of[0]]
     assert "modules ib_core, rdma_rxe are replaced" in builds[of[1]]["comment"]
     assert not any(builds[each]["comment"].startswith("Debian") for each in of[1:6])
-    assert builds[of[2]]["misc"]["parcel"] == "4567"
+    assert builds[of[2]]["misc"]["payload"] == "4567"
 
 
-def test_a_known_defect_is_the_kernels_and_a_broken_run_says_nothing():
-    """Mutation: call a known defect passed; call what did not run failed."""
+def test_older_names_of_the_payload_give_the_same_build():
+    """Mutation: read the new names only; then a replaced module of an older record is Debian's."""
+    new = with_modules(1, "rdma_rxe", payload="0123")
+    old = replace(new, environment={**sample.ENVIRONMENT, "machine.parcel": "rdma_rxe", "parcel": "0123"})
+    assert kcidb._built(old) == kcidb._built(new) and kcidb._built(new).payload == "0123"
+
+
+def test_a_known_failure_is_a_failure_and_an_error_is_a_miss():
+    """Mutation: report a known failure as passed; report an error as failed."""
     assert kcidb._STATUS["known"] == "FAIL" and kcidb._STATUS["error"] == "MISS"
     assert set(kcidb._STATUS) == set(VERDICTS)

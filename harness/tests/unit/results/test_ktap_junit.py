@@ -14,7 +14,7 @@ RESULT = re.compile(r"( *)(ok|not ok) (\d+) ([^#]*?)(?: # (.*))?")
 
 
 def parse(text: str, indent: str = "") -> list[tuple[str, int, str, str, list]]:
-    """A strict KTAP reader of our own: every line is a version, a plan, a result or a diagnostic."""
+    """Parse KTAP strictly: every line is a version, a plan, a result or a diagnostic."""
     lines = text.splitlines()
     assert text.endswith("\n") and len(lines) == text.count("\n"), "only newlines end lines"
     tests, rest = _level(lines, indent)
@@ -42,24 +42,25 @@ def _level(lines, indent):
     return tests, lines
 
 
-def test_ktap_says_every_verdict(tmp_path):
+def test_ktap_has_every_verdict(tmp_path):
     """Mutation: give `known` no directive, or let the parent of a failed case be ok."""
     plans = parse(ktap.render(stored(tmp_path / "r", mixed())))
-    cases = {name: (result, said) for plan in plans for result, _, name, said, _ in plan[4]}
+    cases = {name: (result, comment) for plan in plans for result, _, name, comment, _ in plan[4]}
     assert len(cases) == 14
-    said = {result + " " + text.split(" ")[0] for result, text in cases.values()}
-    assert said == {"ok ", "not ok law:", "ok XFAIL", "ok SKIP", "not ok ERROR"}
+    results = {result + " " + text.split(" ")[0] for result, text in cases.values()}
+    assert results == {"ok ", "not ok count:", "ok XFAIL", "ok SKIP", "not ok ERROR"}
     for result, _, _, _, children in plans:
         assert (result == "not ok") == any(child[0] == "not ok" for child in children)
 
 
 def test_ktap_of_all_skips_and_of_nothing(tmp_path):
+    """Mutation: let a plan of skips be a plain ok."""
     (plan,) = parse(ktap.render(stored(tmp_path / "r", [record(0, "skip"), record(4, "skip")])))
     assert plan[0] == "ok" and plan[3].startswith("SKIP")
     assert ktap.render(stored(tmp_path / "e", [])) == "KTAP version 1\n1..0\n"
 
 
-def test_hostile_strings_forge_no_ktap_line(tmp_path):
+def test_hostile_strings_make_no_ktap_line(tmp_path):
     """Mutation: drop one_line from _result, or clean from _diagnostics."""
     text = ktap.render(stored(tmp_path / "r", [hostile()]))
     plans = parse(text)
@@ -75,7 +76,7 @@ def test_junit_counts_and_kinds(tmp_path):
     suites = root.findall("testsuite")
     assert len(suites) == 4 and sum(int(suite.get("tests")) for suite in suites) == 14
     (failure,) = root.iter("failure")
-    assert failure.get("type") == "law" and "207 seen (and 3 more)" in failure.get("message")
+    assert failure.get("type") == "count" and "207 seen (and 3 more)" in failure.get("message")
     assert "leak: QP: 2 before, 3 after" in failure.text
     assert {skipped.get("type") for skipped in root.iter("skipped")} == {"need", "known"}
     (out,) = {out.text for out in root.iter("system-out") if "rxe_odp_map_range_and_lock" in out.text}
@@ -107,7 +108,7 @@ def test_clean_and_one_line():
 
 
 @pytest.mark.parametrize(
-    ("nanoseconds", "said"),
+    ("nanoseconds", "text"),
     [
         (0, "0 ns"),
         (999, "999 ns"),
@@ -117,11 +118,13 @@ def test_clean_and_one_line():
         (12.5e9, "12.5 s"),
     ],
 )
-def test_durations(nanoseconds, said):
-    assert duration(nanoseconds) == said
+def test_durations(nanoseconds, text):
+    """Mutation: always two digits."""
+    assert duration(nanoseconds) == text
 
 
 def test_tally_and_why():
+    """Mutation: list verdicts without a case."""
     assert tally({"pass": 2, "fail": 1, "skip": 0, "error": 0, "known": 0}) == "2 passed, 1 failed"
     assert tally({"pass": 0, "fail": 0, "skip": 0, "error": 0, "known": 0}) == "no case"
     assert why(record(0)) == "" and why(record(1, "skip")) == "need: rxe of 6.1 has no on-demand paging"

@@ -1,4 +1,4 @@
-"""Rows of figures, and what leaves for other programs."""
+"""Rows of figures, and exports for other programs."""
 
 import csv
 import io
@@ -51,7 +51,7 @@ def test_histograms_merge_to_that_of_all_values(ours, theirs):
     assert merged == of_values("x", "ns", tuple(ours + theirs))
 
 
-def test_rows_say_which_part_of_the_faults_a_stage_is():
+def test_rows_have_the_share_of_each_stage():
     """Mutation: count the wait in the queue, which comes before the fault, as a part of it."""
     by_stage = {row.stage: row for row in rows(two())}
     assert list(by_stage) == ["works", "faults", "hmm", "resumes", "queues"]
@@ -65,7 +65,7 @@ def test_the_faults_of_one_process_or_the_slow_ones():
     one = of_faults(two(), pid=8)
     assert one.counts == {"works": 1} and [f.pid for f in one.faults] == [8]
     assert {h.name: h.samples for h in one.histograms} == {"works": 1, "faults": 1, "hmm": 1}
-    assert of_faults(two(), least_ns=101).histograms == ()
+    assert of_faults(two(), min_ns=101).histograms == ()
     assert of_faults(two()) == two()
 
 
@@ -76,13 +76,14 @@ def test_news_add_records_and_replace_counts():
 
 
 def test_a_sparkline_is_as_tall_as_its_counts():
-    """Mutation: leave the empty buckets before the first."""
+    """Mutation: draw the empty buckets before the first one."""
     assert sparkline(Histogram("x", "ns", (0, 0, 1, 0, 8))) == "▂ █"
     assert sparkline(Histogram("x", "ns")) == ""
     assert len(sparkline(Histogram("x", "ns", tuple(range(1, 41))))) <= 16
 
 
-def test_what_watching_cost_is_said():
+def test_the_cost_of_the_probes_is_reported():
+    """Mutation: divide by the time of the faults."""
     assert cost(two()) == "the probes' programs ran 10 times and took 20 ns of the 400 ns watched, 5.0 %"
     assert cost(Trace()) == ""
 
@@ -104,8 +105,8 @@ def test_folded_stacks_are_the_whole_time():
     assert inside == 200
 
 
-def test_a_timeline_is_what_its_format_asks():
-    """Every event has what the format demands of its kind; on a track nothing overlaps.
+def test_a_timeline_conforms_to_its_format():
+    """Check that events have the keys of their kind and that nothing overlaps on a track.
 
     Mutation: put overlapping faults on one track; give times in ns.
     """

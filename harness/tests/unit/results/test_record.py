@@ -12,7 +12,7 @@ from harness.errors import SetupError, UsageError
 from harness.results.record import (
     Index,
     Run,
-    Store,
+    RunStore,
     count,
     exit_status,
     file_name,
@@ -32,7 +32,7 @@ def test_a_run_reads_back_as_it_was_written(tmp_path):
 
 def test_an_unfinished_run_yields_what_it_has(tmp_path):
     """Mutation: let read_run raise on a bad file: everything else of the run is lost."""
-    store = Store.create(tmp_path / "run", expected=3)
+    store = RunStore.create(tmp_path / "run", expected=3)
     first = store.add(record(0))
     second = store.add(record(1))
     second.write_text(second.read_text()[:50])
@@ -51,21 +51,22 @@ def test_an_unfinished_run_yields_what_it_has(tmp_path):
 
 
 def test_a_lost_index_does_not_lose_the_records(tmp_path):
+    """Mutation: refuse a run without an index."""
     stored(tmp_path / "run", [record(0)])
     (tmp_path / "run" / "index.json").unlink()
     run = read_run(tmp_path / "run")
     assert run.records == (record(0),) and run.damaged == ("index.json: missing",) and not run.complete
 
 
-def test_a_stopped_run_goes_on_with_what_is_left(tmp_path):
-    """Mutations: count what could not be run, or read, as done; go on with what other plans gave."""
-    store = Store.create(tmp_path / "run", {"harness": "1", "plans": "x"}, expected=4)
+def test_a_resumed_run_continues_with_the_cases_that_are_left(tmp_path):
+    """Mutations: count errors, or damaged records, as done; resume a run of other plans."""
+    store = RunStore.create(tmp_path / "run", {"harness": "1", "plans": "x"}, expected=4)
     paths = [store.add(record(number, verdict)) for number, verdict in enumerate(("pass", "error", "known"))]
     store.add(record(3)).write_text("{")
     store.finish(interrupted=True)
     with pytest.raises(UsageError, match="of other plans: x, now y"):
-        Store.reopen(tmp_path / "run", {"harness": "1", "plans": "y"})
-    again = Store.reopen(tmp_path / "run", {"harness": "1", "plans": "x"})
+        RunStore.reopen(tmp_path / "run", {"harness": "1", "plans": "y"})
+    again = RunStore.reopen(tmp_path / "run", {"harness": "1", "plans": "x"})
     assert again.done == [record(0).case.id, record(2).case.id]
     run = read_run(tmp_path / "run")
     assert run.records == (record(0), record(2, "known")) and not run.damaged
@@ -73,24 +74,25 @@ def test_a_stopped_run_goes_on_with_what_is_left(tmp_path):
     assert not paths[1].exists()
 
 
-def test_directories_that_are_not_what_they_should_be(tmp_path):
+def test_other_directories_are_refused(tmp_path):
+    """Mutation: overwrite the results of another run."""
     with pytest.raises(UsageError, match="holds no results"):
         read_run(tmp_path)
     stored(tmp_path / "run", [record(0)])
     with pytest.raises(UsageError, match="already holds"):
-        Store.create(tmp_path / "run")
+        RunStore.create(tmp_path / "run")
     (tmp_path / "file").write_text("")
     with pytest.raises(SetupError, match="cannot be written"):
-        Store.create(tmp_path / "file" / "run")
+        RunStore.create(tmp_path / "file" / "run")
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_killed_while_writing(tmp_path, call):
-    """Killed before the data are synced and before the rename: the old text stays, whole.
+def test_a_kill_while_writing_leaves_the_old_text(tmp_path, call):
+    """Kill it before the data are synced and before the rename: the old text stays.
 
     Mutation: write to the path itself.
     """
-    store = Store.create(tmp_path / "run")
+    store = RunStore.create(tmp_path / "run")
     path = store.add(record(0))
     before = path.read_text()
 
@@ -113,7 +115,7 @@ def test_killed_while_writing(tmp_path, call):
 
 def test_disk_full_is_one_clear_error_and_leaves_nothing(tmp_path, monkeypatch):
     """Mutation: drop the unlink: a hidden file stays."""
-    store = Store.create(tmp_path / "run")
+    store = RunStore.create(tmp_path / "run")
 
     def full(_descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -125,14 +127,14 @@ def test_disk_full_is_one_clear_error_and_leaves_nothing(tmp_path, monkeypatch):
 
 
 def _add_many(directory, first):
-    store = Store.join(directory)
+    store = RunStore.join(directory)
     for number in range(first, first + 25):
         store.add(record(number, faults=1))
 
 
 def test_processes_share_a_directory(tmp_path):
     """Mutation: do not take the lock: two records get one number, or one overwrites the other."""
-    Store.create(tmp_path / "run")
+    RunStore.create(tmp_path / "run")
     workers = [multiprocessing.Process(target=_add_many, args=(tmp_path / "run", n * 100)) for n in range(3)]
     for worker in workers:
         worker.start()
@@ -143,7 +145,8 @@ def test_processes_share_a_directory(tmp_path):
 
 
 def test_log_paths_differ_and_are_relative(tmp_path):
-    store = Store.create(tmp_path / "run")
+    """Mutation: give two logs of one kind the same name."""
+    store = RunStore.create(tmp_path / "run")
     paths = [store.log_path("a/b[c]", kind) for kind in ("console", "console", "agent")]
     assert len(set(paths)) == 3
     assert store.relative(paths[0]) == "logs/a-b-c.console.log"
@@ -177,19 +180,21 @@ def test_exit_status(verdicts, status):
 
 @pytest.mark.parametrize(("verdicts", "expected", "status"), [("pass", 1, 0), ("pass", 2, 3), ("fail", 2, 1)])
 def test_cases_without_a_record_have_not_passed(verdicts, expected, status):
-    """Mutation: look at what there is alone."""
+    """Mutation: look at the records only."""
     records = tuple(record(i, verdict) for i, verdict in enumerate(verdicts.split()))
     assert Run(Path(), Index("", expected=expected, finished="x"), records).status == status
     assert Run(Path(), Index("", expected=1), records, ("records/1.json: cut",)).status == (status or 3)
 
 
 def test_count_names_every_verdict():
+    """Mutation: leave verdicts without a case out."""
     assert count(mixed()) == {"pass": 9, "fail": 1, "skip": 2, "error": 1, "known": 1}
     assert count([]) == {"pass": 0, "fail": 0, "skip": 0, "error": 0, "known": 0}
 
 
 def test_finish_and_announce(tmp_path):
-    store = Store.create(tmp_path / "run")
+    """Mutation: do not write the index."""
+    store = RunStore.create(tmp_path / "run")
     store.announce(2)
     store.add(record(0))
     store.finish(interrupted=True)

@@ -27,11 +27,11 @@ def plain_console(width=80):
     return Console(file=io.StringIO(), width=width, force_terminal=False, _environ={})
 
 
-def said(console):
+def lines_of(console):
     return console.file.getvalue().splitlines()
 
 
-def test_plain_view_says_a_line_a_case(tmp_path):
+def test_the_plain_view_prints_a_line_per_case(tmp_path):
     """Mutation: let rich wrap or highlight."""
     console = plain_console(width=40)
     records = mixed()
@@ -44,18 +44,18 @@ def test_plain_view_says_a_line_a_case(tmp_path):
         for each in records:
             view.case_started(each.case.id)
             view.case_finished(each)
-    lines = said(console)
+    lines = lines_of(console)
     assert lines[:2] == ["kernel 7.3: fetching ...", "something"]
-    assert len(lines) == 2 + len(records), "no line is wrapped, and a progress is said once"
-    assert lines[11].startswith("fail  soft-roce-read[") and "law: faults: 208 expected" in lines[11]
+    assert len(lines) == 2 + len(records), "no line is wrapped, and a progress is printed once"
+    assert lines[11].startswith("fail  soft-roce-read[") and "count: faults: 208 expected" in lines[11]
     assert "\x1b" not in console.file.getvalue()
 
 
 def test_summary(tmp_path):
-    """Mutation: leave the report's path out; say PASSED whatever happened."""
+    """Mutation: leave the report's path out; print PASSED always."""
     console = plain_console()
     View(console).summary(stored(tmp_path / "r", mixed()), tmp_path / "r" / "report.html")
-    lines = said(console)
+    lines = lines_of(console)
     assert lines[-1] == f"report: {tmp_path}/r/report.html"
     assert lines[-2].startswith(
         "FAILED: 9 passed, 2 skipped, 1 known failure, 1 could not be run, 1 failed in "
@@ -66,12 +66,12 @@ def test_summary(tmp_path):
     assert "qemu 11.1.3" in text and "kernel 7.3.4" not in text.splitlines()[1]
 
 
-def test_summary_says_what_all_ran_on_in_a_line(tmp_path):
-    """Mutation: each probe of the machine too, which is most of a screen."""
+def test_the_summary_has_the_common_environment_in_a_line(tmp_path):
+    """Mutation: print each probe of the guest too, which fills most of a screen."""
     console = plain_console()
     facts = {"kernel": "7.3.4", "machine.probe hmm": "hmm_range_fault"}
     View(console).summary(stored(tmp_path / "r", [replace(each, environment=facts) for each in mixed()]))
-    assert "kernel 7.3.4" in said(console)
+    assert "kernel 7.3.4" in lines_of(console)
 
 
 @pytest.mark.parametrize(
@@ -84,29 +84,32 @@ def test_summary_says_what_all_ran_on_in_a_line(tmp_path):
     ],
 )
 def test_summary_words(tmp_path, verdicts, word):
+    """Mutation: call a run passed that executed nothing."""
     console = plain_console()
     View(console).summary(stored(tmp_path / "r", [record(i, verdict) for i, verdict in enumerate(verdicts)]))
-    assert said(console)[-1].startswith(f"{word}: ")
+    assert lines_of(console)[-1].startswith(f"{word}: ")
 
 
-def test_summary_of_a_run_that_did_not_end(tmp_path):
-    from harness.results.record import Store, read_run
+def test_summary_of_an_interrupted_run(tmp_path):
+    """Mutation: count missing cases as passed."""
+    from harness.results.record import RunStore, read_run
 
-    store = Store.create(tmp_path / "r", expected=5)
+    store = RunStore.create(tmp_path / "r", expected=5)
     store.add(record(0)).with_name("002-x.json").write_text("{")
     store.finish(interrupted=True)
     console = plain_console()
     View(console).summary(read_run(tmp_path / "r"))
-    text = "\n".join(said(console))
+    text = "\n".join(lines_of(console))
     assert "INTERRUPTED: 1 passed" in text and "4 of 5 cases have no result" in text
     assert "unreadable: records/002-x.json" in text
 
 
 def test_many_failures_are_not_all_listed(tmp_path):
+    """Mutation: list all of them."""
     console = plain_console()
     View(console).summary(stored(tmp_path / "r", [record(i, "fail", faults=2) for i in range(50)]))
-    assert sum(line.startswith("fail ") for line in said(console)) == 20
-    assert any("and 30 more" in line for line in said(console))
+    assert sum(line.startswith("fail ") for line in lines_of(console)) == 20
+    assert any("and 30 more" in line for line in lines_of(console))
 
 
 @pytest.mark.parametrize("kind", [View, LiveView])
@@ -127,7 +130,8 @@ def test_hostile_text_moves_no_cursor(tmp_path, kind):
     assert "\nok 9" not in text
 
 
-def test_live_picture_lists_what_runs():
+def test_the_live_view_lists_running_cases():
+    """Mutation: keep steps that are done; list all running cases."""
     console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None, _environ={})
     view = LiveView(console)
     view.expect(30)
@@ -150,7 +154,7 @@ CHILD = """
 import signal, sys, time
 from rich.console import Console
 from harness.results.terminal import LiveView, open_view
-# Whoever started the tests in the background made them deaf to it.
+# Tests in the background ignore SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 console = Console()
 view = open_view(console)
@@ -168,7 +172,7 @@ except KeyboardInterrupt:
 
 
 def test_ctrl_c_leaves_the_terminal_sane():
-    """On a real terminal. Mutation: do not stop the Live: the cursor stays hidden."""
+    """Use a real terminal. Mutation: do not stop the Live: the cursor stays hidden."""
     master, slave = pty.openpty()
     before = termios.tcgetattr(slave)
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"}

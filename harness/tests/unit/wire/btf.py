@@ -1,4 +1,4 @@
-"""A small reader of BTF, enough to ask a kernel where the members of a structure are.
+"""A small reader of BTF, enough for the offsets of a structure's members.
 
 Ref: Linux 7.2 Documentation/bpf/btf.rst.
 """
@@ -20,20 +20,20 @@ _EXTRA = {
 _EXTRA |= {_VAR: (4, 0), _DATASEC: (0, 12), _DECL_TAG: (4, 0), _ENUM64: (0, 12)}
 
 
-def _section(elf: bytes, wanted: bytes) -> bytes:
+def _section(elf: bytes, name: bytes) -> bytes:
     (table,) = struct.unpack_from("<Q", elf, 0x28)
     entry, count, names = struct.unpack_from("<HHH", elf, 0x3A)
     heads = [struct.unpack_from("<IIQQQQ", elf, table + i * entry) for i in range(count)]
     strings = heads[names][4]
     for head in heads:
         start = strings + head[0]
-        if elf[start : elf.index(b"\0", start)] == wanted:
+        if elf[start : elf.index(b"\0", start)] == name:
             return elf[head[4] : head[4] + head[5]]
-    raise LookupError(wanted)
+    raise LookupError(name)
 
 
 def _elf(path: Path) -> bytes:
-    """The ELF file, out of .xz or of a bzImage's compressed payload (xz, as Debian 6.1 has it) if need be."""
+    """Read the ELF file, from .xz or from a bzImage's compressed payload (xz, as in Debian 6.1) if need be."""
     data = path.read_bytes()
     if path.suffix == ".xz":
         return lzma.decompress(data)

@@ -1,4 +1,4 @@
-"""Kernels to test against: unpacked packages named in ODP_KERNEL_HEADERS (folders, parted by colons).
+"""Kernels to test against: unpacked packages named in ODP_KERNEL_HEADERS (folders, separated by colons).
 
 Each folder holds a headers package (`.../include/linux/mlx5/mlx5_ifc.h`); with the modules and a kernel
 image beside it, layouts are also checked against BTF.
@@ -30,7 +30,7 @@ def layouts(folder):
 
 @functools.cache
 def btf(folder):
-    """BTF of mlx5_ib and mlx5_core, or a skip."""
+    """Read the BTF of mlx5_ib and mlx5_core, or skip."""
     found = [path for path in folder.rglob("vmlinu[xz]*") if path.is_file() and path.stat().st_size > 1 << 20]
     images = sorted(found, key=lambda path: path.name != "vmlinux")  # an ELF file needs no unpacking
     modules = [next(folder.rglob(f"{name}.ko*"), None) for name in ("mlx5_ib", "mlx5_core")]
@@ -41,7 +41,7 @@ def btf(folder):
 
 
 def structure(folder, name):
-    """Members of a kernel structure by dotted path, or None where no module's BTF has it."""
+    """Look up the members of a kernel structure by dotted path; None if no module's BTF has it."""
     for types in btf(folder):
         if name in types.structures:
             return types.members(name)

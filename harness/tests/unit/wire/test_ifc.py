@@ -51,7 +51,7 @@ def small():
 
 
 def test_offsets_count_from_the_most_significant_bit(small):
-    """Mutation: let a union's members follow one another; `right` moves."""
+    """Mutation: add up the members of a union; `right` moves."""
     outer = small["outer"]
     places = {
         name: outer.slot(name)[:2]
@@ -72,7 +72,7 @@ def test_offsets_count_from_the_most_significant_bit(small):
 
 
 def test_views_read_and_write_only_their_bits(small):
-    """Mutation: forget to keep the neighbouring bits in View.__setitem__."""
+    """Mutation: do not preserve the other bits in View.__setitem__."""
     view = small["outer"].new(extra=16)
     view["one.high"] = 0xABC
     view["one.low"] = 0xF
@@ -84,6 +84,7 @@ def test_views_read_and_write_only_their_bits(small):
 
 
 def test_values_of_enums_and_defines(small):
+    """Mutation: do not count on from the last value of an enum."""
     assert [small.value(name) for name in ("A", "B", "C", "D", "COUNT")] == [0x10, 0x11, 8, 0x11, 2]
 
 
@@ -104,7 +105,8 @@ def test_a_value_too_wide_and_a_buffer_too_short_are_refused(small):
         (lambda known: known["outer"].slot("some[2]"), ["no element 2"]),
     ],
 )
-def test_a_missing_name_is_named_with_its_neighbours(small, look, words):
+def test_a_missing_name_is_reported_with_similar_names(small, look, words):
+    """Mutation: leave out the hint."""
     with pytest.raises(ifc.UnknownName) as caught:
         look(small)
     assert all(word in str(caught.value) for word in words)
@@ -129,13 +131,14 @@ def test_an_unknown_construct_names_file_and_line(text, line):
         read_headers([("odd.h", text)])
 
 
-def test_a_missing_header_says_what_to_install(tmp_path):
+def test_a_missing_header_hints_at_its_package(tmp_path):
+    """Mutation: let OSError through."""
     with pytest.raises(SetupError, match="headers package"):
         ifc.load(tmp_path)
 
 
-def test_cache_answers_the_same_and_notices_another_text(tmp_path):
-    """Mutation: leave the text out of the digest; the second header is answered from the first."""
+def test_the_cache_is_keyed_by_the_headers(tmp_path):
+    """Mutation: leave the text out of the digest; the second header gives the layouts of the first."""
     header = tmp_path / "a.h"
     header.write_text(SMALL)
     first, second = (ifc.load_headers([header], cache=tmp_path / "cache") for _ in range(2))
@@ -146,6 +149,7 @@ def test_cache_answers_the_same_and_notices_another_text(tmp_path):
 
 
 def test_a_damaged_cache_is_replaced(tmp_path):
+    """Mutation: let the JSON error through."""
     header = tmp_path / "a.h"
     header.write_text(SMALL)
     ifc.load_headers([header], cache=tmp_path)
@@ -157,7 +161,7 @@ def test_a_damaged_cache_is_replaced(tmp_path):
 
 @kernels.each_kernel
 def test_every_structure_of_a_kernel_resolves(kernel):
-    """Reserved fields carry their own offset in their name: the header checks the reader."""
+    """Check reserved fields, which have their offset in their name. Mutation: count bits from the other end."""
     known = kernels.layouts(kernel)
     assert len(known) > 600
     wrong, right = [], 0
@@ -174,8 +178,8 @@ def test_every_structure_of_a_kernel_resolves(kernel):
 
 
 @kernels.each_kernel
-def test_layouts_are_what_the_compiler_made_of_them(kernel):
-    """BTF of mlx5_core and mlx5_ib has the very structures; a byte there is a bit here.
+def test_layouts_equal_those_of_the_compiler(kernel):
+    """Compare with BTF of mlx5_core and mlx5_ib, which have the same structures; a byte there is a bit here.
 
     Mutation: count an anonymous union's size as the sum of its members.
     """
@@ -200,7 +204,7 @@ def test_layouts_are_what_the_compiler_made_of_them(kernel):
 
 @kernels.each_kernel
 def test_reading_is_fast(kernel, tmp_path):
-    """Cold and cached, in milliseconds of this process's own time, with room (aims: 60 and 10)."""
+    """Measure the CPU time in ms, cold and cached, with a margin (aims: 60 and 10). Mutation: drop the cache."""
     include = ifc.find(kernel)[0].parents[2]
     took = []
     for _ in range(4):

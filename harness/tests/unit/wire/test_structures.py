@@ -1,4 +1,4 @@
-"""eqe, cqe, wqe and y2015 against what each kernel's compiler made of the same structures (BTF)."""
+"""Compare eqe, cqe, wqe and y2015 with the same structures in each kernel's BTF."""
 
 import pytest
 
@@ -108,8 +108,7 @@ def test_fields_lie_in_the_members_of_the_kernel(kernel, name):
 
 @kernels.each_kernel
 def test_the_odp_page_of_2015_is_todays_transport_scheme(kernel):
-    """The seed's four bits per transport lie where mlx5_ifc.h has them now. Mutation: swap two shifts in
-    OdpCaps."""
+    """Compare four bits per transport with mlx5_ifc.h. Mutation: swap two shifts in OdpCaps."""
     layouts = kernels.layouts(kernel)
     caps = layouts["odp_cap"]
     prefix = "transport_page_fault_scheme_cap." if caps.has("transport_page_fault_scheme_cap") else ""
@@ -121,6 +120,7 @@ def test_the_odp_page_of_2015_is_todays_transport_scheme(kernel):
 
 @kernels.each_kernel
 def test_the_resume_of_2015_has_todays_bits(kernel):
+    """Mutation: move ResumeIn.error."""
     layouts = kernels.layouts(kernel)
     request = layouts["page_fault_resume_in"]
     prefix = "page_fault_info.trans_page_fault_info." if request.has("page_fault_info") else ""
@@ -141,7 +141,7 @@ def test_flags_and_qpn_of_2015_share_a_word():
 
 
 class Sample(Struct, size=8):
-    """For the tests below."""
+    """A structure for the tests below."""
 
     word = Field(byte=0, bits=24)
     low = Field(byte=3, bits=4)
@@ -149,7 +149,7 @@ class Sample(Struct, size=8):
     pages = Field(byte=4, bits=20, shift=12)
 
 
-def test_fields_keep_their_neighbours():
+def test_writing_a_field_preserves_the_others():
     """Mutation: write the whole word in Field.__set__."""
     sample = Sample(bytearray(b"\xff" * 12), at=4)
     sample.high, sample.pages = 0, 1
@@ -158,6 +158,7 @@ def test_fields_keep_their_neighbours():
 
 
 def test_wrong_values_names_and_sizes_are_refused():
+    """Mutation: cut values to their width."""
     with pytest.raises(ValueError, match="4 bits"):
         Sample.new(low=16)
     with pytest.raises(AttributeError, match="lwo"):

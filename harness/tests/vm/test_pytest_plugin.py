@@ -1,4 +1,4 @@
-"""Plans as pytest items, in the ways that pytest users run them."""
+"""Plans as pytest items, run as pytest users run them."""
 
 import subprocess
 import sys
@@ -38,13 +38,13 @@ def test_workers_selection_and_junit(session, tmp_path):
     assert run.complete
 
 
-def test_failure_stops_with_x_and_says_why(session, tmp_path):
-    """An expectation that cannot hold. Mutation: make a failed case an error of the tool's, with a traceback."""
+def test_a_failure_stops_with_x_and_has_its_reason(session, tmp_path):
+    """Expect a wrong count. Mutation: make a failed case an error of the harness, with a traceback."""
     plan = tmp_path / "wrong.toml"
     plan.write_text(MIXED.read_text() + "\n[expect]\nfaults = 1\n")
     done = _pytest(session, tmp_path, plan, "-x")
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "law: expected 1 faults, traced " in done.stdout
+    assert "count: expected 1 faults, traced " in done.stdout
     assert "1 failed" in done.stdout
     assert "stopping after 1 failures" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
@@ -64,14 +64,14 @@ def test_broken_plan_is_one_error_without_traceback(session, tmp_path):
 
 
 def test_nothing_selected_is_pytests_own_status(session, tmp_path):
-    """Mutation: open the session before -k has chosen: results of no case."""
+    """Mutation: open the session before -k has selected: results of no case."""
     done = _pytest(session, tmp_path, MIXED, "-k", "nothing_has_this_name")
     assert done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, done.stdout
     assert not (tmp_path / "r").exists()
 
 
 def test_run_on_two_workers_twice_each(session, tmp_path):
-    """Two machines at a time, each case twice, equal to the last nanosecond. Mutation: restore with a real clock."""
+    """Run two machines at a time, each case twice with equal results. Mutation: restore with a real clock."""
     where = ("--cache", session.store.root, "--results", tmp_path / "r")
     result = harness("run", "-j", "2", "--twice", "--device", "soft-roce", MIXED, *where)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -81,8 +81,8 @@ def test_run_on_two_workers_twice_each(session, tmp_path):
     assert "PASSED: 2 passed" in result.stdout
 
 
-def test_a_failure_on_two_workers_is_no_interruption_and_another_plan_does_not_go_on(session, tmp_path):
-    """Mutations: take what pytest-xdist does after -x for Ctrl-C; go on with the records of another plan."""
+def test_a_failure_on_two_workers_is_no_interrupt_and_another_plan_is_not_resumed(session, tmp_path):
+    """Mutations: take what pytest-xdist does after -x for Ctrl-C; resume with the records of another plan."""
     plan = tmp_path / "wrong.toml"
     plan.write_text(MIXED.read_text() + "\n[expect]\nfaults = 1\n")
     argv = ("run", "-j", "2", "--device", "soft-roce", "--cache", session.store.root)

@@ -1,4 +1,4 @@
-"""--kernel DIR: a kernel tree of one's own, here made of a Debian kernel's files, or (ODP_FULL=1) built for it."""
+"""--kernel DIR: a kernel tree of the user, made from a Debian kernel's files or (ODP_FULL=1) built for the test."""
 
 import json
 import os
@@ -19,7 +19,7 @@ GIT = ("git", "-c", "user.name=x", "-c", "user.email=x@y")
 
 
 def run(session, tree, tmp_path, *more, timeout=1800):
-    """A case of soft-RoCE on the tree; its record."""
+    """Run a case on the tree and return its records."""
     argv = ("--kernel", tree, "--cut", 1, "-j", 1, "--results", tmp_path / "r", "--cache", session.store.root)
     done = harness("run", PLAN, *argv, *more, timeout=timeout)
     records = read_run(tmp_path / "r").records if (tmp_path / "r/records").is_dir() else ()
@@ -37,7 +37,7 @@ def test_a_tree_runs_as_newest_does(session, tmp_path):
     assert record.environment["kernel_package"].startswith(f"{tree} #1 ")
 
 
-def test_what_a_tree_lacks_is_a_usage_error_or_a_skip(session, tmp_path):
+def test_missing_options_of_a_tree_are_a_usage_error_or_a_skip(session, tmp_path):
     """Mutation: boot it and wait for the agent."""
     tree = tree_of(session.kernel("newest"), session, tmp_path / "linux", sources=False)
     set_options(tree, MLX5_INFINIBAND=None)
@@ -49,8 +49,8 @@ def test_what_a_tree_lacks_is_a_usage_error_or_a_skip(session, tmp_path):
 
 
 @pytest.fixture
-def as_built_here(session, tmp_path):
-    """A tree whose compiler is this machine's: Debian 12's own kernel, on Debian 12."""
+def built_by_the_host(session, tmp_path):
+    """Make a tree whose compiler is the host's: Debian 12's own kernel, on Debian 12."""
     tree = tree_of(session.kernel("6.1"), session, tmp_path / "linux")
     try:
         toolchain(session.kernel(str(tree)), session.archive)
@@ -59,21 +59,21 @@ def as_built_here(session, tmp_path):
     return tree
 
 
-def test_modules_for_a_tree_are_built_by_this_machines_compiler(session, as_built_here):
+def test_modules_for_a_tree_are_built_by_the_hosts_compiler(session, built_by_the_host):
     """Mutation: build against the archive's headers; by the archive's compiler."""
-    done = harness("kmod", "build", "--kernel", as_built_here, "--cache", session.store.root)
+    done = harness("kmod", "build", "--kernel", built_by_the_host, "--cache", session.store.root)
     assert done.returncode == 0, done.stderr
-    said = subprocess.run(
+    shown = subprocess.run(
         ["modinfo", "-F", "vermagic", done.stdout.strip()], capture_output=True, text=True, check=True
     )
-    assert said.stdout.split()[0] == session.kernel("6.1").release
+    assert shown.stdout.split()[0] == session.kernel("6.1").release
 
 
 @pytest.mark.skipif(not FULL, reason="builds modules twice and runs them on a card")
 @pytest.mark.timeout(3600)
-def test_a_range_of_a_built_tree_runs_in_its_own_kernel(session, as_built_here, tmp_path):
-    """Mutation: judge it in the newest kernel of the archive."""
-    tree = as_built_here
+def test_a_range_of_a_built_tree_runs_in_its_own_kernel(session, built_by_the_host, tmp_path):
+    """Mutation: run it in the newest kernel of the archive."""
+    tree = built_by_the_host
     place = "drivers/infiniband/hw/mlx5/odp.c"
     subprocess.run([*GIT, "init", "-q"], cwd=tree, check=True)
     subprocess.run(
@@ -108,8 +108,8 @@ def test_a_range_of_a_built_tree_runs_in_its_own_kernel(session, as_built_here, 
 
 @pytest.mark.skipif(not FULL, reason="builds a kernel: some twenty minutes of two cores")
 @pytest.mark.timeout(4 * 3600)
-def test_a_kernel_with_nothing_but_what_is_asked_for(session, tmp_path):
-    """Of the archive's source, from allnoconfig. Mutation: leave an option out of BUILT_IN that a machine needs."""
+def test_a_minimal_kernel_boots(session, tmp_path):
+    """Build the archive's source from allnoconfig. Mutation: leave an option out of BUILT_IN that a guest needs."""
     kernel = session.kernel("newest")
     series = ".".join(kernel.release.split(".")[:2])
     session.archive.unpack([f"linux-source-{series}"], tmp_path / "deb")

@@ -1,4 +1,4 @@
-"""Modules that reach a machine after its boot."""
+"""Modules that a guest gets after its boot, on the payload disk."""
 
 from harness.plan.session import PREPARE
 from harness.values.case import Request
@@ -8,16 +8,17 @@ OLD, NEW = b"description=Soft RDMA transport", b"description=Soft RDMA TRANSPORT
 
 
 def _unsigned(module):
-    """Without its signature: a wrong one is refused, none is not. Ref: Linux 7.2 kernel/module/signing.c."""
+    """Strip the signature: a wrong one is refused, a missing one is not. Ref: Linux 7.2 kernel/module/signing.c."""
     if not module.endswith(SIGNATURE_MAGIC):
         return module
     end = len(module) - len(SIGNATURE_MAGIC)
     return module[: end - 12 - int.from_bytes(module[end - 4 : end], "big")]
 
 
-def test_a_module_of_the_parcel_is_the_one_that_is_loaded(session, booted, tmp_path):
-    """The machine is the same saved boot with and without it. Mutations: do not bind it over the kernel's own;
-    give every machine the empty parcel.
+def test_a_module_on_the_payload_disk_replaces_the_kernels_own(session, booted, tmp_path):
+    """Restore the same snapshot with and without it.
+
+    Mutations: do not bind it over the kernel's own; give every machine the empty disk.
     """
     kernel = session.kernel("newest")
     stock = next(kernel.modules.rglob("rdma_rxe.ko"))
@@ -30,8 +31,8 @@ def test_a_module_of_the_parcel_is_the_one_that_is_loaded(session, booted, tmp_p
         kernel, booted.shape, request, {"modules/rdma_rxe.ko": changed, "note": tmp_path / "rdma_rxe.ko"}
     )
     assert prepared.facts["parcel"] == "rdma_rxe" and prepared.facts["probe faults"]
-    asked = "modinfo -F description rdma_rxe; test -e /run/parcel/note && lsmod | grep -c ^rdma_rxe"
-    reply = session.machines.run(prepared, Request(9, "exec", argv=("sh", "-c", asked)), 60)
+    script = "modinfo -F description rdma_rxe; test -e /run/parcel/note && lsmod | grep -c ^rdma_rxe"
+    reply = session.machines.run(prepared, Request(9, "exec", argv=("sh", "-c", script)), 60)
     assert reply.output.split("\n")[:2] == ["Soft RDMA TRANSPORT", "1"]
     plain = session.machines.run(
         booted, Request(9, "exec", argv=("modinfo", "-F", "description", "rdma_rxe")), 60
