@@ -76,4 +76,4 @@ def test_a_size_is_checked_when_it_is_typed(run_parser, capsys):
     """Mutation: let the error of parse_size through."""
     with pytest.raises(SystemExit):
         run_parser.parse_args(["--cache-limit=big"])
-    assert "argument --cache-limit: 'big' is no size: as 500M or 5G" in capsys.readouterr().err
+    assert "argument --cache-limit: 'big' is not a size: as 500M or 5G" in capsys.readouterr().err

@@ -83,7 +83,7 @@ def test_a_record_has_its_environment_even_if_no_machine_ran(session, monkeypatc
         raise Crash(PANIC[1], PANIC, "")
 
     def works(facts, key):
-        disks = SimpleNamespace(parcel=Path("parcel") / key / "parcel")
+        disks = SimpleNamespace(payload=Path("parcel") / key / "parcel")
         shape = SimpleNamespace(clock="exact", accelerator="tcg")
         snapshot = SimpleNamespace(shape=shape, key="k", facts=facts, disks=disks)
         return lambda *wanted: (session._kernels["7.3"], snapshot)
