@@ -1,4 +1,4 @@
-"""How long until a guest has run `uname`: cold boot, restored snapshots, and virtme-ng, side by side."""
+"""Measure the time until a guest has run `uname`: cold boot, restored snapshots, and virtme-ng, side by side."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.bench.figures import Figures
+from harness.bench.measurement import Measurement
 from harness.device.soft_roce import SoftRoce
 from harness.errors import SetupError
 from harness.kernel.packages import Kernel
@@ -19,14 +19,14 @@ from harness.values.case import Request
 
 UNAME = ("uname", "-r")
 VNG = "virtme-ng==1.42"
-DEADLINE_S = 240.0
+TIMEOUT_S = 240.0
 
 
 @dataclass(frozen=True)
-class BootTimes(Figures):
+class BootTimes(Measurement):
     """Medians over `rounds` rounds, in wall seconds from starting the process to the finished command.
 
-    `ratio_prepared_to_vng` is how many prepared machines answer while virtme-ng answers once.
+    `ratio_prepared_to_vng` is how many prepared machines reply while virtme-ng replies once.
     """
 
     kernel: str
@@ -37,12 +37,12 @@ class BootTimes(Figures):
     vng_s: float
 
     def plain(self) -> dict[str, object]:
-        """For --json."""
+        """Return JSON values for --json."""
         return {**super().plain(), "ratio_prepared_to_vng": round(self.vng_s / self.prepared_s, 1)}
 
 
 def measure(session: Session, series: str = "newest", rounds: int = 7) -> BootTimes:
-    """All four in turn, round by round, in real time under TCG (virtme-ng too), on the same kernel and QEMU."""
+    """Measure all four in each round, in real time under TCG (virtme-ng too), on the same kernel and QEMU."""
     kernel = session.kernel(series)
     studio = session.studio
     shape = Shape(studio.spec.memory_mib, "real", "tcg")
@@ -56,32 +56,32 @@ def measure(session: Session, series: str = "newest", rounds: int = 7) -> BootTi
             with Machine(
                 session.host, studio.qemu, shape, disks, folder, request=request, ram=folder / "ram"
             ) as machine:
-                machine.wait(DEADLINE_S)
+                machine.wait(TIMEOUT_S)
 
-    ways: dict[str, Callable[[], object]] = {
+    methods: dict[str, Callable[[], object]] = {
         "cold": cold,
-        "booted": lambda: studio.run(booted, Request(9, "exec", argv=UNAME), DEADLINE_S),
-        "prepared": lambda: studio.run(prepared, Request(9, "exec", argv=UNAME), DEADLINE_S),
+        "booted": lambda: studio.run(booted, Request(9, "exec", argv=UNAME), TIMEOUT_S),
+        "prepared": lambda: studio.run(prepared, Request(9, "exec", argv=UNAME), TIMEOUT_S),
         "vng": _virtme(session, kernel),
     }
-    times: dict[str, list[float]] = {name: [] for name in ways}
+    times: dict[str, list[float]] = {name: [] for name in methods}
     for number in range(rounds):
-        for name, way in ways.items():
+        for name, boot in methods.items():
             session.say(f"round {number + 1} of {rounds}: {name}")
             began = time.monotonic()
-            way()
+            boot()
             times[name].append(time.monotonic() - began)
     medians = {f"{name}_s": round(statistics.median(values), 3) for name, values in times.items()}
     return BootTimes(kernel.release, rounds, **medians)
 
 
 def _virtme(session: Session, kernel: Kernel) -> Callable[[], object]:
-    """virtme-ng in an environment of its own, given the same kernel, the same QEMU and no KVM."""
+    """Install virtme-ng in a virtual environment; return a run with the same kernel, the same QEMU and no KVM."""
 
     def install(into: Path) -> None:
         session.host.run(["python3", "-m", "venv", str(into)])
         session.host.run([f"{into}/bin/python", "-m", "pip", "install", "-q", VNG])
-        # It makes an initial RAM disk and wants a static busybox for that.
+        # It makes an initial RAM disk, which needs a static busybox.
         session.archive.unpack(["busybox-static"], into)
 
     venv = session.store.built("venv", f"{VNG.replace('==', '-')}-busybox", install)
@@ -91,8 +91,8 @@ def _virtme(session: Session, kernel: Kernel) -> Callable[[], object]:
     for entry in (*kernel.modules.iterdir(), kernel.vmlinuz):
         if not (modules / entry.name).is_symlink():
             (modules / entry.name).symlink_to(entry)
-    # It starts programs from the search path: ours under QEMU's name, and its own by the interpreter of the
-    # environment, which was made under another name than it has now.
+    # It starts programs from the search path: ours under QEMU's name, and its own with the interpreter of the
+    # virtual environment, whose path has changed since it was made.
     shims = {"qemu-system-x86_64": " ".join(f"'{word}'" for word in session.qemu.command)}
     for script in (venv / "bin").glob("v*"):
         shims[script.name] = f"'{venv}/bin/python' '{script}'"
@@ -107,7 +107,7 @@ def _virtme(session: Session, kernel: Kernel) -> Callable[[], object]:
     path = f"{folder}:/usr/sbin:/usr/bin:/sbin:/bin"
 
     def run() -> None:
-        done = session.host.run(argv, env={"PATH": path}, timeout_s=DEADLINE_S)
+        done = session.host.run(argv, env={"PATH": path}, timeout_s=TIMEOUT_S)
         if kernel.release not in done.output:
             raise SetupError("virtme-ng did not run uname", done.output.splitlines()[-10:])
 

@@ -1,4 +1,4 @@
-"""Claims of speed."""
+"""Measure claims of speed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 from rich.table import Table
 
 from harness.bench import boot, card, exact, faults, kmod, regress, repeats, trace
-from harness.bench.figures import Figures, Stopped
-from harness.campaign.runs import RegressRequest
+from harness.bench.measurement import Measurement, Stopped
+from harness.campaign.question import RegressRequest
 from harness.cli.common import (
     JSON,
     KERNEL,
@@ -31,11 +31,11 @@ from harness.plan.plan import load
 from harness.plan.session import Session
 
 CARD = "connectx-5"
-TEXT = "Measure one claim of speed, as ratios of one run."
+TEXT = "Measure one claim of speed, as ratios within one run."
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """Its options."""
+    """Add the benchmark and its parameters."""
     parser.add_argument("name", choices=tuple(BENCHES))
     parser.add_argument("--json", action="store_true", help=JSON)
     parser.add_argument(
@@ -51,30 +51,30 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """Print the figures of one measurement."""
+    """Print one measurement."""
     try:
         with open_session(arguments) as session:
             result = BENCHES[arguments.name](session, arguments)
     except Stopped as stopped:
-        _show(arguments, stopped.figures)
+        _show(arguments, stopped.measurement)
         raise
     _show(arguments, result)
     return 0
 
 
-def _show(arguments: argparse.Namespace, figures: Figures) -> None:
+def _show(arguments: argparse.Namespace, measurement: Measurement) -> None:
     if arguments.json:
-        sys.stdout.write(json.dumps(figures.plain()) + "\n")
+        sys.stdout.write(json.dumps(measurement.plain()) + "\n")
         sys.stdout.flush()
         return
-    table = Table("figure", "value", title=f"bench {arguments.name}")
-    for name, value in figures.plain().items():
+    table = Table("metric", "value", title=f"bench {arguments.name}")
+    for name, value in measurement.plain().items():
         table.add_row(name, str(value))
     out.print(table)
 
 
-def _exact(session: Session, arguments: argparse.Namespace) -> Figures:
-    """A card's case is restored many times in exact time, one of soft-RoCE in both clocks."""
+def _exact(session: Session, arguments: argparse.Namespace) -> Measurement:
+    """Restore a case on a card many times in exact time; run one on soft-RoCE in both clocks."""
     path = arguments.plan or find_folder("testplans", None) / "odp-write.toml"
     device = arguments.device or "soft-roce"
     planned = next(load(path).cases((arguments.kernel,), devices=(device,)), None)
@@ -85,19 +85,19 @@ def _exact(session: Session, arguments: argparse.Namespace) -> Figures:
     return exact.measure(session, planned, arguments.rounds or 10)
 
 
-def _regress(session: Session, arguments: argparse.Namespace) -> Figures:
-    """`--rounds` changes that change nothing, each judged as `regress` does, over its seeds of a write that faults."""
+def _regress(session: Session, arguments: argparse.Namespace) -> Measurement:
+    """Test `--rounds` no-op changes as `regress` does, each with all seeds of an RDMA write that faults."""
     device = find(arguments.device or "soft-roce").name
     part = RXE if device == RXE.devices[0] else MLX5
     plans = [find_folder("testplans", None) / "odp-write.toml"]
     with session.ledger.scratch_folder("bench") as results:
-        asked = RegressRequest(
-            "null", arguments.kernel, plans, results, jobs=os.cpu_count() or 1, expression=device
+        request = RegressRequest(
+            "noop", arguments.kernel, plans, results, jobs=os.cpu_count() or 1, expression=device
         )
-        return regress.measure(session, asked, part, arguments.rounds or 50)
+        return regress.measure(session, request, part, arguments.rounds or 50)
 
 
-BENCHES: dict[str, Callable[[Session, argparse.Namespace], Figures]] = {
+BENCHES: dict[str, Callable[[Session, argparse.Namespace], Measurement]] = {
     "boot": lambda session, given: boot.measure(session, given.kernel, given.rounds or 7),
     "card": lambda session, given: card.measure(
         session, given.kernel, given.device or CARD, given.rounds or 5

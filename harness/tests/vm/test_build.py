@@ -3,7 +3,7 @@
 import pytest
 
 from harness.campaign import noise
-from harness.campaign.runs import copied, modules_with_lines
+from harness.campaign.builds import build_modules, copy_sources
 from harness.errors import SetupError
 from harness.kernel.source import source
 from harness.kernel.subsystems import RXE
@@ -18,14 +18,15 @@ def test_what_is_built_from_objects_is_what_is_built_from_nothing(session, kind)
     kernel = session.kernel("newest")
     stock = source(kernel, session.archive)
     with session.ledger.scratch_folder("build") as tree:
-        copied(stock, [RXE], tree)
+        copy_sources(stock, [RXE], tree)
         kind(tree / RXE.folder, RXE, 5)
         found = []
         for clean in (False, True):
-            files, _, tables = modules_with_lines(session, kernel, tree, [RXE], True, clean)
-            found.append([path.read_bytes() for path in (*files.values(), *tables.values())])
+            built = build_modules(session, kernel, tree, [RXE], clean=clean)
+            paths = (*built.files.values(), *built.line_tables.values())
+            found.append([path.read_bytes() for path in paths])
             # Both are the same entry of the cache.
-            for path in files.values():
+            for path in built.files.values():
                 session.store.discard("module", path.parent.name)
     assert found[0] == found[1]
 
@@ -34,8 +35,8 @@ def test_a_module_that_is_built_no_more_is_not_the_one_of_before(session):
     """Mutation: keep the modules beside the objects that they were linked of."""
     kernel = session.kernel("newest")
     with session.ledger.scratch_folder("build") as tree:
-        copied(source(kernel, session.archive), [RXE], tree)
+        copy_sources(source(kernel, session.archive), [RXE], tree)
         makefile = tree / RXE.folder / "Makefile"
         makefile.write_text(makefile.read_text().replace("obj-$(CONFIG_RDMA_RXE)", "obj-n"))
         with pytest.raises(SetupError, match="has built no module"):
-            modules_with_lines(session, kernel, tree, [RXE], False)
+            build_modules(session, kernel, tree, [RXE], lines=False)
