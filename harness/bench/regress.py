@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.bench.measurement import Measurement, Stopped
-from harness.campaign import noise
+from harness.campaign import noise, noop_changes
 from harness.campaign.builds import build_modules, copy_sources
 from harness.campaign.change import KernelTree
 from harness.campaign.outcomes import NO_DIFFERENCE
@@ -76,9 +76,9 @@ def measure(session: Session, request: RegressRequest, part: Part, changes: int)
         return _cost(kernel, part, request.seeds, makes_s, verdicts, bands)
 
     try:
-        for variant in noise.variants(changes):
-            verdicts.append(_verdict(session, request, part, stock, variant))
-            text = verdicts[-1].alarm or f"{variant}: {NO_DIFFERENCE}"
+        for noop in noop_changes.variants(changes):
+            verdicts.append(_verdict(session, request, part, stock, noop))
+            text = verdicts[-1].alarm or f"{noop}: {NO_DIFFERENCE}"
             session.say(f"{len(verdicts)} of {changes}: {text}")
     except KeyboardInterrupt as stop:
         if not verdicts:
@@ -115,19 +115,19 @@ def _cost(
 
 
 def _verdict(
-    session: Session, request: RegressRequest, part: Part, stock: Path, variant: noise.Variant
+    session: Session, request: RegressRequest, part: Part, stock: Path, noop: noop_changes.NoopChange
 ) -> _Verdict:
-    own = replace(request, results=request.results / str(variant).replace(" ", "-"))
+    own = replace(request, results=request.results / str(noop).replace(" ", "-"))
     with session.ledger.scratch_folder("noop") as tree:
         copy_sources(stock, [part], tree)
-        variant.apply(tree / part.folder, part)
+        noop.apply(tree / part.folder, part)
         _make_unique(tree / part.folder / part.first)
         began = time.monotonic()
         result = regress(session, own, KernelTree(tree))
         wall_s = time.monotonic() - began
     comparison = result.comparison
     why = [each.text for each in comparison.differences] or result.notes
-    alarm = f"{variant}: {comparison.verdict}: {'; '.join(why)}"
+    alarm = f"{noop}: {comparison.verdict}: {'; '.join(why)}"
     return _Verdict(
         wall_s,
         len({metric.case for metric in comparison.metrics}),

@@ -1,20 +1,16 @@
-"""Noise band: how far no-op source changes move each metric.
-
-Code that never runs, bytes between functions, another order of functions or of objects: each moves addresses, so hash
-chains, alignments and page boundaries, and with them a few instructions. A patch within that band makes no difference.
-"""
+"""Noise band: how far no-op source changes move each metric, and the confirmation of what moved further."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.campaign.builds import build_modules, copy_sources
 from harness.campaign.compare import Comparison, compare
+from harness.campaign.noop_changes import BAND, CONFIRM, NoopChange
 from harness.campaign.outcomes import IMPROVEMENT, REGRESSION, Difference, overall
 from harness.campaign.question import SIDES, RegressRequest
 from harness.campaign.result_cache import DoNotCache, ModuleRun, cached_key, code, run_cases
@@ -27,111 +23,6 @@ from harness.values.record import Record
 
 MAX_SEEDS = 4
 """Runs of a case of a no-op build."""
-
-_INCLUDE = re.compile(r"^#include .*\n", re.M)
-_STATIC = re.compile(r"^(?P<head>static (?!inline\b)[^;{}=#]*?\([^;{}=#]*\))\n\{\n.*?^\}\n", re.M | re.S)
-_IF, _ENDIF = re.compile(r"^#\s*if", re.M), re.compile(r"^#\s*endif", re.M)
-_OBJECTS = re.compile(r"^(?P<name>\w+-y)\s*:?=\s*(?P<list>(?:[^\n\\]|\\\n)*)", re.M)
-
-
-def _first_file(folder: Path, part: Part) -> Path:
-    """Return the file of the part's fault path, or another where a kernel has no such file."""
-    file = folder / part.first
-    return file if file.exists() else min(folder.glob("*.c"))
-
-
-def _insert_before_fault_path(folder: Path, part: Part, inserted: str) -> None:
-    """Insert lines after the last #include of the file of the fault path."""
-    file = _first_file(folder, part)
-    text = file.read_text()
-    end = max(found.end() for found in _INCLUDE.finditer(text))
-    file.write_text(text[:end] + inserted + text[end:])
-
-
-def comment(folder: Path, part: Part, size: int) -> None:
-    """Add comment lines before the fault path: only line numbers move."""
-    _insert_before_fault_path(folder, part, "\n/* nothing" + "\n * at all" * size + "\n */\n")
-
-
-def dead_function(folder: Path, part: Part, size: int) -> None:
-    """Add a function that nothing calls, before the fault path."""
-    terms = " ^ ".join(f"n % {3 + 2 * number}" for number in range(size))
-    code = f"\nstatic noinline __used int odp_harness_dead_{size}(int n)\n{{\n\treturn {terms};\n}}\n"
-    _insert_before_fault_path(folder, part, code)
-
-
-def moved_function(folder: Path, part: Part, size: int) -> None:
-    """Move a static function of the fault path's file to its end, and declare it where it was."""
-    file = _first_file(folder, part)
-    text = file.read_text()
-    every = [found for found in _STATIC.finditer(text) if not _conditional(text, found)]
-    if not every:
-        raise SetupError(f"no static function in {part.folder}/{file.name}")
-    found = every[(size - 1) % len(every)]
-    declared = f"{found['head']};\n"
-    file.write_text(f"{text[: found.start()]}{declared}{text[found.end() :]}\n{found[0]}")
-
-
-def _conditional(text: str, found: re.Match[str]) -> bool:
-    """Tell if a function is in an #if, or contains one."""
-    opened = len(_IF.findall(text, 0, found.start())) - len(_ENDIF.findall(text, 0, found.start()))
-    return bool(opened or _IF.search(found[0]))
-
-
-def padding(folder: Path, part: Part, size: int) -> None:
-    """Add bytes that nothing jumps to, before the fault path."""
-    code = f'\nasm(".pushsection .text; .skip {16 * size}, 0xcc; .popsection");\n'
-    _insert_before_fault_path(folder, part, code)
-
-
-def link_order(folder: Path, part: Part, size: int) -> None:
-    """Link the module's objects in another order: reversed, rotated by `size` - 1."""
-    makefile = folder / "Makefile"
-    text = makefile.read_text()
-    found = _OBJECTS.search(text)
-    if found is None:
-        raise SetupError(f"no list of objects in {part.folder}/Makefile")
-    objects = [word for word in found["list"].replace("\\\n", " ").split() if word.endswith(".o")]
-    rotated = objects[::-1]
-    first = (size - 1) % len(rotated)
-    line = f"{found['name']} := {' '.join(rotated[first:] + rotated[:first])}"
-    makefile.write_text(text[: found.start()] + line + text[found.end() :])
-
-
-KINDS: tuple[Callable[[Path, Part, int], None], ...] = (
-    comment,
-    dead_function,
-    moved_function,
-    padding,
-    link_order,
-)
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A no-op change: a kind and a size (from 1)."""
-
-    kind: Callable[[Path, Part, int], None]
-    size: int
-
-    def __str__(self) -> str:
-        return f"{self.kind.__name__} {self.size}"
-
-    def apply(self, folder: Path, part: Part) -> None:
-        """Apply it to the part's folder."""
-        self.kind(folder, part, self.size)
-
-
-def variants(number: int) -> tuple[Variant, ...]:
-    """Return `number` different no-op changes, cycling through the kinds."""
-    return tuple(Variant(KINDS[n % len(KINDS)], 1 + n // len(KINDS)) for n in range(number))
-
-
-BAND = tuple(Variant(kind, size) for kind, size in zip(KINDS, (3, 2, 2, 11, 1), strict=True))
-"""No-op changes that the noise band is measured with; `variants` is for testing it."""
-
-CONFIRM = tuple(Variant(kind, size) for kind, size in zip(KINDS, (71, 61, 5, 7, 3), strict=True))
-"""More of them: to widen the band of a metric that moved, and for more builds of the patched source."""
 
 _FILE = "bands.json"
 CONFIRMING_BUILDS = 3
@@ -171,7 +62,9 @@ class Confirmed:
     dismissed: tuple[str, ...]
 
 
-def noise_bands(session: Session, baseline: Baseline, some: Sequence[Variant] = BAND) -> Mapping[str, float]:
+def noise_bands(
+    session: Session, baseline: Baseline, changes: Sequence[NoopChange] = BAND
+) -> Mapping[str, float]:
     """Return by metric name the largest change that any no-op change of any part makes to any case.
 
     Each is built and run once. Bands are cached with the records of the baseline: looking up every build takes longer
@@ -179,18 +72,18 @@ def noise_bands(session: Session, baseline: Baseline, some: Sequence[Variant] = 
     """
     cached = cached_key(session, baseline.request, SIDES[0])
     if not cached:
-        return _measure(session, baseline, some).widths
+        return _measure(session, baseline, changes).widths
     result: dict[str, float] = {}
 
     def make(into: Path) -> None:
-        bands = _measure(session, baseline, some)
+        bands = _measure(session, baseline, changes)
         result.update(bands.widths)
         if not bands.complete:
             raise DoNotCache
         (into / _FILE).write_text(json.dumps(result))
 
     folders = [part.folder for part in baseline.parts]
-    key = digest(cached, folders, [str(each) for each in some], code(("campaign",)))
+    key = digest(cached, folders, [str(each) for each in changes], code(("campaign",)))
     try:
         folder = session.store.built("bands", key, make)
     except DoNotCache:
@@ -198,7 +91,7 @@ def noise_bands(session: Session, baseline: Baseline, some: Sequence[Variant] = 
     return dict(json.loads((folder / _FILE).read_text()))
 
 
-def _measure(session: Session, baseline: Baseline, some: Sequence[Variant]) -> Bands:
+def _measure(session: Session, baseline: Baseline, changes: Sequence[NoopChange]) -> Bands:
     """Build and run each no-op change of each part."""
     request = baseline.request
     few = dataclasses.replace(request, seeds=min(MAX_SEEDS, request.seeds), results=request.results / "noise")
@@ -206,9 +99,9 @@ def _measure(session: Session, baseline: Baseline, some: Sequence[Variant]) -> B
     complete = True
     for part in baseline.executed_parts:
         built = 0
-        for variant in some:
-            session.say(f"noise band: no-op change `{variant}` of {part.modules[0]}")
-            records = _run(session, few, baseline, baseline.tree, part, variant)
+        for noop in changes:
+            session.say(f"noise band: no-op change `{noop}` of {part.modules[0]}")
+            records = _run(session, few, baseline, baseline.tree, part, noop)
             complete &= bool(records) and all(record.verdict != "error" for record in records)
             built += bool(records)
             ran = {record.case.id for record in records}
@@ -279,11 +172,11 @@ class _Confirmation:
         """Make the builds, until none of the differences is left."""
         request = dataclasses.replace(baseline.request, results=baseline.request.results / "confirm")
         for part in baseline.executed_parts:
-            for variant in CONFIRM[-CONFIRMING_BUILDS:]:
+            for noop in CONFIRM[-CONFIRMING_BUILDS:]:
                 if not self.kept:
                     return
-                session.say(f"confirming: patched source with no-op change `{variant}` of {part.modules[0]}")
-                records = _run(session, request, baseline, tree, part, variant)
+                session.say(f"confirming: patched source with no-op change `{noop}` of {part.modules[0]}")
+                records = _run(session, request, baseline, tree, part, noop)
                 if records:
                     self._take(compare(baseline.records, records, bands).differences)
 
@@ -299,17 +192,17 @@ class _Confirmation:
 
 
 def _run(
-    session: Session, request: RegressRequest, baseline: Baseline, tree: Path, part: Part, variant: Variant
+    session: Session, request: RegressRequest, baseline: Baseline, tree: Path, part: Part, noop: NoopChange
 ) -> tuple[Record, ...]:
     """Run the cases with the modules of a tree to which a no-op change of one part is applied."""
     with session.ledger.scratch_folder("noise") as changed:
         copy_sources(tree, baseline.parts, changed)
         try:
-            variant.apply(changed / part.folder, part)
+            noop.apply(changed / part.folder, part)
             built = build_modules(session, baseline.kernel, changed, baseline.parts, lines=False)
         except SetupError as error:
             # A no-op change may not apply to every tree: the others do.
-            session.say(f"no-op change `{variant}` of {part.modules[0]} skipped: {error.headline}")
+            session.say(f"no-op change `{noop}` of {part.modules[0]} skipped: {error.headline}")
             return ()
-    name = f"{variant} of {part.modules[0]}"
+    name = f"{noop} of {part.modules[0]}"
     return run_cases(session, ModuleRun(request, baseline.kernel, built.files, baseline.parts, name))

@@ -7,11 +7,11 @@ the same source, so the patch is the only difference.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from harness.campaign import coverage, noise
+from harness.campaign import coverage, noise, not_tested
 from harness.campaign.builds import build_modules
 from harness.campaign.change import (
     KernelTree,
@@ -39,19 +39,14 @@ from harness.campaign.tree_diff import (
     TreeDiff,
     differing,
 )
-from harness.kernel import line_tables
 from harness.kernel.packages import Kernel
 from harness.kernel.source import source
 from harness.kernel.subsystems import (
-    FOLDERS,
-    HEADERS,
     Part,
 )
 from harness.plan.checkout import plan_files
 from harness.plan.plan import load
 from harness.plan.session import Session
-
-MAX_NOT_EXECUTED = 10
 
 
 @dataclass(frozen=True)
@@ -111,14 +106,14 @@ def _regress(
         change.identity(session.host),
         (),
         _nothing_changed(request, change, parts),
-        not_tested=_outside(outside),
+        not_tested=not_tested.outside(outside),
         diffs=change.diffs,
     )
     with session.ledger.scratch_folder("patched") as tree:
         written = change.write(stock, parts, tree, session.host) if parts else None
         if written:
-            not_tested = (*blank.not_tested, *_outside(written.outside))
-            blank = replace(blank, notes=written.notes, not_tested=not_tested)
+            untested = (*blank.not_tested, *not_tested.outside(written.outside))
+            blank = replace(blank, notes=written.notes, not_tested=untested)
         changed = tuple(differing(stock, tree, parts)) if parts else ()
         if not changed:
             return blank
@@ -134,7 +129,7 @@ def _regress(
         )
         if len(foreign) == len(changed):
             return result
-        notes = [*result.notes, *_header_note(changed)]
+        notes = [*result.notes, *not_tested.header_note(changed)]
         stock_files = sides.baseline.built.files
         if all(stock_files[place].read_bytes() == path.read_bytes() for place, path in built.files.items()):
             notes.append("the patch does not change a byte of the modules")
@@ -221,7 +216,7 @@ def _diff_coverage(
                 if request.effect
                 else coverage.of_run(request.results / name, side.tree, sides.parts, side.built.line_tables)
             )
-            not_executed += _not_executed(executed, wanted, noun)
+            not_executed += not_tested.not_executed(executed, wanted, noun)
     return (executed if any(lines.new.values()) else None), not_executed
 
 
@@ -237,26 +232,7 @@ def noise_bands(comparison: Comparison) -> dict[str, float]:
 def _in_no_module(changed: Sequence[TreeDiff], sides: Sides) -> list[str]:
     """List the changed source files that are in none of the modules of either side."""
     tables = (*sides.baseline.built.line_tables.items(), *sides.patched.built.line_tables.items())
-    return files_in_no_module(changed, tables)
-
-
-def files_in_no_module(changed: Sequence[TreeDiff], tables: Iterable[tuple[str, Path]]) -> list[str]:
-    """List the changed source files that no line table names; `tables` are by module."""
-    built = {f"{FOLDERS[module]}/{name}" for module, table in tables for name in line_tables.files(table)}
-    return [path for path in (str(file.path) for file in changed) if own(path) and path not in built]
-
-
-def _outside(paths: Iterable[str]) -> tuple[str, ...]:
-    return tuple(f"{path}: outside of the tested modules" for path in paths)
-
-
-def _header_note(changed: Sequence[TreeDiff]) -> list[str]:
-    """Return a note on changed headers: modules that are not rebuilt were compiled with the old ones."""
-    headers = [str(file.path) for file in changed if str(file.path).startswith(HEADERS)]
-    if not headers:
-        return []
-    rest = "mlx5_core, ib_cm and the rest of the kernel are not rebuilt: beware of changed structures"
-    return [f"{', '.join(headers)} changed, but {rest}"]
+    return not_tested.in_no_module(changed, tables)
 
 
 def _nothing_changed(request: RegressRequest, change: SourceChange, parts: Sequence[Part]) -> Comparison:
@@ -293,17 +269,6 @@ def _narrow(
     ran = {case.split("/")[0] for case in stock.cases}
     note = f"ran {len(wanted)} of {len(ran)} plans: those that execute changed lines (--all: every plan)"
     return replace(request, plans=wanted), [note] if len(wanted) < len(ran) else []
-
-
-def _not_executed(executed: Coverage, wanted: Mapping[str, set[int]], noun: str) -> list[str]:
-    """Return in a line which of these lines no case executes; empty if all are executed."""
-    places = []
-    for path, first, last in coverage.not_executed(executed, wanted):
-        file = path if path.startswith(HEADERS) else PurePosixPath(path).name
-        places.append(f"{file}:{first}" + (f"-{last}" if last > first else ""))
-    more = [f"and {len(places) - MAX_NOT_EXECUTED} more"] if len(places) > MAX_NOT_EXECUTED else []
-    listed = ", ".join([*places[:MAX_NOT_EXECUTED], *more])
-    return [f"{noun} not executed by any case: {listed}"] if places else []
 
 
 def is_fix(comparison: Comparison) -> tuple[str, str]:

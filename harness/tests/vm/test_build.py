@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.campaign import noise
+from harness.campaign import noop_changes
 from harness.campaign.builds import build_modules, copy_sources
 from harness.errors import SetupError
 from harness.kernel.source import source
@@ -12,7 +12,7 @@ from harness.tests.vm.conftest import FULL
 pytestmark = pytest.mark.skipif(not FULL, reason="compiles rdma_rxe anew for each kind of change: ODP_FULL=1")
 
 
-@pytest.mark.parametrize("kind", noise.KINDS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", noop_changes.KINDS, ids=lambda kind: kind.__name__)
 def test_what_is_built_from_objects_is_what_is_built_from_nothing(session, kind):
     """Mutations: let files that differ keep the times of the old ones; keep a file that is gone."""
     kernel = session.kernel("newest")
