@@ -91,15 +91,15 @@ def run_child(session: Session, run: ChildRun) -> None:
 
 def _check(run: ChildRun, status: int, stopped: bool, output: Sequence[str]) -> None:
     """Raise SetupError unless the records of the run are all there; one that was `stopped` may lack some."""
-    found = read_run(run.results) if (run.results / "records").is_dir() else None
-    if found is None or not found.records or status in BROKEN:
+    results = read_run(run.results) if (run.results / "records").is_dir() else None
+    if results is None or not results.records or status in BROKEN:
         raise SetupError(f"no case was executed with the {run.name} modules", output)
-    if not stopped and (not found.index.finished or found.index.interrupted):
+    if not stopped and (not results.index.finished or results.index.interrupted):
         text = f"the run with the {run.name} modules ended early (exit status {status})"
         raise SetupError(text, output, RESUME_HINT)
-    if found.damaged or (found.missing and not stopped):
-        text = f"{found.missing} cases of the run with the {run.name} modules have no result"
-        raise SetupError(text, [*found.damaged, *output], RESUME_HINT)
+    if results.damaged or (results.missing and not stopped):
+        text = f"{results.missing} cases of the run with the {run.name} modules have no result"
+        raise SetupError(text, [*results.damaged, *output], RESUME_HINT)
 
 
 def follow(session: Session, run: ChildRun, ended: Callable[[], bool]) -> bool:
@@ -115,20 +115,20 @@ def follow(session: Session, run: ChildRun, ended: Callable[[], bool]) -> bool:
         if number == seen:
             continue
         seen = number
-        found = read_run(run.results)
-        reason = _stop_reason(found, run.request.failures)
+        results = read_run(run.results)
+        reason = _stop_reason(results, run.request.failures)
         if reason:
             session.say(f"{run.name}: {reason}, skipping the rest")
             return True
-        expected = found.index.expected
-        if expected and len(found.records) * 10 // expected > reported:
-            reported = len(found.records) * 10 // expected
-            session.say(f"{run.name}: {len(found.records)} of {expected} cases")
+        expected = results.index.expected
+        if expected and len(results.records) * 10 // expected > reported:
+            reported = len(results.records) * 10 // expected
+            session.say(f"{run.name}: {len(results.records)} of {expected} cases")
     return False
 
 
-def _stop_reason(found: Run, failures: int) -> str:
-    failed = [record for record in found.records if how_ended(record) == FAILED]
+def _stop_reason(results: Run, failures: int) -> str:
+    failed = [record for record in results.records if how_ended(record) == FAILED]
     if sum(any(reason.kind == "hang" for reason in record.reasons) for record in failed) >= MAX_HANGS:
         return f"{MAX_HANGS} cases hung"
     return f"{len(failed)} cases failed" if failures and len(failed) >= failures else ""

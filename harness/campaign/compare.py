@@ -201,7 +201,7 @@ def _tests(metric: Metric, metrics: Sequence[Metric]) -> int:
 
 
 def _mixed_clocks(before: Sequence[Record], after: Sequence[Record]) -> bool:
-    """Tell if only one side counted instructions. What could not run has no clock."""
+    """Return True if only one side counted instructions. What could not run has no clock."""
     clocks = {record.environment.get("clock") for record in (*before, *after)} - {None}
     return len({clock in ("exact", PACED) for clock in clocks}) > 1
 

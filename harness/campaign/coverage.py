@@ -81,7 +81,7 @@ def _name(module: str, path: str) -> str:
 
 
 def own(file: str) -> bool:
-    """Tell if it is a source file of a module, not a header."""
+    """Return True if it is a source file of a module, not a header."""
     return file.endswith(".c")
 
 

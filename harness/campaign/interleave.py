@@ -69,8 +69,8 @@ def _interleave(session: Session, request: RegressRequest, sides: Sides) -> Both
         baseline, patched = baseline + before, patched + after
         comparison = compare(baseline, patched)
         effect = detectable_effect(baseline, patched)
-        wanted = f"{request.effect:.1%} was requested"
-        session.say(f"round {number}: a difference of {effect:.1%} is detectable, {wanted}")
+        requested = f"{request.effect:.1%} was requested"
+        session.say(f"round {number}: a difference of {effect:.1%} is detectable, {requested}")
         if effect <= request.effect or any(each.outcome for each in comparison.differences):
             break
         if not any(metric.stage in WHOLE for metric in comparison.metrics):
@@ -80,7 +80,7 @@ def _interleave(session: Session, request: RegressRequest, sides: Sides) -> Both
     note = f"real time: {number} rounds of {request.seeds} runs a case; "
     note += f"a difference of {effect:.1%} is detectable"
     if effect > request.effect and not comparison.differences:
-        unsure = Difference(INCONCLUSIVE, request.name, f"{note}, {wanted}")
+        unsure = Difference(INCONCLUSIVE, request.name, f"{note}, {requested}")
         comparison = replace(comparison, differences=(unsure,), verdict=overall([unsure]))
     return BothRuns(comparison, baseline, patched, (note,))
 

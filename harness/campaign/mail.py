@@ -51,7 +51,7 @@ def text(result: RegressResult, command: Sequence[str], seeds: int) -> str:
         [*_fields(result, seeds)],
         *([*_difference(each, result)] for each in comparison.differences[:MAX_DIFFERENCES]),
         _more(comparison),
-        [*_no_difference(comparison)],
+        [*_no_difference(comparison, result.cases)],
         [*_failing_on_both(comparison)],
         ["To reproduce:", *_command(command)],
         _list("Not tested:", result.not_tested),
@@ -113,10 +113,10 @@ def _more(comparison: Comparison) -> list[str]:
     return [f"And {more} more difference{'s' if more != 1 else ''}."] if more > 0 else []
 
 
-def _no_difference(comparison: Comparison) -> Iterator[str]:
+def _no_difference(comparison: Comparison, cases: int) -> Iterator[str]:
     """Yield what a verdict of no difference rests on, and some of the metrics that were compared."""
     metrics = comparison.metrics
-    if comparison.verdict != NO_DIFFERENCE:
+    if comparison.verdict != NO_DIFFERENCE or not cases:
         return
     yield from _wrapped(summary(metrics, banded=True))
     chosen = pick(metrics, MAX_METRICS)

@@ -70,7 +70,7 @@ class Metric:
 
     @property
     def by_code(self) -> bool:
-        """Tell if only the code of the stage moves it: the minimum in instructions.
+        """Return True if only the code of the stage moves it: the minimum in instructions.
 
         Everything else also varies with what else the machine does.
         """

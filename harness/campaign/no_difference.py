@@ -23,7 +23,7 @@ def summary(metrics: Sequence[Metric], banded: bool) -> str:
 
 
 def needs_bands(metrics: Sequence[Metric]) -> bool:
-    """Tell if noise bands are needed: where no metric in instructions moved, they are not, and are not measured."""
+    """Return True if a metric in instructions moved: only then noise bands are needed, and measured."""
     return any(metric.exact and metric.change for metric in metrics)
 
 

@@ -137,12 +137,12 @@ def confirm(
     dismissed = tuple(
         f"{each.case}: {each.text}; but other builds of the same source differ as much"
         for key, each in moved.items()
-        if key not in builds.kept
+        if key not in builds.remaining
     )
     differences = tuple(
         dataclasses.replace(each, confirmed_builds=builds.count.get(_key(each), 0)) if each.metric else each
         for each in comparison.differences
-        if not each.metric or _key(each) in builds.kept
+        if not each.metric or _key(each) in builds.remaining
     )
     differences += tuple(
         dataclasses.replace(each, text=f"another build of the patched source {each.text}")
@@ -161,10 +161,10 @@ def _key(difference: Difference) -> _Key:
 
 
 class _Confirmation:
-    """Differences that more builds of the patched source show too: `kept`, and by how many builds; and what failed."""
+    """Differences that all builds of the patched source show: `remaining`, in how many builds, and what failed."""
 
     def __init__(self, candidates: set[_Key]) -> None:
-        self.kept = candidates
+        self.remaining = candidates
         self.count: dict[_Key, int] = {}
         self.failed: dict[str, Difference] = {}
 
@@ -173,7 +173,7 @@ class _Confirmation:
         request = dataclasses.replace(baseline.request, results=baseline.request.results / "confirm")
         for part in baseline.executed_parts:
             for noop in CONFIRM[-CONFIRMING_BUILDS:]:
-                if not self.kept:
+                if not self.remaining:
                     return
                 session.say(f"confirming: patched source with no-op change `{noop}` of {part.modules[0]}")
                 records = _run(session, request, baseline, tree, part, noop)
@@ -186,8 +186,8 @@ class _Confirmation:
             each.case: each for each in differences if each.outcome and each.verdict != IMPROVEMENT
         }
         shown = {_key(each) for each in differences}
-        self.kept = {key for key in self.kept if key[0] in self.failed or key in shown}
-        for key in self.kept & shown:
+        self.remaining = {key for key in self.remaining if key[0] in self.failed or key in shown}
+        for key in self.remaining & shown:
             self.count[key] = self.count.get(key, 0) + 1
 
 

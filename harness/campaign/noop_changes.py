@@ -30,7 +30,7 @@ def _insert_before_fault_path(folder: Path, part: Part, inserted: str) -> None:
     """Insert lines after the last #include of the file of the fault path."""
     file = _first_file(folder, part)
     text = file.read_text()
-    end = max(found.end() for found in _INCLUDE.finditer(text))
+    end = max(match.end() for match in _INCLUDE.finditer(text))
     file.write_text(text[:end] + inserted + text[end:])
 
 
@@ -50,18 +50,18 @@ def moved_function(folder: Path, part: Part, size: int) -> None:
     """Move a static function of the fault path's file to its end, and declare it where it was."""
     file = _first_file(folder, part)
     text = file.read_text()
-    every = [found for found in _STATIC.finditer(text) if not _conditional(text, found)]
+    every = [match for match in _STATIC.finditer(text) if not _conditional(text, match)]
     if not every:
         raise SetupError(f"no static function in {part.folder}/{file.name}")
-    found = every[(size - 1) % len(every)]
-    declared = f"{found['head']};\n"
-    file.write_text(f"{text[: found.start()]}{declared}{text[found.end() :]}\n{found[0]}")
+    match = every[(size - 1) % len(every)]
+    declared = f"{match['head']};\n"
+    file.write_text(f"{text[: match.start()]}{declared}{text[match.end() :]}\n{match[0]}")
 
 
-def _conditional(text: str, found: re.Match[str]) -> bool:
-    """Tell if a function is in an #if, or contains one."""
-    opened = len(_IF.findall(text, 0, found.start())) - len(_ENDIF.findall(text, 0, found.start()))
-    return bool(opened or _IF.search(found[0]))
+def _conditional(text: str, match: re.Match[str]) -> bool:
+    """Return True if a function is in an #if, or contains one."""
+    opened = len(_IF.findall(text, 0, match.start())) - len(_ENDIF.findall(text, 0, match.start()))
+    return bool(opened or _IF.search(match[0]))
 
 
 def padding(folder: Path, part: Part, size: int) -> None:
@@ -74,14 +74,14 @@ def link_order(folder: Path, part: Part, size: int) -> None:
     """Link the module's objects in another order: reversed, rotated by `size` - 1."""
     makefile = folder / "Makefile"
     text = makefile.read_text()
-    found = _OBJECTS.search(text)
-    if found is None:
+    match = _OBJECTS.search(text)
+    if match is None:
         raise SetupError(f"no list of objects in {part.folder}/Makefile")
-    objects = [word for word in found["list"].replace("\\\n", " ").split() if word.endswith(".o")]
+    objects = [word for word in match["list"].replace("\\\n", " ").split() if word.endswith(".o")]
     rotated = objects[::-1]
     first = (size - 1) % len(rotated)
-    line = f"{found['name']} := {' '.join(rotated[first:] + rotated[:first])}"
-    makefile.write_text(text[: found.start()] + line + text[found.end() :])
+    line = f"{match['name']} := {' '.join(rotated[first:] + rotated[:first])}"
+    makefile.write_text(text[: match.start()] + line + text[match.end() :])
 
 
 KINDS: tuple[Callable[[Path, Part, int], None], ...] = (

@@ -35,10 +35,10 @@ def header_note(changed: Sequence[TreeDiff]) -> list[str]:
     return [f"{', '.join(headers)} changed, but {rest}"]
 
 
-def not_executed(executed: Coverage, wanted: Mapping[str, set[int]], noun: str) -> list[str]:
+def not_executed(executed: Coverage, lines: Mapping[str, set[int]], noun: str) -> list[str]:
     """Return in a line which of these lines no case executes; empty if all are executed."""
     places = []
-    for path, first, last in coverage.not_executed(executed, wanted):
+    for path, first, last in coverage.not_executed(executed, lines):
         file = path if path.startswith(HEADERS) else PurePosixPath(path).name
         places.append(f"{file}:{first}" + (f"-{last}" if last > first else ""))
     more = [f"and {len(places) - MAX_NOT_EXECUTED} more"] if len(places) > MAX_NOT_EXECUTED else []

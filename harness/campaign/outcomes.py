@@ -100,7 +100,7 @@ def _outcome(verdict: str, case: str, text: str, record: Record) -> Difference:
 
 
 def _more_than_chance(good: Sequence[Record], bad: Sequence[Record]) -> bool:
-    """Tell if the bad side fails more often than by chance.
+    """Return True if the bad side fails more often than by chance.
 
     A known failure that comes `sometimes` passes where it does not come: it must come significantly more often.
     """

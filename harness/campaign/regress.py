@@ -90,8 +90,8 @@ def regress(
     with session.ledger.scratch_folder("base") as tree:
         # What the user's tree lacks of these parts is the distribution's.
         shutil.copytree(stock, tree, dirs_exist_ok=True)
-        reached, _ = base.parts(stock)
-        base.write(stock, reached, tree, session.host)
+        parts, _ = base.parts(stock)
+        base.write(stock, parts, tree, session.host)
         return _regress(session, request, change, kernel, tree)
 
 
@@ -209,14 +209,14 @@ def _diff_coverage(
         (SIDES[0], sides.baseline, lines.removed, "removed lines"),
         (SIDES[1], sides.patched, lines.new, "lines"),
     )
-    for name, side, wanted, noun in both:
-        if any(wanted.values()):
+    for name, side, changed, noun in both:
+        if any(changed.values()):
             executed = (
                 coverage.measure(session, request, sides.kernel, side.tree, sides.parts, f"coverage-{name}")
                 if request.effect
                 else coverage.of_run(request.results / name, side.tree, sides.parts, side.built.line_tables)
             )
-            not_executed += not_tested.not_executed(executed, wanted, noun)
+            not_executed += not_tested.not_executed(executed, changed, noun)
     return (executed if any(lines.new.values()) else None), not_executed
 
 
@@ -258,17 +258,17 @@ def _narrow(
     first = replace(request, cut=1)
     stock = coverage.measure(session, first, sides.kernel, sides.baseline.tree, sides.parts, "reach")
     names = coverage.plans_executing(stock, lines.old)
-    wanted = [path for path in plans if path.stem in names]
+    chosen = [path for path in plans if path.stem in names]
     # No line table says what executes a macro or a structure of a header.
     unsure = any(
         not coverage.plans_executing(stock, {path: lines.old[path]}) for path in lines.old if not own(path)
     )
-    if not request.cut or not wanted or unsure:
-        rest = [path for path in plans if path not in wanted]
-        return replace(request, plans=[*wanted, *rest]), []
+    if not request.cut or not chosen or unsure:
+        rest = [path for path in plans if path not in chosen]
+        return replace(request, plans=[*chosen, *rest]), []
     ran = {case.split("/")[0] for case in stock.cases}
-    note = f"ran {len(wanted)} of {len(ran)} plans: those that execute changed lines (--all: every plan)"
-    return replace(request, plans=wanted), [note] if len(wanted) < len(ran) else []
+    note = f"ran {len(chosen)} of {len(ran)} plans: those that execute changed lines (--all: every plan)"
+    return replace(request, plans=chosen), [note] if len(chosen) < len(ran) else []
 
 
 def is_fix(comparison: Comparison) -> tuple[str, str]:

@@ -133,7 +133,7 @@ def _copy_out(cached: Path, folder: Path) -> None:
 
 
 def _transient(record: Record) -> bool:
-    """Tell if the case may end differently next time.
+    """Return True if the case may end differently next time.
 
     Errors may; of failures hangs (a timeout is host time) and all on machines that run in real time.
     """

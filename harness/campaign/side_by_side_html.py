@@ -180,7 +180,7 @@ def _side(records: Sequence[Record]) -> Side:
         records,
         {verdict: verdicts[verdict] for verdict in VERDICT_ORDER if verdicts[verdict]},
         reasons.most_common(),
-        (len(answers), sum(not law.holds for answer in answers for law in answer.expectations)),
+        (len(answers), sum(not each.holds for answer in answers for each in answer.expectations)),
         (sum(answer.data.bytes_checked for answer in answers), sum(answer.data.wrong for answer in answers)),
         " to ".join(str(number) for number in dict.fromkeys((*faults[:1], *faults[-1:]))),
         list(symptoms.values()),

@@ -28,7 +28,7 @@ def rank_test(before: Sequence[float], after: Sequence[float]) -> float:
 
 
 def significant(p: float, tests: int) -> bool:
-    """Tell if a p-value is significant where it is one of `tests`. Ref: Bonferroni's inequality"""
+    """Return True if a p-value is significant where it is one of `tests`. Ref: Bonferroni's inequality"""
     return p * tests < _SIGNIFICANT
 
 

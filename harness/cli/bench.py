@@ -98,17 +98,17 @@ def _regress(session: Session, arguments: argparse.Namespace) -> Measurement:
 
 
 BENCHES: dict[str, Callable[[Session, argparse.Namespace], Measurement]] = {
-    "boot": lambda session, given: boot.measure(session, given.kernel, given.rounds or 7),
-    "card": lambda session, given: card.measure(
-        session, given.kernel, given.device or CARD, given.rounds or 5
+    "boot": lambda session, arguments: boot.measure(session, arguments.kernel, arguments.rounds or 7),
+    "card": lambda session, arguments: card.measure(
+        session, arguments.kernel, arguments.device or CARD, arguments.rounds or 5
     ),
     "exact": _exact,
-    "faults": lambda session, given: faults.measure(
-        session, given.kernel, given.device or CARD, given.rounds or 400
+    "faults": lambda session, arguments: faults.measure(
+        session, arguments.kernel, arguments.device or CARD, arguments.rounds or 400
     ),
-    "kmod": lambda session, given: kmod.measure(
-        session, given.kernel, given.device or CARD, given.rounds or 200
+    "kmod": lambda session, arguments: kmod.measure(
+        session, arguments.kernel, arguments.device or CARD, arguments.rounds or 200
     ),
     "regress": _regress,
-    "trace": lambda session, given: trace.measure(session, given.kernel),
+    "trace": lambda session, arguments: trace.measure(session, arguments.kernel),
 }

@@ -14,7 +14,8 @@ from rich.table import Table
 from harness.campaign import side_by_side_html
 from harness.campaign.compare import Comparison, compare
 from harness.campaign.metrics import Metric
-from harness.campaign.outcomes import INCONCLUSIVE, REGRESSION, Difference
+from harness.campaign.no_difference import summary
+from harness.campaign.outcomes import INCONCLUSIVE, NO_DIFFERENCE, REGRESSION, Difference
 from harness.cli.common import (
     JSON,
     out,
@@ -49,8 +50,11 @@ def act(arguments: argparse.Namespace) -> int:
     return STATUS.get(comparison.verdict, 0)
 
 
-def show(comparison: Comparison) -> None:
-    """Print a comparison: metrics that moved, the differences that the verdict rests on, the verdict."""
+def show(comparison: Comparison, banded: bool = False) -> None:
+    """Print a comparison: metrics that moved, the differences that the verdict rests on, the verdict.
+
+    `banded`: by `regress`, which measures noise bands.
+    """
     moved = [metric for metric in comparison.metrics if metric.change]
     if moved:
         _table(moved)
@@ -62,6 +66,8 @@ def show(comparison: Comparison) -> None:
         out.print(f"known failure on baseline and patched alike: {case}", markup=False)
     for each in comparison.differences:
         out.print(f"{each.verdict}: {each.case}: {each.text}{_confirmed(each)}", markup=False)
+    if comparison.verdict == NO_DIFFERENCE and comparison.metrics:
+        out.print(summary(comparison.metrics, banded), markup=False)
     cases = len({metric.case for metric in comparison.metrics})
     counts = (
         f"{_number(cases, 'case')} compared by latency, {_number(len(comparison.differences), 'difference')}"
@@ -84,7 +90,7 @@ def _table(moved: Sequence[Metric]) -> None:
             f"{metric.baseline:.0f}",
             f"{metric.patched:.0f}",
             f"{metric.change:+.0f}",
-            f"+/-{metric.noise_band:.0f}" if metric.exact else "-",
+            f"+/-{metric.noise_band:.0f}" if metric.noise_band else "-",
         )
     out.print(table)
 

@@ -54,8 +54,8 @@ FIX = {IMPROVEMENT: "fix confirmed", REGRESSION: "fix not confirmed", INCONCLUSI
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Add the patch, the amount of runs, and the form of the output."""
-    given = "a diff, a message, an mbox of a series, a folder of patches, a quilt series, or A..B of --tree"
-    parser.add_argument("--patch", metavar="P", help=given)
+    sources = "a diff, a message, an mbox of a series, a folder of patches, a quilt series, or A..B of --tree"
+    parser.add_argument("--patch", metavar="P", help=sources)
     tree = "a kernel tree: its source of the tested modules is compared with the distribution's"
     parser.add_argument("--tree", type=Path, metavar="DIR", help=tree)
     kernel = f"kernel to run: {KERNEL} (default: the one built in --tree for a range, else newest)"
@@ -221,7 +221,7 @@ def _before_range(arguments: argparse.Namespace, session: Session, folder: Path)
 
 
 def _is_range(patch: str | None) -> bool:
-    """Tell A..B, A... or ..B from a path with .. in it."""
+    """Distinguish A..B, A... or ..B from a path with .. in it."""
     return bool(patch and ".." in patch and ".." not in Path(patch).parts and not Path(patch).exists())
 
 
@@ -251,7 +251,7 @@ def _print(result: RegressResult, question: RegressRequest) -> None:
         for line in lines:
             out.print(f"{heading}: {line}", markup=False)
     out.print(f"records: {question.results}", markup=False)
-    show(result.comparison)
+    show(result.comparison, banded=True)
 
 
 def _bands(result: RegressResult) -> list[str]:

@@ -353,3 +353,10 @@ def test_a_mail_of_no_difference_lists_some_metrics():
     )
     text = " ".join(" ".join(lines_of(real)).split())
     assert "median time of one page fault, as the driver resolves it: 4.2 -> 4.4 us, +0.2 " in text
+
+
+def test_a_mail_claims_nothing_where_no_case_ran():
+    """A tree equal to the baseline. Mutation: report that there is no new failure."""
+    text = mail.text(replace(SAME, cases=0, modules=()), ["odp-harness"], 16)
+    assert "Result: no difference" in text and "No test ran." in text
+    assert "No new failure" not in text and "Cases:" not in text
