@@ -30,7 +30,7 @@ MAX_METRICS = 40
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Add the two runs and the form of the output."""
-    parser.add_argument("base", type=Path, help="folder of results of the baseline")
+    parser.add_argument("baseline", type=Path, help="folder of results of the baseline")
     parser.add_argument("patched", type=Path, help="folder of results of the run to compare with it")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write both side by side, case by case")
     parser.add_argument("--json", action="store_true", help=JSON)
@@ -38,10 +38,10 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def act(arguments: argparse.Namespace) -> int:
     """Exit with status 0 for no difference or an improvement, 1 for a regression, 3 if inconclusive."""
-    baseline, patched = (read_run(folder).records for folder in (arguments.base, arguments.patched))
+    baseline, patched = (read_run(folder).records for folder in (arguments.baseline, arguments.patched))
     comparison = compare(baseline, patched)
     if arguments.html:
-        names = (str(arguments.base), str(arguments.patched))
+        names = (str(arguments.baseline), str(arguments.patched))
         write(arguments.html, side_by_side_html.render(comparison, baseline, patched, names=names))
     if arguments.json:
         sys.stdout.write(json.dumps(dataclasses.asdict(comparison)) + "\n")

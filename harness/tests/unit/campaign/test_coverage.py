@@ -16,7 +16,7 @@ from harness.machine.exec_log import ModuleLayout
 
 ODP = f"{RXE.folder}/rxe_odp.c"
 
-ASKED = """\
+LAYOUT = """\
 rdma_rxe .text 0xffffffffc0470000
 rdma_rxe .exit.text 0xffffffffc0483d00
 ib_core .text 0xffffffffc0436000
@@ -79,7 +79,7 @@ def table(tmp_path):
 
 def test_a_log_is_offsets_by_module_and_section():
     """Mutations: log all of the kernel; take an address for the section before it."""
-    places = ModuleLayout.read(ASKED, ("rdma_rxe", "ib_core"))
+    places = ModuleLayout.read(LAYOUT, ("rdma_rxe", "ib_core"))
     assert places.ranges == ((0xFFFFFFFFC0470000, 217088), (0xFFFFFFFFC0436000, 626688))
     assert places.options("/x")[:3] == ("-d", "in_asm", "-dfilter")
     assert "0xffffffffc0470000+0x35000" in places.options("/x")[3]
@@ -149,8 +149,8 @@ def test_files_are_of_their_module_and_headers_of_all():
     core, mlx5 = Lines(code={"cq.c": {7}, header: {1, 2, 3}}), Lines(code={"cq.c": {9}, header: {1, 2}})
     ran = {"one": {"ib_core": {"cq.c": {7}, header: {1}}, "mlx5_ib": {header: {2}}}}
     both = Coverage({"ib_core": core, "mlx5_ib": mlx5}, ran)
-    wanted = {f"{CORE.folder}/cq.c": {7, 8, 9}, f"{MLX5.folder}/cq.c": {7, 8, 9}, header: {1, 2, 3, 4}}
-    assert coverage.not_executed(both, wanted) == [(f"{MLX5.folder}/cq.c", 9, 9), (header, 3, 3)]
+    lines = {f"{CORE.folder}/cq.c": {7, 8, 9}, f"{MLX5.folder}/cq.c": {7, 8, 9}, header: {1, 2, 3, 4}}
+    assert coverage.not_executed(both, lines) == [(f"{MLX5.folder}/cq.c", 9, 9), (header, 3, 3)]
     assert coverage.plans_executing(both, {f"{MLX5.folder}/cq.c": {7}}) == set()
     assert coverage.plans_executing(both, {header: {2}}) == {"one"}
 

@@ -85,32 +85,32 @@ def test_a_build_that_fails_contradicts_no_metric(tmp_path, monkeypatch):
 
 def test_only_parts_whose_devices_ran_make_a_band(tmp_path, monkeypatch):
     """Mutation: change all parts that are built."""
-    asked = []
-    monkeypatch.setattr(noise, "_run", lambda *given: asked.append(given[4]) or with_checks(90))
+    calls = []
+    monkeypatch.setattr(noise, "_run", lambda *arguments: calls.append(arguments[4]) or with_checks(90))
     noise.noise_bands(SESSION, baseline(tmp_path, PARTS))
-    assert set(asked) == {RXE, CORE}
+    assert set(calls) == {RXE, CORE}
 
 
 @pytest.mark.parametrize("end", ["pass", "error"])
 def test_a_band_is_measured_once_for_the_same_records(tmp_path, monkeypatch, end):
     """Mutations: measure again each time; cache that of a build that could not run; that of other records."""
-    asked = []
+    calls = []
     records = tuple(replace(one, verdict=end) for one in with_checks(95))
-    monkeypatch.setattr(noise, "_run", lambda *given: asked.append(given[5]) or records)
+    monkeypatch.setattr(noise, "_run", lambda *arguments: calls.append(arguments[5]) or records)
     session = SimpleNamespace(say=lambda line: None, store=Store(tmp_path / "cache"))
     base = baseline(tmp_path)
     for answers in ("one", "other"):
         session.store.built("answers", answers, lambda into: None)
         (tmp_path / "baseline").mkdir(exist_ok=True)
         write_atomically(tmp_path / "baseline" / KEY, answers)
-        asked.clear()
+        calls.clear()
         found = [noise.noise_bands(session, base) for _ in range(2)]
         assert found[0] == found[1] and (end == "error" or max(found[0].values()) == 5)
-        assert len(asked) == len(BAND) * (1 if end == "pass" else 2)
+        assert len(calls) == len(BAND) * (1 if end == "pass" else 2)
     noise.noise_bands(session, base, CONFIRM)
-    assert asked[-len(CONFIRM) :] == list(CONFIRM)
+    assert calls[-len(CONFIRM) :] == list(CONFIRM)
     session.store.discard("answers", "other")
-    asked.clear()
+    calls.clear()
     noise.noise_bands(session, base)
-    assert len(asked) == len(BAND), "records that are not cached have no cached band"
+    assert len(calls) == len(BAND), "records that are not cached have no cached band"
     session.store.close()

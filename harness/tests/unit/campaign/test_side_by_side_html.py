@@ -106,7 +106,7 @@ def test_a_new_failure_comes_first_with_its_reasons_and_console():
     assert "NULL pointer dereference" in text and "fails in 4 of 4 patched runs" in text
 
 
-@pytest.mark.parametrize("names", [("base", "patched"), (HOSTILE, HOSTILE)])
+@pytest.mark.parametrize("names", [("baseline", "patched"), (HOSTILE, HOSTILE)])
 def test_a_hostile_guest_writes_nothing_into_the_page(names):
     """Mutation: mark a reason as safe; set autoescape off."""
     bad = hostile()
