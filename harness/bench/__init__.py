@@ -1,1 +1,1 @@
-"""One module per claim of speed, printing ratios measured in one run."""
+"""Benchmarks: one module per claim of speed, with ratios measured in one run."""

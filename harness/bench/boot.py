@@ -1,4 +1,4 @@
-"""How long until a guest has run `uname`: cold boot, restored snapshots, and virtme-ng, side by side."""
+"""Measure the time until a guest has run `uname`: cold boot, restored snapshots, and virtme-ng, side by side."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.agent import checked
-from harness.bench.figures import Figures
+from harness.bench.measurement import Measurement
 from harness.device.soft_roce import SoftRoce
 from harness.errors import SetupError
 from harness.kernel.packages import Kernel
@@ -22,17 +22,17 @@ from harness.values.case import Request
 
 UNAME = ("uname", "-r")
 VNG = "virtme-ng==1.42"
-DEADLINE_S = 240.0
+TIMEOUT_S = 240.0
 UDEV = ("/usr/lib/systemd/systemd-udevd", "/lib/systemd/systemd-udevd")
 """Paths of udev, which virtme-ng's guest runs from the host's root. Ref: virtme-ng 1.42 virtme/guest/virtme-init"""
 
 
 @dataclass(frozen=True)
-class BootTimes(Figures):
+class BootTimes(Measurement):
     """Medians over `rounds` rounds, in wall seconds from starting the process to the finished command.
 
-    `ratio_prepared_to_vng` is how many prepared machines answer while virtme-ng answers once. Both are None where
-    virtme-ng does not run, and `vng_error` says why and what to try; else that is empty.
+    `ratio_prepared_to_vng` is how many prepared machines reply while virtme-ng replies once. Both are None where
+    virtme-ng does not run, and `vng_error` has the reason and a hint; else that is empty.
     """
 
     kernel: str
@@ -44,13 +44,13 @@ class BootTimes(Figures):
     vng_error: str = ""
 
     def plain(self) -> dict[str, object]:
-        """For --json."""
+        """Return JSON values for --json."""
         ratio = None if self.vng_s is None else round(self.vng_s / self.prepared_s, 1)
         return {**super().plain(), "ratio_prepared_to_vng": ratio}
 
 
 def measure(session: Session, series: str = "newest", rounds: int = 7) -> BootTimes:
-    """All four in turn, round by round, in real time under TCG (virtme-ng too), on the same kernel and QEMU."""
+    """Measure all four in each round, in real time under TCG (virtme-ng too), on the same kernel and QEMU."""
     kernel = session.kernel(series)
     machines = session.machines
     shape = Shape(machines.spec.memory_mib, "real", "tcg")
@@ -63,30 +63,30 @@ def measure(session: Session, series: str = "newest", rounds: int = 7) -> BootTi
             request = Request(1, "exec", argv=UNAME)
             config = MachineConfig(shape, disks, request, folder / "ram")
             with Machine(session.host, machines.qemu, folder, config) as machine:
-                checked(machine.wait(DEADLINE_S))
+                checked(machine.wait(TIMEOUT_S))
 
-    ways: dict[str, Callable[[], object]] = {
+    methods: dict[str, Callable[[], object]] = {
         "cold": cold,
-        "booted": lambda: machines.run(booted, Request(9, "exec", argv=UNAME), DEADLINE_S),
-        "prepared": lambda: machines.run(prepared, Request(9, "exec", argv=UNAME), DEADLINE_S),
+        "booted": lambda: machines.run(booted, Request(9, "exec", argv=UNAME), TIMEOUT_S),
+        "prepared": lambda: machines.run(prepared, Request(9, "exec", argv=UNAME), TIMEOUT_S),
     }
     vng_error = ""
     try:
-        ways["vng"] = _virtme(session, kernel)
+        methods["vng"] = _virtme(session, kernel)
     except SetupError as error:
         vng_error = error.render()
-    times: dict[str, list[float]] = {name: [] for name in ways}
+    times: dict[str, list[float]] = {name: [] for name in methods}
     for number in range(rounds):
-        for name in tuple(ways):
+        for name in tuple(methods):
             session.say(f"round {number + 1} of {rounds}: {name}")
             began = time.monotonic()
             try:
-                ways[name]()
+                methods[name]()
             except SetupError as error:
                 if name != "vng":
                     raise
                 vng_error = error.render()
-                del ways[name], times[name]
+                del methods[name], times[name]
             else:
                 times[name].append(time.monotonic() - began)
     if vng_error:
@@ -110,13 +110,13 @@ def need_udev() -> None:
 
 
 def _virtme(session: Session, kernel: Kernel) -> Callable[[], object]:
-    """virtme-ng in an environment of its own, given the same kernel, the same QEMU and no KVM."""
+    """Install virtme-ng in a virtual environment; return a run with the same kernel, the same QEMU and no KVM."""
     need_udev()
 
     def install(into: Path) -> None:
         session.host.run(["python3", "-m", "venv", str(into)])
         session.host.run([f"{into}/bin/python", "-m", "pip", "install", "-q", VNG])
-        # It makes an initial RAM disk and wants a static busybox for that.
+        # It makes an initial RAM disk, which needs a static busybox.
         session.archive.unpack(["busybox-static"], into)
 
     venv = session.store.built("venv", f"{VNG.replace('==', '-')}-busybox", install)
@@ -126,8 +126,8 @@ def _virtme(session: Session, kernel: Kernel) -> Callable[[], object]:
     for entry in (*kernel.modules.iterdir(), kernel.vmlinuz):
         if not (modules / entry.name).is_symlink():
             (modules / entry.name).symlink_to(entry)
-    # It starts programs from the search path: ours under QEMU's name, and its own by the interpreter of the
-    # environment, which was made under another name than it has now.
+    # It starts programs from the search path: ours under QEMU's name, and its own with the interpreter of the
+    # virtual environment, whose path has changed since it was made.
     shims = {"qemu-system-x86_64": " ".join(f"'{word}'" for word in session.qemu.command)}
     for script in (venv / "bin").glob("v*"):
         shims[script.name] = f"'{venv}/bin/python' '{script}'"
@@ -142,7 +142,7 @@ def _virtme(session: Session, kernel: Kernel) -> Callable[[], object]:
     path = f"{folder}:/usr/sbin:/usr/bin:/sbin:/bin"
 
     def run() -> None:
-        done = session.host.run(argv, env={"PATH": path}, timeout_s=DEADLINE_S)
+        done = session.host.run(argv, env={"PATH": path}, timeout_s=TIMEOUT_S)
         if kernel.release not in done.output:
             raise SetupError("virtme-ng did not run uname", done.output.splitlines()[-10:])
 

@@ -1,5 +1,7 @@
-"""How long the emulated card takes: reading layouts, commands in the model, accesses over the socket, and from a
-saved machine to a verbs device; and what repeats exactly when its answers are inside the guest's writes."""
+"""Measure the emulated card, and which metrics repeat exactly when its replies are inside the guest's writes.
+
+Measured: reading layouts, commands of the model, accesses over the socket, from a snapshot to a verbs device.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.agent import checked
-from harness.bench.figures import Figures
+from harness.bench.measurement import Measurement
 from harness.connectx.conversation.log import entries
 from harness.connectx.conversation.replay import (
     load,
@@ -45,29 +47,29 @@ from harness.values.case import Case, Region, Request, Workload
 from harness.wire import ifc
 from harness.wire.ifc import Layouts
 
-DEADLINE_S = 300.0
+TIMEOUT_S = 300.0
 ROUNDS = 25
 REPEATS = 3
 _DOORBELL = 0x18  # the command doorbell. Ref: Linux 7.2 include/linux/mlx5/device.h, struct mlx5_init_seg
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The value that `percent` of the values do not exceed."""
+    """Return the value that `percent` of the values do not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 
 
 class _Silent:
     def fire(self, vector: int) -> None:
-        """Nobody listens."""
+        """Drop the interrupt."""
 
 
 def command_times(
     conversation: Path, layouts: Layouts, model: str, rounds: int = 5
 ) -> dict[str, list[float]]:
-    """Microseconds of each command of a recorded driver, from doorbell to completion event, by opcode.
+    """Return microseconds of each command of a recorded driver, from doorbell to completion event, by opcode.
 
-    `conversation` is a conversation log of that model with a kernel of those layouts. Interrupts go nowhere.
+    `conversation` is a conversation log of that model with a kernel of those layouts. Interrupts are dropped.
     """
     lines = list(entries(conversation))
     times: dict[str, list[float]] = defaultdict(list)
@@ -95,7 +97,7 @@ def command_times(
 
 
 def summary(times: dict[str, list[float]]) -> dict[str, Any]:
-    """`command_p50_us`, `command_p99_us` over all, and the same for each opcode."""
+    """Return `command_p50_us`, `command_p99_us` over all, and the same for each opcode."""
     everything = [value for values in times.values() for value in values]
     return {
         "command_count": len(everything),
@@ -109,7 +111,7 @@ def summary(times: dict[str, list[float]]) -> dict[str, Any]:
 
 
 def access_times(layouts: Layouts, model: str, count: int = 2000) -> dict[str, float]:
-    """Round trips to a card in another process: `bar_read_p50_us`, `config_read_p50_us`, and the p99s."""
+    """Return round trips to a card in another process: `bar_read_p50_us`, `config_read_p50_us`, and the p99s."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     child = os.fork()
     if child == 0:
@@ -122,23 +124,23 @@ def access_times(layouts: Layouts, model: str, count: int = 2000) -> dict[str, f
     client = Client(theirs)
     try:
         client.hello()
-        found: dict[str, float] = {}
+        times: dict[str, float] = {}
         for name, region, offset in (("bar_read", 0, 0x1FC), ("config_read", 7, 0)):
             spent = []
             for _ in range(count):
                 began_ns = time.perf_counter_ns()
                 client.read(region, offset, 4)
                 spent.append((time.perf_counter_ns() - began_ns) / 1000)
-            found[f"{name}_p50_us"] = round(percentile(spent, 50), 1)
-            found[f"{name}_p99_us"] = round(percentile(spent, 99), 1)
+            times[f"{name}_p50_us"] = round(percentile(spent, 50), 1)
+            times[f"{name}_p99_us"] = round(percentile(spent, 99), 1)
     finally:
         client.close()
         os.waitpid(child, 0)
-    return found
+    return times
 
 
 def _serve(connection: socket.socket, layouts: Layouts, model: str) -> None:
-    """Be the card until the client hangs up."""
+    """Serve the card until the client disconnects."""
     memory, interrupts, loop = Memory(), EventInterrupts(16), Loop()
     card = Card(model, layouts, memory, interrupts, lambda _entry: None)
     answers = Answers(card, ConfigSpace(PciIdentity()), memory, interrupts, lambda _kind, _details: None)
@@ -149,12 +151,12 @@ def _serve(connection: socket.socket, layouts: Layouts, model: str) -> None:
 
 
 @dataclass(frozen=True)
-class CardTimes(Figures):
-    """Medians of `restores` restores and 5 loads; `commands` as `summary`, `accesses` as `access_times` give them.
+class CardTimes(Measurement):
+    """Medians of `restores` restores and 5 loads; `commands` of `summary`, `accesses` of `access_times`.
 
     `restore_to_verbs_s` is from the start of the restore until the agent has opened the verbs device and asked
-    for its capabilities; `restore_parts_s` says where it went. `repeats` has, for each kind of work and clock,
-    the guest's times of its rounds after each of a few restores, and which of them were all equal.
+    for its capabilities; `restore_parts_s` are its parts. `repeats` has, by operation and clock, the guest's times of
+    its rounds after each of REPEATS restores, and which of them were all equal.
     """
 
     kernel: str
@@ -169,7 +171,7 @@ class CardTimes(Figures):
     repeats: dict[str, Any]
 
     def plain(self) -> dict[str, object]:
-        """For --json: the figures of commands and accesses at the top."""
+        """Return JSON values for --json: commands and accesses at the top."""
         rest = {
             name: value for name, value in super().plain().items() if name not in ("commands", "accesses")
         }
@@ -179,7 +181,7 @@ class CardTimes(Figures):
 def measure(
     session: Session, series: str = "newest", model: str = "connectx-5", restores: int = 5
 ) -> CardTimes:
-    """All of it on one kernel and one model."""
+    """Measure everything on one kernel and one model."""
     device, kernel = find(model), session.kernel(series)
     if not device.plugged:
         raise SetupError(f"{model} is no emulated card")
@@ -213,7 +215,7 @@ def measure(
 
 
 def layout_times(headers: Path, folder: Path, rounds: int = 5) -> tuple[float, float]:
-    """Milliseconds to read a kernel's layouts from its headers, and from the cache of an earlier reading."""
+    """Return milliseconds to read a kernel's layouts from its headers, and from the cache."""
 
     def timed(read: Callable[[], object]) -> float:
         began_ns = time.perf_counter_ns()
@@ -234,7 +236,7 @@ def _restore(
     request: Request,
     parts: dict[str, list[float]],
 ) -> tuple[Reply, bytes]:
-    """One restore with the card; adds seconds to `parts`; the reply and the conversation."""
+    """Restore once with the card: add seconds to `parts`; return the reply and the conversation."""
     laps = [time.monotonic()]
     with session.ledger.scratch_folder("bench") as folder:
         with (
@@ -244,7 +246,7 @@ def _restore(
             laps.append(time.monotonic())
             presence.plug(machine)
             laps.append(time.monotonic())
-            reply = machine.wait(DEADLINE_S, presence.check)
+            reply = machine.wait(TIMEOUT_S, presence.check)
             laps.append(time.monotonic())
         conversation = (folder / device.log).read_bytes()
     checked(reply)
@@ -255,10 +257,10 @@ def _restore(
 
 
 def _repeats(session: Session, series: str, kernel: Kernel, device: Device) -> tuple[dict[str, Any], bytes]:
-    """Guest times of the same work after a few restores in counted time, and one conversation of it."""
+    """Return guest times of the same work after REPEATS restores in exact time, and one conversation of it."""
     region = Region(4 * 4096)
     _, exact = session.prepared(series, device.name, "exact")
-    found: dict[str, Any] = {}
+    repeats: dict[str, Any] = {}
     conversation = b""
     for clock, operation in itertools.product(("exact", "paced"), ("write", "objects")):
         snapshot = dataclasses.replace(exact, shape=dataclasses.replace(exact.shape, clock=clock))
@@ -271,14 +273,14 @@ def _repeats(session: Session, series: str, kernel: Kernel, device: Device) -> t
             if reply.answer is None or reply.answer.status != "done":
                 raise SetupError("the work failed", [reply.answer.problem if reply.answer else reply.problem])
             answers.append(reply.answer)
-        found[f"{operation}_{clock}"] = _compared(answers)
-    return found, conversation
+        repeats[f"{operation}_{clock}"] = _compared(answers)
+    return repeats, conversation
 
 
 def _compared(answers: Sequence[Answer]) -> dict[str, Any]:
-    """Each figure after each restore, in guest ns, and the names of those that were always the same."""
-    figures: dict[str, list[float]] = {}
-    for name, percent in (("round_least", 0), ("round_p10", 10), ("round_p50", 50), ("round_most", 100)):
-        figures[f"{name}_ns"] = [percentile(answer.operations_ns, percent) for answer in answers]
-    figures["elapsed_ns"] = [answer.elapsed_ns for answer in answers]
-    return {**figures, "exact": [name for name, values in figures.items() if len(set(values)) == 1]}
+    """Return each metric after each restore, in guest ns, and the names of those that were always equal."""
+    metrics: dict[str, list[float]] = {}
+    for name, percent in (("round_min", 0), ("round_p10", 10), ("round_p50", 50), ("round_max", 100)):
+        metrics[f"{name}_ns"] = [percentile(answer.operations_ns, percent) for answer in answers]
+    metrics["elapsed_ns"] = [answer.elapsed_ns for answer in answers]
+    return {**metrics, "exact": [name for name, values in metrics.items() if len(set(values)) == 1]}

@@ -1,10 +1,10 @@
-"""How far a case repeats: one plan ten times in exact and in real time."""
+"""Measure how exactly a case repeats: the first case of a plan several times, in exact and in real time."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from harness.bench.figures import Figures
+from harness.bench.measurement import Measurement
 from harness.errors import SetupError
 from harness.plan.plan import Planned
 from harness.plan.runner import CaseRunner
@@ -12,8 +12,8 @@ from harness.plan.session import Session
 
 
 @dataclass(frozen=True)
-class Spread(Figures):
-    """Difference between the slowest and the fastest of `runs` runs.
+class Spread(Measurement):
+    """The difference between the slowest and the fastest of `runs` runs.
 
     In exact time in guest nanoseconds, over the whole answer's elapsed time; in real time in percent of the
     median. `equal_answers` counts exact answers equal to the first in every field.

@@ -1,4 +1,4 @@
-"""What a work request and a page fault cost on the emulated card, beside soft-RoCE, and who spends it."""
+"""Measure the CPU cost of a work request and of a page fault on the emulated card and on soft-RoCE, by process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.bench.figures import Figures
+from harness.bench.measurement import Measurement
 from harness.connectx import firmware
 from harness.connectx.conversation.log import entries
 from harness.connectx.conversation.replay import (
@@ -27,28 +27,27 @@ from harness.wire import ifc
 from harness.wire.ifc import Layouts
 
 SIZES = (64, 64 << 10)
-DEADLINE_S = 300.0
+TIMEOUT_S = 300.0
 MTU = 4096
 PAGE = 4096
 VCPU = "CPU "
-"""How QEMU's threads that run the guest are called. Ref: QEMU 11.1 accel/tcg/tcg-accel-ops-mttcg.c"""
+"""Name prefix of QEMU's threads that run the guest. Ref: QEMU 11.1 accel/tcg/tcg-accel-ops-mttcg.c"""
 
 PARTS = ("model", "card", "qemu", "guest")
-PLAYS = 3
+REPLAYS = 3
 
 
 @dataclass(frozen=True)
 class Cost:
-    """RDMA writes of `size_bytes`, each alone, to a page that is there (`wqe`) and to one that was taken (`fault`).
+    """RDMA writes of `size_bytes`, one at a time, to a page that is present (`wqe`) and to an absent one (`fault`).
 
-    `..._per_s` is by the guest's clock, of the median round. The rest is CPU time in us of a round, as the
-    difference of a long and a short run over that of their rounds: of the card's process what the model itself
-    takes (`model`, measured by playing the conversation to a model again, the best of a few times) and what is
-    left (`card`: the socket, the log); of QEMU its threads without vCPUs (`qemu`) and the vCPUs (`guest`, with
-    the workload's own filling and comparing of memory). A round is all that the driver says for one write: its
-    doorbells, the arming of queues, in a faulting one also the invalidation before. `model_us_per_fault` is
-    what a faulting round costs the model beyond one that does not fault, over `faults` (events of the card; on
-    soft-RoCE one a page).
+    `..._per_s` is by the guest's clock, of the median round. The rest is CPU time in us of a round: the difference of a
+    long and a short run over that of their rounds. `model` is the card's model itself, measured by replaying the
+    conversation (minimum of REPLAYS); `card` the rest of its process (socket, log); `qemu` QEMU's threads without
+    vCPUs; `guest` the vCPUs, with the workload's own filling and comparing of memory. A round is everything that the
+    driver sends for one write: doorbells, arming of queues, when faulting also the invalidation before.
+    `model_us_per_fault` is the model's cost of a faulting round beyond one that does not fault, over `faults` (events
+    of the card; on soft-RoCE one per page).
     """
 
     size_bytes: int
@@ -63,8 +62,8 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class FaultTimes(Figures):
-    """The figures of both devices, by device and size."""
+class FaultTimes(Measurement):
+    """The costs of both devices, by device and size."""
 
     kernel: str
     device: str
@@ -72,7 +71,7 @@ class FaultTimes(Figures):
     costs: dict[str, tuple[Cost, ...]]
 
     def plain(self) -> dict[str, object]:
-        """For --json: those of the card at the smallest size at the top."""
+        """Return JSON values for --json: those of the card at the smallest size at the top."""
         first = self.costs[self.device][0]
         names = ("faults_per_s", "wqe_per_s", "model_us_per_wqe", "model_us_per_fault")
         return {**{name: getattr(first, name) for name in names}, **super().plain()}
@@ -80,7 +79,7 @@ class FaultTimes(Figures):
 
 @dataclass(frozen=True)
 class _Run:
-    """One machine: its answer, CPU nanoseconds by part, page faults that the card raised."""
+    """One machine: its answer, CPU time in ns by part, page faults raised by the card."""
 
     answer: Answer
     spent_ns: dict[str, int]
@@ -88,7 +87,7 @@ class _Run:
 
 
 def measure(session: Session, series: str, model: str, rounds: int = 400) -> FaultTimes:
-    """All of it: eight machines a device. `rounds` of a long run; a short one has an eighth."""
+    """Measure both devices, eight machines each. `rounds` of a long run; a short one has an eighth."""
     if not find(model).plugged:
         raise SetupError(f"{model} is no emulated card")
     costs = {
@@ -99,19 +98,21 @@ def measure(session: Session, series: str, model: str, rounds: int = 400) -> Fau
 
 
 def _cost(session: Session, series: str, device: str, size: int, rounds: int) -> Cost:
-    most, least = rounds, max(rounds // 8, 1)
+    long_rounds, short_rounds = rounds, max(rounds // 8, 1)
     spent: dict[str, dict[str, float]] = {}
     rate: dict[str, float] = {}
     faults = 0.0
-    for how in ("none", "dontneed"):
-        session.say(f"{device}: writes of {size} bytes, pages lost: {how}")
-        short, long = (_run(session, series, device, size, how, count) for count in (least, most))
-        spent[how] = {
-            part: round((long.spent_ns[part] - short.spent_ns[part]) / 1000 / (most - least), 1)
+    for method in ("none", "dontneed"):
+        session.say(f"{device}: writes of {size} bytes, page-loss method: {method}")
+        short, long = (
+            _run(session, series, device, size, method, count) for count in (short_rounds, long_rounds)
+        )
+        spent[method] = {
+            part: round((long.spent_ns[part] - short.spent_ns[part]) / 1000 / (long_rounds - short_rounds), 1)
             for part in PARTS
         }
-        rate[how] = 1e9 / statistics.median(long.answer.operations_ns)
-        faults = (long.raised - short.raised) / (most - least)
+        rate[method] = 1e9 / statistics.median(long.answer.operations_ns)
+        faults = (long.raised - short.raised) / (long_rounds - short_rounds)
     if not find(device).plugged:
         faults = -(-size // PAGE)
     total = sum(spent["dontneed"].values())
@@ -128,11 +129,11 @@ def _cost(session: Session, series: str, device: str, size: int, rounds: int) ->
     )
 
 
-def _run(session: Session, series: str, name: str, size: int, how: str, rounds: int) -> _Run:
+def _run(session: Session, series: str, name: str, size: int, method: str, rounds: int) -> _Run:
     device = find(name)
     kernel, snapshot = session.prepared(series, name, "real")
     region = Region(size)
-    work = Workload("write", rounds, region, region, PageLoss(how, "remote"), MTU)
+    work = Workload("write", rounds, region, region, PageLoss(method, "remote"), MTU)
     request = Request(CASE, "case", name, Case("bench-faults", name, work, trace=False))
     spent, raised = dict.fromkeys(PARTS, 0), 0
     with session.ledger.scratch_folder("bench") as folder:
@@ -141,7 +142,7 @@ def _run(session: Session, series: str, name: str, size: int, how: str, rounds: 
             session.machines.restore(snapshot, request, folder, plugged=device.plugged) as machine,
         ):
             presence.plug(machine)
-            reply = machine.wait(DEADLINE_S, presence.check)
+            reply = machine.wait(TIMEOUT_S, presence.check)
             spent["guest"] = threads_ns(machine.process.pid, lambda name: name.startswith(VCPU))
             spent["qemu"] = threads_ns(machine.process.pid, lambda name: not name.startswith(VCPU))
             if isinstance(presence, Card):
@@ -149,7 +150,7 @@ def _run(session: Session, series: str, name: str, size: int, how: str, rounds: 
                 spent["card"] = threads_ns(presence.process.pid, lambda name: True)
         if device.log:
             layouts = ifc.load(kernel.headers / "include")
-            spent["model"] = min(played_ns(folder / device.log, layouts, name) for _ in range(PLAYS))
+            spent["model"] = min(replay_ns(folder / device.log, layouts, name) for _ in range(REPLAYS))
             spent["card"] -= spent["model"]
     answer = reply.answer
     if answer is None or answer.status != "done":
@@ -159,11 +160,11 @@ def _run(session: Session, series: str, name: str, size: int, how: str, rounds: 
 
 class _Silent:
     def fire(self, vector: int) -> None:
-        """Nobody listens."""
+        """Drop the interrupt."""
 
 
-def played_ns(conversation: Path, layouts: Layouts, model: str) -> int:
-    """CPU time of a model that hears a recorded conversation again, without socket and log."""
+def replay_ns(conversation: Path, layouts: Layouts, model: str) -> int:
+    """Return the CPU time of a model that replays a recorded conversation, without socket and log."""
     memory = Memory()
     card = firmware.Card(model, layouts, memory, _Silent(), lambda _entry: None)
     spent_ns = 0
@@ -179,7 +180,10 @@ def played_ns(conversation: Path, layouts: Layouts, model: str) -> int:
 
 
 def threads_ns(pid: int, wanted: Callable[[str], bool]) -> int:
-    """CPU time of a process's threads. Ref: Linux Documentation/scheduler/sched-stats.rst, /proc/PID/schedstat"""
+    """Return the CPU time of a process's threads with a `wanted` name.
+
+    Ref: Linux Documentation/scheduler/sched-stats.rst, /proc/PID/schedstat
+    """
     total = 0
     for task in Path(f"/proc/{pid}/task").iterdir():
         if wanted((task / "comm").read_text()):

@@ -1,4 +1,4 @@
-"""What the kernel module costs: a page-fault handler in Python, events at the card's best rate, watching mlx5_ib."""
+"""Measure the kernel module: a page-fault handler in Python, events at the card's best rate, probes of mlx5_ib."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.bench.figures import Figures
+from harness.bench.measurement import Measurement
 from harness.errors import SetupError
 from harness.plan.checkout import find_folder
 from harness.plan.plan import Planned, load
@@ -22,12 +22,12 @@ OBSERVED_ROUNDS = 50
 
 
 @dataclass(frozen=True)
-class KmodTimes(Figures):
-    """Times of a handler in Python are from the interrupt to the end of its resume command, real time.
+class KmodTimes(Measurement):
+    """Times of a handler in Python: from the interrupt to the end of its resume command, real time.
 
-    `events_per_s` is how many a card that sends them in bursts of BURST brings to Python, each decoded, compared and
-    resumed by the module; `lost` how many did not come. `observe_instructions_per_fault` is what both probes of a
-    fault execute, in exact time, without the traps that lead to them.
+    `events_per_s` is the rate of events that reach Python when the card sends bursts of BURST, each decoded, compared
+    and resumed by the module; `lost` of them did not arrive. `observe_instructions_per_fault` are those of both probes
+    of a fault, in exact time, without the traps that lead to them.
     """
 
     kernel: str
@@ -43,8 +43,8 @@ class KmodTimes(Figures):
 
 
 def measure(session: Session, series: str, model: str, rounds: int = 200) -> KmodTimes:
-    """Three machines. `rounds` are writes that fault twice each."""
-    handled, release = _run(session, _planned(series, model, HANDLER, rounds, "real"))
+    """Run three machines. `rounds` are writes that fault twice each."""
+    handler, release = _run(session, _planned(series, model, HANDLER, rounds, "real"))
     burst = _planned(series, model, EVENTS, BURSTS, "real")
     rules = tuple(_in_bursts(burst.case.rules))
     use = burst.case.module
@@ -56,9 +56,9 @@ def measure(session: Session, series: str, model: str, rounds: int = 200) -> Kmo
     return KmodTimes(
         release,
         model,
-        len(handled.answer_ns),
-        percentile(handled.answer_ns, 0.5) / 1000,
-        percentile(handled.answer_ns, 0.99) / 1000,
+        len(handler.answer_ns),
+        percentile(handler.answer_ns, 0.5) / 1000,
+        percentile(handler.answer_ns, 0.99) / 1000,
         streamed.heard,
         round(1e9 * (streamed.heard - 1) / streamed.span_ns),
         streamed.stats["events"] - streamed.heard + streamed.stats["lost_memory"],
@@ -72,7 +72,7 @@ def _in_bursts(rules: Sequence[Rule]) -> list[Rule]:
 
 
 def _planned(series: str, model: str, name: str, rounds: int, clock: str) -> Planned:
-    """The first case of a plan for a card, with so many rounds."""
+    """Return the first case of a plan for a card, with `rounds` rounds."""
     path: Path = find_folder("testplans", None) / f"{name}.toml"
     planned = next(load(path).cases((series,), clock, (model,)), None)
     if planned is None or model not in planned.plan.devices:

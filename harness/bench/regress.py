@@ -1,19 +1,22 @@
-"""What a verdict on a patch costs against the compiler alone, and how often a change of nothing is called one."""
+"""Measure the cost of a verdict of `regress` against the compiler alone, and its false alarms on no-op changes."""
 
 from __future__ import annotations
 
 import secrets
 import statistics
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.bench.figures import Figures, Stopped
-from harness.campaign import noise
-from harness.campaign.change import Tree
-from harness.campaign.outcomes import SAME
-from harness.campaign.regress import judge
-from harness.campaign.runs import RegressRequest, answers, copied, modules, modules_with_lines
+from harness.bench.measurement import Measurement, Stopped
+from harness.campaign import noise, noop_changes
+from harness.campaign.builds import build_modules, copy_sources
+from harness.campaign.change import KernelTree
+from harness.campaign.outcomes import NO_DIFFERENCE
+from harness.campaign.question import SIDES, RegressRequest
+from harness.campaign.regress import regress
+from harness.campaign.result_cache import ModuleRun, run_cases
 from harness.kernel.packages import Kernel
 from harness.kernel.source import source
 from harness.kernel.subsystems import Part
@@ -23,14 +26,13 @@ MAKES = 3
 
 
 @dataclass(frozen=True)
-class Regress(Figures):
-    """One part of the kernel, `seeds` runs of each case.
+class RegressCost(Measurement):
+    """The cost on one part of the kernel, with `seeds` runs of each case.
 
-    `make_s` is what the compiler needs for both sides, clean, the median of MAKES; `verdict_s` is patch to verdict as
-    `regress` gives it, compiler and what ran of the changed lines included, with the base's objects and answers and
-    the null band known already. `false_alarms` are verdicts other than "same" on `null_changes` different changes that
-    change nothing; `unconfirmed` counts those of which a figure moved in one build and not in others.
-    `null_band_instructions` are the bands by stage.
+    `make_s` is the compiler's time for both sides, clean, the median of MAKES; `verdict_s` is from patch to verdict
+    including compiler and diff coverage, with the objects and records of the baseline and the noise bands cached.
+    `false_alarms` are verdicts other than "no difference" on `noop_changes` different no-op changes; `unconfirmed`
+    counts those with a metric that moved in one build and not in others. `noise_bands_instructions` are by metric.
     """
 
     kernel: str
@@ -40,60 +42,16 @@ class Regress(Figures):
     make_s: float
     verdict_s: float
     ratio_to_make: float
-    null_changes: int
+    noop_changes: int
     false_alarms: int
     alarms: tuple[str, ...]
     unconfirmed: int
-    null_band_instructions: dict[str, float]
-
-
-def measure(session: Session, question: RegressRequest, part: Part, changes: int) -> Regress:
-    """Judge `changes` changes that change nothing, each built and prepared anew. `question.results` is filled.
-
-    Ctrl-C raises Stopped with the figures of those that were judged, if any was.
-    """
-    kernel = session.kernel(question.kernel)
-    stock = source(kernel, session.archive)
-    base, _ = modules(session, kernel, stock, [part])
-    before = answers(session, question, kernel, base, [part], "base")
-    bands = noise.bands(session, question, kernel, stock, [part], before)
-    makes_s = [_make(session, kernel, stock, part) for _ in range(MAKES)]
-    judged: list[_Judged] = []
-
-    def figures() -> Regress:
-        make_s = statistics.median(makes_s)
-        verdict_s = statistics.median(each.wall_s for each in judged)
-        alarms = tuple(each.alarm for each in judged if each.alarm)
-        return Regress(
-            kernel.release,
-            part.modules[0],
-            judged[-1].cases,
-            question.seeds,
-            round(2 * make_s, 1),
-            round(verdict_s, 1),
-            round(verdict_s / (2 * make_s), 2),
-            len(judged),
-            len(alarms),
-            alarms,
-            sum(each.unconfirmed for each in judged),
-            bands,
-        )
-
-    try:
-        for variant in noise.variants(changes):
-            judged.append(_judged(session, question, part, stock, variant))
-            verdict = judged[-1].alarm or f"{variant}: {SAME}"
-            session.say(f"{len(judged)} of {changes}: {verdict}")
-    except KeyboardInterrupt as stop:
-        if not judged:
-            raise
-        raise Stopped(figures()) from stop
-    return figures()
+    noise_bands_instructions: Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class _Judged:
-    """What was said of one change: `alarm` is empty when it was "same"."""
+class _Verdict:
+    """The verdict on one no-op change: `alarm` is empty when it is "no difference"."""
 
     wall_s: float
     cases: int
@@ -101,37 +59,93 @@ class _Judged:
     unconfirmed: bool
 
 
-def _judged(
-    session: Session, question: RegressRequest, part: Part, stock: Path, variant: noise.Variant
-) -> _Judged:
-    asked = replace(question, results=question.results / str(variant).replace(" ", "-"))
-    with session.ledger.scratch_folder("null") as tree:
-        copied(stock, [part], tree)
-        variant.apply(tree / part.folder, part)
-        _unlike_any_before(tree / part.folder / part.first)
+def measure(session: Session, request: RegressRequest, part: Part, changes: int) -> RegressCost:
+    """Test `changes` no-op changes, each built and prepared again. `request.results` is filled.
+
+    Ctrl-C raises Stopped with the measurement of those that were tested, if any was.
+    """
+    kernel = session.kernel(request.kernel)
+    stock = source(kernel, session.archive)
+    built = build_modules(session, kernel, stock, [part], lines=False)
+    records = run_cases(session, ModuleRun(request, kernel, built.files, [part], SIDES[0]))
+    bands = noise.noise_bands(session, noise.Baseline(request, kernel, stock, [part], records))
+    makes_s = [_make(session, kernel, stock, part) for _ in range(MAKES)]
+    verdicts: list[_Verdict] = []
+
+    def measurement() -> RegressCost:
+        return _cost(kernel, part, request.seeds, makes_s, verdicts, bands)
+
+    try:
+        for noop in noop_changes.variants(changes):
+            verdicts.append(_verdict(session, request, part, stock, noop))
+            text = verdicts[-1].alarm or f"{noop}: {NO_DIFFERENCE}"
+            session.say(f"{len(verdicts)} of {changes}: {text}")
+    except KeyboardInterrupt as stop:
+        if not verdicts:
+            raise
+        raise Stopped(measurement()) from stop
+    return measurement()
+
+
+def _cost(
+    kernel: Kernel,
+    part: Part,
+    seeds: int,
+    makes_s: Sequence[float],
+    verdicts: Sequence[_Verdict],
+    bands: Mapping[str, float],
+) -> RegressCost:
+    make_s = statistics.median(makes_s)
+    verdict_s = statistics.median(each.wall_s for each in verdicts)
+    alarms = tuple(each.alarm for each in verdicts if each.alarm)
+    return RegressCost(
+        kernel.release,
+        part.modules[0],
+        verdicts[-1].cases,
+        seeds,
+        round(2 * make_s, 1),
+        round(verdict_s, 1),
+        round(verdict_s / (2 * make_s), 2),
+        len(verdicts),
+        len(alarms),
+        alarms,
+        sum(each.unconfirmed for each in verdicts),
+        bands,
+    )
+
+
+def _verdict(
+    session: Session, request: RegressRequest, part: Part, stock: Path, noop: noop_changes.NoopChange
+) -> _Verdict:
+    own = replace(request, results=request.results / str(noop).replace(" ", "-"))
+    with session.ledger.scratch_folder("noop") as tree:
+        copy_sources(stock, [part], tree)
+        noop.apply(tree / part.folder, part)
+        _make_unique(tree / part.folder / part.first)
         began = time.monotonic()
-        judgement = judge(session, asked, Tree(tree))
+        result = regress(session, own, KernelTree(tree))
         wall_s = time.monotonic() - began
-    found = judgement.comparison
-    why = [change.text for change in found.changes] or judgement.notes
-    return _Judged(
+    comparison = result.comparison
+    why = [each.text for each in comparison.differences] or result.notes
+    alarm = f"{noop}: {comparison.verdict}: {'; '.join(why)}"
+    return _Verdict(
         wall_s,
-        len({figure.case for figure in found.figures}),
-        "" if found.verdict == SAME else f"{variant}: {found.verdict}: {'; '.join(why)}",
-        any(note.startswith(noise.NOT_COUNTED) for note in judgement.notes),
+        len({metric.case for metric in comparison.metrics}),
+        "" if comparison.verdict == NO_DIFFERENCE else alarm,
+        bool(result.unconfirmed),
     )
 
 
 def _make(session: Session, kernel: Kernel, stock: Path, part: Part) -> float:
-    """How long a clean make of the part takes, in seconds."""
-    with session.ledger.scratch_folder("null") as tree:
-        copied(stock, [part], tree)
-        _unlike_any_before(tree / part.folder / part.first)
+    """Return the time of a clean make of the part, in seconds."""
+    with session.ledger.scratch_folder("noop") as tree:
+        copy_sources(stock, [part], tree)
+        _make_unique(tree / part.folder / part.first)
         began = time.monotonic()
-        modules_with_lines(session, kernel, tree, [part], lines=False, clean=True)
+        build_modules(session, kernel, tree, [part], lines=False, clean=True)
         return time.monotonic() - began
 
 
-def _unlike_any_before(file: Path) -> None:
-    """A word among the module's own facts, so that neither its build nor its answers are in the cache."""
+def _make_unique(file: Path) -> None:
+    """Add a random modinfo entry to a source file, so that neither its build nor its records are cached."""
     file.write_text(f'{file.read_text()}\nMODULE_INFO(odp_harness, "{secrets.token_hex(4)}");\n')

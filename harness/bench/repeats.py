@@ -1,4 +1,4 @@
-"""How far counted time repeats on a device whose interrupts come from outside: stage by stage, over many restores."""
+"""Measure how exactly instruction counts repeat on an emulated card: stage by stage, over many restores."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from harness.bench.figures import Figures
+from harness.bench.measurement import Measurement
 from harness.errors import SetupError
 from harness.plan.plan import Planned
 from harness.plan.runner import CaseRunner
@@ -19,24 +19,24 @@ SHARES = {"p10": 0.1, "p50": 0.5}
 
 @dataclass(frozen=True)
 class Band:
-    """One figure of one stage, ns of guest time (instructions), over all restores.
+    """One statistic of one stage, ns of guest time (instructions), over all restores.
 
-    `spread_percent` is the difference of the extremes over the median; `equal` how many restores gave the
-    commonest value.
+    `spread_percent` is the difference of maximum and minimum over the median; `equal` counts the restores with the most
+    frequent value.
     """
 
     stage: str
-    figure: str
+    statistic: str
     median_ns: int
-    least_ns: int
-    most_ns: int
+    min_ns: int
+    max_ns: int
     spread_percent: float
     equal: int
 
 
 @dataclass(frozen=True)
-class Repeats(Figures):
-    """The bands of a case that was restored `restores` times, each time with a new card."""
+class Repeats(Measurement):
+    """The bands of a case over `restores` restores, each with a new card process."""
 
     case: str
     kernel: str
@@ -44,13 +44,15 @@ class Repeats(Figures):
     bands: tuple[Band, ...]
 
     def plain(self) -> dict[str, object]:
-        """For --json: also each figure's spread by name."""
-        spreads = {f"{band.stage}_{band.figure}_spread_percent": band.spread_percent for band in self.bands}
+        """Return JSON values for --json: also the spread of each statistic by name."""
+        spreads = {
+            f"{band.stage}_{band.statistic}_spread_percent": band.spread_percent for band in self.bands
+        }
         return {**spreads, **super().plain()}
 
 
 def measure(session: Session, planned: Planned, restores: int = 20) -> Repeats:
-    """Run one case so often, in exact time."""
+    """Run one case `restores` times, in exact time."""
     answers, release = [], ""
     for number in range(restores):
         session.say(f"{planned.case.id}: restore {number + 1} of {restores}")
@@ -63,21 +65,21 @@ def measure(session: Session, planned: Planned, restores: int = 20) -> Repeats:
 
 
 def bands(answers: Sequence[Answer]) -> Iterator[Band]:
-    """The tenth percentile and the median of every stage that each answer has samples of."""
+    """Yield the 10th percentile and the median of every stage that all answers have samples of."""
     samples = [dict(_samples(answer)) for answer in answers]
     for stage in samples[0]:
         if not all(one.get(stage) for one in samples):
             continue
-        for figure, share in SHARES.items():
+        for statistic, share in SHARES.items():
             values = [percentile(one[stage], share) for one in samples]
             middle = int(statistics.median(values))
             spread = 100 * (max(values) - min(values)) / middle if middle else 0.0
             equal = max(map(values.count, values))
-            yield Band(stage, figure, middle, min(values), max(values), round(spread, 4), equal)
+            yield Band(stage, statistic, middle, min(values), max(values), round(spread, 4), equal)
 
 
 def _samples(answer: Answer) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Times by stage: the operations as posted and polled, the faults as traced, and each stage within them."""
+    """Yield times by stage: operations from post to completion, faults as traced, and each stage within them."""
     faults = answer.trace.faults
     yield "operation", answer.operations_ns
     yield "fault", tuple(fault.duration_ns for fault in faults)

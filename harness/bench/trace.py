@@ -1,4 +1,4 @@
-"""What tracing loses and what it costs, on soft-RoCE, where a nanosecond of exact time is one instruction."""
+"""Measure what tracing loses and costs, on soft-RoCE, where a nanosecond of exact time is one instruction."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import statistics
 import time
 from dataclasses import dataclass
 
-from harness.bench.figures import Figures
+from harness.bench.measurement import Measurement
 from harness.errors import SetupError
 from harness.machine.snapshot import Snapshot
 from harness.plan.session import CASE, PREPARE, Session
@@ -20,16 +20,16 @@ MANY = (1024, 200)
 FEW = (64, 20)
 """Pages and rounds; every page of a round is one fault."""
 
-READIES = 5
+RESTORES = 5
 
 
 @dataclass(frozen=True)
-class TraceCost(Figures):
-    """`faults` of one run, how many are not in its histograms, how many have no record of their own.
+class TraceCost(Measurement):
+    """The `faults` of one run, those missing in its histograms, those without a record.
 
     `instructions_per_fault` without any probe; `..._added` by the probes of all stages, and by the same probes with
     programs that return at once (`..._added_empty`). `cost_ratio_to_empty` is a traced fault over one with empty
-    programs. `ready_s`: wall seconds from a saved machine to one that is traced, the median of a few.
+    programs. `ready_s`: wall seconds from a snapshot to a machine that is traced, the median of RESTORES.
     """
 
     kernel: str
@@ -44,7 +44,7 @@ class TraceCost(Figures):
 
 
 def measure(session: Session, series: str) -> TraceCost:
-    """One long run in real time, three short ones in exact time, some restores."""
+    """Make one long run in real time, three short ones in exact time, and RESTORES restores."""
     kernel = session.kernel(series)
     session.say(f"{MANY[0] * MANY[1]} faults in one run")
     _, snapshot = session.prepared(series, DEVICE, "real")
@@ -69,7 +69,7 @@ def measure(session: Session, series: str) -> TraceCost:
         round(spent["all"] - spent["none"]),
         round(spent["empty"] - spent["none"]),
         round(spent["all"] / spent["empty"], 3),
-        round(statistics.median(_ready(session, snapshot) for _ in range(READIES)), 2),
+        round(statistics.median(_ready(session, snapshot) for _ in range(RESTORES)), 2),
     )
 
 
@@ -80,8 +80,8 @@ def _answer(session: Session, snapshot: Snapshot, amount: tuple[int, int], trace
     case = Case("bench-trace", DEVICE, work, trace=traced, timeout_s=600.0)
     reply = session.machines.run(snapshot, Request(CASE, "case", DEVICE, case), math.inf)
     if reply.answer is None or reply.answer.status != "done":
-        said = reply.problem or (reply.answer.problem if reply.answer else "")
-        raise SetupError(f"the case of {pages * rounds} faults did not run", [said])
+        problem = reply.problem or (reply.answer.problem if reply.answer else "")
+        raise SetupError(f"the case of {pages * rounds} faults did not run", [problem])
     return reply.answer
 
 

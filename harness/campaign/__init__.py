@@ -1,1 +1,1 @@
-"""Many runs, one question: is this patch worse?"""
+"""Campaigns: many runs that answer one question, as if a patch is a regression."""

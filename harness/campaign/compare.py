@@ -1,26 +1,26 @@
-"""Two runs of the same cases: what got worse, what got better, and what cannot be told.
+"""Compare two runs of the same cases: regressions, improvements, and what is inconclusive.
 
 Results are compared by case; `seed=N` at the end of a case's name is one of several runs of the same case.
-Latency in exact time is compared over the seeds, in instructions; in real time by a rank test over the runs. With a
-card a machine's instructions are counted, but it waits in real time: only the shortest way through a stage is told.
+Latency in exact time is compared over the seeds, in instructions; in real time by a rank test over the runs. A machine
+with a card counts instructions but waits in real time ("paced"): only the minimum of each stage is compared.
 """
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
+from harness.campaign.metrics import MINIMUM, SEED, WHOLE, Metric, samples, split
 from harness.campaign.outcomes import (
-    BETTER,
-    CANNOT_TELL,
     FAILED,
+    IMPROVEMENT,
+    INCONCLUSIVE,
+    REGRESSION,
     WELL,
-    WORSE,
-    Change,
-    differing_ends,
+    Difference,
+    compare_outcomes,
     how_ended,
     overall,
     severity,
@@ -28,248 +28,210 @@ from harness.campaign.outcomes import (
 from harness.campaign.statistics import (
     CONFIDENCE,
     MIN_RUNS,
-    chance,
     interval,
+    rank_test,
     significant,
 )
-from harness.values.histogram import percentile
 from harness.values.record import Record
 
 PACED = "paced"
-LEAST = " least"
-JUDGED = ("operation", "fault")
-"""Figures of which a difference in real time must show, if there is one."""
 
-BANDS = 3
-"""How many times what changes that change nothing did is still nothing: they were few."""
-PROBES = 5.0
-"""Instructions by which the shortest way through one stage or another moves where the other builds of a band show none,
-probably by where a probe lies in the kernel's hash of probes. No band of a shortest way is narrower.
-"""
+MIN_NOISE_BAND = 5.0
+"""Minimum noise band in instructions; the kprobe hash-chain position shifts a stage's minimum by up to this much."""
 
-SEED = re.compile(r"/seed=\d+$")
-RAN = ("pass", "known", "fail")
-# What two runs must have in common for their figures to mean anything.
+EXECUTED = ("pass", "known", "fail")
+# What two runs must have in common for their metrics to be comparable.
 ENVIRONMENT = ("kernel", "qemu", "image", "clock", "accelerator", "device")
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One latency of one case: medians over the runs, in ns (`exact`: instructions), and the band that is noise.
-
-    `stage` is `operation` or `fault`, or a stage with what of it: `checks mean`, `checks least`.
-    """
-
-    case: str
-    stage: str
-    exact: bool
-    base: float
-    patched: float
-    runs: tuple[int, int]
-    band: float
-    change: float
-    """Patched minus base; in exact time the median over the pairs of runs with the same seed."""
-
-
-@dataclass(frozen=True)
 class Comparison:
-    """The verdict over all cases, what it rests on, every figure, and what differs in the environments.
+    """The verdict over all cases, the differences it rests on, every metric, and what differs in the environments.
 
-    `failing` are the cases that fail on both sides alike, `known` those that fail on both as is known of the kernel.
+    `failing` are the cases that fail on both sides alike, `known` those with a known failure on both.
     """
 
     verdict: str
-    changes: tuple[Change, ...]
-    figures: tuple[Figure, ...] = ()
+    differences: tuple[Difference, ...]
+    metrics: tuple[Metric, ...] = ()
     environment: tuple[str, ...] = ()
     failing: tuple[str, ...] = ()
     known: tuple[str, ...] = ()
 
     @property
-    def never_well(self) -> tuple[str, ...]:
-        """Cases that fail on both sides, whether that is known or not."""
+    def failing_on_both(self) -> tuple[str, ...]:
+        """List the cases that fail on both sides, known failures included."""
         return (*self.failing, *self.known)
 
 
-def compare(
-    base: Sequence[Record], patched: Sequence[Record], bands: Mapping[str, float] | None = None
-) -> Comparison:
-    """Compare two runs. `bands` says by stage how many ns a change that changes nothing moves it; without them only the
-    shortest ways through a stage are judged in instructions.
+@dataclass(frozen=True)
+class _Measured:
+    """A metric and the values of its runs on both sides."""
 
-    Worse outranks better; without a difference it is the same; where no case ran on both sides it cannot be told.
+    metric: Metric
+    before: Sequence[float]
+    after: Sequence[float]
+
+
+def compare(
+    baseline: Sequence[Record], patched: Sequence[Record], bands: Mapping[str, float] | None = None
+) -> Comparison:
+    """Compare two runs.
+
+    `bands` are noise bands in instructions by metric name; without them only minima are conclusive. A regression
+    outranks an improvement. Inconclusive where no case was executed on both sides.
     """
-    one, other = by_case(base), by_case(patched)
-    # A run ends after so many failures: of the cases behind them nothing is known without the change.
-    ended = any(how_ended(record) == FAILED for record in base)
-    changes: list[Change] = []
+    one, other = by_case(baseline), by_case(patched)
+    # A run stops after so many failures: nothing is known of the cases after them.
+    stopped = any(how_ended(record) == FAILED for record in baseline)
+    differences: list[Difference] = []
     mixed: list[str] = []
-    measured: list[tuple[Figure, tuple[list[float], list[float]]]] = []
+    measured: list[_Measured] = []
     failing: list[str] = []
     known: list[str] = []
     for case in sorted({*one, *other}):
         before, after = one.get(case, []), other.get(case, [])
-        outcomes = differing_ends(case, before, after, ended)
-        changes += outcomes
+        outcomes = compare_outcomes(case, before, after, stopped)
+        differences += outcomes
         alike = WELL if outcomes else min(severity(before), severity(after))
         if alike:
             (failing if alike == FAILED else known).append(case)
-        if before and after and _mixed(before, after):
+        if before and after and _mixed_clocks(before, after):
             mixed.append(case)
         elif not outcomes and before and all(_sound(record) for record in (*before, *after)):
-            measured += _figures(case, before, after, bands)
-    figures = [figure for figure, _ in measured]
-    changes += _apart(mixed)
-    for figure, samples in measured:
-        changes += _latency(figure, *samples, _tests(figure, figures), bands is not None)
-    changes += _too_few(figures)
-    ran = set(one) & set(other) and any(record.verdict in RAN for record in (*base, *patched))
+            measured += _measure(case, before, after, bands)
+    metrics = [each.metric for each in measured]
+    differences += _not_comparable(mixed)
+    for each in measured:
+        differences += _latency(each, _tests(each.metric, metrics), bands is not None)
+    differences += _too_few(metrics)
+    ran = set(one) & set(other) and any(record.verdict in EXECUTED for record in (*baseline, *patched))
     return Comparison(
-        overall(changes) if ran else CANNOT_TELL,
-        tuple(changes),
-        tuple(figures),
-        _environments(base, patched),
+        overall(differences) if ran else INCONCLUSIVE,
+        tuple(differences),
+        tuple(metrics),
+        _environment_differences(baseline, patched),
         tuple(failing),
         tuple(known),
     )
 
 
-def with_more(found: Comparison, changes: Sequence[Change]) -> Comparison:
-    """The same, with changes that no record says."""
-    verdict = overall([*found.changes, *changes]) if changes else found.verdict
-    return replace(found, changes=(*found.changes, *changes), verdict=verdict)
+def with_more(comparison: Comparison, differences: Sequence[Difference]) -> Comparison:
+    """Add differences that are in no record."""
+    every = (*comparison.differences, *differences)
+    verdict = overall(every) if differences else comparison.verdict
+    return replace(comparison, differences=every, verdict=verdict)
 
 
 def by_case(records: Iterable[Record]) -> dict[str, list[Record]]:
-    """The runs of each case, whatever their seeds."""
-    found: dict[str, list[Record]] = defaultdict(list)
+    """Group runs by case, whatever their seeds."""
+    cases: dict[str, list[Record]] = defaultdict(list)
     for record in records:
-        found[SEED.sub("", record.case.id)].append(record)
-    return found
+        cases[SEED.sub("", record.case.id)].append(record)
+    return cases
+
+
+def environment_of(records: Iterable[Record]) -> dict[str, str]:
+    """Return the values of each name in ENVIRONMENT over some records, joined by commas."""
+    every = list(records)
+    values = {name: sorted({r.environment.get(name, "") for r in every} - {""}) for name in ENVIRONMENT}
+    return {name: ", ".join(each) for name, each in values.items() if each}
 
 
 def _sound(record: Record) -> bool:
     return record.verdict in ("pass", "known") and record.answer is not None
 
 
-def _figures(
+def _measure(
     case: str, before: Sequence[Record], after: Sequence[Record], bands: Mapping[str, float] | None
-) -> Iterable[tuple[Figure, tuple[list[float], list[float]]]]:
+) -> Iterable[_Measured]:
     clocks = {record.environment.get("clock") for record in (*before, *after)}
     exact = clocks <= {"exact", PACED}
-    mine, theirs = by_run(before, exact), by_run(after, exact)
-    for stage in sorted(set(mine) & set(theirs)):
-        pair = (mine[stage], theirs[stage])
-        samples = (list(pair[0].values()), list(pair[1].values()))
-        if PACED in clocks and not stage.endswith(LEAST):
+    one, other = samples(before, exact), samples(after, exact)
+    for name in sorted(set(one) & set(other)):
+        stage, statistic = split(name)
+        if PACED in clocks and statistic != MINIMUM:
             continue
-        counts = (len(samples[0]), len(samples[1]))
-        base, patched = (float(median(values)) for values in samples)
-        change = _paired(*pair) if exact else patched - base
-        band = (bands or {}).get(stage, PROBES if exact and stage.endswith(LEAST) else 0.0)
-        yield Figure(case, stage, exact, base, patched, counts, float(band), change), samples
+        values = (list(one[name].values()), list(other[name].values()))
+        baseline, patched = (float(median(each)) for each in values)
+        change = _paired(one[name], other[name]) if exact else patched - baseline
+        band = (bands or {}).get(name, MIN_NOISE_BAND if exact and statistic == MINIMUM else 0.0)
+        counts = (len(values[0]), len(values[1]))
+        metric = Metric(case, stage, statistic, exact, baseline, patched, counts, float(band), change)
+        yield _Measured(metric, *values)
 
 
 def _paired(before: Mapping[str, float], after: Mapping[str, float]) -> float:
-    """The median difference of runs of one seed; where no seed is on both sides, of the medians."""
+    """Return the median difference of runs with the same seed; where no seed is on both sides, of the medians."""
     both = [after[run] - value for run, value in before.items() if run in after]
     return float(median(both)) if both else float(median(after.values()) - median(before.values()))
 
 
-def by_run(records: Sequence[Record], exact: bool) -> dict[str, dict[str, float]]:
-    """Per figure the value of each run: medians of whole operations and whole faults; of each stage its mean.
+def _latency(measured: _Measured, tests: int, banded: bool) -> list[Difference]:
+    """Return the difference that a metric makes, if any. In real time it is one of `tests`.
 
-    In exact time also the least of each stage: the shortest way through it, which nothing but its code moves. A run
-    whose probes missed calls says nothing of stages.
+    The minimum of a stage in instructions is a property of the code. Everything else also varies with what else the
+    machine does, which any change shifts: there a rank test must tell the runs of both sides apart, too.
     """
-    found: dict[str, dict[str, float]] = defaultdict(dict)
-    for number, record in enumerate(records):
-        assert record.answer is not None
-        run = record.case.id if exact and SEED.search(record.case.id) else f"run {number}"
-        trace = record.answer.trace
-        values: dict[str, list[int]] = {"operation": list(record.answer.operations_ns)}
-        values["fault"] = [fault.duration_ns for fault in trace.faults]
-        for stage, durations in values.items():
-            if durations:
-                found[stage][run] = float(percentile(tuple(durations), 0.5))
-        for histogram in trace.histograms if not trace.missed else ():
-            if histogram.samples:
-                found[f"{histogram.name} mean"][run] = histogram.mean
-                if exact:
-                    found[histogram.name + LEAST][run] = float(histogram.minimum)
-    return found
-
-
-def _latency(
-    figure: Figure, before: list[float], after: list[float], tests: int, banded: bool
-) -> list[Change]:
-    """What a figure says, if anything. In real time, where nothing but the runs is known, it is one of `tests`; in
-    instructions it depends on whether its band is known.
-
-    The shortest way through a stage is a property of the code. Everything else also depends on what else the machine
-    does meanwhile, which any change shifts: there the runs of both sides must be told apart by a rank test, too.
-    """
-    verdict = WORSE if figure.change > 0 else BETTER
-    sure = figure.exact and figure.stage.endswith(LEAST)
-    if figure.exact and abs(figure.change) <= BANDS * figure.band:
+    metric = measured.metric
+    verdict = REGRESSION if metric.change > 0 else IMPROVEMENT
+    if metric.exact and abs(metric.change) <= metric.threshold:
         return []
-    if not sure and (min(figure.runs) < MIN_RUNS or not figure.change):
+    if not metric.by_code and (min(metric.runs) < MIN_RUNS or not metric.change):
         return []
-    probable = 0.0 if sure else chance(before, after)
-    if not significant(probable, 1 if figure.exact else tests):
+    p = 0.0 if metric.by_code else rank_test(measured.before, measured.after)
+    if not significant(p, 1 if metric.exact else tests):
         return []
-    if not figure.exact:
-        low, high = (bound / 1000 for bound in interval(before, after))
-        numbers = f"{figure.base / 1000:.1f} to {figure.patched / 1000:.1f} us, p = {probable:.1e}"
-        numbers += f", {CONFIDENCE:.0%} of resamples {low:+.1f} to {high:+.1f}"
-        return [Change(verdict, figure.case, f"{figure.stage}: {numbers}", stage=figure.stage)]
-    moved = f"{figure.change:+.0f} instructions ({figure.base:.0f} to {figure.patched:.0f})"
-    nothing = f"changes that change nothing move it by up to {figure.band:.0f}"
-    if not banded:
-        nothing = "how far changes that change nothing move it was not measured (`regress` does)"
-        verdict = verdict if sure else CANNOT_TELL
-    return [Change(verdict, figure.case, f"{figure.stage}: {moved}; {nothing}", stage=figure.stage)]
+    if not metric.exact:
+        low, high = (bound / 1000 for bound in interval(measured.before, measured.after))
+        noise = f"p = {p:.1e}, {CONFIDENCE:.0%} interval {low:+.1f} to {high:+.1f}"
+    elif banded:
+        noise = f"noise band of no-op builds: +/-{metric.noise_band:.0f}, threshold: {metric.threshold:.0f}"
+    else:
+        noise = "noise band not measured (`regress` measures it)"
+        verdict = verdict if metric.by_code else INCONCLUSIVE
+    text = f"{metric.title}: {metric.values}; {noise}"
+    return [Difference(verdict, metric.case, text, metric=metric.name)]
 
 
-def _tests(figure: Figure, figures: Sequence[Figure]) -> int:
-    """Of how many tests in real time that of this figure is one: those that are JUDGED are a family of their own."""
-    judged = figure.stage in JUDGED
-    return sum(not each.exact and (not judged or each.stage in JUDGED) for each in figures)
+def _tests(metric: Metric, metrics: Sequence[Metric]) -> int:
+    """Count the tests in real time that this is one of: whole latencies are a family of their own."""
+    whole = metric.stage in WHOLE
+    return sum(not each.exact and (not whole or each.stage in WHOLE) for each in metrics)
 
 
-def _mixed(before: Sequence[Record], after: Sequence[Record]) -> bool:
-    """Whether one side counted instructions, and the other did not. What never came to a case has no clock."""
+def _mixed_clocks(before: Sequence[Record], after: Sequence[Record]) -> bool:
+    """Return True if only one side counted instructions. What could not run has no clock."""
     clocks = {record.environment.get("clock") for record in (*before, *after)} - {None}
     return len({clock in ("exact", PACED) for clock in clocks}) > 1
 
 
-def _apart(cases: Sequence[str]) -> list[Change]:
-    """A word on cases that are mixed."""
+def _not_comparable(cases: Sequence[str]) -> list[Difference]:
     text = "latency: in instructions on one side, in real time on the other"
-    return [Change(CANNOT_TELL, _named(cases), text)] if cases else []
+    return [Difference(INCONCLUSIVE, _named(cases), text)] if cases else []
 
 
-def _too_few(figures: Sequence[Figure]) -> list[Change]:
-    """Cases whose figures are in real time, of which a few runs say nothing."""
-    few = {figure.case: min(figure.runs) for figure in figures if not figure.exact}
+def _too_few(metrics: Sequence[Metric]) -> list[Difference]:
+    """Return a difference for cases in real time that ran too few times for a rank test."""
+    few = {metric.case: min(metric.runs) for metric in metrics if not metric.exact}
     few = {case: runs for case, runs in few.items() if runs < MIN_RUNS}
     if not few:
         return []
     text = (
-        f"latency in real time: {min(few.values())} runs, {MIN_RUNS} on each side are the least (run --seeds)"
+        f"latency in real time: {min(few.values())} runs, at least {MIN_RUNS} a side are needed (run --seeds)"
     )
-    return [Change(CANNOT_TELL, _named(list(few)), text)]
+    return [Difference(INCONCLUSIVE, _named(list(few)), text)]
 
 
 def _named(cases: Sequence[str]) -> str:
     return cases[0] if len(cases) == 1 else f"{len(cases)} cases"
 
 
-def _environments(base: Sequence[Record], patched: Sequence[Record]) -> tuple[str, ...]:
-    """What differs between the two runs' environments, a line each."""
-    lines = []
-    for name in ENVIRONMENT:
-        values = [sorted({r.environment.get(name, "") for r in side} - {""}) for side in (base, patched)]
-        if values[0] != values[1]:
-            lines.append(f"{name}: {', '.join(values[0]) or '-'} and {', '.join(values[1]) or '-'}")
-    return tuple(lines)
+def _environment_differences(baseline: Sequence[Record], patched: Sequence[Record]) -> tuple[str, ...]:
+    """List what differs between the environments of both sides, a line each."""
+    one, other = environment_of(baseline), environment_of(patched)
+    return tuple(
+        f"{name}: {one.get(name, '-')} and {other.get(name, '-')}"
+        for name in ENVIRONMENT
+        if one.get(name) != other.get(name)
+    )

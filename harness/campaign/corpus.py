@@ -1,4 +1,4 @@
-"""Bugs of the past, brought back one by one: does a plan that was not made for this one notice?
+"""Reintroduce bugs of the past one by one, and check that a plan that was not written for the bug catches it.
 
 Ref: testplans/regressions/, an entry each
 """
@@ -10,11 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from harness.campaign.builds import build_modules, copy_sources
 from harness.campaign.corpus_entry import (
     Entry,
     apply,
 )
-from harness.campaign.runs import RegressRequest, answers, copied, modules
+from harness.campaign.question import RegressRequest
+from harness.campaign.result_cache import ModuleRun, run_cases
 from harness.errors import HarnessError, UsageError
 from harness.kernel.source import source
 from harness.kernel.subsystems import touched
@@ -26,8 +28,9 @@ CAUGHT, MISSED, CANNOT_APPLY = "caught", "missed", "cannot_apply"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an entry: CAUGHT (`case` fails for `reason`, and does not without the bug), MISSED, or
-    CANNOT_APPLY (`reason`: the archive has no such kernel any more, the edit does not fit it, or does not build).
+    """The outcome of an entry: CAUGHT (`case` fails for `reason`, and not on the baseline), MISSED or CANNOT_APPLY.
+
+    CANNOT_APPLY: the archive no longer has the kernel, the edit does not apply to it, or it does not build (`reason`).
     """
 
     entry: str
@@ -42,16 +45,16 @@ class Outcome:
 def run(
     session: Session, entries: Sequence[Entry], plans: Path, results: Path, jobs: int
 ) -> Iterator[Outcome]:
-    """Bring each bug back and run its plans with and without it; the answers without it are kept by content."""
+    """Reintroduce each bug and run its plans with and without it; records are cached by content."""
     for entry in entries:
         session.say(f"{entry.name}: {entry.title}")
         began = time.monotonic()
         blank = Outcome(entry.name, entry.fix, entry.kernel, CANNOT_APPLY, "", "", 0.0)
         try:
-            found = _run(session, entry, blank, plans, results / entry.name, jobs)
+            outcome = _run(session, entry, blank, plans, results / entry.name, jobs)
         except HarnessError as error:
-            found = replace(blank, reason=_line(error))
-        yield replace(found, wall_s=round(time.monotonic() - began, 1))
+            outcome = replace(blank, reason=_line(error))
+        yield replace(outcome, wall_s=round(time.monotonic() - began, 1))
 
 
 def _line(error: HarnessError) -> str:
@@ -63,24 +66,27 @@ def _run(session: Session, entry: Entry, blank: Outcome, plans: Path, results: P
     stock = source(kernel, session.archive)
     parts, outside = touched(edit.file for edit in entry.edits)
     if outside:
-        raise UsageError(f"{entry.name}: {outside[0]} is in no module that is rebuilt here")
+        raise UsageError(f"{entry.name}: {outside[0]} is in no module that is rebuilt")
     files = [plans / f"{name}.toml" for name in entry.plans]
-    # The plans' own clocks: nothing is said of latencies here.
-    asked = RegressRequest(entry.name, entry.kernel, files, results, seeds=1, cut=0, jobs=jobs)
-    question = replace(asked, expression=entry.expression, failures=1, paced=False)
+    # The plans' own clocks: latencies are not compared.
+    request = RegressRequest(entry.name, entry.kernel, files, results, seeds=1, cut=0, jobs=jobs)
+    request = replace(request, expression=entry.expression, failures=1, paced=False)
     with session.ledger.scratch_folder("corpus") as tree:
-        copied(stock, parts, tree)
+        copy_sources(stock, parts, tree)
         apply(entry, tree)
-        base, _ = modules(session, kernel, stock, parts)
-        bugged, _ = modules(session, kernel, tree, parts)
-    before = {r.case.id: r for r in answers(session, question, kernel, base, parts, "base")}
-    after = answers(session, question, kernel, bugged, parts, "bug")
-    outcome, case, reason = verdict(before, after)
+        baseline = build_modules(session, kernel, stock, parts, lines=False)
+        bug = build_modules(session, kernel, tree, parts, lines=False)
+    runs = (
+        ModuleRun(request, kernel, built.files, parts, name)
+        for name, built in (("baseline", baseline), ("bug", bug))
+    )
+    before, after = (run_cases(session, run) for run in runs)
+    outcome, case, reason = verdict({record.case.id: record for record in before}, after)
     return replace(blank, outcome=outcome, case=case, reason=reason)
 
 
 def verdict(before: Mapping[str, Record], after: Sequence[Record]) -> tuple[str, str, str]:
-    """Outcome, case and reason of an entry, from the records without and with its bug."""
+    """Return outcome, case and reason of an entry, from the records without (by case) and with its bug."""
     for record in after:
         old = before.get(record.case.id)
         if record.verdict == "fail" and old is not None and old.verdict in ("pass", "known"):
@@ -90,4 +96,4 @@ def verdict(before: Mapping[str, Record], after: Sequence[Record]) -> tuple[str,
     if not ran:
         why = next((reason.text for record in after for reason in record.reasons), "no case was executed")
         return CANNOT_APPLY, "", why
-    return MISSED, "", f"{len(ran)} cases ran as without it"
+    return MISSED, "", f"no case of {len(ran)} fails because of the bug"

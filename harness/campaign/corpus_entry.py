@@ -1,4 +1,8 @@
-"""An entry of the corpus: a bug of the past, as the edit that brings it back, and the plans that must catch it."""
+"""Parse an entry of the corpus: a bug of the past, the edit that reintroduces it, and the plans that must catch it.
+
+Keys: `title`, `fix` (the upstream commit that fixed it), `kernel`, `device`, `plans`, `select` (cases, as pytest -k),
+and one or more [[edit]] with `file`, `old` and `new`.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ _KEYS = {
     "kernel": Key(str, tuple(SERIES)),
     "device": Key(str, tuple(DEVICES)),
     "plans": Key(list),
-    "only": Key(str),
+    "select": Key(str),
 }
 _EDIT_KEYS = {"file": Key(str), "old": Key(str), "new": Key(str)}
 _NEEDED = ("title", "fix", "kernel", "device", "plans")
@@ -27,7 +31,7 @@ _NEEDED = ("title", "fix", "kernel", "device", "plans")
 
 @dataclass(frozen=True)
 class Edit:
-    """`old`, there exactly once in a file of the kernel's source, becomes `new`."""
+    """Replace `old`, which is exactly once in a file of the kernel's source, by `new`."""
 
     file: str
     old: str
@@ -36,9 +40,9 @@ class Edit:
 
 @dataclass(frozen=True)
 class Entry:
-    """A bug: the upstream commit that mended it, the edits that undo the mending, and who must notice.
+    """A bug: the upstream commit that fixed it (12 digits), the edits that revert the fix, and who must catch it.
 
-    `plans` are names in testplans/; `only` narrows their cases, as pytest -k.
+    `plans` are names in testplans/; `select` narrows their cases, as pytest -k.
     """
 
     path: Path
@@ -48,17 +52,17 @@ class Entry:
     device: str
     plans: tuple[str, ...]
     edits: tuple[Edit, ...]
-    only: str = ""
+    select: str = ""
 
     @property
     def name(self) -> str:
-        """The file's name without its suffix."""
+        """Return the file's name without its suffix."""
         return self.path.stem
 
     @property
     def expression(self) -> str:
-        """The cases that are run, as pytest -k."""
-        return f"{self.device} and ({self.only})" if self.only else self.device
+        """Return the expression for pytest -k that selects its cases."""
+        return f"{self.device} and ({self.select})" if self.select else self.device
 
 
 def load(path: Path) -> Entry:
@@ -78,7 +82,7 @@ def load(path: Path) -> Entry:
         table["device"],
         plans,
         _edits(source, edits),
-        table.get("only", ""),
+        table.get("select", ""),
     )
 
 
@@ -103,14 +107,14 @@ def _edits(source: Source, entries: Any) -> tuple[Edit, ...]:
 
 
 def apply(entry: Entry, tree: Path) -> None:
-    """Make the edits in a tree; UsageError where one does not fit."""
+    """Apply the edits to a tree; UsageError where one does not apply."""
     for edit in entry.edits:
         path = tree / edit.file
         if not path.is_file():
             raise UsageError(f"{entry.name}: this kernel has no {edit.file}")
         text = path.read_text()
-        found = text.count(edit.old)
-        if found != 1:
-            what = edit.old.strip().splitlines()[0]
-            raise UsageError(f"{entry.name}: {edit.file} has {what!r} {found} times, not once")
+        count = text.count(edit.old)
+        if count != 1:
+            line = edit.old.strip().splitlines()[0]
+            raise UsageError(f"{entry.name}: {edit.file} has {line!r} {count} times, not once")
         path.write_text(text.replace(edit.old, edit.new))

@@ -1,4 +1,4 @@
-"""Coverage as one HTML file that opens without a network."""
+"""Render coverage as one HTML file that opens without a network."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from harness.campaign.coverage import Coverage
 from harness.results.html import page
 
 
-def coverage(found: Coverage, module: str, folder: Path, release: str) -> str:
-    """The module's source files, each line marked; `folder` holds them."""
-    files, reached = found.files(module), found.reached(module)
-    code = found.tables[module].code
+def coverage(measured: Coverage, module: str, folder: Path, release: str) -> str:
+    """Render the module's source files in `folder`, each line marked."""
+    files, executed = measured.files(module), measured.executed(module)
+    code = measured.tables[module].code
     sources = [
-        _file(folder / name, code[name], reached.get(name, set()))
+        _file(folder / name, code[name], executed.get(name, set()))
         for name, _, _ in files
         if (folder / name).is_file()
     ]
@@ -21,15 +21,15 @@ def coverage(found: Coverage, module: str, folder: Path, release: str) -> str:
         Path(__file__).with_name("coverage.html"),
         module=module,
         release=release,
-        cases=found.cases,
+        cases=measured.cases,
         files=files,
         sources=sources,
         named=[source["name"] for source in sources],
     )
 
 
-def _file(path: Path, code: set[int], ran: set[int]) -> dict[str, object]:
-    marks = {line: "ran" if line in ran else "not" for line in code}
+def _file(path: Path, code: set[int], executed: set[int]) -> dict[str, object]:
+    marks = {line: "executed" if line in executed else "missed" for line in code}
     texts = path.read_text(errors="replace").splitlines()
     return {
         "name": path.name,

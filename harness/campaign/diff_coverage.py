@@ -1,4 +1,4 @@
-"""What a change changes, line by line, each with whether a case ran it: for pages."""
+"""Diff coverage: the lines that a patch changes, each marked with whether a case executes it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from harness.campaign.coverage import Coverage
 from harness.campaign.tree_diff import TreeDiff
 
-RAN, NOT = "ran", "not"
+EXECUTED, NOT_EXECUTED = "executed", "not executed"
 CONTEXT = 3
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a difference: `sign` is `+`, `-` or a blank; its numbers without and with the change, 0 on the side
-    that lacks it; `mark` is RAN or NOT, or nothing where there is no code or nobody looked.
+    """A line of a diff: `sign` is `+`, `-` or a blank; `old` and `new` are its numbers, 0 on the side that lacks it.
+
+    `mark` is EXECUTED or NOT_EXECUTED; empty where there is no code, or coverage was not measured.
     """
 
     sign: str
@@ -27,20 +28,20 @@ class Line:
 
 @dataclass(frozen=True)
 class Hunk:
-    """Changed lines that are near each other, and those around them."""
+    """Changed lines that are close to each other, with their context."""
 
     file: str
     lines: tuple[Line, ...]
 
 
-def pieces(differing: Iterable[TreeDiff], with_it: Coverage | None) -> tuple[Hunk, ...]:
-    """What differs, in pieces; `with_it` says what ran with the change."""
-    found: list[Hunk] = []
+def hunks(differing: Iterable[TreeDiff], patched: Coverage | None) -> tuple[Hunk, ...]:
+    """Return what differs as hunks; `patched` is the coverage of the patched side."""
+    result: list[Hunk] = []
     for file in differing:
-        marks = _marks(str(file.path), with_it)
+        marks = _marks(str(file.path), patched)
         groups = file.matcher.get_grouped_opcodes(CONTEXT)
-        found += [Hunk(str(file.path), tuple(_group(file, group, marks))) for group in groups]
-    return tuple(found)
+        result += [Hunk(str(file.path), tuple(_group(file, group, marks))) for group in groups]
+    return tuple(result)
 
 
 def _group(
@@ -57,6 +58,6 @@ def _group(
             yield Line("+", 0, new + 1, file.after[new], marks.get(new + 1, ""))
 
 
-def _marks(path: str, with_it: Coverage | None) -> dict[int, str]:
-    code, ran = with_it.of_file(path) if with_it else (set(), set())
-    return {line: RAN if line in ran else NOT for line in code}
+def _marks(path: str, patched: Coverage | None) -> dict[int, str]:
+    code, executed = patched.of_file(path) if patched else (set(), set())
+    return {line: EXECUTED if line in executed else NOT_EXECUTED for line in code}

@@ -1,81 +1,126 @@
-"""Both sides run: once; or for latencies in real time in turns, until a difference of the wanted size would show.
+"""Run baseline and patched: once (exact), or interleaved (real time) until the requested effect size is detectable.
 
-What else the host does meanwhile then meets both alike.
+Interleaved, whatever else the host does meets both sides alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.campaign.compare import JUDGED, Comparison, by_case, by_run, compare
-from harness.campaign.outcomes import CANNOT_TELL, Change, overall
-from harness.campaign.runs import SIDES, RegressRequest, answers
-from harness.campaign.statistics import shows
+from harness.campaign.builds import BuiltModules
+from harness.campaign.compare import Comparison, by_case, compare
+from harness.campaign.metrics import WHOLE, samples, split
+from harness.campaign.outcomes import INCONCLUSIVE, Difference, overall
+from harness.campaign.question import SIDES, RegressRequest
+from harness.campaign.result_cache import ModuleRun, run_cases
+from harness.campaign.statistics import detectable
 from harness.kernel.packages import Kernel
 from harness.kernel.subsystems import Part
 from harness.plan.session import Session
 from harness.results.record import read_index
 from harness.values.record import Record
 
-MAX_TURNS = 12
+MAX_ROUNDS = 12
 
 
-def interleaved(
-    session: Session,
-    question: RegressRequest,
-    kernel: Kernel,
-    base: Mapping[str, Path],
-    patched: Mapping[str, Path],
-    parts: Sequence[Part],
-) -> tuple[Comparison, tuple[Record, ...], tuple[Record, ...], tuple[str, ...]]:
-    """Both sides, one turn; where latencies are judged in real time turn by turn. The comparison, the records of each
-    side, and in real time a word for people on what would show.
-    """
-    before: tuple[Record, ...] = ()
-    after: tuple[Record, ...] = ()
-    for turn in range(1, MAX_TURNS + 1):
-        asked, tail = (replace(question, turn=turn), f"-turn-{turn}") if question.detect else (question, "")
-        before += answers(session, asked, kernel, base, parts, f"base{tail}")
-        after += answers(session, asked, kernel, patched, parts, f"patched{tail}")
-        found = compare(before, after)
-        if not question.detect:
-            return found, before, after, ()
-        least = resolution(before, after)
-        session.say(f"turn {turn}: a difference of {least:.1%} would show, {question.detect:.1%} is wanted")
-        if least <= question.detect or any(change.outcome for change in found.changes):
+@dataclass(frozen=True)
+class Side:
+    """A source tree and the modules that were built from it."""
+
+    tree: Path
+    built: BuiltModules
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Baseline and patched: what was built, of which parts, for which kernel."""
+
+    kernel: Kernel
+    parts: Sequence[Part]
+    baseline: Side
+    patched: Side
+
+
+@dataclass(frozen=True)
+class BothRuns:
+    """The comparison, the records of each side, and in real time a note on the detectable effect size."""
+
+    comparison: Comparison
+    baseline: tuple[Record, ...] = ()
+    patched: tuple[Record, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def run_both(session: Session, request: RegressRequest, sides: Sides) -> BothRuns:
+    """Run both sides, one round; with an effect size to detect, round by round until it is detectable."""
+    if not request.effect:
+        baseline, patched = _round(session, request, sides, "")
+        return BothRuns(compare(baseline, patched), baseline, patched)
+    return _interleave(session, request, sides)
+
+
+def _interleave(session: Session, request: RegressRequest, sides: Sides) -> BothRuns:
+    baseline: tuple[Record, ...] = ()
+    patched: tuple[Record, ...] = ()
+    for number in range(1, MAX_ROUNDS + 1):
+        before, after = _round(session, replace(request, round=number), sides, f"-round-{number}")
+        baseline, patched = baseline + before, patched + after
+        comparison = compare(baseline, patched)
+        effect = detectable_effect(baseline, patched)
+        requested = f"{request.effect:.1%} was requested"
+        session.say(f"round {number}: a difference of {effect:.1%} is detectable, {requested}")
+        if effect <= request.effect or any(each.outcome for each in comparison.differences):
             break
-        if not any(figure.stage in JUDGED for figure in found.figures):
-            unsure = Change(CANNOT_TELL, question.name, "no case has a latency to judge")
-            return replace(found, changes=(unsure,), verdict=CANNOT_TELL), before, after, ()
-    word = f"real time: {turn} turns of {question.seeds} runs a case; a difference of {least:.1%} would show"
-    if least > question.detect and not found.changes:
-        unsure = Change(CANNOT_TELL, question.name, f"{word}, {question.detect:.1%} was wanted")
-        found = replace(found, changes=(unsure,), verdict=overall([unsure]))
-    return found, before, after, (word,)
+        if not any(metric.stage in WHOLE for metric in comparison.metrics):
+            unsure = Difference(INCONCLUSIVE, request.name, "no case has a latency to compare")
+            comparison = replace(comparison, differences=(unsure,), verdict=INCONCLUSIVE)
+            return BothRuns(comparison, baseline, patched)
+    note = f"real time: {number} rounds of {request.seeds} runs a case; "
+    note += f"a difference of {effect:.1%} is detectable"
+    if effect > request.effect and not comparison.differences:
+        unsure = Difference(INCONCLUSIVE, request.name, f"{note}, {requested}")
+        comparison = replace(comparison, differences=(unsure,), verdict=overall([unsure]))
+    return BothRuns(comparison, baseline, patched, (note,))
 
 
-def not_run(question: RegressRequest, before: Sequence[Record], after: Sequence[Record]) -> list[Change]:
-    """A word on runs that neither side came to, since both ended at their failures: of them nothing is known."""
-    folders = (question.results / name for name in SIDES)
+def _round(
+    session: Session, request: RegressRequest, sides: Sides, tail: str
+) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
+    """Run baseline, then patched."""
+    built = (sides.baseline.built, sides.patched.built)
+    runs = (
+        ModuleRun(request, sides.kernel, each.files, sides.parts, f"{name}{tail}")
+        for name, each in zip(SIDES, built, strict=True)
+    )
+    baseline, patched = (run_cases(session, run) for run in runs)
+    return baseline, patched
+
+
+def not_run(
+    request: RegressRequest, baseline: Sequence[Record], patched: Sequence[Record]
+) -> list[Difference]:
+    """Return an inconclusive difference for runs that are on neither side, since both stopped at their failures."""
+    folders = (request.results / name for name in SIDES)
     expected = max((read_index(folder).expected for folder in folders if folder.is_dir()), default=0)
-    lacking = expected - len({record.case.id for record in (*before, *after)})
+    lacking = expected - len({record.case.id for record in (*baseline, *patched)})
     if lacking <= 0:
         return []
-    text = f"{lacking} of {expected} runs came on neither side: each ended at its failures"
-    return [Change(CANNOT_TELL, question.name, text, True)]
+    text = f"{lacking} of {expected} runs are on neither side: each stopped at its failures"
+    return [Difference(INCONCLUSIVE, request.name, text, True)]
 
 
-def resolution(base: Sequence[Record], patched: Sequence[Record]) -> float:
-    """The largest difference that would not show in one of the figures JUDGED of one case, as a part of it."""
-    one, other = by_case(base), by_case(patched)
+def detectable_effect(baseline: Sequence[Record], patched: Sequence[Record]) -> float:
+    """Return the largest difference that is not detectable in a whole latency of a case, as a share of it."""
+    one, other = by_case(baseline), by_case(patched)
     pairs: list[tuple[list[float], list[float]]] = []
     for case in set(one) & set(other):
         sides = [
             [record for record in side if record.answer is not None] for side in (one[case], other[case])
         ]
-        mine, theirs = (by_run(side, False) for side in sides)
-        for stage in set(JUDGED) & set(mine) & set(theirs):
-            pairs.append((list(mine[stage].values()), list(theirs[stage].values())))
-    return max((shows(*pair, len(pairs)) for pair in pairs), default=float("inf"))
+        before, after = (samples(side, False) for side in sides)
+        for name in set(before) & set(after):
+            if split(name)[0] in WHOLE:
+                pairs.append((list(before[name].values()), list(after[name].values())))
+    return max((detectable(*pair, len(pairs)) for pair in pairs), default=float("inf"))

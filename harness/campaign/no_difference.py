@@ -1,39 +1,39 @@
-"""What a verdict of no difference rests on: said no stronger than what was looked at."""
+"""Word a verdict of no difference; claim only what was actually compared."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 
-from harness.campaign.compare import LEAST, Figure
+from harness.campaign.metrics import Metric
 from harness.campaign.statistics import MIN_RUNS
 
 
-def same(figures: Sequence[Figure], banded: bool) -> str:
-    """In a sentence; `figures` are those that were compared, `banded` says whether by a judgement, which measures."""
-    if not figures:
+def summary(metrics: Sequence[Metric], banded: bool) -> str:
+    """Say in a sentence what was compared. `banded`: by `regress`, which measures noise bands where it needs them."""
+    if not metrics:
         latency = "no latency was compared"
-    elif not any(figure.change for figure in figures):
+    elif not any(metric.change for metric in metrics):
         latency = "no latency moved"
-    elif banded and measured(figures):
-        latency = "no latency moved beyond its null band"
+    elif banded and needs_bands(metrics):
+        latency = "no latency moved beyond its noise band"
     else:
         latency = "no latency differs by more than chance"
-    return f"No new failure, symptom or leak; {latency}."
+    return f"No new failure, console symptom or leak; {latency}."
 
 
-def measured(figures: Sequence[Figure]) -> bool:
-    """Whether a judgement measured a null band: where no figure in instructions moved, it needs none."""
-    return any(figure.exact and figure.change for figure in figures)
+def needs_bands(metrics: Sequence[Metric]) -> bool:
+    """Return True if a metric in instructions moved: only then noise bands are needed, and measured."""
+    return any(metric.exact and metric.change for metric in metrics)
 
 
-def telling(figures: Sequence[Figure], most: int) -> list[Figure]:
-    """So many of the figures, by case: those that so few runs can tell of, what moved most, then one of each case."""
+def pick(metrics: Sequence[Metric], limit: int) -> list[Metric]:
+    """Pick up to `limit` metrics to print: conclusive ones first, then largest changes, then one per case."""
     ranked = []
     seen: Counter[str] = Counter()
-    for figure in figures:
-        tells = (figure.exact and figure.stage.endswith(LEAST)) or min(figure.runs) >= MIN_RUNS
-        seen[figure.case] += 1
-        ranked.append(((not tells, -abs(figure.change), seen[figure.case]), figure))
-    chosen = sorted(ranked, key=lambda each: each[0])[:most]
-    return [figure for _, figure in sorted(chosen, key=lambda each: (each[1].case, each[0]))]
+    for metric in metrics:
+        conclusive = metric.by_code or min(metric.runs) >= MIN_RUNS
+        seen[metric.case] += 1
+        ranked.append(((not conclusive, -abs(metric.change), seen[metric.case]), metric))
+    chosen = sorted(ranked, key=lambda each: each[0])[:limit]
+    return [metric for _, metric in sorted(chosen, key=lambda each: (each[1].case, each[0]))]

@@ -1,59 +1,62 @@
-"""Is this kernel patch worse? The modules that it touches are built with and without it, and run the same plans.
+"""Test a kernel patch: build the modules it changes with and without it, run the same plans on both, and compare.
 
-Both sides go on from the same saved boot; only the parcel with the modules differs. Base and patched are built
-by the same compiler from the same source, so that what differs is the patch.
+Both sides restore the same snapshot; only the payload disk with the modules differs. The same compiler builds both from
+the same source, so the patch is the only difference.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from harness.campaign import coverage, noise
+from harness.campaign import coverage, noise, not_tested
+from harness.campaign.builds import build_modules
 from harness.campaign.change import (
-    Subject,
-    Tree,
+    KernelTree,
+    SourceChange,
 )
-from harness.campaign.compare import JUDGED, LEAST, Comparison, with_more
-from harness.campaign.coverage import Coverage, own
+from harness.campaign.compare import Comparison, by_case, environment_of, with_more
+from harness.campaign.coverage import ChangedLines, Coverage, own
 from harness.campaign.diff_coverage import (
     Hunk,
-    pieces,
+    hunks,
 )
 from harness.campaign.interleave import (
-    interleaved,
+    BothRuns,
+    Side,
+    Sides,
     not_run,
+    run_both,
 )
-from harness.campaign.no_difference import measured
-from harness.campaign.outcomes import BETTER, CANNOT_TELL, SAME, WORSE, Change
-from harness.campaign.runs import SIDES, RegressRequest, modules_with_lines
+from harness.campaign.metrics import MINIMUM, WHOLE
+from harness.campaign.no_difference import needs_bands
+from harness.campaign.outcomes import IMPROVEMENT, INCONCLUSIVE, NO_DIFFERENCE, REGRESSION, Difference
+from harness.campaign.question import SIDES, RegressRequest
 from harness.campaign.statistics import MIN_RUNS
 from harness.campaign.tree_diff import (
     TreeDiff,
     differing,
 )
-from harness.kernel import line_tables
 from harness.kernel.packages import Kernel
 from harness.kernel.source import source
 from harness.kernel.subsystems import (
-    FOLDERS,
-    HEADERS,
     Part,
 )
 from harness.plan.checkout import plan_files
+from harness.plan.plan import load
 from harness.plan.session import Session
-
-_MAX_UNREACHED = 10
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """The answer: which modules were rebuilt, what GNU patch and the compiler said, and the comparison.
+class RegressResult:
+    """The result for a change: what was built and compared, with the verdict in `comparison`.
 
-    `identity` is git's patch-id, or the commit of a tree; `diffs` are the patches' own words (a tree has none), and
-    `pieces` is what they change in the source that is built.
+    `identity` is git's patch-id, or the commit of a tree. `cases` is the number of cases that ran. `not_tested` are
+    files and lines that no case executes; `unconfirmed` are differences that more builds did not confirm. `noise_bands`
+    are in instructions by metric, `titles` those of the plans by name. `diffs` are the patches as given (a tree has
+    none), `hunks` what differs in the source that is built.
     """
 
     kernel: str
@@ -61,217 +64,226 @@ class Judgement:
     patches: tuple[str, ...]
     identity: str
     modules: tuple[str, ...]
-    notes: tuple[str, ...]
     comparison: Comparison
+    cases: int = 0
+    notes: tuple[str, ...] = ()
+    not_tested: tuple[str, ...] = ()
+    unconfirmed: tuple[str, ...] = ()
+    noise_bands: Mapping[str, float] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    titles: Mapping[str, str] = field(default_factory=dict)
     diffs: tuple[str, ...] = ()
-    pieces: tuple[Hunk, ...] = ()
+    hunks: tuple[Hunk, ...] = ()
 
 
-def judge(
-    session: Session, question: RegressRequest, subject: Subject, base: Tree | None = None
-) -> Judgement:
-    """Answer a question: against the distribution's source, or what a kernel tree `base` has of it.
+def regress(
+    session: Session, request: RegressRequest, change: SourceChange, base: KernelTree | None = None
+) -> RegressResult:
+    """Compare a change with its baseline: the distribution's source, or what a kernel tree `base` has of it.
 
-    Errors of the patch (does not apply, does not build) are raised, with the place.
+    Errors of the patch (does not apply, does not build) are raised with file and line.
     """
-    kernel = session.kernel(question.kernel)
+    kernel = session.kernel(request.kernel)
     stock = source(kernel, session.archive)
     if base is None:
-        return _judge(session, question, subject, kernel, stock)
+        return _regress(session, request, change, kernel, stock)
     with session.ledger.scratch_folder("base") as tree:
         # What the user's tree lacks of these parts is the distribution's.
         shutil.copytree(stock, tree, dirs_exist_ok=True)
-        reached, _ = base.reach(stock)
-        base.lay(stock, reached, tree, session.host)
-        return _judge(session, question, subject, kernel, tree)
+        parts, _ = base.parts(stock)
+        base.write(stock, parts, tree, session.host)
+        return _regress(session, request, change, kernel, tree)
 
 
-def _judge(
-    session: Session, question: RegressRequest, subject: Subject, kernel: Kernel, stock: Path
-) -> Judgement:
-    identity = subject.identity(session.host)
-    parts, outside = subject.reach(stock)
-    notes = [f"not tested: {path}" for path in outside]
+def _regress(
+    session: Session, request: RegressRequest, change: SourceChange, kernel: Kernel, stock: Path
+) -> RegressResult:
+    parts, outside = change.parts(stock)
+    blank = RegressResult(
+        kernel.release,
+        "",
+        change.names,
+        change.identity(session.host),
+        (),
+        _nothing_changed(request, change, parts),
+        not_tested=not_tested.outside(outside),
+        diffs=change.diffs,
+    )
     with session.ledger.scratch_folder("patched") as tree:
-        notes += subject.lay(stock, parts, tree, session.host) if parts else ()
+        written = change.write(stock, parts, tree, session.host) if parts else None
+        if written:
+            untested = (*blank.not_tested, *not_tested.outside(written.outside))
+            blank = replace(blank, notes=written.notes, not_tested=untested)
         changed = tuple(differing(stock, tree, parts)) if parts else ()
         if not changed:
-            nothing = _untouched(question, subject, parts)
-            told = (kernel.release, "", subject.names, identity, (), tuple(notes))
-            return Judgement(*told, nothing, subject.diffs)
-        session.say(
-            f"building {', '.join(name for part in parts for name in part.modules)} with and without it"
+            return blank
+        sides = _build(session, kernel, parts, stock, tree)
+        built = sides.patched.built
+        foreign = _in_no_module(changed, sides)
+        result = replace(
+            blank,
+            compiler=sides.baseline.built.compiler,
+            modules=tuple(PurePosixPath(place).stem for place in built.files),
+            not_tested=(*blank.not_tested, *(f"{path}: in no module that is replaced" for path in foreign)),
+            hunks=hunks(changed, None),
         )
-        # With their line tables, which coverage needs: each is compiled once.
-        base, compiler, tables = modules_with_lines(session, kernel, stock, parts)
-        patched, _, more = modules_with_lines(session, kernel, tree, parts)
-        names = tuple(PurePosixPath(place).stem for place in patched)
-        others = _of_others(changed, (*tables.items(), *more.items()))
-        notes += [f"not tested: {path} is built into no module that is replaced here" for path in others]
-        if len(others) == len(changed):
-            found, reached = _untouched(question, subject, parts), None
-        else:
-            notes += _unlike_the_rest(changed)
-            if all(base[place].read_bytes() == path.read_bytes() for place, path in patched.items()):
-                notes.append("the modules are to the last byte what they are without it")
-            sides = _Sides(kernel, stock, tree, base, patched, tables, more)
-            found, reached, said = _compared(session, question, sides, parts, coverage.touched(changed))
-            notes += said
-    all_notes = tuple(notes)
-    facts = (kernel.release, compiler, subject.names, identity)
-    return Judgement(*facts, names, all_notes, found, subject.diffs, pieces(changed, reached))
+        if len(foreign) == len(changed):
+            return result
+        notes = [*result.notes, *not_tested.header_note(changed)]
+        stock_files = sides.baseline.built.files
+        if all(stock_files[place].read_bytes() == path.read_bytes() for place, path in built.files.items()):
+            notes.append("the patch does not change a byte of the modules")
+        result = replace(result, notes=tuple(notes))
+        return _run(session, request, sides, changed, result)
 
 
-@dataclass(frozen=True)
-class _Sides:
-    """Two trees, the modules that were built of them for a kernel, and these modules' line tables."""
-
-    kernel: Kernel
-    stock: Path
-    tree: Path
-    base: Mapping[str, Path]
-    patched: Mapping[str, Path]
-    stock_tables: Mapping[str, Path]
-    tables: Mapping[str, Path]
+def _build(session: Session, kernel: Kernel, parts: Sequence[Part], stock: Path, tree: Path) -> Sides:
+    """Build both sides, with the line tables that coverage needs: each file is compiled once."""
+    names = ", ".join(name for part in parts for name in part.modules)
+    session.say(f"building {names}: baseline and patched")
+    baseline, patched = (Side(each, build_modules(session, kernel, each, parts)) for each in (stock, tree))
+    return Sides(kernel, parts, baseline, patched)
 
 
-def _compared(
-    session: Session, question: RegressRequest, sides: _Sides, parts: Sequence[Part], what: coverage.Touched
-) -> tuple[Comparison, Coverage | None, list[str]]:
-    """Run the cases on both sides: what differs, what of the changed side ran, if that was asked, and notes."""
-    kernel = sides.kernel
-    question, notes = _narrowed(session, question, kernel, sides.stock, parts, what)
-    found, before, after, said = interleaved(session, question, kernel, sides.base, sides.patched, parts)
-    notes += said
-    lacking = not_run(question, before, after)
-    found = with_more(found, lacking)
-    if question.seeds < MIN_RUNS and any(figure.exact for figure in found.figures):
-        few = (
-            f"{question.seeds} runs a case tell only of the shortest way through a stage: --seeds {MIN_RUNS}"
-        )
-        notes.append(few)
-    reached = None
-    if not any(change.outcome for change in found.changes):
-        reached, untested = _reached(session, question, sides, parts, what)
-        notes += untested
-    if measured(found.figures):
-        bands = noise.bands(session, question, kernel, sides.stock, parts, before)
-        trees = (sides.stock, sides.tree)
-        found, more = noise.judged(session, question, kernel, trees, parts, before, after, bands)
-        found = with_more(found, lacking)
-        notes += [*more, band_said(found)]
-    elif any(figure.exact for figure in found.figures):
-        notes.append("no figure in instructions moved at all: no null band was needed")
-    return found, reached, notes
-
-
-def _reached(
-    session: Session, question: RegressRequest, sides: _Sides, parts: Sequence[Part], what: coverage.Touched
-) -> tuple[Coverage | None, list[str]]:
-    """What of the changed side ran, if lines of it are new; and which lines that are new, or gone, no case ran."""
-    reached, notes = None, []
-    both = (
-        (SIDES[0], sides.stock, sides.stock_tables, what.gone, ", which it removes"),
-        (SIDES[1], sides.tree, sides.tables, what.new, ""),
-    )
-    for name, tree, tables, wanted, word in both:
-        if any(wanted.values()):
-            reached = (
-                coverage.measure(session, question, sides.kernel, tree, parts, f"coverage-{name}")
-                if question.detect
-                else coverage.of_run(question.results / name, tree, parts, tables)
-            )
-            notes += [line + word for line in _unreached(reached, wanted)]
-    return (reached if any(what.new.values()) else None), notes
-
-
-def band_said(found: Comparison) -> str:
-    """How far changes that change nothing move what was compared in instructions."""
-    widths: dict[str, float] = {}
-    for figure in found.figures:
-        if figure.exact and (figure.stage.endswith(LEAST) or figure.stage in JUDGED):
-            widths[figure.stage] = max(widths.get(figure.stage, 0.0), figure.band)
-    told = ", ".join(f"{stage} {width:.0f}" for stage, width in sorted(widths.items()))
-    return f"changes that change nothing move, in instructions, by up to: {told}"
-
-
-def _of_others(changed: Sequence[TreeDiff], tables: Iterable[tuple[str, Path]]) -> list[str]:
-    """Of the changed files the sources that are in none of the modules whose line tables these are, by their names."""
-    built = {f"{FOLDERS[module]}/{name}" for module, table in tables for name in line_tables.files(table)}
-    return [path for path in (str(file.path) for file in changed) if own(path) and path not in built]
-
-
-def _unlike_the_rest(changed: Sequence[TreeDiff]) -> list[str]:
-    """A word on headers: modules that nobody rebuilds know them as they were."""
-    headers = [str(file.path) for file in changed if str(file.path).startswith(HEADERS)]
-    if not headers:
-        return []
-    rest = "mlx5_core, ib_cm and the rest of the kernel keep them as they were: beware of changed structures"
-    return [f"of {', '.join(headers)}: {rest}"]
-
-
-def _untouched(question: RegressRequest, subject: Subject, parts: Sequence[Part]) -> Comparison:
-    """What is said where no source of ours changed. A tree is whole: it is as good as what it equals."""
-    if isinstance(subject, Tree) and not parts:
-        return Comparison(SAME, ())
-    nothing = Change(CANNOT_TELL, question.name, "it touches nothing that is tested here")
-    return Comparison(CANNOT_TELL, (nothing,))
-
-
-def _narrowed(
+def _run(
     session: Session,
-    question: RegressRequest,
-    kernel: Kernel,
-    stock: Path,
-    parts: Sequence[Part],
-    what: coverage.Touched,
-) -> tuple[RegressRequest, list[str]]:
-    """The question with the plans of which a case reaches what is touched; all of them where none does, or if asked:
-    then those that reach it come first.
-
-    What stock modules reach is kept by content, so it is asked once.
-    """
-    plans = plan_files(question.plans)
-    if len(plans) == 1 or not what.old:
-        return question, []
-    session.say("which plans reach what is touched")
-    first = replace(question, cut=1)
-    stock_reached = coverage.measure(session, first, kernel, stock, parts, "reach")
-    names = coverage.reaching(stock_reached, what.old)
-    wanted = [path for path in plans if path.stem in names]
-    # What a macro or a structure of a header reaches, no line table says.
-    unsure = any(
-        not coverage.reaching(stock_reached, {path: what.old[path]}) for path in what.old if not own(path)
+    request: RegressRequest,
+    sides: Sides,
+    changed: Sequence[TreeDiff],
+    result: RegressResult,
+) -> RegressResult:
+    """Run the cases on both sides and compare: fills in everything that needs a run."""
+    lines = coverage.changed_lines(changed)
+    request, narrowed = _narrow(session, request, sides, lines)
+    runs = run_both(session, request, sides)
+    lacking = not_run(request, runs.baseline, runs.patched)
+    comparison = with_more(runs.comparison, lacking)
+    notes = [*result.notes, *narrowed, *runs.notes, *_few_runs(request, comparison)]
+    executed: Coverage | None = None
+    not_executed: list[str] = []
+    if not any(each.outcome for each in comparison.differences):
+        executed, not_executed = _diff_coverage(session, request, sides, lines)
+    unconfirmed: tuple[str, ...] = ()
+    if needs_bands(comparison.metrics):
+        confirmed = _confirm(session, request, sides, runs)
+        comparison, unconfirmed = with_more(confirmed.comparison, lacking), confirmed.dismissed
+    elif any(metric.exact for metric in comparison.metrics):
+        notes.append("no metric in instructions moved: noise bands were not needed")
+    return replace(
+        result,
+        comparison=comparison,
+        cases=len(by_case((*runs.baseline, *runs.patched))),
+        notes=tuple(notes),
+        not_tested=(*result.not_tested, *not_executed),
+        unconfirmed=unconfirmed,
+        noise_bands=noise_bands(comparison),
+        environment=environment_of((*runs.baseline, *runs.patched)),
+        titles={path.stem: load(path).title for path in plan_files(request.plans)},
+        hunks=hunks(changed, executed),
     )
-    if not question.cut or not wanted or unsure:
-        rest = [path for path in plans if path not in wanted]
-        return replace(question, plans=[*wanted, *rest]), []
-    ran = {case.split("/")[0] for case in stock_reached.cases}
-    said = f"run: {len(wanted)} of {len(ran)} plans, those that reach what is touched (--all: every one)"
-    return replace(question, plans=wanted), [said] if len(wanted) < len(ran) else []
 
 
-def _unreached(reached: Coverage, wanted: Mapping[str, set[int]]) -> Iterator[str]:
-    """What of the touched lines no case ran."""
-    missing = coverage.unreached(reached, wanted)
-    for path, first, last in missing[:_MAX_UNREACHED]:
-        file = path if path.startswith(HEADERS) else PurePosixPath(path).name
-        yield f"not tested: no case ran {file}:{first}" + (f"-{last}" if last > first else "")
-    if len(missing) > _MAX_UNREACHED:
-        yield f"not tested: and {len(missing) - _MAX_UNREACHED} more places that no case ran"
+def _confirm(session: Session, request: RegressRequest, sides: Sides, runs: BothRuns) -> noise.Confirmed:
+    """Measure the noise bands and confirm what moved beyond them."""
+    baseline = noise.Baseline(request, sides.kernel, sides.baseline.tree, sides.parts, runs.baseline)
+    bands = noise.noise_bands(session, baseline)
+    return noise.confirm(session, baseline, sides.patched.tree, runs.patched, bands)
 
 
-def is_fix(found: Comparison) -> tuple[str, str]:
-    """BETTER if something that failed no longer does, nothing still fails, and nothing ends worse; else WORSE, or
-    CANNOT_TELL; and why. What it costs is not asked: a fix may.
+def _few_runs(request: RegressRequest, comparison: Comparison) -> list[str]:
+    if request.seeds >= MIN_RUNS or not any(metric.exact for metric in comparison.metrics):
+        return []
+    return [
+        f"{request.seeds} runs a case: only the minimum of each stage is conclusive; "
+        f"--seeds {MIN_RUNS} for medians and means too"
+    ]
+
+
+def _diff_coverage(
+    session: Session, request: RegressRequest, sides: Sides, lines: ChangedLines
+) -> tuple[Coverage | None, list[str]]:
+    """Return the coverage of the patched side, if it has new lines; and which new or removed lines no case executes."""
+    executed: Coverage | None = None
+    not_executed: list[str] = []
+    both = (
+        (SIDES[0], sides.baseline, lines.removed, "removed lines"),
+        (SIDES[1], sides.patched, lines.new, "lines"),
+    )
+    for name, side, changed, noun in both:
+        if any(changed.values()):
+            executed = (
+                coverage.measure(session, request, sides.kernel, side.tree, sides.parts, f"coverage-{name}")
+                if request.effect
+                else coverage.of_run(request.results / name, side.tree, sides.parts, side.built.line_tables)
+            )
+            not_executed += not_tested.not_executed(executed, changed, noun)
+    return (executed if any(lines.new.values()) else None), not_executed
+
+
+def noise_bands(comparison: Comparison) -> dict[str, float]:
+    """Return the noise bands of the metrics in instructions: minima of stages and whole latencies."""
+    widths: dict[str, float] = {}
+    for metric in comparison.metrics:
+        if metric.exact and (metric.statistic == MINIMUM or metric.stage in WHOLE):
+            widths[metric.name] = max(widths.get(metric.name, 0.0), metric.noise_band)
+    return dict(sorted(widths.items()))
+
+
+def _in_no_module(changed: Sequence[TreeDiff], sides: Sides) -> list[str]:
+    """List the changed source files that are in none of the modules of either side."""
+    tables = (*sides.baseline.built.line_tables.items(), *sides.patched.built.line_tables.items())
+    return not_tested.in_no_module(changed, tables)
+
+
+def _nothing_changed(request: RegressRequest, change: SourceChange, parts: Sequence[Part]) -> Comparison:
+    """Return the comparison where no tested source changed. A tree equal to the distribution's makes no difference."""
+    if isinstance(change, KernelTree) and not parts:
+        return Comparison(NO_DIFFERENCE, ())
+    nothing = Difference(INCONCLUSIVE, request.name, "it changes nothing that is tested here")
+    return Comparison(INCONCLUSIVE, (nothing,))
+
+
+def _narrow(
+    session: Session, request: RegressRequest, sides: Sides, lines: ChangedLines
+) -> tuple[RegressRequest, list[str]]:
+    """Narrow to plans that execute touched lines; with --all keep every plan, those first.
+
+    Every plan is kept, too, where none executes them, or a changed header hides what does. The coverage of the stock
+    modules is cached.
     """
-    ends = [change for change in found.changes if change.outcome]
-    for verdict in (WORSE, CANNOT_TELL):
-        for change in ends:
-            if change.verdict == verdict:
-                return verdict, f"{change.case}: {change.text}"
-    if found.never_well:
-        return WORSE, f"{found.never_well[0]} fails with the fix, too"
+    plans = plan_files(request.plans)
+    if len(plans) == 1 or not lines.old:
+        return request, []
+    session.say("finding the plans that execute the changed lines")
+    first = replace(request, cut=1)
+    stock = coverage.measure(session, first, sides.kernel, sides.baseline.tree, sides.parts, "reach")
+    names = coverage.plans_executing(stock, lines.old)
+    chosen = [path for path in plans if path.stem in names]
+    # No line table says what executes a macro or a structure of a header.
+    unsure = any(
+        not coverage.plans_executing(stock, {path: lines.old[path]}) for path in lines.old if not own(path)
+    )
+    if not request.cut or not chosen or unsure:
+        rest = [path for path in plans if path not in chosen]
+        return replace(request, plans=[*chosen, *rest]), []
+    ran = {case.split("/")[0] for case in stock.cases}
+    note = f"ran {len(chosen)} of {len(ran)} plans: those that execute changed lines (--all: every plan)"
+    return replace(request, plans=chosen), [note] if len(chosen) < len(ran) else []
+
+
+def is_fix(comparison: Comparison) -> tuple[str, str]:
+    """Return the verdict on a fix, and why.
+
+    IMPROVEMENT if something that failed no longer does, nothing still fails and no case ends worse; else REGRESSION, or
+    INCONCLUSIVE. Latency does not count: a fix may cost time.
+    """
+    ends = [each for each in comparison.differences if each.outcome]
+    for verdict in (REGRESSION, INCONCLUSIVE):
+        for each in ends:
+            if each.verdict == verdict:
+                return verdict, f"{each.case}: {each.text}"
+    if comparison.failing_on_both:
+        return REGRESSION, f"{comparison.failing_on_both[0]} fails with the fix, too"
     if not ends:
-        return WORSE, "nothing fails without the fix: the plan does not show what it mends"
-    return BETTER, f"{ends[0].case}: {ends[0].text}"
+        return REGRESSION, "nothing fails without the fix: the plan does not show the bug"
+    return IMPROVEMENT, f"{ends[0].case}: {ends[0].text}"

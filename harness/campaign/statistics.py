@@ -1,63 +1,73 @@
-"""What runs say of two sides when each differs from the last: tests of ranks, intervals by resampling."""
+"""Statistics of runs that differ from each other: rank tests, bootstrap intervals.
+
+scipy takes seconds to import: only who calls one of these pays.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-from scipy import stats
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 MIN_RUNS = 8
-"""Runs of a case on each side, below which a rank test says nothing."""
+"""Runs of a case on each side below which a rank test says nothing."""
 
 CONFIDENCE = 0.95
 POWER = 0.9
 _SIGNIFICANT = 0.01
 
-_Floats = NDArray[np.float64]
 
+def rank_test(before: Sequence[float], after: Sequence[float]) -> float:
+    """Return the p-value of both samples having one distribution. Ref: Mann and Whitney, 1947"""
+    from scipy import stats
 
-def chance(before: Sequence[float], after: Sequence[float]) -> float:
-    """How probable it is that two such sets are of one kind. Ref: Mann and Whitney, 1947"""
     return float(stats.mannwhitneyu(before, after).pvalue)
 
 
-def significant(probable: float, tests: int) -> bool:
-    """Whether that is too little for chance, where so many tests were made at once. Ref: Bonferroni's inequality"""
-    return probable * tests < _SIGNIFICANT
+def significant(p: float, tests: int) -> bool:
+    """Return True if a p-value is significant where it is one of `tests`. Ref: Bonferroni's inequality"""
+    return p * tests < _SIGNIFICANT
 
 
 def more_often(before: tuple[int, int], after: tuple[int, int]) -> float:
-    """How probable it is that so many (first) of so many (second) come more often after than before by chance.
-    Ref: Fisher's exact test
-    """
+    """Return the p-value of a count (first) of runs (second) being as likely before. Ref: Fisher's exact test"""
+    from scipy import stats
+
     table = [[count, of - count] for count, of in (before, after)]
     return float(stats.fisher_exact(table, alternative="less").pvalue)
 
 
 def interval(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:
-    """Between which bounds the difference of the medians lies, in CONFIDENCE of the cases that runs are drawn again."""
+    """Return the bootstrap interval of the difference of the medians, with CONFIDENCE."""
+    import numpy as np
+    from scipy import stats
 
-    def difference(mine: _Floats, theirs: _Floats, axis: int) -> _Floats:
-        return np.median(theirs, axis=axis) - np.median(mine, axis=axis)
+    def difference(one: NDArray[np.float64], other: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+        return np.median(other, axis=axis) - np.median(one, axis=axis)
 
-    drawn = stats.bootstrap(
+    resampled = stats.bootstrap(
         (before, after),
         difference,
         confidence_level=CONFIDENCE,
         method="percentile",
         rng=np.random.default_rng(0),
     )
-    return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
+    return float(resampled.confidence_interval.low), float(resampled.confidence_interval.high)
 
 
-def shows(before: Sequence[float], after: Sequence[float], tests: int = 1) -> float:
-    """How large a difference must be to be found significant in such runs, in POWER of the cases, where it is one of
-    so many tests: as a part of the median before; infinite for a few runs.
+def detectable(before: Sequence[float], after: Sequence[float], tests: int = 1) -> float:
+    """Return the smallest difference that such runs show with POWER, as a share of the median before.
+
+    It is one of `tests` tests; infinite below MIN_RUNS.
     """
     if min(len(before), len(after)) < MIN_RUNS:
         return float("inf")
+    import numpy as np
+    from scipy import stats
+
     low, high = interval(before, after)
     error = (high - low) / 2 / stats.norm.ppf((1 + CONFIDENCE) / 2)
     needed = stats.norm.ppf(1 - _SIGNIFICANT / tests / 2) + stats.norm.ppf(POWER)

@@ -1,4 +1,4 @@
-"""The source files that differ between two trees, and where."""
+"""Find the source files that differ between two trees, and where."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.kernel.subsystems import (
 
 @dataclass(frozen=True)
 class TreeDiff:
-    """A file, by its path below the trees, its lines in both (none where it is not), and what matches of them."""
+    """A file by its path below the trees, its lines in both (none where it is missing), and the matcher of them."""
 
     path: Path
     before: Sequence[str]
@@ -25,7 +25,7 @@ class TreeDiff:
 
 
 def differing(stock: Path, tree: Path, parts: Sequence[Part]) -> Iterator[TreeDiff]:
-    """Of the parts' source and of the kernel's headers, in the order of parts and names."""
+    """Yield the differing files of the parts and of the kernel's headers, in the order of parts and names."""
     for folder in (*(part.folder for part in parts), HEADERS.rstrip("/")):
         paths = {path.relative_to(root) for root in (stock, tree) for path in _files(root / folder)}
         for path in sorted(paths):

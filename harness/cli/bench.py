@@ -1,4 +1,4 @@
-"""Claims of speed."""
+"""Measure claims of speed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 from rich.table import Table
 
 from harness.bench import boot, card, exact, faults, kmod, regress, repeats, trace
-from harness.bench.figures import Figures, Stopped
-from harness.campaign.runs import RegressRequest
+from harness.bench.measurement import Measurement, Stopped
+from harness.campaign.question import RegressRequest
 from harness.cli.common import (
     JSON,
     KERNEL,
@@ -32,11 +32,11 @@ from harness.plan.session import Session
 
 CARD = "connectx-5"
 MIN_ROUNDS = {"faults": 2}
-"""Of the others one: `faults` compares a long run with a short one."""
+"""The others take 1: `faults` compares a long run with a short one."""
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """Add the verb's options."""
+    """Add the benchmark and its parameters."""
     parser.add_argument("name", choices=tuple(BENCHES))
     parser.add_argument("--json", action="store_true", help=JSON)
     parser.add_argument(
@@ -52,7 +52,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """Print the figures of one measurement."""
+    """Print one measurement."""
     limit = MIN_ROUNDS.get(arguments.name, 1)
     if arguments.rounds is not None and arguments.rounds < limit:
         raise UsageError(f"--rounds {arguments.rounds}: bench {arguments.name} takes {limit} or more")
@@ -60,25 +60,25 @@ def act(arguments: argparse.Namespace) -> int:
         with open_session(arguments) as session:
             result = BENCHES[arguments.name](session, arguments)
     except Stopped as stopped:
-        _show(arguments, stopped.figures)
+        _show(arguments, stopped.measurement)
         raise
     _show(arguments, result)
     return 0
 
 
-def _show(arguments: argparse.Namespace, figures: Figures) -> None:
+def _show(arguments: argparse.Namespace, measurement: Measurement) -> None:
     if arguments.json:
-        sys.stdout.write(json.dumps(figures.plain()) + "\n")
+        sys.stdout.write(json.dumps(measurement.plain()) + "\n")
         sys.stdout.flush()
         return
-    table = Table("figure", "value", title=f"bench {arguments.name}")
-    for name, value in figures.plain().items():
+    table = Table("metric", "value", title=f"bench {arguments.name}")
+    for name, value in measurement.plain().items():
         table.add_row(name, str(value))
     out.print(table)
 
 
-def _exact(session: Session, arguments: argparse.Namespace) -> Figures:
-    """A card's case is restored many times in exact time, one of soft-RoCE in both clocks."""
+def _exact(session: Session, arguments: argparse.Namespace) -> Measurement:
+    """Restore a case on a card many times in exact time; run one on soft-RoCE in both clocks."""
     path = arguments.plan or find_folder("testplans", None) / "odp-write.toml"
     device = arguments.device or "soft-roce"
     planned = next(load(path).cases((arguments.kernel,), devices=(device,)), None)
@@ -89,30 +89,30 @@ def _exact(session: Session, arguments: argparse.Namespace) -> Figures:
     return exact.measure(session, planned, arguments.rounds or 10)
 
 
-def _regress(session: Session, arguments: argparse.Namespace) -> Figures:
-    """`--rounds` changes that change nothing, each judged as `regress` does, over its seeds of a write that faults."""
+def _regress(session: Session, arguments: argparse.Namespace) -> Measurement:
+    """Test `--rounds` no-op changes as `regress` does, each with all seeds of an RDMA write that faults."""
     device = find(arguments.device or "soft-roce").name
     part = RXE if device == RXE.devices[0] else MLX5
     plans = [find_folder("testplans", None) / "odp-write.toml"]
     with session.ledger.scratch_folder("bench") as results:
-        asked = RegressRequest(
-            "null", arguments.kernel, plans, results, jobs=os.cpu_count() or 1, expression=device
+        request = RegressRequest(
+            "noop", arguments.kernel, plans, results, jobs=os.cpu_count() or 1, expression=device
         )
-        return regress.measure(session, asked, part, arguments.rounds or 50)
+        return regress.measure(session, request, part, arguments.rounds or 50)
 
 
-BENCHES: dict[str, Callable[[Session, argparse.Namespace], Figures]] = {
-    "boot": lambda session, given: boot.measure(session, given.kernel, given.rounds or 7),
-    "card": lambda session, given: card.measure(
-        session, given.kernel, given.device or CARD, given.rounds or 5
+BENCHES: dict[str, Callable[[Session, argparse.Namespace], Measurement]] = {
+    "boot": lambda session, arguments: boot.measure(session, arguments.kernel, arguments.rounds or 7),
+    "card": lambda session, arguments: card.measure(
+        session, arguments.kernel, arguments.device or CARD, arguments.rounds or 5
     ),
     "exact": _exact,
-    "faults": lambda session, given: faults.measure(
-        session, given.kernel, given.device or CARD, given.rounds or 400
+    "faults": lambda session, arguments: faults.measure(
+        session, arguments.kernel, arguments.device or CARD, arguments.rounds or 400
     ),
-    "kmod": lambda session, given: kmod.measure(
-        session, given.kernel, given.device or CARD, given.rounds or 200
+    "kmod": lambda session, arguments: kmod.measure(
+        session, arguments.kernel, arguments.device or CARD, arguments.rounds or 200
     ),
     "regress": _regress,
-    "trace": lambda session, given: trace.measure(session, given.kernel),
+    "trace": lambda session, arguments: trace.measure(session, arguments.kernel),
 }

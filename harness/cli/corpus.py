@@ -1,4 +1,4 @@
-"""Bugs of the past against our plans."""
+"""Run plans on bugs of the past."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from harness.plan.checkout import find_folder
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """Which bugs."""
-    where = "bugs by their names, or files of them (default: all of testplans/regressions)"
+    """Add the bugs and the form of the output."""
+    where = "names or files of bugs (default: all of testplans/regressions)"
     parser.add_argument("entries", nargs="*", metavar="ENTRY", help=where)
     parser.add_argument("--results", type=Path, metavar="DIR", help="default: odp-results/TIME")
     parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1, help="cases at the same time")
@@ -33,9 +33,9 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """Exit status 0 when all were caught, 1 when one was missed, 3 when one could not be brought back.
+    """Exit with status 0 when all were caught, 1 when one was missed, 3 when one could not be reintroduced.
 
-    What was done until Ctrl-C is told, too.
+    After Ctrl-C the outcomes so far are printed.
     """
     plans = find_folder("testplans", None)
     known = {path.stem: path for path in sorted((plans / "regressions").glob("*.toml"))}
@@ -43,20 +43,20 @@ def act(arguments: argparse.Namespace) -> int:
     for path in files:
         if not path.is_file():
             raise UsageError(
-                f"no bug is called {path}", [f"there are: {', '.join(known)}"], "a name, or a file"
+                f"no bug is called {path}", [f"known: {', '.join(known)}"], "the name of one, or a file"
             )
     entries = [corpus_entry.load(path) for path in files]
     results = new_results(arguments)
-    found: list[Outcome] = []
+    outcomes: list[Outcome] = []
     try:
         with open_session(arguments) as session:
             for outcome in run(session, entries, plans, results, arguments.jobs):
-                found.append(outcome)
+                outcomes.append(outcome)
                 if not arguments.json:
                     _print(outcome)
     finally:
-        counts = _tell(found, len(entries) - len(found), results, arguments.json)
-    return 1 if counts[MISSED] else 3 if counts[CANNOT_APPLY] or not found else 0
+        counts = _summarize(outcomes, len(entries) - len(outcomes), results, arguments.json)
+    return 1 if counts[MISSED] else 3 if counts[CANNOT_APPLY] or not outcomes else 0
 
 
 def _print(outcome: Outcome) -> None:
@@ -64,16 +64,16 @@ def _print(outcome: Outcome) -> None:
     out.print(f"      {outcome.case or outcome.kernel}: {outcome.reason}", markup=False)
 
 
-def _tell(found: Sequence[Outcome], left: int, results: Path, as_json: bool) -> Counter[str]:
-    """Print what became of all; `left` are those that were not come to."""
-    counts = Counter(outcome.outcome for outcome in found)
+def _summarize(outcomes: Sequence[Outcome], left: int, results: Path, as_json: bool) -> Counter[str]:
+    """Print the totals; `left` entries were not run."""
+    counts = Counter(outcome.outcome for outcome in outcomes)
     totals = {name: counts[name] for name in (CAUGHT, MISSED, CANNOT_APPLY)}
     if as_json:
-        listed = [dataclasses.asdict(outcome) for outcome in found]
+        listed = [dataclasses.asdict(outcome) for outcome in outcomes]
         sys.stdout.write(json.dumps({**totals, "not_run": left, "entries": listed}) + "\n")
         sys.stdout.flush()
         return counts
-    words = [f"{number} {name}" for name, number in totals.items()]
-    out.print(", ".join([*words, f"{left} not run"] if left else words), markup=False)
+    parts = [f"{number} {name}" for name, number in totals.items()]
+    out.print(", ".join([*parts, f"{left} not run"] if left else parts), markup=False)
     out.print(f"records: {results}", markup=False)
     return counts

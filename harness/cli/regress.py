@@ -1,4 +1,4 @@
-"""From a patch to a verdict."""
+"""Test a kernel patch against its baseline."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from pathlib import Path
 
 from harness.campaign import mail, side_by_side_html
 from harness.campaign.change import (
-    Patched,
-    Subject,
-    Tree,
-    before,
+    KernelTree,
+    PatchSeries,
+    SourceChange,
+    merge_base,
 )
-from harness.campaign.outcomes import BETTER, CANNOT_TELL, SAME, WORSE
-from harness.campaign.regress import Judgement, is_fix, judge
-from harness.campaign.runs import RegressRequest
+from harness.campaign.no_difference import needs_bands
+from harness.campaign.outcomes import IMPROVEMENT, INCONCLUSIVE, NO_DIFFERENCE, REGRESSION
+from harness.campaign.question import RegressRequest
+from harness.campaign.regress import RegressResult, is_fix, regress
 from harness.cli.common import (
     JSON,
     KERNEL,
@@ -43,60 +44,65 @@ from harness.plan.session import Session
 from harness.results.record import read_run
 from harness.results.reports import write_reports
 
-# For `git bisect run`: 125 says that a commit cannot be judged, anything from 128 on ends the search.
-BISECT = {SAME: 0, BETTER: 0, WORSE: 1, CANNOT_TELL: 125}
+# For `git bisect run`: 125 skips a commit that cannot be tested, 128 and up end the search.
+BISECT = {NO_DIFFERENCE: 0, IMPROVEMENT: 0, REGRESSION: 1, INCONCLUSIVE: 125}
 BISECT_USAGE, BISECT_SKIP = 128, 125
 PAGE = "verdict.html"
-FIX = {BETTER: "a fix", WORSE: "not shown to be a fix", CANNOT_TELL: "cannot tell whether it is a fix"}
+FIX = {IMPROVEMENT: "fix confirmed", REGRESSION: "fix not confirmed", INCONCLUSIVE: "inconclusive"}
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """The patch, how much is run, and how it is said."""
-    given = "a diff, a message, an mbox of a series, a folder of patches, a quilt series, or A..B of --tree"
-    parser.add_argument("--patch", metavar="P", help=given)
-    tree = "a kernel tree: what it has of our modules is judged against the distribution's source"
+    """Add the patch, the amount of runs, and the form of the output."""
+    sources = "a diff, a message, an mbox of a series, a folder of patches, a quilt series, or A..B of --tree"
+    parser.add_argument("--patch", metavar="P", help=sources)
+    tree = "a kernel tree: its source of the tested modules is compared with the distribution's"
     parser.add_argument("--tree", type=Path, metavar="DIR", help=tree)
-    kernel = f"what it runs in: {KERNEL} (default: of a range what --tree has built, else newest)"
+    kernel = f"kernel to run: {KERNEL} (default: the one built in --tree for a range, else newest)"
     parser.add_argument("--kernel", metavar="KERNEL", help=kernel)
-    base = (
-        "what it is judged against: the source of a kernel, which it then also runs in, or of a tree of yours"
-    )
+    base = "baseline: the source of a kernel, which then is also the one to run, or of a kernel tree"
     parser.add_argument(
-        "--base", metavar="KERNEL|TREE", help=f"{base} (default: of that kernel, or what a range goes on)"
+        "--base",
+        metavar="KERNEL|TREE",
+        help=f"{base} (default: that of --kernel; of a range of commits its merge base)",
     )
     plans = "plan files or folders (default: those of page faults)"
     parser.add_argument("--plans", type=Path, nargs="+", default=[], help=plans)
     parser.add_argument("-k", metavar="EXPR", default="", help="only cases whose name matches (as pytest -k)")
     parser.add_argument(
-        "--all", action="store_true", help="every case of a plan, not just one of each device"
+        "--all",
+        action="store_true",
+        help="every plan and every case, not just one case per device of plans that execute changed lines",
     )
     parser.add_argument(
         "--seeds", type=int, default=16, metavar="N", help="runs of a case, each shifted (default 16)"
     )
-    real = "judge latencies in real time, until a difference of so many percent would show (of instructions: without)"
+    real = "compare latencies in real time until an effect of PERCENT is detectable (default: count instructions)"
     parser.add_argument("--real", type=float, metavar="PERCENT", help=real)
     results_options(parser)
     parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1, help="cases at the same time")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help=JSON)
-    how.add_argument("--mail", action="store_true", help="plain text for a reply on a mailing list")
+    how.add_argument("--mail", action="store_true", help="print plain text for a mailing list")
     how.add_argument(
         "--bisect",
         action="store_true",
-        help="exit status for `git bisect run`: 0 good, 1 bad, 125 cannot tell, 128 usage",
+        help="exit status for `git bisect run`: 0 good, 1 bad, 125 inconclusive, 128 usage",
     )
-    fix = "it is a fix: PLAN must fail without it and pass with it"
+    fix = "the patch is a fix: PLAN must fail on the baseline and pass with the patch"
     parser.add_argument("--expect-fix", type=Path, metavar="PLAN", help=fix)
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """Exit status 0 same or better, 1 worse, 3 cannot tell; with --expect-fix 0 if it is one, 1 if not, 3."""
+    """Exit with status 0 for no difference or an improvement, 1 for a regression, 3 if inconclusive.
+
+    With --expect-fix 0 for a confirmed fix, else 1 or 3.
+    """
     if not arguments.bisect:
         return _judged(arguments, _question(arguments))
     asked = False
     try:
         question = _question(arguments)
-        _given(arguments)
+        _check_inputs(arguments)
         _resolve(arguments, question)
         asked = True
         return _judged(arguments, question)
@@ -109,7 +115,7 @@ def act(arguments: argparse.Namespace) -> int:
 
 
 def usage_status(argv: Sequence[str], status: int) -> int:
-    """What the process says of a command line that is none: git takes 2 for a bad commit."""
+    """Return the exit status for a wrong command line: git takes 2 for a bad commit."""
     return BISECT_USAGE if status and "--bisect" in argv else status
 
 
@@ -120,46 +126,46 @@ def _judged(arguments: argparse.Namespace, question: RegressRequest) -> int:
         session.ledger.scratch_folder("range") as folder,
     ):
         base = _base_tree(arguments) or _before_range(arguments, session, folder)
-        found = judge(session, question, _subject(arguments, session), base)
-    verdict = found.comparison.verdict
+        result = regress(session, question, _source_change(arguments, session), base)
+    verdict = result.comparison.verdict
     if arguments.mail:
-        sys.stdout.write(mail.text(found, ["odp-harness", *_again(sys.argv[1:])], question.seeds))
+        sys.stdout.write(mail.text(result, ["odp-harness", *_reproduce(sys.argv[1:])], question.seeds))
     elif arguments.json:
-        sys.stdout.write(json.dumps(dataclasses.asdict(found)) + "\n")
+        sys.stdout.write(json.dumps(dataclasses.asdict(result)) + "\n")
     else:
-        _print(found, question)
-    page = _page(found, question)
+        _print(result, question)
+    page = _page(result, question)
     err.print(f"side by side: {page}", markup=False)
     if arguments.expect_fix:
-        verdict, why = is_fix(found.comparison)
+        verdict, why = is_fix(result.comparison)
         err.print(f"{FIX[verdict]}: {why}", markup=False)
         return BISECT[verdict] if arguments.bisect else STATUS.get(verdict, 0)
     if arguments.bisect:
-        return BISECT[CANNOT_TELL if verdict == SAME and found.comparison.failing else verdict]
+        return BISECT[INCONCLUSIVE if verdict == NO_DIFFERENCE and result.comparison.failing else verdict]
     return STATUS.get(verdict, 0)
 
 
-def _page(found: Judgement, question: RegressRequest) -> Path:
-    """Both sides beside each other, in the folder of results; and in the folders of each the reports of any run."""
-    # Of a question in real time there is a folder for each turn.
+def _page(result: RegressResult, question: RegressRequest) -> Path:
+    """Write both sides side by side into the folder of results, and into the folder of each run its reports."""
+    # In real time there is a folder for each round.
     folders = [sorted(question.results.glob(f"{name}*/records")) for name in side_by_side_html.NAMES]
     runs = [[read_run(records.parent) for records in side] for side in folders]
-    base, patched = (tuple(record for run in side for record in run.records) for side in runs)
+    baseline, patched = (tuple(record for run in side for record in run.records) for side in runs)
     path = question.results / PAGE
     question.results.mkdir(parents=True, exist_ok=True)
-    write(path, side_by_side_html.render(found.comparison, base, patched, found))
+    write(path, side_by_side_html.render(result.comparison, baseline, patched, result))
     for run in (run for side in runs for run in side if run.records):
         write_reports(run.directory)
     return path
 
 
-def _again(argv: list[str]) -> list[str]:
-    """The command line without what is ours alone: how it is told, and where results go."""
-    kept = iter(argv)
+def _reproduce(argv: list[str]) -> list[str]:
+    """Return the command line without options that matter here only: the form of output, folders of results."""
+    rest = iter(argv)
     words = []
-    for word in kept:
+    for word in rest:
         if word in ("--results", "--resume"):
-            next(kept, None)
+            next(rest, None)
         elif word not in ("--mail", "--json") and not word.startswith(("--results=", "--resume=")):
             words.append(word)
     return words
@@ -167,13 +173,11 @@ def _again(argv: list[str]) -> list[str]:
 
 def _question(arguments: argparse.Namespace) -> RegressRequest:
     if not arguments.patch and not arguments.tree:
-        raise UsageError("what is to be judged?", hint="--patch P, or --tree DIR")
+        raise UsageError("no patch and no tree is named", hint="--patch P, or --tree DIR")
     if arguments.seeds < 1:
-        raise UsageError(f"--seeds {arguments.seeds}", hint="1 or more; 8 or more for all figures")
+        raise UsageError(f"--seeds {arguments.seeds}", hint="1 or more; 8 or more for all metrics")
     if arguments.real is not None and not 0 < arguments.real <= 100:
-        raise UsageError(
-            f"--real {arguments.real:g}", hint="the difference that must show, in percent: --real 5"
-        )
+        raise UsageError(f"--real {arguments.real:g}", hint="the effect to detect, in percent: --real 5")
     results = resumed_results(arguments)
     plans = arguments.plans or fault_plans()
     if arguments.expect_fix:
@@ -185,8 +189,8 @@ def _question(arguments: argparse.Namespace) -> RegressRequest:
     name = str(arguments.patch or arguments.tree)
     cut = 0 if arguments.all or arguments.expect_fix else 1
     kernel = _kernel(arguments)
-    wanted = RegressRequest(name, kernel, plans, results, arguments.seeds, cut, arguments.jobs, arguments.k)
-    return dataclasses.replace(wanted, detect=(arguments.real or 0.0) / 100)
+    request = RegressRequest(name, kernel, plans, results, arguments.seeds, cut, arguments.jobs, arguments.k)
+    return dataclasses.replace(request, effect=(arguments.real or 0.0) / 100)
 
 
 def _kernel(arguments: argparse.Namespace) -> str:
@@ -199,8 +203,8 @@ def _kernel(arguments: argparse.Namespace) -> str:
     return str(folder.absolute()) if own else "newest"
 
 
-def _given(arguments: argparse.Namespace) -> None:
-    """UsageError for a patch, range or tree that no commit would mend: it is not there, or none."""
+def _check_inputs(arguments: argparse.Namespace) -> None:
+    """Raise UsageError for a missing or malformed patch, range or tree: no commit could be tested."""
     base = _base_tree(arguments)
     if base is not None:
         base.check()
@@ -208,57 +212,65 @@ def _given(arguments: argparse.Namespace) -> None:
         with open_session(arguments) as session:
             patches.check_range(arguments.tree or Path(), arguments.patch, session.host)
     elif arguments.patch:
-        _patched(arguments)
+        _patch_file(arguments)
     else:
-        Tree(arguments.tree).check()
+        KernelTree(arguments.tree).check()
 
 
 def _resolve(arguments: argparse.Namespace, question: RegressRequest) -> None:
-    """UsageError if nobody has a kernel or an image of that name: of no commit it would be known."""
+    """Raise UsageError for an unknown kernel or image: no commit could be tested."""
     with open_session(arguments) as session:
         session.kernels.check(question.kernel)
         session.spec()
 
 
-def _base_tree(arguments: argparse.Namespace) -> Tree | None:
-    return Tree(Path(arguments.base)) if arguments.base and Path(arguments.base).is_dir() else None
+def _base_tree(arguments: argparse.Namespace) -> KernelTree | None:
+    return KernelTree(Path(arguments.base)) if arguments.base and Path(arguments.base).is_dir() else None
 
 
-def _before_range(arguments: argparse.Namespace, session: Session, folder: Path) -> Tree | None:
-    """Of a range of commits what it goes on, if nothing else is named."""
+def _before_range(arguments: argparse.Namespace, session: Session, folder: Path) -> KernelTree | None:
+    """Default base of a commit range: its merge base."""
     if arguments.base or not _is_range(arguments.patch):
         return None
-    return before(arguments.tree or Path(), arguments.patch, folder, session.host)
+    return merge_base(arguments.tree or Path(), arguments.patch, folder, session.host)
 
 
 def _is_range(patch: str | None) -> bool:
-    """A..B, A... or ..B of git's, and no path with .. in it."""
+    """Distinguish A..B, A... or ..B from a path with .. in it."""
     return bool(patch and ".." in patch and ".." not in Path(patch).parts and not Path(patch).exists())
 
 
-def _subject(arguments: argparse.Namespace, session: Session) -> Subject:
+def _source_change(arguments: argparse.Namespace, session: Session) -> SourceChange:
     patch, tree = arguments.patch, arguments.tree
     if _is_range(patch):
-        return Patched(patches.read_range(tree or Path(), patch, session.host))
-    return _patched(arguments) if patch else Tree(tree)
+        return PatchSeries(patches.read_range(tree or Path(), patch, session.host))
+    return _patch_file(arguments) if patch else KernelTree(tree)
 
 
-def _patched(arguments: argparse.Namespace) -> Patched:
+def _patch_file(arguments: argparse.Namespace) -> PatchSeries:
     if arguments.tree:
         raise UsageError("--tree goes with a range of commits, or alone", hint="--patch A..B --tree DIR")
-    return Patched(patches.read(Path(arguments.patch)))
+    return PatchSeries(patches.read(Path(arguments.patch)))
 
 
-def _print(found: Judgement, question: RegressRequest) -> None:
-    for name in found.patches:
+def _print(result: RegressResult, question: RegressRequest) -> None:
+    for name in result.patches:
         out.print(f"patch: {name}", markup=False)
-    rebuilt = ", ".join(found.modules) or "nothing"
-    out.print(f"kernel {found.kernel}, rebuilt: {rebuilt} ({found.compiler})", markup=False)
-    for note in found.notes:
-        out.print(note, markup=False)
-    for case in found.comparison.failing:
-        out.print(f"fails with and without it: {case}", markup=False)
-    for case in found.comparison.known:
-        out.print(f"fails as known, with and without it: {case}", markup=False)
-    show(found.comparison)
+    compiler = f" (built with {result.compiler})" if result.compiler else ""
+    rebuilt = ", ".join(result.modules) or "no module"
+    out.print(f"kernel: {result.kernel}, rebuilt: {rebuilt}{compiler}", markup=False)
+    for heading, lines in (
+        ("note", result.notes),
+        ("not tested", result.not_tested),
+        ("unconfirmed", result.unconfirmed),
+        ("noise bands in instructions", _bands(result)),
+    ):
+        for line in lines:
+            out.print(f"{heading}: {line}", markup=False)
     out.print(f"records: {question.results}", markup=False)
+    show(result.comparison, banded=True)
+
+
+def _bands(result: RegressResult) -> list[str]:
+    widths = [f"{name} +/-{width:.0f}" for name, width in result.noise_bands.items()]
+    return [", ".join(widths)] if widths and needs_bands(result.comparison.metrics) else []

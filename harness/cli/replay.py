@@ -1,4 +1,4 @@
-"""A stored case, run again: to compare, or under gdb."""
+"""Run a stored case again: to compare, or under gdb."""
 
 from __future__ import annotations
 
@@ -36,30 +36,30 @@ GDB, PRINT = "run", "print"
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """Which record."""
+    """Add the record and the way to run it."""
     parser.add_argument("record", type=Path, help="a file of RESULTS/records")
     parser.add_argument("--times", type=int, default=1, metavar="N", help="how often (default 1)")
-    given = "modules to give the machine (default: those beside the record)"
-    parser.add_argument("--parcel", type=Path, metavar="DIR", help=given)
-    under = "under gdb, stopped where the case begins; `print` says how to start gdb elsewhere, as without a terminal"
+    modules = "modules for the payload disk (default: those beside the record)"
+    parser.add_argument("--parcel", type=Path, metavar="DIR", help=modules)
+    under = "under gdb, stopped where the case begins; `print` prints the command that starts gdb elsewhere"
     parser.add_argument("--gdb", nargs="?", const=GDB, choices=(GDB, PRINT), help=under)
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """Exit status 0 when each run ended as the record says, else 1; 0 under gdb, where a stop moves what follows it."""
+    """Exit with status 0 when each run ends as recorded, else 1; 0 under gdb, where a stop shifts what follows."""
     if arguments.gdb and arguments.times != 1:
         raise UsageError("--gdb runs a case once")
-    found = stored(arguments.record)
-    record = found.record
-    plan = found.plan or todays(record, find_folder("testplans", None))
+    source = stored(arguments.record)
+    record = source.record
+    plan = source.plan or todays(record, find_folder("testplans", None))
     case = planned(record, plan)
     reasons = "; ".join(map(str, record.reasons))
     out.print(f"{record.verdict}  {record.case.id}  {reasons}".rstrip(), markup=False)
-    if not found.plan:
-        err.print(f"no copy of its plan is beside the record: as {plan} is now", markup=False)
+    if not source.plan:
+        err.print(f"no copy of its plan is beside the record: using {plan}", markup=False)
     with open_session(arguments) as opened:
-        wanted = dataclasses.replace(opened.options, parcel=arguments.parcel or found.parcel)
-        with Session(wanted, opened.say) as session:
+        chosen = dataclasses.replace(opened.options, parcel=arguments.parcel or source.parcel)
+        with Session(chosen, opened.say) as session:
             fetch(session, record, case)
             if arguments.gdb:
                 return _debugged(session, record, case, arguments.gdb)
@@ -74,25 +74,25 @@ def _debugged(session: Session, record: Record, case: Planned, how: str) -> int:
     if here:
         require("gdb")
     with _terminal(here):
-        end = debug(session, case, _started(session) if here else _told)
+        end = debug(session, case, _start_gdb(session) if here else _print_command)
     if end.problem:
         out.print(f"the kernel failed: {end.problem}", markup=False)
     if end.answer is None:
-        out.print("ended before the case did", markup=False)
+        out.print("gdb ended before the case did", markup=False)
     elif case.clock == "exact" and record.answer is not None:
         differs = first_difference(record.answer, end.answer)
-        said = f"answers otherwise, which a stop may do: {differs}" if differs else "answers the same"
-        out.print(said, markup=False)
+        text = f"the answer differs, as a stop may cause: {differs}" if differs else "the answer is the same"
+        out.print(text, markup=False)
     else:
         out.print(f"the workload ended: {end.answer.status}", markup=False)
     return 0
 
 
-def _started(session: Session) -> Callable[[Sequence[str], Machine], Callable[[], bool]]:
-    """gdb on this terminal."""
+def _start_gdb(session: Session) -> Callable[[Sequence[str], Machine], Callable[[], bool]]:
+    """Run gdb on this terminal."""
 
     def start(argv: Sequence[str], machine: Machine) -> Callable[[], bool]:
-        # From here on Ctrl-C is gdb's alone. A handler, not SIG_IGN: gdb would inherit that.
+        # From here on gdb alone handles Ctrl-C. A handler, not SIG_IGN: gdb would inherit that.
         signal.signal(signal.SIGINT, lambda number, frame: None)
         child = session.host.start(argv, stdin=None, stdout=None, stderr=2, own_session=False)
         return lambda: child.poll() is not None
@@ -100,11 +100,11 @@ def _started(session: Session) -> Callable[[Sequence[str], Machine], Callable[[]
     return start
 
 
-def _told(argv: Sequence[str], machine: Machine) -> Callable[[], bool]:
-    """Somebody else's gdb: it has ended when it was there and is not any more."""
+def _print_command(argv: Sequence[str], machine: Machine) -> Callable[[], bool]:
+    """Print the command for a gdb elsewhere: it has ended when it was connected and no longer is."""
     out.print(shlex.join(argv), markup=False)
     sys.stdout.flush()
-    err.print("the machine stands still; Ctrl-C here, or the end of that gdb, ends it", markup=False)
+    err.print("the machine is stopped; Ctrl-C here, or the end of that gdb, ends the session", markup=False)
     seen = False
 
     def ended() -> bool:
@@ -120,7 +120,7 @@ def _told(argv: Sequence[str], machine: Machine) -> Callable[[], bool]:
 
 @contextlib.contextmanager
 def _terminal(here: bool) -> Iterator[None]:
-    """Afterwards the terminal is as it was, and Ctrl-C is ours again."""
+    """Restore the terminal and the handler of Ctrl-C at the end."""
     if not here:
         yield
         return

@@ -2,8 +2,8 @@
 
 import pytest
 
-from harness.campaign import noise
-from harness.campaign.runs import copied, modules_with_lines
+from harness.campaign import noop_changes
+from harness.campaign.builds import build_modules, copy_sources
 from harness.errors import SetupError
 from harness.kernel.source import source
 from harness.kernel.subsystems import RXE
@@ -14,20 +14,21 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("kind", noise.KINDS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", noop_changes.KINDS, ids=lambda kind: kind.__name__)
 def test_a_build_from_objects_equals_a_clean_build(session, kind):
     """Mutations: let changed files keep the times of the old ones; keep a removed file."""
     kernel = session.kernel("newest")
     stock = source(kernel, session.archive)
     with session.ledger.scratch_folder("build") as tree:
-        copied(stock, [RXE], tree)
+        copy_sources(stock, [RXE], tree)
         kind(tree / RXE.folder, RXE, 5)
         found = []
         for clean in (False, True):
-            files, _, tables = modules_with_lines(session, kernel, tree, [RXE], True, clean)
-            found.append([path.read_bytes() for path in (*files.values(), *tables.values())])
+            built = build_modules(session, kernel, tree, [RXE], clean=clean)
+            paths = (*built.files.values(), *built.line_tables.values())
+            found.append([path.read_bytes() for path in paths])
             # Both are the same entry of the cache.
-            for path in files.values():
+            for path in built.files.values():
                 session.store.discard("module", path.parent.name)
     assert found[0] == found[1]
 
@@ -36,8 +37,8 @@ def test_a_module_that_the_makefile_drops_is_an_error(session):
     """Mutation: keep the modules beside the objects that they were linked from."""
     kernel = session.kernel("newest")
     with session.ledger.scratch_folder("build") as tree:
-        copied(source(kernel, session.archive), [RXE], tree)
+        copy_sources(source(kernel, session.archive), [RXE], tree)
         makefile = tree / RXE.folder / "Makefile"
         makefile.write_text(makefile.read_text().replace("obj-$(CONFIG_RDMA_RXE)", "obj-n"))
-        with pytest.raises(SetupError, match="builds no module"):
-            modules_with_lines(session, kernel, tree, [RXE], False)
+        with pytest.raises(SetupError, match="has built no module"):
+            build_modules(session, kernel, tree, [RXE], lines=False)

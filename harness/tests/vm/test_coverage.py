@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.campaign.runs import modules_with_lines
+from harness.campaign.builds import build_modules
 from harness.kernel import line_tables
 from harness.kernel.build import SECTIONS
 from harness.kernel.source import source
@@ -25,7 +25,8 @@ pytestmark = pytest.mark.skipif(not FULL, reason="builds rdma_rxe: ODP_FULL=1")
 def test_coverage_changes_no_answer_and_finds_the_lines(session, tmp_path):
     """Mutations: log blocks from before the case; map offsets to another section; log inside of the guest."""
     kernel = session.kernel("7.3")
-    files, _, tables = modules_with_lines(session, kernel, source(kernel, session.archive), [RXE])
+    built = build_modules(session, kernel, source(kernel, session.archive), [RXE])
+    files, tables = built.files, built.line_tables
     for place, path in files.items():
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).write_bytes(path.read_bytes())
@@ -51,7 +52,7 @@ def test_interrupted_coverage_is_resumed(session, tmp_path):
     argv = ["coverage", PLAN, "--kernel", "7.3", "-k", "soft-roce", "-j", 1, "--file", "rxe_odp.c"]
     before = interrupted(tmp_path / "r", "coverage", 1, tmp_path / "log", *argv)
     done = harness(*argv, "--resume", tmp_path / "r", timeout=900)
-    assert done.returncode == 0 and "going on with the cases" in done.stderr, done.stderr
+    assert done.returncode == 0 and "resuming the cases" in done.stderr, done.stderr
     assert before == {path: path.read_bytes() for path in before}
     assert "rxe_odp_map_range_and_lock" in done.stdout
 
@@ -59,7 +60,8 @@ def test_interrupted_coverage_is_resumed(session, tmp_path):
 def test_functions_keep_their_sections(session):
     """Use 6.1, whose modules have cold code in .text.unlikely. Mutation: link by ld's own script: it is in .text."""
     kernel = session.kernel("6.1")
-    files, _, tables = modules_with_lines(session, kernel, source(kernel, session.archive), [RXE])
+    built = build_modules(session, kernel, source(kernel, session.archive), [RXE])
+    files, tables = built.files, built.line_tables
     (module,) = (path for path in files.values() if path.stem == "rdma_rxe")
 
     def symbols(path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.campaign.runs import copied, modules
+from harness.campaign.builds import build_modules, copy_sources
 from harness.kernel.source import source
 from harness.kernel.subsystems import (
     MLX5,
@@ -97,7 +97,7 @@ def test_a_delay_by_userfaultfd_is_in_the_cpus_fault(session, tmp_path):
 def patched(session, part, edits, folder):
     """Make a payload folder with the part's modules, built from edited source: {file: [(old, new), ...]}."""
     kernel = session.kernel("7.3")
-    copied(source(kernel, session.archive), [part], folder / "tree")
+    copy_sources(source(kernel, session.archive), [part], folder / "tree")
     for name, changes in edits.items():
         path = folder / "tree" / part.folder / name
         text = path.read_text()
@@ -105,8 +105,8 @@ def patched(session, part, edits, folder):
             assert text.count(old) == 1, (name, old)
             text = text.replace(old, new)
         path.write_text(text)
-    built, _ = modules(session, kernel, folder / "tree", [part])
-    for place, path in built.items():
+    built = build_modules(session, kernel, folder / "tree", [part], lines=False)
+    for place, path in built.files.items():
         (folder / "payload" / place).parent.mkdir(parents=True, exist_ok=True)
         (folder / "payload" / place).write_bytes(path.read_bytes())
     return folder / "payload"

@@ -1,4 +1,4 @@
-"""The bench of the kernel module: its figures from what three machines told."""
+"""The benchmark of the kernel module, from the reports of three machines."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ REPORTS = {
 
 
 class Session:
-    """Answers each case with the report of its plan."""
+    """Answer each case with the report of its plan."""
 
     def __init__(self):
         self.cases = []
@@ -40,21 +40,21 @@ def runner(monkeypatch):
     monkeypatch.setattr(kmod, "CaseRunner", lambda session: session)
 
 
-def test_figures_are_those_of_three_machines():
-    """Mutation: count what was lost as heard; divide by the rounds; take times of the wrong machine."""
+def test_each_metric_comes_from_its_machine():
+    """Mutations: count lost events as received; divide by the rounds; take times of the wrong machine."""
     session = Session()
     found = kmod.measure(session, "newest", "connectx-5", 30)
     assert (found.handler_p50_us, found.handler_p99_us, found.answers) == (50.0, 99.0, 100)
     assert (found.events_per_s, found.lost, found.observe_instructions_per_fault) == (5000, 4, 3000)
-    handled, streamed, observed = session.cases
-    assert handled.case.workload.rounds == 30 and handled.clock == streamed.clock == "real"
+    handler, streamed, observed = session.cases
+    assert handler.case.workload.rounds == 30 and handler.clock == streamed.clock == "real"
     assert [rule.events for rule in streamed.case.rules if rule.kind == "drawn-events"] == [kmod.BURST]
     assert streamed.case.module.policies[0].action == "resume"
     assert observed.clock == "exact" and not observed.case.trace
     assert set(found.plain()) >= {"handler_p50_us", "handler_p99_us", "events_per_s", "lost"}
 
 
-def test_a_case_that_does_not_run_is_the_error(monkeypatch):
+def test_a_case_that_does_not_run_is_an_error(monkeypatch):
     """Mutation: divide by nothing."""
     session = Session()
     good = session.run

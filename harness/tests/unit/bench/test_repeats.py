@@ -9,15 +9,17 @@ def answer(operations, durations=()):
     return Answer("c", "done", trace=Trace(faults=faults), operations_ns=tuple(operations))
 
 
-def test_a_band_says_how_far_a_figure_repeats():
+def test_a_band_is_the_spread_of_a_statistic():
     """Mutation: take the mean of a restore instead of its percentiles."""
     answers = [answer(range(100, 200), [50] * 9 + [last]) for last in (51, 60, 99)]
-    found = {(band.stage, band.figure): band for band in bands(answers)}
-    assert set(found) == {(stage, figure) for stage in ("operation", "fault") for figure in ("p10", "p50")}
+    found = {(band.stage, band.statistic): band for band in bands(answers)}
+    assert set(found) == {
+        (stage, statistic) for stage in ("operation", "fault") for statistic in ("p10", "p50")
+    }
     assert found["operation", "p10"].median_ns == 109 and found["operation", "p50"].median_ns == 149
     assert all(band.spread_percent == 0 and band.equal == 3 for band in found.values())
     wider = list(bands([answer([1000]), answer([1010]), answer([1010])]))
-    assert (wider[0].least_ns, wider[0].most_ns, wider[0].spread_percent, wider[0].equal) == (
+    assert (wider[0].min_ns, wider[0].max_ns, wider[0].spread_percent, wider[0].equal) == (
         1000,
         1010,
         0.9901,
@@ -25,6 +27,6 @@ def test_a_band_says_how_far_a_figure_repeats():
     )
 
 
-def test_a_stage_that_an_answer_lacks_has_no_band():
-    """Mutation: leave out the look at all answers."""
+def test_a_stage_missing_in_an_answer_has_no_band():
+    """Mutation: look at the first answer only."""
     assert [band.stage for band in bands([answer([1], [2]), answer([1])])] == ["operation", "operation"]

@@ -1,4 +1,4 @@
-"""Bugs of the past: entries, their edits, and what the records with and without one say."""
+"""Bugs of the past: entries, their edits, and the verdict from records with and without one."""
 
 import contextlib
 import json
@@ -47,7 +47,7 @@ def written(tmp_path):
 
 
 @pytest.mark.parametrize("path", sorted(ENTRIES.glob("*.toml")), ids=lambda path: path.stem)
-def test_our_entries_are_sound(path):
+def test_every_entry_is_valid(path):
     """Mutation: misspell a key, a plan or a file of one."""
     bug = corpus_entry.load(path)
     parts, outside = touched(edit.file for edit in bug.edits)
@@ -56,7 +56,7 @@ def test_our_entries_are_sound(path):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("fix =", "fixed =", r"bug.toml:2: fixed: unknown key"),
         ('title = "t"\n', "", r"title: missing"),
@@ -66,14 +66,14 @@ def test_our_entries_are_sound(path):
         ('"soft-roce"', '"soft-rose"', r"device: 'soft-rose' is none of"),
     ],
 )
-def test_a_broken_entry_is_one_clear_error(written, old, new, said):
+def test_a_broken_entry_is_one_clear_error(written, old, new, message):
     """Mutation: leave a check out."""
     corpus_entry.load(written(GOOD))
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         corpus_entry.load(written(GOOD.replace(old, new)))
 
 
-def test_an_edit_fits_once_or_not_at_all(written, tmp_path):
+def test_an_edit_applies_exactly_once_or_is_an_error(written, tmp_path):
     """Mutation: replace every place."""
     bug = corpus_entry.load(written(GOOD))
     file = tmp_path / "drivers" / "x.c"
@@ -101,8 +101,8 @@ def test_a_bug_is_caught_by_what_fails_only_with_it():
     assert verdict(before, []) == (CANNOT_APPLY, "", "no case was executed")
 
 
-def test_a_kernel_that_is_gone_costs_its_own_entries_only(written, tmp_path):
-    """Mutation: let what is unsupported end the corpus."""
+def test_a_kernel_that_is_not_available_fails_its_own_entries_only(written, tmp_path):
+    """Mutation: let Unsupported end the corpus."""
     bug = corpus_entry.load(written(GOOD))
     bugs = [bug, replace(bug, path=Path("other.toml"), kernel="7.2")]
     errors = {
@@ -122,8 +122,8 @@ def test_a_kernel_that_is_gone_costs_its_own_entries_only(written, tmp_path):
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_what_was_done_until_ctrl_c_is_told(monkeypatch, tmp_path, capfd, as_json):
-    """Mutations: print the totals behind the loop; take the interruption for the end."""
+def test_outcomes_until_ctrl_c_are_printed(monkeypatch, tmp_path, capfd, as_json):
+    """Mutations: print the totals after the loop only; take the interruption for the end."""
     done = Outcome("bug", "0123456789ab", "7.3", CAUGHT, "odp-x/7.3", "data: 7 bytes", 12.0)
 
     def run(*given):
@@ -135,16 +135,20 @@ def test_what_was_done_until_ctrl_c_is_told(monkeypatch, tmp_path, capfd, as_jso
     files = sorted(map(str, ENTRIES.glob("*.toml")))[:3]
     argv = ["corpus", *files, "--results", str(tmp_path / "r"), "--cache", str(tmp_path / "cache")]
     assert main([*argv, "--json"] if as_json else argv) == EXIT_INTERRUPTED
-    said = capfd.readouterr().out
+    output = capfd.readouterr().out
     if as_json:
-        told = json.loads(said)
-        assert (told["caught"], told["not_run"], [one["entry"] for one in told["entries"]]) == (1, 2, ["bug"])
+        result = json.loads(output)
+        assert (result["caught"], result["not_run"], [one["entry"] for one in result["entries"]]) == (
+            1,
+            2,
+            ["bug"],
+        )
     else:
-        assert "1 caught, 0 missed, 0 cannot_apply, 2 not run" in said and "data: 7 bytes" in said
+        assert "1 caught, 0 missed, 0 cannot_apply, 2 not run" in output and "data: 7 bytes" in output
 
 
-def test_a_bug_that_nobody_has_is_a_usage_error(capsys):
-    """Mutation: say what open(2) says."""
+def test_an_unknown_bug_is_a_usage_error(capsys):
+    """Mutation: print the error of open(2)."""
     assert main(["corpus", "rxe-read-onyl"]) == 2
-    said = capsys.readouterr().err
-    assert "no bug is called rxe-read-onyl" in said and "rxe-read-only" in said
+    message = capsys.readouterr().err
+    assert "no bug is called rxe-read-onyl" in message and "rxe-read-only" in message

@@ -1,4 +1,4 @@
-"""From QEMU's log to lines, in the forms that QEMU 11.1 and binutils 2.44 write."""
+"""From QEMU's log to executed lines, in the forms that QEMU 11.1 and binutils 2.44 write."""
 
 import pytest
 
@@ -16,7 +16,7 @@ from harness.machine.exec_log import ModuleLayout
 
 ODP = f"{RXE.folder}/rxe_odp.c"
 
-ASKED = """\
+LAYOUT = """\
 rdma_rxe .text 0xffffffffc0470000
 rdma_rxe .exit.text 0xffffffffc0483d00
 ib_core .text 0xffffffffc0436000
@@ -79,7 +79,7 @@ def table(tmp_path):
 
 def test_a_log_is_offsets_by_module_and_section():
     """Mutations: log all of the kernel; take an address for the section before it."""
-    places = ModuleLayout.read(ASKED, ("rdma_rxe", "ib_core"))
+    places = ModuleLayout.read(LAYOUT, ("rdma_rxe", "ib_core"))
     assert places.ranges == ((0xFFFFFFFFC0470000, 217088), (0xFFFFFFFFC0436000, 626688))
     assert places.options("/x")[:3] == ("-d", "in_asm", "-dfilter")
     assert "0xffffffffc0470000+0x35000" in places.options("/x")[3]
@@ -108,7 +108,7 @@ def found(table):
 
 
 def test_cases_add_up(found):
-    """Mutation: keep the last case only; count lines of headers for the file's."""
+    """Mutations: keep the last case only; count lines of headers for the file's."""
     assert found.files("rdma_rxe") == [("rxe_odp.c", 3, 7)]
     assert found.functions("rdma_rxe")[0] == ("rxe_odp.c", "rxe_ib_invalidate_range", 3, 4)
     text = coverage.lcov(found, [RXE])
@@ -116,50 +116,50 @@ def test_cases_add_up(found):
     assert text.endswith("end_of_record\n") and "mmu_notifier" not in text
 
 
-def test_touched_lines_that_no_case_runs_are_named(found, tmp_path):
-    """Mutations: name lines without code; name lines that ran; take a moved line for a new one."""
+def test_changed_lines_that_no_case_executes_are_listed(found, tmp_path):
+    """Mutations: list lines without code; list executed lines; take a moved line for a new one."""
     before = [f"line {number}" for number in range(1, 50)]
     after = [*before[:23], "new 24", "new 25", "new 26", *before[23:]]
     for root, text in (("stock", before), ("tree", after)):
         (tmp_path / root / RXE.folder).mkdir(parents=True)
         (tmp_path / root / RXE.folder / "rxe_odp.c").write_text("\n".join(text))
-    touched = coverage.touched(differing(tmp_path / "stock", tmp_path / "tree", [RXE]))
-    assert touched.new == {ODP: {24, 25, 26}} and not touched.gone
-    assert coverage.unreached(found, touched.new) == [(ODP, 25, 25)]
-    # Lines that are only put in are reached by who reaches those beside them.
-    assert touched.old == {ODP: {23, 24}}
-    assert coverage.reaching(found, touched.old) == {"two"}
-    assert coverage.reaching(found, {ODP: {49}}) == set()
-    assert coverage.unreached(found, {ODP: {40, 41, 42}}) == [(ODP, 40, 41)]
+    changed = coverage.changed_lines(differing(tmp_path / "stock", tmp_path / "tree", [RXE]))
+    assert changed.new == {ODP: {24, 25, 26}} and not changed.removed
+    assert coverage.not_executed(found, changed.new) == [(ODP, 25, 25)]
+    # Who executes the neighbours of lines that are only added, executes them.
+    assert changed.old == {ODP: {23, 24}}
+    assert coverage.plans_executing(found, changed.old) == {"two"}
+    assert coverage.plans_executing(found, {ODP: {49}}) == set()
+    assert coverage.not_executed(found, {ODP: {40, 41, 42}}) == [(ODP, 40, 41)]
 
 
-def test_lines_that_nothing_replaces(tmp_path):
-    """An unlock that goes. Mutation: tell of new lines only."""
+def test_removed_lines_are_those_that_nothing_replaces(tmp_path):
+    """A removed unlock. Mutation: report new lines only."""
     before = [f"line {number}" for number in range(1, 50)]
     for root, text in (("stock", before), ("tree", before[:23] + before[25:])):
         (tmp_path / root / RXE.folder).mkdir(parents=True)
         (tmp_path / root / RXE.folder / "rxe_odp.c").write_text("\n".join(text))
-    touched = coverage.touched(differing(tmp_path / "stock", tmp_path / "tree", [RXE]))
-    assert touched.gone == {ODP: {24, 25}}
+    changed = coverage.changed_lines(differing(tmp_path / "stock", tmp_path / "tree", [RXE]))
+    assert changed.removed == {ODP: {24, 25}}
 
 
 def test_files_are_of_their_module_and_headers_of_all():
-    """ib_core and mlx5_ib each have a cq.c. Mutations: tell by name; want a line to run in each module."""
+    """ib_core and mlx5_ib each have a cq.c. Mutations: match by name; require a line to run in each module."""
     header = "include/linux/mmu_notifier.h"
     core, mlx5 = Lines(code={"cq.c": {7}, header: {1, 2, 3}}), Lines(code={"cq.c": {9}, header: {1, 2}})
     ran = {"one": {"ib_core": {"cq.c": {7}, header: {1}}, "mlx5_ib": {header: {2}}}}
     both = Coverage({"ib_core": core, "mlx5_ib": mlx5}, ran)
-    wanted = {f"{CORE.folder}/cq.c": {7, 8, 9}, f"{MLX5.folder}/cq.c": {7, 8, 9}, header: {1, 2, 3, 4}}
-    assert coverage.unreached(both, wanted) == [(f"{MLX5.folder}/cq.c", 9, 9), (header, 3, 3)]
-    assert coverage.reaching(both, {f"{MLX5.folder}/cq.c": {7}}) == set()
-    assert coverage.reaching(both, {header: {2}}) == {"one"}
+    lines = {f"{CORE.folder}/cq.c": {7, 8, 9}, f"{MLX5.folder}/cq.c": {7, 8, 9}, header: {1, 2, 3, 4}}
+    assert coverage.not_executed(both, lines) == [(f"{MLX5.folder}/cq.c", 9, 9), (header, 3, 3)]
+    assert coverage.plans_executing(both, {f"{MLX5.folder}/cq.c": {7}}) == set()
+    assert coverage.plans_executing(both, {header: {2}}) == {"one"}
 
 
 def test_a_page_marks_lines_and_escapes_source(found, tmp_path):
     """Mutation: no autoescape; count lines from 0."""
     (tmp_path / "rxe_odp.c").write_text("\n".join(f"<{number}>" for number in range(1, 50)))
     page = coverage_html.coverage(found, "rdma_rxe", tmp_path, "7.3.4")
-    assert '<span class="ran"><i>16</i><code>&lt;16&gt;</code></span>' in page
-    assert '<span class="not"><i>25</i><code>&lt;25&gt;</code></span>' in page
+    assert '<span class="executed"><i>16</i><code>&lt;16&gt;</code></span>' in page
+    assert '<span class="missed"><i>25</i><code>&lt;25&gt;</code></span>' in page
     assert "<16>" not in page and "prefers-color-scheme" in page and 'name="viewport"' in page
-    assert '<i class="ran" style="flex-grow:3"></i><i class="not"' in page
+    assert '<i class="executed" style="flex-grow:3"></i><i class="missed"' in page

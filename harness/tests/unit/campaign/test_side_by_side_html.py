@@ -1,4 +1,4 @@
-"""Both sides of a comparison on one page: it says what the terminal and the mail say, of hostile records, too."""
+"""Both sides of a comparison on one page: as complete as terminal and mail, and safe with hostile records."""
 
 import re
 from dataclasses import replace
@@ -9,12 +9,12 @@ from harness.campaign import mail, side_by_side_html
 from harness.campaign.compare import compare
 from harness.campaign.coverage import Coverage
 from harness.campaign.diff_coverage import (
-    NOT,
-    RAN,
-    pieces,
+    EXECUTED,
+    NOT_EXECUTED,
+    hunks,
 )
-from harness.campaign.outcomes import SAME, WORSE
-from harness.campaign.regress import Judgement
+from harness.campaign.outcomes import NO_DIFFERENCE, REGRESSION
+from harness.campaign.regress import RegressResult
 from harness.campaign.tree_diff import differing
 from harness.cli import main
 from harness.kernel.line_tables import Lines
@@ -40,52 +40,55 @@ def runs(shift=0, verdict="pass"):
     return made
 
 
-def judged(comparison, **more):
-    told = ("7.3.4+deb13-amd64", "gcc-14", ("[PATCH] a <subject>",), "01234567", ("rdma_rxe",))
-    return Judgement(*told, ("not tested: no case ran rxe_odp.c:170",), comparison, (DIFF,), **more)
+NOT_TESTED = ("lines not executed by any case: rxe_odp.c:170",)
+
+
+def result_of(comparison, **more):
+    fixed = ("7.3.4+deb13-amd64", "gcc-14", ("[PATCH] a <subject>",), "01234567", ("rdma_rxe",))
+    return RegressResult(*fixed, comparison, not_tested=NOT_TESTED, diffs=(DIFF,), **more)
 
 
 def words(page):
     return " ".join(" ".join(Page(page).texts).split())
 
 
-def test_the_page_says_what_terminal_and_mail_say():
-    """Mutations: leave out the changes; take the patched run for the base; forget the notes."""
+def test_the_page_is_as_complete_as_the_mail():
+    """Mutations: leave out the differences; swap the sides; forget what was not tested."""
     base, patched = runs(), runs(20)
     found = compare(base, patched)
-    assert found.verdict == WORSE
-    page = side_by_side_html.render(found, base, patched, judged(found))
-    said = words(page)
-    for change in found.changes:
-        assert change.text in said and change.case in said
-    assert f"1 case with figures, {len(found.changes)} difference" in said
+    assert found.verdict == REGRESSION
+    page = side_by_side_html.render(found, base, patched, result_of(found))
+    text = words(page)
+    for each in found.differences:
+        assert each.text in text and each.case in text
+    assert f"1 case compared by latency, {len(found.differences)} difference" in text
     for line in (
-        "checks least",
+        "minimum time in stage `checks` (map and lock pages)",
         "1 013",
         "1 033",
         "+20",
-        "not tested: no case ran rxe_odp.c:170",
+        NOT_TESTED[0],
         "01234567",
     ):
-        assert line in said.replace("\u202f", " ")
-    flat = " ".join(mail.text(judged(found), ["odp-harness"], SEEDS).split())
-    assert "checks least: +20 instructions (1013 to 1033)" in flat and "not hardware time" in flat
-    assert "not hardware time" in said and "a <subject>" in said
-    assert "one <b>" in said and 'class="del"' in page and 'class="add"' in page
-    sides_ = re.findall(r'<td class="number" data-label="(base|patched)">([^<]*)<', page)
-    assert ("base", "1\u202f013") in sides_ and ("patched", "1\u202f033") in sides_
+        assert line in text.replace("\u202f", " ")
+    flat = " ".join(mail.text(result_of(found), ["odp-harness"], SEEDS).split())
+    assert "(map and lock pages): 1013 -> 1033 instructions, +20;" in flat and "not hardware time" in flat
+    assert "not hardware time" in text and "a <subject>" in text
+    assert "one <b>" in text and 'class="del"' in page and 'class="add"' in page
+    sides_ = re.findall(r'<td class="number" data-label="(baseline|patched)">([^<]*)<', page)
+    assert ("baseline", "1\u202f013") in sides_ and ("patched", "1\u202f033") in sides_
 
 
-def test_what_did_not_move_is_said_in_a_line():
+def test_metrics_that_did_not_move_are_listed_in_a_line():
     """Mutation: draw each of them."""
     base = runs()
     found = compare(base, base)
     page = side_by_side_html.render(found, base, base)
-    assert found.verdict == SAME and "The same in every run of both:" in words(page)
+    assert found.verdict == NO_DIFFERENCE and "Equal in every run of both sides:" in words(page)
     # Means differ between seeds: those have their strokes.
     shown = re.findall(r'<td class="name">([^<]*)<', page)
-    assert shown == ["checks mean"]
-    assert "No new failure, symptom or leak" in words(page)
+    assert shown == ["mean time in stage `checks` (map and lock pages)"]
+    assert "No new failure, console symptom or leak" in words(page)
 
 
 def test_a_new_failure_comes_first_with_its_reasons_and_console():
@@ -97,18 +100,18 @@ def test_a_new_failure_comes_first_with_its_reasons_and_console():
     assert page.index('class="id">odp-write', page.index(">Cases<")) < page.index(
         'class="id">odp-advise', page.index(">Cases<")
     )
-    said = words(page)
-    assert "4 × fail" in said and "4 × pass" in said and "4 × data: 3 of 851968 bytes are wrong" in said
-    assert said.index("4 × pass") < said.index("4 × fail")
-    assert "NULL pointer dereference" in said and "fails in 4 of 4 runs" in said
+    text = words(page)
+    assert "4 × fail" in text and "4 × pass" in text and "4 × data: 3 of 851968 bytes are wrong" in text
+    assert text.index("4 × pass") < text.index("4 × fail")
+    assert "NULL pointer dereference" in text and "fails in 4 of 4 patched runs" in text
 
 
-@pytest.mark.parametrize("names", [("base", "patched"), (HOSTILE, HOSTILE)])
+@pytest.mark.parametrize("names", [("baseline", "patched"), (HOSTILE, HOSTILE)])
 def test_a_hostile_guest_writes_nothing_into_the_page(names):
     """Mutation: mark a reason as safe; set autoescape off."""
     bad = hostile()
     found = compare([bad], [bad])
-    page = side_by_side_html.render(found, [bad], [bad], judged(found), names=names)
+    page = side_by_side_html.render(found, [bad], [bad], result_of(found), names=names)
     parsed = Page(page)
     assert not parsed.all("script") and "\x1b" not in page and "\x00" not in page
     assert not parsed.all("link") and not parsed.all("img") and "http" not in page.replace("http-equiv", "")
@@ -156,33 +159,33 @@ def test_added_lines_say_whether_they_ran(trees):
     """Mutations: take the numbers of the old file; mark lines without code."""
     table = Lines(code={"rxe_odp.c": {19, 20, 22}})
     ran = Coverage({"rdma_rxe": table}, {"a": {"rdma_rxe": {"rxe_odp.c": {20}}}})
-    (new, changed) = pieces(differing(*trees, (RXE,)), ran)
+    (new, changed) = hunks(differing(*trees, (RXE,)), ran)
     assert new.file == f"{RXE.folder}/more.c" and [line.sign for line in new.lines] == ["+"]
     marked = [(line.sign, line.old, line.new, line.mark) for line in changed.lines if line.sign != " "]
-    assert marked == [("-", 20, 0, ""), ("+", 0, 20, RAN)]
+    assert marked == [("-", 20, 0, ""), ("+", 0, 20, EXECUTED)]
     assert len(changed.lines) == 8
     nobody = Coverage({"rdma_rxe": table}, {})
-    assert [line.mark for line in pieces(differing(*trees, (RXE,)), nobody)[1].lines if line.sign == "+"] == [
-        NOT
+    assert [line.mark for line in hunks(differing(*trees, (RXE,)), nobody)[1].lines if line.sign == "+"] == [
+        NOT_EXECUTED
     ]
-    assert not any(line.mark for piece in pieces(differing(*trees, (RXE,)), None) for line in piece.lines)
+    assert not any(line.mark for hunk in hunks(differing(*trees, (RXE,)), None) for line in hunk.lines)
 
 
 def test_the_page_marks_them(trees):
-    """Mutation: leave the mark out; say that nobody asked."""
+    """Mutations: leave the mark out; claim that coverage was not measured."""
     table = Lines(code={"rxe_odp.c": {20}})
     base = runs()
     found = compare(base, base)
-    asked = pieces(differing(*trees, (RXE,)), Coverage({"rdma_rxe": table}, {}))
-    page = side_by_side_html.render(found, base, base, judged(found, pieces=asked))
-    assert '<u class="not">not run</u>+<code>new();</code>' in page
-    unasked = judged(found, pieces=pieces(differing(*trees, (RXE,)), None))
-    assert "Which of these lines cases ran was not asked" in side_by_side_html.render(
-        found, base, base, unasked
+    measured = hunks(differing(*trees, (RXE,)), Coverage({"rdma_rxe": table}, {}))
+    page = side_by_side_html.render(found, base, base, result_of(found, hunks=measured))
+    assert '<u class="not-executed">not executed</u>+<code>new();</code>' in page
+    unmeasured = result_of(found, hunks=hunks(differing(*trees, (RXE,)), None))
+    assert "Coverage of these lines was not measured" in side_by_side_html.render(
+        found, base, base, unmeasured
     )
 
 
-def test_a_page_that_cannot_be_written_is_said(tmp_path, capfd):
+def test_a_page_that_cannot_be_written_is_an_error(tmp_path, capfd):
     """Mutation: let the OSError through."""
     stored(tmp_path / "a", runs())
     words_ = ["compare", str(tmp_path / "a"), str(tmp_path / "a"), "--html"]

@@ -91,7 +91,7 @@ def test_a_record_is_run_again_by_its_plan_as_it_was(tmp_path, monkeypatch, capf
     argv = ["replay", str(path), "--cache", str(tmp_path / "cache")]
     assert main(argv) == 3 and "no copy of its plan" not in capfd.readouterr().err
     copy.unlink()
-    assert main(argv) == 3 and f"as {PLANS}/odp-write.toml is now" in capfd.readouterr().err.replace("\n", "")
+    assert main(argv) == 3 and f"using {PLANS}/odp-write.toml" in capfd.readouterr().err.replace("\n", "")
     checkouts = load(PLANS / "odp-write.toml").title
     assert titles == [("mine", "7.3.4+deb13-amd64"), (checkouts, "7.3.4+deb13-amd64")]
 
