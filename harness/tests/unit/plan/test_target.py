@@ -34,9 +34,9 @@ class Machines:
         yield SimpleNamespace(wait=self._wait)
 
     def _wait(self, deadline_s, tick):
-        tick()
         if isinstance(self.end, Exception):
             raise self.end
+        tick()
         return self.end
 
 
