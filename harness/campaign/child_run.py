@@ -17,7 +17,7 @@ from harness.campaign.outcomes import FAILED, how_ended
 from harness.campaign.question import RegressRequest
 from harness.errors import SetupError
 from harness.plan.pytest_args import RunRequest
-from harness.plan.replay import PARCEL
+from harness.plan.replay import PAYLOAD
 from harness.plan.session import Session
 from harness.results.record import Run, read_run
 
@@ -53,7 +53,7 @@ class ChildRun:
             "image": options.image,
             "seeds": request.seeds,
             "cut": request.cut,
-            "parcel": self.results / PARCEL,
+            "payload": self.results / PAYLOAD,
             "time": "real" if request.effect else None,
             "blocks": self.blocks,
             "ruled_once": True,

@@ -19,7 +19,7 @@ from harness.kernel.packages import Kernel
 from harness.kernel.subsystems import Part
 from harness.plan.checkout import plan_files
 from harness.plan.plan import FULL
-from harness.plan.replay import PARCEL
+from harness.plan.replay import PAYLOAD
 from harness.plan.session import Session
 from harness.results.record import read_run, write_atomically
 from harness.store import digest
@@ -98,7 +98,7 @@ def run_cases(session: Session, run: ModuleRun) -> tuple[Record, ...]:
 
 
 def cached_run(session: Session, run: ModuleRun) -> Path:
-    """Return the folder of those records in the cache: the modules are in its folder PARCEL, executed blocks in logs.
+    """Return the folder of those records in the cache: the modules are in its folder PAYLOAD, executed blocks in logs.
 
     The run is made in the results of the request, where it stays if it is stopped or must not be cached.
     """
@@ -175,6 +175,6 @@ def _begin(run: ModuleRun, key: str) -> bool:
     place.mkdir(parents=True, exist_ok=True)
     write_atomically(place / KEY, key)
     for name, path in run.files.items():
-        (place / PARCEL / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, place / PARCEL / name)
+        (place / PAYLOAD / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, place / PAYLOAD / name)
     return (place / "index.json").exists()

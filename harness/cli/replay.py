@@ -40,7 +40,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("record", type=Path, help="a file of RESULTS/records")
     parser.add_argument("--times", type=int, default=1, metavar="N", help="how often (default 1)")
     modules = "modules for the payload disk (default: those beside the record)"
-    parser.add_argument("--parcel", type=Path, metavar="DIR", help=modules)
+    parser.add_argument("--payload", type=Path, metavar="DIR", help=modules)
     under = "under gdb, stopped where the case begins; `print` prints the command that starts gdb elsewhere"
     parser.add_argument("--gdb", nargs="?", const=GDB, choices=(GDB, PRINT), help=under)
 
@@ -58,7 +58,7 @@ def act(arguments: argparse.Namespace) -> int:
     if not source.plan:
         err.print(f"no copy of its plan is beside the record: using {plan}", markup=False)
     with open_session(arguments) as opened:
-        chosen = dataclasses.replace(opened.options, parcel=arguments.parcel or source.parcel)
+        chosen = dataclasses.replace(opened.options, payload=arguments.payload or source.payload)
         with Session(chosen, opened.say) as session:
             fetch(session, record, case)
             if arguments.gdb:

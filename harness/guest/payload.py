@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Dict
 
 DISK = Path("/dev/vdc")
-MOUNT_POINT = Path("/run/parcel")
+MOUNT_POINT = Path("/run/payload")
 # Ref: Linux 7.2 fs/erofs/erofs_fs.h, EROFS_SUPER_OFFSET and EROFS_SUPER_MAGIC_V1
 _SUPER_OFFSET = 1024
 _SUPER_MAGIC = b"\xe2\xe1\xf5\xe0"
@@ -35,7 +35,7 @@ def mount_payload() -> Dict[str, str]:
     MOUNT_POINT.mkdir()
     _run("mount", "-t", "erofs", "-o", "ro", str(DISK), str(MOUNT_POINT))
     replaced = [_replace(module) for module in sorted((MOUNT_POINT / "modules").glob("*.ko"))]
-    return {"parcel": " ".join(replaced) or "no modules"}
+    return {"payload": " ".join(replaced) or "no modules"}
 
 
 def _replace(module: Path) -> str:

@@ -12,14 +12,14 @@ from harness.machine.snapshot import Snapshot
 from harness.plan.checkout import version
 from harness.plan.plan import Planned
 
-PARCEL = "machine.parcel"
+PAYLOAD = "machine.payload"
 """Names of modules that replace the kernel's own: as the machine reports, or was to be given."""
 
 
 def begun(kernel: Kernel, planned: Planned, files: Mapping[str, Path]) -> dict[str, str]:
     """Describe a machine before it is prepared with `files` on its payload disk; there is no clock yet."""
     modules = sorted(PurePosixPath(name).stem for name in files if PurePosixPath(name).match("modules/*.ko"))
-    given = {"parcel": payload_disk.key(files), PARCEL: " ".join(modules)} if modules else {}
+    given = {"payload": payload_disk.key(files), PAYLOAD: " ".join(modules)} if modules else {}
     return {
         "kernel": kernel.release,
         "kernel_package": kernel.version,
@@ -40,6 +40,6 @@ def prepared(snapshot: Snapshot, qemu: str, image: str) -> dict[str, str]:
         "qemu": qemu,
         "image": image,
         "snapshot": snapshot.key,
-        **({"parcel": snapshot.disks.payload.parent.name} if "parcel" in facts else {}),
+        **({"payload": snapshot.disks.payload.parent.name} if "payload" in facts else {}),
         **{f"machine.{name}": fact for name, fact in facts.items()},
     }

@@ -109,7 +109,7 @@ RUN_OPTIONS = (
     ),
     Option("--ruled-once", "with --seeds: one run only of each case with injection rules", "flag"),
     Option(
-        "--parcel",
+        "--payload",
         "modules/NAME.ko there replaces the kernel's own, in each machine",
         metavar="DIR",
         parse=Path,
@@ -133,7 +133,7 @@ def arguments(values: Mapping[str, Any]) -> list[str]:
 
 @dataclass(frozen=True)
 class Options:
-    """The choices of a session; None is the default. `parcel` is a folder of files for each machine.
+    """The choices of a session; None is the default. `payload` is a folder of files for each machine.
 
     `blocks` names modules whose executed instructions are kept (machine/exec_log.py).
     """
@@ -143,7 +143,7 @@ class Options:
     mirror: str | None = None
     image: str = "trixie"
     images: Path | None = None
-    parcel: Path | None = None
+    payload: Path | None = None
     blocks: tuple[str, ...] = ()
 
     @classmethod

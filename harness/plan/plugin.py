@@ -164,7 +164,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.stash[RESULTS] = open_results(config, len(plans))
     if workerinput is not None or not getattr(option, "numprocesses", None):
         say = config.stash.get(SAY, lambda line: None)
-        options = replace(Options.of(option), parcel=option.parcel, blocks=tuple(option.blocks))
+        options = replace(Options.of(option), payload=option.payload, blocks=tuple(option.blocks))
         session = config.stash[SESSION] = Session(options, say)
         config.stash[RUNNER] = CaseRunner(session)
         if "all" in option.kernel:

@@ -16,7 +16,7 @@ from harness.results.record import PLANS
 from harness.values import codec
 from harness.values.record import Record
 
-PARCEL = "parcel"
+PAYLOAD = "payload"
 """The folder of a run with the modules that replaced the kernel's own in its machines."""
 
 
@@ -25,7 +25,7 @@ class Stored:
     """A record, and beside it the folder of modules that it ran with and the copy of its plan's file, if any."""
 
     record: Record
-    parcel: Path | None
+    payload: Path | None
     plan: Path | None = None
 
 
@@ -36,8 +36,8 @@ def stored(path: Path) -> Stored:
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} is no record: {error}", hint="RESULTS/records/NUMBER-CASE.json") from error
     folder = path.parent.parent
-    parcel, plan = folder / PARCEL, folder / PLANS / f"{record.plan}.toml"
-    return Stored(record, parcel if parcel.is_dir() else None, plan if plan.is_file() else None)
+    payload, plan = folder / PAYLOAD, folder / PLANS / f"{record.plan}.toml"
+    return Stored(record, payload if payload.is_dir() else None, plan if plan.is_file() else None)
 
 
 def todays(record: Record, plans: Path) -> Path:

@@ -103,7 +103,7 @@ def _modules(session: Session, kernel: Kernel, snapshot: Snapshot) -> list[gdb.L
     answer = session.machines.run(snapshot, request, ASK_DEADLINE_S).output
     found = []
     for name, sections in gdb.sections(answer).items():
-        given = session.options.parcel / f"modules/{name}.ko" if session.options.parcel else None
+        given = session.options.payload / f"modules/{name}.ko" if session.options.payload else None
         session.say(f"symbols of {name}")
         own = given if given is not None and given.is_file() else None
         known = symbols.debug(name, own, parts[name], kernel, session.archive)

@@ -67,7 +67,7 @@ def _options(option: Any) -> str:
     flags = [name for name in ("paced", "twice", "no_skip") if getattr(option, name)]
     flags += ["full"] if os.environ.get(FULL) else []
     given = [f"time={option.time or 'default'}", f"image={option.image}"]
-    parcel = files_below(option.parcel)
-    if parcel:
-        given += [f"parcel={digest(*parcel, *(path.read_bytes() for path in parcel.values()))}"]
+    payload = files_below(option.payload)
+    if payload:
+        given += [f"payload={digest(*payload, *(path.read_bytes() for path in payload.values()))}"]
     return " ".join([*flags, *given])

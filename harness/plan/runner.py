@@ -133,7 +133,7 @@ class CaseRunner:
 
     def _begun(self, planned: Planned) -> dict[str, str]:
         kernel = self.session.fetched(planned.kernel)
-        files = files_below(self.session.options.parcel)
+        files = files_below(self.session.options.payload)
         return environment.begun(kernel, planned, files) if kernel else {}
 
 

@@ -122,5 +122,5 @@ class Session:
         check_options(kernel, request.device)
         accelerator = "tcg" if clock == "exact" else self.accelerator(kernel)[0]
         shape = self.machines.shape(clock, accelerator)
-        files = files_below(self.options.parcel)
+        files = files_below(self.options.payload)
         return kernel, prepare(self.machines, kernel, shape, request, files, use)

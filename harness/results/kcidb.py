@@ -58,15 +58,11 @@ class _Built:
 def _built(record: Record) -> _Built:
     environment = record.environment
     kernel = f"{environment.get('kernel', 'unknown')} {environment.get('kernel_package', '')}".strip()
-    modules = _first(environment, "machine.payload", "machine.parcel") or NO_MODULES
+    modules = environment.get("machine.payload") or NO_MODULES
     if modules == NO_MODULES:
         return _Built(kernel)
-    # Older records have the payload disk under another name, or only the key of the snapshot, which depends on it.
-    return _Built(kernel, modules, _first(environment, "payload", "parcel", "snapshot"))
-
-
-def _first(environment: Mapping[str, str], *names: str) -> str:
-    return next((environment[name] for name in names if environment.get(name)), "")
+    # The key of the snapshot depends on the payload disk, too.
+    return _Built(kernel, modules, environment.get("payload") or environment.get("snapshot", ""))
 
 
 def _build(built: _Built) -> dict[str, Any]:

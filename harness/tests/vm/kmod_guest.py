@@ -10,7 +10,7 @@ from harness.guest.rdma.nldev import NlDev
 from harness.values.case import Case, PageLoss, Region, Workload
 
 MODULE = "mlx5_odp_test"
-FILE = f"/run/parcel/{MODULE}.ko"
+FILE = f"/run/payload/{MODULE}.ko"
 LIMIT = Path(f"/sys/module/{MODULE}/parameters/queue_limit")
 
 

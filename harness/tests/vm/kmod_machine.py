@@ -1,4 +1,4 @@
-"""Machines for the tests of the kernel module: one card, the module in the parcel, functions of kmod_guest.py run."""
+"""Machines for the tests of the kernel module: one card, the module in the payload, functions of kmod_guest.py run."""
 
 import json
 from contextlib import ExitStack, contextmanager
@@ -33,7 +33,7 @@ HARDENED = "slub_debug=FZPU panic_on_warn=1"
 
 
 class Bench:
-    """A kernel with the module in its parcel."""
+    """A kernel with the module in its payload."""
 
     def __init__(self, session, series):
         self.session = session

@@ -33,7 +33,7 @@ def test_coverage_changes_no_answer_and_finds_the_lines(session, tmp_path):
     planned = next(load(PLAN).cases(("7.3",), devices=("soft-roce",)))
     answers, ran = {}, {}
     for blocks in ((), ("rdma_rxe",)):
-        with Session(replace(session.options, parcel=tmp_path, blocks=blocks), print) as own:
+        with Session(replace(session.options, payload=tmp_path, blocks=blocks), print) as own:
             record, logs = CaseRunner(own).run(planned)
         assert record.verdict == "pass", record.reasons
         answers[blocks] = record.answer

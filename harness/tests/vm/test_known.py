@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(not FULL, reason="fetches a compiler and the ver
 
 
 @pytest.fixture(scope="module")
-def parcel(session, tmp_path_factory):
+def payload(session, tmp_path_factory):
     """Build a folder with the program, for the payload disk."""
     kernel = session.kernel("7.3")
     tools = toolchain(kernel, session.archive, ("libc6-dev", "linux-libc-dev", "libibverbs-dev"))
@@ -35,16 +35,16 @@ def parcel(session, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def tried(session, parcel):
+def tried(session, payload):
     """Return a function that runs a case of the program on a device: (exit status, output)."""
-    with Session(replace(session.options, parcel=parcel), print) as own:
+    with Session(replace(session.options, payload=payload), print) as own:
 
         def run(name, device):
             kernel, snapshot = own.prepared("7.3", device, "real")
             rdma = "soft-roce 1" if device == "soft-roce" else "mlx5_0"
             state = f"/sys/class/infiniband/{rdma.split()[0]}/ports/1/state"
             ready = f"until grep -qs ACTIVE {state} && [ -e /dev/infiniband/uverbs0 ]; do sleep 0.1; done"
-            start = f"cp /run/parcel/known /tmp; chmod +x /tmp/known; timeout 60 /tmp/known {name} {rdma}"
+            start = f"cp /run/payload/known /tmp; chmod +x /tmp/known; timeout 60 /tmp/known {name} {rdma}"
             script = f"{ready}; {start}"
             reply = lend(own, kernel, snapshot, Request(7, "exec", device, argv=("sh", "-c", script)))
             return reply.exit_status, reply.output

@@ -30,8 +30,8 @@ def test_a_module_on_the_payload_disk_replaces_the_kernels_own(session, booted, 
     prepared = session.machines.prepared(
         kernel, booted.shape, request, {"modules/rdma_rxe.ko": changed, "note": tmp_path / "rdma_rxe.ko"}
     )
-    assert prepared.facts["parcel"] == "rdma_rxe" and prepared.facts["probe faults"]
-    script = "modinfo -F description rdma_rxe; test -e /run/parcel/note && lsmod | grep -c ^rdma_rxe"
+    assert prepared.facts["payload"] == "rdma_rxe" and prepared.facts["probe faults"]
+    script = "modinfo -F description rdma_rxe; test -e /run/payload/note && lsmod | grep -c ^rdma_rxe"
     reply = session.machines.run(prepared, Request(9, "exec", argv=("sh", "-c", script)), 60)
     assert reply.output.split("\n")[:2] == ["Soft RDMA TRANSPORT", "1"]
     plain = session.machines.run(

@@ -113,7 +113,7 @@ def patched(session, part, edits, folder):
 
 
 def with_payload(session, folder):
-    return Session(replace(session.options, parcel=folder), print)
+    return Session(replace(session.options, payload=folder), print)
 
 
 FILE = "rxe_odp.c"

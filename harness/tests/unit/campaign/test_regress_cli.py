@@ -23,9 +23,9 @@ def test_each_run_of_both_sides_has_its_reports(tmp_path):
     """Mutations: write the page alone; of the first round only; of a folder without records; both sides one build."""
     folders = ("baseline-round-1", "baseline-round-2", "patched-round-1", "patched-round-2", "noise")
     for number, name in enumerate(folders):
-        had = {**ENVIRONMENT, "machine.parcel": "rdma_rxe", "parcel": name.split("-")[0]}
+        had = {**ENVIRONMENT, "machine.payload": "rdma_rxe", "payload": name.split("-")[0]}
         stored(tmp_path / name, [record(number, environment=had)])
-    (tmp_path / "patched" / "parcel").mkdir(parents=True)
+    (tmp_path / "patched" / "payload").mkdir(parents=True)
     result = replace(REGRESSION_RESULT, comparison=compare([], []))
     page = regress._page(result, RegressRequest("q", "7.3", (), tmp_path))
     assert page.read_text().count('class="pair"') == 4

@@ -49,7 +49,7 @@ def test_both_faces_have_the_same_options_with_the_same_help_and_meaning(run_par
 
 ARGV = [
     *("--kernel=7.3", "--kernel=6.1", "--device=soft-roce", "--time=real", "--paced", "--twice", "--cut=2"),
-    *("--seeds=3", "--ruled-once", "--parcel=p", "--blocks=mlx5_ib", "--no-skip", "--cache=c", "--image=i"),
+    *("--seeds=3", "--ruled-once", "--payload=p", "--blocks=mlx5_ib", "--no-skip", "--cache=c", "--image=i"),
     *("--cache-limit=5368709120", "--mirror=m", "--vm-images=v", "--resume=r"),
 ]
 

@@ -35,8 +35,8 @@ def test_a_record_finds_its_plan_and_its_modules(tmp_path):
     path.parent.mkdir()
     path.write_text(codec.dumps(one))
     assert replay.stored(path) == replay.Stored(one, None)
-    (tmp_path / "parcel").mkdir()
-    assert replay.stored(path).parcel == tmp_path / "parcel"
+    (tmp_path / "payload").mkdir()
+    assert replay.stored(path).payload == tmp_path / "payload"
     planned = replay.planned(one, replay.todays(one, PLANS))
     assert (planned.case, planned.kernel, planned.clock) == (one.case, "7.3.4+deb13-amd64", "exact")
     assert planned.plan.name == "odp-write"
@@ -110,7 +110,7 @@ def test_two_plans_of_one_name_are_refused(tmp_path):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "x.toml").write_text(PLAN.format(title=title))
         names.append(str(tmp_path / folder / "x.toml"))
-    given = {"resume": None, "results": tmp_path / "r", "time": "", "image": "x", "parcel": None}
+    given = {"resume": None, "results": tmp_path / "r", "time": "", "image": "x", "payload": None}
     option = SimpleNamespace(**given, paced=False, twice=False, no_skip=False)
     with pytest.raises(pytest.UsageError, match="two plans are called x"):
         open_results(SimpleNamespace(option=option, args=names))

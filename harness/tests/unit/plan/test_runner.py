@@ -69,9 +69,9 @@ def test_a_record_has_its_environment_even_if_no_machine_ran(session, monkeypatc
     session._qemu = SimpleNamespace(version="11")
     session._machines = SimpleNamespace(image=SimpleNamespace(digest="d"))
     session._kernels["7.3"] = SimpleNamespace(release="7.3.4+deb13-amd64", version="7.3.4-1")
-    (tmp_path / "parcel/modules").mkdir(parents=True)
-    (tmp_path / "parcel/modules/rdma_rxe.ko").write_bytes(b"x")
-    given = replace(session.options, parcel=tmp_path / "parcel")
+    (tmp_path / "payload/modules").mkdir(parents=True)
+    (tmp_path / "payload/modules/rdma_rxe.ko").write_bytes(b"x")
+    given = replace(session.options, payload=tmp_path / "payload")
 
     def told(prepare, options):
         session.options = options
@@ -83,23 +83,23 @@ def test_a_record_has_its_environment_even_if_no_machine_ran(session, monkeypatc
         raise Crash(PANIC[1], PANIC, "")
 
     def works(facts, key):
-        disks = SimpleNamespace(payload=Path("parcel") / key / "parcel")
+        disks = SimpleNamespace(payload=Path("payload") / key / "payload")
         shape = SimpleNamespace(clock="exact", accelerator="tcg")
         snapshot = SimpleNamespace(shape=shape, key="k", facts=facts, disks=disks)
         return lambda *wanted: (session._kernels["7.3"], snapshot)
 
     monkeypatch.setattr(CaseRunner, "_execute", lambda self, record, *more: record)
     before = told(breaks, given)
-    assert (before["kernel"], before["series"], before["machine.parcel"]) == (
+    assert (before["kernel"], before["series"], before["machine.payload"]) == (
         "7.3.4+deb13-amd64",
         "7.3",
         "rdma_rxe",
     )
     assert "clock" not in before
-    digest = payload_disk.key(files_below(given.parcel))
-    after = told(works({"parcel": "rdma_rxe"}, digest), given)
-    assert after.items() > before.items() and (after["parcel"], after["clock"]) == (digest, "exact")
-    plain = told(works({}, "empty-128"), replace(given, parcel=None))
-    assert not {"parcel", "machine.parcel"} & set(plain)
-    (tmp_path / "parcel/modules/rdma_rxe.ko").write_bytes(b"y")
-    assert told(breaks, given)["parcel"] != before["parcel"]
+    digest = payload_disk.key(files_below(given.payload))
+    after = told(works({"payload": "rdma_rxe"}, digest), given)
+    assert after.items() > before.items() and (after["payload"], after["clock"]) == (digest, "exact")
+    plain = told(works({}, "empty-128"), replace(given, payload=None))
+    assert not {"payload", "machine.payload"} & set(plain)
+    (tmp_path / "payload/modules/rdma_rxe.ko").write_bytes(b"y")
+    assert told(breaks, given)["payload"] != before["payload"]

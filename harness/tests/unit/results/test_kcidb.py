@@ -63,13 +63,6 @@ def test_a_kernel_with_replaced_modules_is_another_build(tmp_path):
     assert builds[of[2]]["misc"]["payload"] == "4567"
 
 
-def test_older_names_of_the_payload_give_the_same_build():
-    """Mutation: read the new names only; then a replaced module of an older record is Debian's."""
-    new = with_modules(1, "rdma_rxe", payload="0123")
-    old = replace(new, environment={**sample.ENVIRONMENT, "machine.parcel": "rdma_rxe", "parcel": "0123"})
-    assert kcidb._built(old) == kcidb._built(new) and kcidb._built(new).payload == "0123"
-
-
 def test_a_known_failure_is_a_failure_and_an_error_is_a_miss():
     """Mutation: report a known failure as passed; report an error as failed."""
     assert kcidb._STATUS["known"] == "FAIL" and kcidb._STATUS["error"] == "MISS"
