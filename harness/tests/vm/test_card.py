@@ -164,7 +164,7 @@ def test_unit_tests_that_need_headers(session):
     """Those that a fresh checkout skips, with the cache's kernels. Mutation: shift a Field in wire/cqe.py."""
     kernels = [session.kernel(series) for series in (SERIES if FULL else ["newest"])]
     folders = ":".join({str(kernel.folder) for kernel in kernels})
-    tests = ["harness/tests/unit/wire", "harness/tests/unit/connectx/test_process.py"]
+    tests = ["harness/tests/unit/wire", "harness/tests/unit/connectx/test_main.py"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *tests],
         cwd=CHECKOUT,
