@@ -186,7 +186,7 @@ def _answer(
     if tracer is not None:
         notes = expectations.notes(tracer.driver.name, tracer.missing, rounds.models, rounds.counters)
         if not problem:
-            text = f"{rounds.workload.rounds} rounds of {rounds.loss.text}; {rounds.pattern.text}"
+            text = f"{rounds.workload.rounds} rounds of {rounds.method.text}; {rounds.pattern.text}"
             compared = expectations.of_trace(rounds.models, trace.counts, tracer.sources, text)
             compared += expectations.of_counters(rounds.models, rounds.counters)
     return Answer(

@@ -46,7 +46,7 @@ class Rounds:
         self.case = case
         self.workload = case.workload
         self.pattern = PATTERNS[self.workload.operation]
-        self.loss = page_loss.METHODS[self.workload.loss.method]
+        self.method = page_loss.METHODS[self.workload.loss.method]
         as_2015 = case.module is not None and case.module.region == "pg_access"
         context = stack.enter_context(pg_access.open_context(case.device)) if as_2015 else None
         self.connection = Connection(
@@ -65,15 +65,15 @@ class Rounds:
         self._connected = connected
         self.counters: Tuple[Dict[str, int], ...] = ({}, {})
         self.sides: List[Side] = []
-        if self.loss.setup is not None:
-            self.loss.setup(stack)
+        if self.method.setup is not None:
+            self.method.setup(stack)
         for tag, region in enumerate((self.workload.local, self.workload.remote)):
             memory = Memory(region, tag + 1)
             stack.callback(memory.close)
             self.memories.append(memory)
             invalidations = unmap_invalidations(region.mapping, platform.release())
             self.models.append(PageModel(region, rules, invalidations))
-        self.lost = [page_loss.applies(self.workload, side) for side in SIDES]
+        self.affected = [page_loss.applies(self.workload, side) for side in SIDES]
         self.frames = Frames()
         self.operations_ns: List[int] = []
         self.checked = 0
@@ -96,10 +96,10 @@ class Rounds:
 
     def _register_both(self) -> None:
         self._stack.callback(self._deregister_all)
-        for memory, model, lost in zip(self.memories, self.models, self.lost):
+        for memory, model, affected in zip(self.memories, self.models, self.affected):
             memory.fill(0)
             model.write_all()
-            if self.workload.loss.method == "fork" and not lost:
+            if self.workload.loss.method == "fork" and not affected:
                 memory.advise_all(MADV_DONTFORK)
             self.sides.append(Side(memory, model, self._register(memory)))
             model.register()
@@ -124,15 +124,15 @@ class Rounds:
                 self._dismiss(child, number)
 
     def _make_absent(self) -> Optional[CowChild]:
-        method = self.workload.loss.method
-        indices = [index for index, lost in enumerate(self.lost) if lost]
-        child = CowChild([self.memories[i] for i in indices]) if method == "fork" else None
+        indices = [index for index, affected in enumerate(self.affected) if affected]
+        forks = self.workload.loss.method == "fork"
+        child = CowChild([self.memories[i] for i in indices]) if forks else None
         for index in indices:
-            if self.loss.fresh:
+            if self.method.fresh:
                 self._renew(index)
                 continue
-            self.loss.act(self.memories[index])
-            self.loss.model(self.models[index])
+            self.method.act(self.memories[index])
+            self.method.model(self.models[index])
         return child
 
     def _renew(self, index: int) -> None:
@@ -141,8 +141,8 @@ class Rounds:
         model.deregister()
         memory.remap()
         model.unmap_all()
-        self.loss.act(memory)
-        self.loss.model(model)
+        self.method.act(memory)
+        self.method.model(model)
         self.sides[index] = Side(memory, model, self._register(memory))
         model.register()
 

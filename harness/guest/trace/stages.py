@@ -203,5 +203,5 @@ def places(driver: Driver, kallsyms: str) -> Dict[str, Place]:
     return {name: place for name, place in chosen.items() if place is not None}
 
 
-def _first(stage: Stage, found: Dict[str, Place]) -> Optional[Place]:
-    return next((found[symbol] for symbol in stage.symbols if symbol in found), None)
+def _first(stage: Stage, symbols: Dict[str, Place]) -> Optional[Place]:
+    return next((symbols[symbol] for symbol in stage.symbols if symbol in symbols), None)
