@@ -23,6 +23,7 @@ from harness.cli import (
     caps,
     card,
     compare,
+    completion,
     corpus,
     coverage,
     doctor,
@@ -68,6 +69,7 @@ VERBS = (
     card,
     upstream,
     bench,
+    completion,
 )
 
 
@@ -109,6 +111,11 @@ def _undone(cache: Path) -> Iterator[None]:
 
 def _terminated(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def whole_parser() -> argparse.ArgumentParser:
+    """Return the parser with the options of every verb."""
+    return _parser()
 
 
 def _parser() -> argparse.ArgumentParser:
