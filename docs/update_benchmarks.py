@@ -22,7 +22,9 @@ def replaced(page: str, name: str, metrics: dict[str, object], measured: str) ->
     rows = "\n".join(f"| `{key}` | {value} |" for key, value in metrics.items())
     table = f"Measured {measured}.\n\n| metric | value |\n|---|---|\n{rows}\n"
     begin, end = f"<!-- bench {name}: begin -->\n", f"<!-- bench {name}: end -->"
-    new, count = re.subn(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: begin + table + end, page, flags=re.S)
+    new, count = re.subn(
+        f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: begin + table + end, page, flags=re.S
+    )
     if not count:
         raise SystemExit(f"no markers of `bench {name}` in {PAGE.name}")
     return new
