@@ -1,3 +1,3 @@
 """odp-harness: a test harness for RDMA on-demand paging in the Linux kernel."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

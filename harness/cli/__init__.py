@@ -12,7 +12,7 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, ModuleType
@@ -26,27 +26,28 @@ _HOSTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EMFILE, e
 VERBS = {
     "run": "Run plans and print the verdict.",
     "report": "Write the reports of a run again.",
-    "regress": "Is this kernel patch a regression? Builds the modules that it touches with and without it, and runs "
-    "plans on both.",
-    "compare": "Compare two stored runs: a regression or not, and what differs in their environments.",
-    "replay": "Run a stored case again, with its own kernel, modules, plan and seed, and compare the end.",
-    "corpus": "Bring bugs of the past back, one by one, and list which of them our plans catch.",
-    "coverage": "List which lines of the modules under test the cases of plans execute; the cases do not change.",
+    "regress": "Test if a kernel patch is a regression: build the modules it changes with and without it, run plans on "
+    "both.",
+    "compare": "Compare two stored runs: regression, improvement, no difference or inconclusive.",
+    "replay": "Run a stored case again, with its own kernel, modules, plan and seed, and compare how it ends.",
+    "corpus": "Reintroduce bugs of the past, one by one, and report which of them the plans catch.",
+    "coverage": "Measure which lines of the modules under test the cases of plans execute, without changing a case.",
     "kernel": "List the kernels of the archive, fetch some, or print what the .config of a tree of yours needs.",
-    "kmod": "Build kmod/ (or a module of yours) with the compiler that built a kernel; load it into this machine's own "
-    "kernel, or unload it. Then: odp-harness pagefault.",
-    "pagefault": "Watch and resume page faults of this machine's mlx5 cards (after `odp-harness kmod load`).",
-    "doctor": "Check item by item what works here, and what to do about what does not.",
-    "cache": "Show what the cache holds, or make room.",
-    "shell": "Start a shell in a prepared machine; `exit` ends it.",
-    "trace": "Trace page faults, stage by stage: on this machine (as root) until Ctrl-C, or with --vm in a machine of "
-    "ours while COMMAND runs there.",
-    "caps": "Show what a device can do on demand: as verbs report, as a card's firmware states, and as the card "
-    "answers the kernel module kmod/ (its current page; `!` where the maximum differs).",
-    "card": "Run an emulated card for anybody's QEMU; prints the options to give to QEMU.",
+    "kmod": "Build kmod/ (or a module of yours) with the compiler that built a kernel; load it into the host's kernel, "
+    "or unload it. Then: odp-harness pagefault.",
+    "pagefault": "Watch and resume page faults of the host's mlx5 cards (after `odp-harness kmod load`).",
+    "doctor": "Check the host item by item, with a hint for each that does not work.",
+    "cache": "Show the size of the cache by kind of entry, or prune it.",
+    "shell": "Start a shell in a prepared machine, or run the script on stdin: its output and exit status.",
+    "trace": "Trace page faults, stage by stage: on the host (as root) until Ctrl-C, or with --vm in a guest while "
+    "COMMAND runs there.",
+    "caps": "Show the ODP capabilities of a device: as verbs report them, as its firmware states them, and as kmod/ "
+    "reads them (the current page; `!` where the maximum differs).",
+    "card": "Serve an emulated card for any QEMU; prints the options to give to QEMU.",
     "upstream": "Run upstream's own tests in a machine, on a device, and print the result of each.",
-    "bench": "Measure one claim of speed, as ratios of one run.",
+    "bench": "Measure one claim of speed, as ratios within one run.",
     "plan-format": "Print the format of plans: as Markdown, or as a JSON Schema.",
+    "completion": "Print shell completion for bash or zsh, or the man page (docs/man/odp-harness.1).",
 }
 """Every verb with its line for --help, in the order of --help; `plan-format` is the module plan_format."""
 
@@ -56,9 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     # No option of ours before the verb takes a value.
     name = next((word for word in argv if not word.startswith("-")), "")
-    verb = importlib.import_module(f"{__name__}.{name.replace('-', '_')}") if name in VERBS else None
+    verb = _module(name) if name in VERBS else None
     try:
-        arguments = _parser(name, verb).parse_args(argv)
+        arguments = _parser({name: verb} if verb else {}).parse_args(argv)
     except SystemExit as end:
         status = int(end.code or 0)
         own = getattr(verb, "usage_status", None)
@@ -106,8 +107,17 @@ def _terminated(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _parser(name: str, verb: ModuleType | None) -> argparse.ArgumentParser:
-    """Return the parser of all verbs; only the one that is called has its options."""
+def whole_parser() -> argparse.ArgumentParser:
+    """Return the parser with the options of every verb."""
+    return _parser({name: _module(name) for name in VERBS})
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
+
+
+def _parser(modules: Mapping[str, ModuleType]) -> argparse.ArgumentParser:
+    """Return the parser of all verbs; only those in `modules` have their options."""
     parser = argparse.ArgumentParser(
         prog="odp-harness",
         description="Test harness for RDMA on-demand paging in the Linux kernel.",
@@ -115,12 +125,12 @@ def _parser(name: str, verb: ModuleType | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"odp-harness {__version__}")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
-    for each, text in VERBS.items():
-        sub = verbs.add_parser(each, help=text, description=text)
-        if verb is not None and each == name:
+    for name, text in VERBS.items():
+        sub = verbs.add_parser(name, help=text, description=text)
+        if name in modules:
             from harness.cli.common import common_options
 
-            sub.set_defaults(act=verb.act)
+            sub.set_defaults(act=modules[name].act)
             common_options(sub)
-            verb.options(sub)
+            modules[name].options(sub)
     return parser

@@ -49,7 +49,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-x", action="store_true", help="stop at the first failure")
     jobs = os.cpu_count() or 1
     parser.add_argument(
-        "-j", "--jobs", type=int, default=jobs, help=f"cases at the same time (default here: {jobs})"
+        "-j", "--jobs", type=int, default=jobs, help="cases at the same time (default: one per CPU)"
     )
     parser.add_argument("--list", action="store_true", help="print the cases and run none")
 
