@@ -16,6 +16,7 @@ from harness.plan.results_dir import default_results
 from harness.plan.session import Session
 from harness.results.record import write_atomically
 
+JOBS = "cases at the same time (default: one per CPU)"
 JSON = "print one JSON object and nothing else on stdout"
 
 out = Console(highlight=False, soft_wrap=True)

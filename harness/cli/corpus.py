@@ -14,6 +14,7 @@ from pathlib import Path
 from harness.campaign import corpus_entry
 from harness.campaign.corpus import CANNOT_APPLY, CAUGHT, MISSED, Outcome, run
 from harness.cli.common import (
+    JOBS,
     JSON,
     new_results,
     open_session,
@@ -28,7 +29,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     where = "names or files of bugs (default: all of testplans/regressions)"
     parser.add_argument("entries", nargs="*", metavar="ENTRY", help=where)
     parser.add_argument("--results", type=Path, metavar="DIR", help="default: odp-results/TIME")
-    parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1, help="cases at the same time")
+    parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1, help=JOBS)
     parser.add_argument("--json", action="store_true", help=JSON)
 
 

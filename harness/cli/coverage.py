@@ -14,6 +14,7 @@ from harness.campaign import coverage, coverage_html
 from harness.campaign.coverage import Coverage
 from harness.campaign.question import RegressRequest
 from harness.cli.common import (
+    JOBS,
     JSON,
     KERNEL,
     open_session,
@@ -48,7 +49,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--html", type=Path, metavar="FILE", help="write the source with executed lines marked"
     )
     results_options(parser)
-    parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1, help="cases at the same time")
+    parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1, help=JOBS)
     parser.add_argument("--json", action="store_true", help=JSON)
 
 

@@ -23,6 +23,7 @@ from harness.campaign.outcomes import IMPROVEMENT, INCONCLUSIVE, NO_DIFFERENCE, 
 from harness.campaign.question import RegressRequest
 from harness.campaign.regress import RegressResult, is_fix, regress
 from harness.cli.common import (
+    JOBS,
     JSON,
     KERNEL,
     err,
@@ -79,7 +80,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     real = "compare latencies in real time until an effect of PERCENT is detectable (default: count instructions)"
     parser.add_argument("--real", type=float, metavar="PERCENT", help=real)
     results_options(parser)
-    parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1, help="cases at the same time")
+    parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1, help=JOBS)
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help=JSON)
     how.add_argument("--mail", action="store_true", help="print plain text for a mailing list")

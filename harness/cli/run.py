@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli.common import (
+    JOBS,
     err,
     goes_on,
     open_session,
@@ -48,9 +49,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-k", metavar="EXPR", help="only cases whose name matches (as pytest -k)")
     parser.add_argument("-x", action="store_true", help="stop at the first failure")
     jobs = os.cpu_count() or 1
-    parser.add_argument(
-        "-j", "--jobs", type=int, default=jobs, help="cases at the same time (default: one per CPU)"
-    )
+    parser.add_argument("-j", "--jobs", type=int, default=jobs, help=JOBS)
     parser.add_argument("--list", action="store_true", help="print the cases and run none")
 
 

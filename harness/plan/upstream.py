@@ -43,7 +43,7 @@ MAX_CRASHES = 5
 
 @dataclass(frozen=True)
 class Known:
-    """A defect of stock kernels that a test may meet: `name` is its heading in KNOWN.md.
+    """A defect of stock kernels that a test may meet: `name` is its heading in docs/known-defects.md.
 
     It explains a failure of a test whose id matches `tests`, on one of `devices`, with a reason that matches
     `reason`, if the card's counter `evidence` is not 0. The test need not fail: such a defect is a race.

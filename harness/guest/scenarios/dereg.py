@@ -21,7 +21,7 @@ from harness.values.case import Case
 
 # Status with which a transfer may complete whose region was deregistered, by the region's end; "" is success.
 ALLOWED: Dict[int, Tuple[str, ...]] = {
-    # The second error is rxe's: see KNOWN.md, rxe-local-error
+    # The second error is rxe's: see docs/known-defects.md, rxe-local-error
     LOCAL: ("", "IBV_WC_LOC_PROT_ERR", "IBV_WC_WR_FLUSH_ERR"),
     REMOTE: ("", "IBV_WC_REM_ACCESS_ERR"),
 }

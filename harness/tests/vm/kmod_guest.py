@@ -56,7 +56,7 @@ def steps(*functions):
 
 
 def refusal(call):
-    """The module's words, or None if it took it."""
+    """Return the module's message, or None if it took it."""
     try:
         call()
     except odpnl.Refused as refused:

@@ -56,7 +56,7 @@ class Bench:
 
     @contextmanager
     def restored(self, script, *argv, rules=()):
-        """A machine that was booted, not prepared: no probes of bcc's, and nothing is saved anew for a module."""
+        """Restore a booted machine: no bcc probes, and no snapshot for each module."""
         machines = self.session.machines
         snapshot = replace(machines.booted(self.kernel, self.shape()), disks=self.disks())
         with (
@@ -70,7 +70,7 @@ class Bench:
 
     @contextmanager
     def hardened(self, script, *argv, rules=(), cards=2):
-        """A machine that checks its slabs and dies of a WARN, booted now, with ports for two cards."""
+        """Boot a machine that checks its slabs and panics on a WARN, with ports for two cards."""
         ports = ("-device", f"pcie-root-port,id={SECOND_PORT},bus=pcie.0,chassis=3,pref64-reserve=128M")
         words = ("-append", f"{kernel_command_line(self.shape())} {HARDENED}")
         host, ledger = self.session.host, self.session.ledger
@@ -97,7 +97,7 @@ def plug(machine, card, second=False):
 
 
 def told(machine, reply):
-    """The JSON of the guest's last line; the console must be clean."""
+    """Return the JSON of the guest's last line; the console must be clean."""
     assert reply.exit_status == 0, reply.output[-4000:]
     symptoms = scan(machine.console.since())
     assert not symptoms, symptoms
@@ -105,6 +105,6 @@ def told(machine, reply):
 
 
 def step(found, name):
-    """What one step of the guest's told; one that raised fails here."""
+    """Return the result of one step of the guest; one that raised fails here."""
     assert "error" not in found[name], found[name]
     return found[name]

@@ -39,7 +39,7 @@ def cards():
 
 
 def rdma():
-    """The RDMA device of each card, once all are ready."""
+    """Return the RDMA device of each card, once all are ready."""
     found = {}
     netlink = NlDev()
     for device in netlink.devices():
@@ -89,7 +89,7 @@ def two_cards():
 
 
 def noise(chance, names, family):
-    """A message of the family that may make sense: attributes of any type and length, nested or not."""
+    """Make a message of the family: attributes of any type and length, nested or not."""
     body = b""
     for _ in range(chance.randrange(6)):
         kind = chance.choice((chance.randrange(48), chance.randrange(1 << 16)))
@@ -137,7 +137,7 @@ def hostile():
 
 
 def crowd():
-    """Writes on both cards, while threads resume them, resume what nobody has, and change policies."""
+    """Write on both cards, while threads resume the faults and unknown tokens, and change policies."""
     devices = rdma()
     stop = threading.Event()
     problems, ended = [], []
@@ -207,7 +207,7 @@ def unbind():
 
 
 def reset():
-    """The driver resets the card (devlink reload) with an event in flight."""
+    """Reset the card (devlink reload) with an event in flight."""
     name, device = next(iter(rdma().items()))
     with odpnl.Family() as family:
         in_flight(family, device)
@@ -218,7 +218,7 @@ def reset():
 
 
 def unplug():
-    """The host takes the second card out with an event in flight."""
+    """Unplug the second card with an event in flight."""
     name = sorted(rdma())[-1]
     with odpnl.Family() as family:
         in_flight(family, rdma()[name])

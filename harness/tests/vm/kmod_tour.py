@@ -94,7 +94,7 @@ def handler():
 
 
 def losses():
-    """A listener without room, then no room for events at all: both are counted."""
+    """Fill a listener's socket, then the module's queue: lost events are counted."""
     with odpnl.Family() as family:
         family.policy(NAME, "resume")
         deaf = family.listen(receive_bytes=1)
@@ -124,7 +124,7 @@ def losses():
 
 
 def program():
-    """A person watches in one window and resumes in another."""
+    """Watch in one process and resume in another."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     argv = [*PROGRAM, "watch", "--mode", "own", "--json", "--count", "1"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -149,7 +149,7 @@ def program():
 
 
 def gone():
-    """The card's driver is taken out and put back with events in flight, the module loaded all the time."""
+    """Unload and load the card's driver with events in flight, the module loaded all the time."""
     with odpnl.Family() as family:
         in_flight(family, DEVICE)
         run("modprobe", "-r", "mlx5_ib")

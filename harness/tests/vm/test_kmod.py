@@ -21,7 +21,7 @@ def test_it_is_built_by_hand_in_one_line(session, tmp_path, series):
 
 @pytest.fixture(scope="module", params=KERNELS)
 def tour(request, session):
-    """What each step of kmod_tour.py told, and with "card" what the card saw."""
+    """Return the result of each step of kmod_tour.py, and the card's report as "card"."""
     bench = Bench(session, request.param)
     with bench.restored("kmod_tour", rules=[ABSENT]) as (card, machine):
         reply = machine.wait(300, card.check)

@@ -39,7 +39,7 @@ class Hands:
 
 @pytest.fixture(scope="module", params=KERNELS)
 def survived(request, session):
-    """What each step of kmod_stress.py told, and with "cards" what the cards saw."""
+    """Return the result of each step of kmod_stress.py, and the cards' reports as "cards"."""
     bench = Bench(session, request.param)
     with bench.hardened("kmod_stress", json.dumps(SIZES), rules=[ABSENT]) as (cards, machine):
         hands = Hands(machine, cards)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Defects of stock kernels (KNOWN.md) without odp-harness: a C compiler and libibverbs are all that is needed.
+ * Defects of stock kernels (docs/known-defects.md) without odp-harness: a C compiler and libibverbs are all that is needed.
  *
  *     cc -O2 -Wall -o known known.c -libverbs && ./known CASE [DEVICE [GID_INDEX]]
  *

@@ -79,7 +79,7 @@ def known(verdict, *reasons):
 
 def test_an_unexpected_pass_is_an_improvement():
     """Mutation: take the unexpected pass for a failure."""
-    before = known("known", ("data", "9 bytes"), ("known", "KNOWN.md"))
+    before = known("known", ("data", "9 bytes"), ("known", "docs/known-defects.md"))
     unexpected = known("fail", ("known", "did not fail (data) as known: is it mended in this kernel?"))
     found = compare([before], [unexpected])
     assert (
