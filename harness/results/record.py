@@ -3,7 +3,8 @@
     RESULTS/
       index.json                  what was to run, where, and whether the run ended
       records/NNN-<case id>.json  one Record each, in the order in which they finished
-      logs/<case id>.<kind>.log   console, agent and workload logs, named by `Record.log`; a card's conversation
+      logs/<case id>.console.log  the console of a case that did not pass, named by `Record.log`
+      logs/<case id>.card.jsonl.gz  a card's conversation log of such a case, named by `Record.card_log`
       plans/NAME.toml             each plan as it was when its cases ran
 
 A record is written to a hidden file, synced, and renamed: a reader sees whole records only, also of a run that was
