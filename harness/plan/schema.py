@@ -239,8 +239,8 @@ FULL_KEYS = ("workload.rounds", "workload.seconds", "deadline_s")
 SCHEMA.update({f"full.{key}": SCHEMA[key] for key in FULL_KEYS})
 
 COUNTERS = {
-    "expect.card": "Counters of the card that must have exactly these values.",
-    "expect.card_max": "Counters of the card that may not be larger.",
+    "expect.card": "Counters of the card, as `faults.failed`, that must have exactly these values.",
+    "expect.card_max": "Counters of the card, as `process.rss_growth_kib`, that may not be larger.",
     "expect.module": "Counters of the kernel module that must have exactly these values.",
     "expect.at_least": "Counts of the trace that may not be smaller, where the model does not say how large they are.",
 }
