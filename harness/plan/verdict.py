@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -171,12 +172,18 @@ def _card(expect: Expect, seen: Evidence) -> Iterator[Reason]:
     for outcome in seen.device_report.rules:
         if not outcome.hits and not outcome.optional:
             yield Reason("rule", f"{outcome.kind} never acted: {outcome.text}")
+    counters = seen.device_report.counters
+    for name in (*expect.card, *expect.card_max):
+        # The card reports all of these, also those that are 0; a misspelt name would pass as 0.
+        if name.startswith("faults.") and counters and name not in counters:
+            near = difflib.get_close_matches(name, counters, 1)
+            yield Reason("count", f"card: no counter {name}" + (f"; {near[0]}?" if near else ""))
     for name, count in expect.card.items():
-        counted = seen.device_report.counters.get(name, 0)
+        counted = counters.get(name, 0)
         if counted != count:
             yield Reason("count", f"card: {name}: expected {count}, counted {counted}")
     for name, maximum in expect.card_max.items():
-        counted = seen.device_report.counters.get(name, 0)
+        counted = counters.get(name, 0)
         if counted > maximum:
             yield Reason("count", f"card: {name}: {counted}, at most {maximum}")
     for text in expect.log:

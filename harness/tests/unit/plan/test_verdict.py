@@ -107,6 +107,15 @@ def test_a_workload_must_fail_with_the_expected_error():
     assert _judge(Expect(workload="any"), failed) == _judge(Expect(workload="any")) == []
 
 
+def test_a_misspelt_counter_of_the_card_is_a_failure():
+    """Mutation: count a name that the card does not report as 0."""
+    device_report = DeviceReport(counters={"faults.open": 0, "faults.raised": 0})
+    for expect in (Expect(card={"faults.opened": 0}), Expect(card_max={"faults.opened": 1})):
+        _, reasons = judge(_planned(expect), Evidence("7.2.1", GOOD, (), device_report))
+        assert [reason.text for reason in reasons] == ["card: no counter faults.opened; faults.open?"]
+    assert _judge(Expect(card={"faults.open": 0}), device_report=device_report) == []
+
+
 def test_a_rule_that_never_acted_is_a_failure_unless_it_may():
     """Mutation: look at the first rule only; forget `optional`."""
     hit, missed = Outcome("storm", 3, 1, "3 more"), Outcome("delay-event", 3, 0, "nothing")
