@@ -71,7 +71,7 @@ def new_results(arguments: argparse.Namespace) -> Path:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file that was asked for, whole or not at all; SetupError if it cannot be."""
+    """Write a requested file, whole or not at all; SetupError if it cannot be."""
     try:
         write_atomically(path, text)
     except OSError as error:

@@ -1,6 +1,6 @@
 """Give a machine one RDMA device and take it back.
 
-Every device has the same few verbs, so that nobody else needs to know which it is: `prepare` readies a machine
+Every device has the same few verbs, so that no other module needs to know which it is: `prepare` readies a machine
 for it, `around` is its life around a run, `AttachedDevice.plug` puts it into a machine, `AttachedDevice.report`
 returns what it saw.
 """

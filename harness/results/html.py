@@ -33,7 +33,7 @@ from harness.values.case import Region, Workload
 from harness.values.histogram import Histogram, percentile
 from harness.values.record import Record
 
-# A picture is some 3 kB; beyond this many, cases that passed show their figures only.
+# A picture is some 3 kB; beyond this many, cases that passed show their numbers only.
 MAX_PICTURES = 200
 
 _HERE = Path(__file__).parent

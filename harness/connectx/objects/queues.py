@@ -125,8 +125,8 @@ class Events:
         queues = self._device.objects.table("eq").values()
         for queue in queues if self.first_wins else reversed(queues):
             if queue.mask >> event_type & 1:
-                found: EventQueue = queue
-                return found
+                chosen: EventQueue = queue
+                return chosen
         return None
 
     def post(self, event_type: int, event: Struct, sub_type: int = 0) -> bool:
