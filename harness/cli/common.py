@@ -1,4 +1,4 @@
-"""What verbs share: where they print, common options, and the session that those describe."""
+"""Common code of the verbs: consoles, shared options, and the session that those describe."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Device(Protocol):
     name: str
     clock: str
     plugged: bool
-    """Whether it comes into the machine after the restore; such a machine needs RAM that the device can map."""
+    """True if it is plugged into the machine after the restore; such a machine needs RAM that the device can map."""
 
     log: str
     """The file, of those in a run's folder, that holds its conversation with the driver; empty if it has none."""

@@ -106,7 +106,7 @@ class CompletionQueue(FwObject):
 
 DISARMED, ARMED_SOLICITED, ARMED = 0, 1, 2
 SOLICITED_ONLY = 1 << 24
-"""Of the arm word. Ref: Linux 7.2 include/linux/mlx5/cq.h: MLX5_CQ_DB_REQ_NOT_SOL is 1 << 24."""
+"""Bit of the arm word. Ref: Linux 7.2 include/linux/mlx5/cq.h: MLX5_CQ_DB_REQ_NOT_SOL is 1 << 24."""
 
 
 class Events:

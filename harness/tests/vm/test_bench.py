@@ -11,7 +11,7 @@ from harness.plan.runner import CaseRunner
 from harness.tests.vm.conftest import CHECKOUT, FULL, harness
 
 
-def _figures(session, name, *options):
+def _metrics(session, name, *options):
     done = harness("bench", name, *options, "--json", "--cache", session.store.root, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)
@@ -27,7 +27,7 @@ def test_a_card_in_exact_time(session):
 
 def test_boot(session):
     """Mutation: let an error of virtme-ng end the bench, on a machine without udev."""
-    metrics = _figures(session, "boot", "--rounds", 1)
+    metrics = _metrics(session, "boot", "--rounds", 1)
     assert 0 < metrics["prepared_s"] < metrics["cold_s"] and 0 < metrics["booted_s"] < metrics["cold_s"]
     try:
         boot.need_udev()
@@ -40,21 +40,21 @@ def test_boot(session):
 
 def test_exact(session):
     """Mutation: run in real time where exact time is requested."""
-    metrics = _figures(session, "exact", "--rounds", 2)
+    metrics = _metrics(session, "exact", "--rounds", 2)
     assert metrics["exact_elapsed_ns"] > 0
     assert (metrics["exact_spread_ns"], metrics["equal_answers"]) == (0, 2)
 
 
 def test_exact_of_a_card(session):
     """Mutation: leave FAKETIME_FORCE_MONOTONIC_FIX out of machine.qemu.STILL."""
-    metrics = _figures(session, "exact", "--device", "connectx-5", "--rounds", 1)
+    metrics = _metrics(session, "exact", "--device", "connectx-5", "--rounds", 1)
     assert {band["stage"] for band in metrics["bands"]} >= {"operation", "fault", "fault.resumes"}
     assert metrics["restores"] == 1
 
 
 def test_card(session):
     """Mutation: leave FAKETIME_FORCE_MONOTONIC_FIX out of machine.qemu.STILL."""
-    metrics = _figures(session, "card", "--rounds", 1)
+    metrics = _metrics(session, "card", "--rounds", 1)
     assert (
         metrics["command_count"] > 0 and metrics["bar_read_p50_us"] > 0 and metrics["restore_to_verbs_s"] > 0
     )
@@ -63,7 +63,7 @@ def test_card(session):
 
 def test_kmod(session):
     """Mutation: leave FAKETIME_FORCE_MONOTONIC_FIX out of machine.qemu.STILL."""
-    metrics = _figures(session, "kmod", "--rounds", 1)
+    metrics = _metrics(session, "kmod", "--rounds", 1)
     assert metrics["answers"] > 0 and metrics["events"] > 0 and metrics["lost"] == 0
     assert metrics["observe_faults"] > 0 and metrics["observe_instructions_per_fault"] > 0
 
@@ -71,7 +71,7 @@ def test_kmod(session):
 @pytest.mark.skipif(not FULL, reason="sixteen machines and 200 000 faults, minutes: ODP_FULL=1")
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
-    ("name", "options", "figure"),
+    ("name", "options", "metric"),
     [
         ("faults", ("--rounds", 2), "wqe_per_s"),
         ("trace", (), "instructions_per_fault"),
@@ -80,4 +80,4 @@ def test_kmod(session):
 )
 def test_long_ones(session, name, options, metric):
     """Mutation: divide by the rounds between a long and a short run where there are none."""
-    assert _figures(session, name, *options)[metric] > 0
+    assert _metrics(session, name, *options)[metric] > 0

@@ -22,7 +22,7 @@ def failed(count, *reasons, symptoms=()):
 
 def test_another_failure_of_the_same_kind_is_a_regression():
     """Mutations: compare the kinds of reasons only; take numbers for another failure."""
-    other = Reason("leak", "nobody freed 4096 pages")
+    other = Reason("leak", "4096 pages neither mapped nor freed")
     assert compare(failed(16, LEAK), failed(16, LEAK, other)).verdict == REGRESSION
     more = Reason("leak", "MR: 3 before, 9 after")
     assert compare(failed(16, LEAK), failed(16, more)).verdict == NO_DIFFERENCE
