@@ -118,11 +118,11 @@ class LocalHost:
 
 def require(program: str) -> str:
     """Return a program's path, or raise SetupError naming the package that brings it."""
-    found = shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
-    if not found:
+    path = shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    if not path:
         package = PACKAGES.get(Path(program).name, Path(program).name)
         raise SetupError(f"{program} is not installed", hint=f"apt-get install {package}")
-    return found
+    return path
 
 
 PACKAGES = {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Observe mode: kprobes record the page faults and resumes of mlx5_ib, and
- * change nothing.
+ * Observe mode: kprobes record the page faults and resumes of mlx5_ib; the
+ * driver behaves as without them.
  *
  * struct mlx5_pagefault is private to mlx5_ib. Its layout is chosen by its
  * size, which user space reads from the BTF of mlx5_ib. An event from which no

@@ -179,13 +179,13 @@ def replay_ns(conversation: Path, layouts: Layouts, model: str) -> int:
     return spent_ns
 
 
-def threads_ns(pid: int, wanted: Callable[[str], bool]) -> int:
-    """Return the CPU time of a process's threads with a `wanted` name.
+def threads_ns(pid: int, matches: Callable[[str], bool]) -> int:
+    """Return the CPU time of a process's threads whose name `matches`.
 
     Ref: Linux Documentation/scheduler/sched-stats.rst, /proc/PID/schedstat
     """
     total = 0
     for task in Path(f"/proc/{pid}/task").iterdir():
-        if wanted((task / "comm").read_text()):
+        if matches((task / "comm").read_text()):
             total += int((task / "schedstat").read_text().split()[0])
     return total

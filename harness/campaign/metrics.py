@@ -42,7 +42,7 @@ STAGES: Mapping[str, str] = {
     "resumes": "PAGE_FAULT_RESUME command",
     "zaps": "clear device page table entries of an invalidation",
 }
-"""What each stage measures, in a few words. Names: guest/trace/stages.py"""
+"""The meaning of each stage. Names: guest/trace/stages.py"""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ IMPROVEMENT, NO_DIFFERENCE, REGRESSION, INCONCLUSIVE = (
     "inconclusive",
 )
 WELL, AS_KNOWN, FAILED = range(3)
-"""Severity of a run's end: it passes (or an expected failure does not come), fails as known, fails."""
+"""Severity of a run's end: it passes (or an expected failure does not come), is a known failure, fails."""
 
 MAX_EXCERPT = 24
 """Lines of a console report that a difference carries."""

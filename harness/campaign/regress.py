@@ -55,7 +55,7 @@ class RegressResult:
 
     `identity` is git's patch-id, or the commit of a tree. `cases` is the number of cases that ran. `not_tested` are
     files and lines that no case executes; `unconfirmed` are differences that more builds did not confirm. `noise_bands`
-    are in instructions by metric, `titles` those of the plans by name. `diffs` are the patches as given (a tree has
+    are in instructions by metric, `titles` those of the plans by name. `diffs` are the patches as read (a tree has
     none), `hunks` what differs in the source that is built.
     """
 

@@ -27,26 +27,26 @@ def options(parser: argparse.ArgumentParser) -> None:
 def act(arguments: argparse.Namespace) -> int:
     """Print them side by side."""
     with open_session(arguments) as session:
-        found = caps.ask(session, arguments.kernel, arguments.device)
+        report = caps.ask(session, arguments.kernel, arguments.device)
     if arguments.json:
-        sys.stdout.write(json.dumps(found.plain()) + "\n")
+        sys.stdout.write(json.dumps(report.plain()) + "\n")
         return 0
-    columns = {"verbs": found.verbs}
-    for name, rows in found.firmware.items():
-        columns[f"firmware, {name} scheme" + "*" * (name == found.scheme)] = rows
-    for name, rows in sorted(found.module.items(), reverse=True):
+    columns = {"verbs": report.verbs}
+    for name, rows in report.firmware.items():
+        columns[f"firmware, {name} scheme" + "*" * (name == report.scheme)] = rows
+    for name, rows in sorted(report.module.items(), reverse=True):
         which, _, scheme = name.partition(".")
         if which == "cur":
-            mark = "" if rows == found.module.get(f"max.{scheme}") else " !"
+            mark = "" if rows == report.module.get(f"max.{scheme}") else " !"
             columns[f"module, {scheme} scheme{mark}"] = rows
-    title = f"on-demand paging of {found.device} on {found.kernel}, there {found.rdma_device}"
-    notes = ["* what the driver chose"] * bool(found.firmware) + [f"no module: {found.no_module}"] * bool(
-        found.no_module
+    title = f"on-demand paging of {report.device} on {report.kernel}, there {report.rdma_device}"
+    notes = ["* what the driver chose"] * bool(report.firmware) + [f"no module: {report.no_module}"] * bool(
+        report.no_module
     )
     table = Table("", title=title, caption="; ".join(notes) or None)
     for name in columns:
         table.add_column(name, overflow="fold")
-    for row in found.verbs:
+    for row in report.verbs:
         table.add_row(row, *(" ".join(rows.get(row, ())) or "-" for rows in columns.values()))
     out.print(table)
     return 0

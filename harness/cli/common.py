@@ -1,4 +1,4 @@
-"""What verbs share: where they print, common options, and the session that those describe."""
+"""Common code of the verbs: consoles, shared options, and the session that those describe."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def new_results(arguments: argparse.Namespace) -> Path:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file that was asked for, whole or not at all; SetupError if it cannot be."""
+    """Write a requested file, whole or not at all; SetupError if it cannot be."""
     try:
         write_atomically(path, text)
     except OSError as error:

@@ -19,7 +19,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """Print what was asked for."""
+    """Print the man page or a completion script."""
     # Not at the top: that module imports this one.
     from harness.cli import whole_parser
 

@@ -100,16 +100,16 @@ def act(arguments: argparse.Namespace) -> int:
     """
     if not arguments.bisect:
         return _judged(arguments, _question(arguments))
-    asked = False
+    checked = False
     try:
         question = _question(arguments)
         _check_inputs(arguments)
         _resolve(arguments, question)
-        asked = True
+        checked = True
         return _judged(arguments, question)
     except HarnessError as error:
         err.print(f"error: {error.render()}", markup=False)
-        return BISECT_USAGE if isinstance(error, UsageError) and not asked else BISECT_SKIP
+        return BISECT_USAGE if isinstance(error, UsageError) and not checked else BISECT_SKIP
     except Exception:  # git takes Python's own status, 1, for a bad commit
         traceback.print_exc()
     return BISECT_SKIP

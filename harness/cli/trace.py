@@ -125,10 +125,10 @@ def _picture(trace: Trace) -> RenderableType:
     for name in ("stage", "calls", "50 %", "90 %", "99 %", "maximum", "share", "shape"):
         table.add_column(name, justify="left" if name in ("stage", "shape") else "right", no_wrap=True)
     for row in rows(trace):
-        figures = (row.p50_ns, row.p90_ns, row.p99_ns, row.maximum_ns)
+        quantiles = (row.p50_ns, row.p90_ns, row.p99_ns, row.maximum_ns)
         share = "" if row.share is None else f"{100 * row.share:.0f} %"
         stage = Text(one_line(row.stage), style="bold" if row.stage == trace.whole else "")
-        table.add_row(stage, str(row.samples), *(duration(ns) for ns in figures), share, row.sparkline)
+        table.add_row(stage, str(row.samples), *(duration(ns) for ns in quantiles), share, row.sparkline)
     lines = [f"{trace.counts.get(trace.whole, 0)} faults ({trace.whole or 'none seen'})"]
     if trace.lost:
         lines.append(f"{trace.lost} without a record: the histograms have them, shares and exports do not")

@@ -30,7 +30,7 @@ KINDS = {
     "destroy-in-use": "an object is destroyed while others refer to it",
     "bad-qp-transition": "a QP is moved between states that have no such edge",
     "free-key-in-use": "a key is freed, or changed, against the state that its UMR checks",
-    "pages-lost": "pages are given twice, or not taken back when the HCA is disabled",
+    "pages-lost": "pages are lent twice, or not taken back when the HCA is disabled",
     "left-at-teardown": "objects exist when the HCA is torn down",
     "bad-address": "an address outside the guest's memory",
     "bad-value": "a field, size or doorbell that makes no sense",

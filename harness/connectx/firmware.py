@@ -145,7 +145,7 @@ class Card:
             else:
                 self._write_uar(offset // card.UAR_SIZE, offset % card.UAR_SIZE, data)
             self.hca.requester.run()
-            self.hca.pages.balance()
+            self.hca.pages.adjust()
         except DmaError as problem:
             self._device.findings.report(
                 "bad-address", f"{problem.address:#x}", f"{problem.size} bytes: {problem}"

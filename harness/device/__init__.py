@@ -1,6 +1,6 @@
 """Give a machine one RDMA device and take it back.
 
-Every device has the same few verbs, so that nobody else needs to know which it is: `prepare` readies a machine
+Every device has the same few verbs, so that no other module needs to know which it is: `prepare` readies a machine
 for it, `around` is its life around a run, `AttachedDevice.plug` puts it into a machine, `AttachedDevice.report`
 returns what it saw.
 """
@@ -53,7 +53,7 @@ class Device(Protocol):
     name: str
     clock: str
     plugged: bool
-    """Whether it comes into the machine after the restore; such a machine needs RAM that the device can map."""
+    """True if it is plugged into the machine after the restore; such a machine needs RAM that the device can map."""
 
     log: str
     """The file, of those in a run's folder, that holds its conversation with the driver; empty if it has none."""

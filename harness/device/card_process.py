@@ -114,7 +114,7 @@ class Card:
             self.control.ask("rules", rules=[codec.to_plain(rule) for rule in rules])
 
     def settle(self) -> None:
-        """Wait until every page fault is resumed, as long as the driver goes on resuming some."""
+        """Wait until every page fault is resumed, as long as the driver keeps resuming some."""
         counters = self.control.ask("counters")["counters"]["faults"]
         last, moved = counters, time.monotonic()
         while counters["open"] or counters["invented_open"]:

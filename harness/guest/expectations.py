@@ -66,7 +66,7 @@ COUNTERS: Dict[str, ExpectedCount] = {
 def of_trace(
     models: Models, counts: Dict[str, int], sources: Dict[str, str], text: str
 ) -> Tuple[Expectation, ...]:
-    """Compare the trace's counts; `sources` has the symbol of each traced stage, `text` says what was done."""
+    """Compare the trace's counts; `sources` has the symbol of each traced stage, `text` names the operation."""
     expectations: List[Expectation] = []
     for stage in COUNTED_BY_SIDE:
         if stage not in sources:

@@ -1,7 +1,7 @@
 """Run rdma-core's own Python tests on a device, and report each result as it comes.
 
 A forked child runs them one after the other, as rdma-core's run_tests.py does. If it dies (a signal) or hangs, only the
-current test fails: the next child goes on after it.
+current test fails: the next child continues after it.
 Ref: rdma-core 56 tests/run_tests.py, tests/args_parser.py
 """
 

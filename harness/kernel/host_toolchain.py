@@ -89,10 +89,10 @@ def _compiler(kernel: Kernel, archive: Archive, stated: str) -> str:
 
 def candidates(stated: str) -> list[str]:
     """List the names that a compiler with the version text `stated` may have."""
-    found = _VERSION.match(stated)
+    match = _VERSION.match(stated)
     family = "clang" if "clang" in stated else "gcc"
-    own = found["name"] if found and found["name"] else family
-    return list(dict.fromkeys([own, family, *([f"{family}-{found['major']}"] if found else [])]))
+    own = match["name"] if match and match["name"] else family
+    return list(dict.fromkeys([own, family, *([f"{family}-{match['major']}"] if match else [])]))
 
 
 def _nameless(version: str) -> str:

@@ -45,13 +45,13 @@ class Lines:
 
     def ran(self, offsets: Mapping[str, Iterable[int]]) -> dict[str, set[int]]:
         """Look up the lines of the instructions at these offsets by section: {file: lines}."""
-        found: dict[str, set[int]] = {}
+        lines_of: dict[str, set[int]] = {}
         for section, each in offsets.items():
             for offset in each:
                 at = bisect.bisect_right(self.starts, SECTIONS[section] + offset) - 1
                 for file, line in self.places[at] if at >= 0 else ():
-                    found.setdefault(file, set()).add(line)
-        return found
+                    lines_of.setdefault(file, set()).add(line)
+        return lines_of
 
 
 def files(path: Path) -> set[str]:
@@ -94,7 +94,7 @@ def read(path: Path, folder: Path) -> Lines:
 
 def _functions(lines: Lines, symbols: list[tuple[int, int, str]], folder: Path) -> Iterable[Function]:
     """Collect the functions; parts that the compiler split off (`.cold`, `.part.0`) belong to their origin."""
-    found: dict[tuple[str, str], set[int]] = {}
+    lines_of: dict[tuple[str, str], set[int]] = {}
     begins: dict[tuple[str, str], int] = {}
     for start, size, name in symbols:
         first, end = (bisect.bisect_left(lines.starts, at) for at in (start, start + size))
@@ -103,11 +103,11 @@ def _functions(lines: Lines, symbols: list[tuple[int, int, str]], folder: Path) 
             known = (name.partition(".")[0], own[0][0])
             if "." not in name:
                 begins[known] = own[0][1]
-            found.setdefault(known, set()).update(line for where, line in own if where == known[1])
+            lines_of.setdefault(known, set()).update(line for where, line in own if where == known[1])
     ends = {file: _ends(folder / file) for _, file in begins}
     for (name, file), start in begins.items():
         end = next((line for line in ends[file] if line >= start), start)
-        yield Function(name, file, frozenset(line for line in found[name, file] if start <= line <= end))
+        yield Function(name, file, frozenset(line for line in lines_of[name, file] if start <= line <= end))
 
 
 def _ends(file: Path) -> list[int]:

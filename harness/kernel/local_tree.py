@@ -113,9 +113,9 @@ class BuiltTree:
         """Identify the build: the folder, and the kernel's `uname -v`."""
         for name in ("utsversion.h", "compile.h"):
             file = self.built / "include/generated" / name
-            found = _BUILT_WHEN.search(file.read_text()) if file.is_file() else None
-            if found:
-                return f"{self.built} {found[1]}"
+            match = _BUILT_WHEN.search(file.read_text()) if file.is_file() else None
+            if match:
+                return f"{self.built} {match[1]}"
         return str(self.built)
 
     @property

@@ -81,12 +81,12 @@ class Kernel:
     @property
     def headers(self) -> Path:
         """The common headers (include/linux/mlx5/mlx5_ifc.h and the like)."""
-        found = sorted((self.root / "usr/src").glob("linux-headers-*-common"))
+        headers = sorted((self.root / "usr/src").glob("linux-headers-*-common"))
         if self.tree is not None:
-            found = [self.build]
-        if not found:
+            headers = [self.build]
+        if not headers:
             raise Unsupported(f"the archive has no headers for {self.release}")
-        return found[0]
+        return headers[0]
 
 
 class Kernels:

@@ -137,8 +137,8 @@ def _message(text: str, path: Path) -> tuple[str, str]:
 
 
 def _position(subject: str) -> int:
-    found = _NUMBERED.search(subject)
-    return int(found.group(1)) if found else 0
+    match = _NUMBERED.search(subject)
+    return int(match.group(1)) if match else 0
 
 
 def _patch(name: str, diff: str, path: Path) -> Patch:

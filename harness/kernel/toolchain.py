@@ -63,13 +63,13 @@ class Toolchain:
 
 def compiler_of(configuration: str) -> tuple[str, str]:
     """Read the compiler's package and version from a .config; Unsupported if it is no Debian gcc."""
-    found = _COMPILER.search(configuration)
-    if found is None:
+    match = _COMPILER.search(configuration)
+    if match is None:
         stated = re.search(r"CONFIG_CC_VERSION_TEXT=.*", configuration)
         raise Unsupported(
             "this kernel states no compiler of the distribution", [stated.group() if stated else ""]
         )
-    return found["name"], found["version"]
+    return match["name"], match["version"]
 
 
 def toolchain(kernel: Kernel, archive: Archive, more: tuple[str, ...] = ()) -> Toolchain:
@@ -101,13 +101,13 @@ def toolchain(kernel: Kernel, archive: Archive, more: tuple[str, ...] = ()) -> T
 def _kbuild(kernel: Kernel, archive: Archive) -> tuple[str, str]:
     """Find the package of the kernel's build programs; one version fits all point releases of a series."""
     package = archive.show(f"linux-headers-{kernel.release}")
-    found = re.search(r"\blinux-kbuild-[\w.+~-]+", package.depends if package else "")
-    if found is None:
+    match = re.search(r"\blinux-kbuild-[\w.+~-]+", package.depends if package else "")
+    if match is None:
         raise Unsupported(f"the archive's index has no linux-headers-{kernel.release} any more")
-    offers = archive.offers(found.group())
+    offers = archive.offers(match.group())
     if not offers:
-        raise Unsupported(f"the archive has no {found.group()} any more")
-    return found.group(), kernel.version if kernel.version in offers else next(iter(offers))
+        raise Unsupported(f"the archive has no {match.group()} any more")
+    return match.group(), kernel.version if kernel.version in offers else next(iter(offers))
 
 
 def _finish(root: Path) -> None:

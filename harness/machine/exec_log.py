@@ -27,8 +27,8 @@ Offsets = Mapping[str, Mapping[str, list[int]]]
 
 def sections(answer: str) -> Iterator[tuple[str, str, int]]:
     """Yield module, name and address of each section, from the output of ASK."""
-    for found in _SECTION.finditer(answer):
-        yield found["module"], found["section"], int(found["start"], 16)
+    for match in _SECTION.finditer(answer):
+        yield match["module"], match["section"], int(match["start"], 16)
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,12 @@ class ModuleLayout:
     def executed(self, log: str) -> Offsets:
         """Parse the log: the first instruction of each block that ran."""
         ordered = sorted(self.sections, key=lambda entry: entry[2])
-        found: dict[str, dict[str, list[int]]] = {}
+        offsets: dict[str, dict[str, list[int]]] = {}
         at = 0
         for address in sorted({int(text, 16) for text in _ADDRESS.findall(log)}):
             while at + 1 < len(ordered) and ordered[at + 1][2] <= address:
                 at += 1
             if ordered and ordered[at][2] <= address:
                 module, section, start = ordered[at]
-                found.setdefault(module, {}).setdefault(section, []).append(address - start)
-        return found
+                offsets.setdefault(module, {}).setdefault(section, []).append(address - start)
+        return offsets

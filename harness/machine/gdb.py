@@ -37,10 +37,10 @@ class Loaded:
 
 def sections(answer: str) -> dict[str, dict[str, int]]:
     """Collect the addresses of sections by module, from the output of exec_log.ASK."""
-    found: dict[str, dict[str, int]] = {}
+    addresses: dict[str, dict[str, int]] = {}
     for module, section, start in exec_log.sections(answer):
-        found.setdefault(module, {})[section] = start
-    return found
+        addresses.setdefault(module, {})[section] = start
+    return addresses
 
 
 def options(socket: Path) -> tuple[str, ...]:

@@ -118,7 +118,7 @@ def _make_userland(spec: ImageSpec, store_archive: Archive, into: Path) -> None:
         ) from error
     root = into / "root"
     root.mkdir()
-    # In the image everything belongs to root, whoever unpacks it here.
+    # In the image everything belongs to root; any user may unpack it here.
     host.run(["tar", "-x", "--no-same-owner", "--exclude=./dev/*", "-f", str(tar), "-C", str(root)])
     # An ordinary user must be able to read files that only root may read in the image.
     host.run(["chmod", "-R", "u+rX", str(root)])

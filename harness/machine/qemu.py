@@ -190,10 +190,10 @@ def _find_faketime(archive: Archive) -> Path:
 
 def _version(host: LocalHost, command: Sequence[str]) -> str:
     output = host.run([*command, "--version"]).output
-    found = re.search(r"version (\d+\.\d+(\.\d+)?)", output)
-    if not found:
+    match = re.search(r"version (\d+\.\d+(\.\d+)?)", output)
+    if not match:
         raise SetupError("QEMU does not print its version", output.splitlines()[:3])
-    return found.group(1)
+    return match.group(1)
 
 
 def command_line(qemu: Qemu, config: MachineConfig, channels: Channels) -> list[str]:

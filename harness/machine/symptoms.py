@@ -24,7 +24,7 @@ class Kind:
     without `ends` it is that one line. `what` finds, anywhere in the report, the text that belongs into the
     fingerprint besides the frames: its first group, numbers removed. Frames are looked for after the first
     line that matches `frames_after`; outside of interrupts with `task_only`; not at all without `frames`.
-    While a report is open, headlines of the kinds in `absorbs` belong to it; it goes on past its last line
+    While a report is open, headlines of the kinds in `absorbs` belong to it; it continues past its last line
     when one of the MORE_LINES after that matches `more`.
     """
 

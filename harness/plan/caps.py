@@ -74,12 +74,12 @@ def ask(session: Session, series: str, name: str) -> OdpCapabilities:
 
 def _module(facts: Mapping[str, str]) -> dict[str, dict[str, tuple[str, ...]]]:
     """Return the facts `module.max.transport.rc` and the like, by "max.transport" and so on."""
-    found: dict[str, dict[str, tuple[str, ...]]] = {}
+    rows: dict[str, dict[str, tuple[str, ...]]] = {}
     for name, words in facts.items():
         parts = name.split(".")
         if parts[0] == "module" and len(parts) == 4:
-            found.setdefault(".".join(parts[1:3]), {})[parts[3]] = tuple(words.split())
-    return found
+            rows.setdefault(".".join(parts[1:3]), {})[parts[3]] = tuple(words.split())
+    return rows
 
 
 def _fact(row: str) -> str:

@@ -17,7 +17,7 @@ _COUNTER = re.compile(rf"expect\.({_TABLES})\.[a-z][a-z_]*(\.[A-Za-z0-9_ ]+)*$")
 
 _LATENCY = re.compile(r"expect\.latency\.([a-z_]+)_(p50|p90|p99|max)(_exact|_real)?_ns$")
 MAX_LISTED = 30
-"""How many names an error lists."""
+"""Maximum number of names that an error lists."""
 
 
 def check(source: Source, key: str, value: Any, nth: int = 0) -> None:

@@ -20,29 +20,29 @@ def files_below(folder: Path | None) -> dict[str, Path]:
 def fault_plans() -> list[Path]:
     """Return the checkout's plans of page faults, without the soaks, which take minutes."""
     folder = find_folder("testplans", None)
-    found = (path for kind in ("odp", "mlx5") for path in folder.glob(f"{kind}-*.toml"))
-    return sorted(path for path in found if "-soak" not in path.stem)
+    paths = (path for kind in ("odp", "mlx5") for path in folder.glob(f"{kind}-*.toml"))
+    return sorted(path for path in paths if "-soak" not in path.stem)
 
 
-def plan_files(given: Iterable[Path]) -> list[Path]:
+def plan_files(paths: Iterable[Path]) -> list[Path]:
     """Return the plan files of files and folders, sorted in a folder; UsageError for one that does not exist."""
-    paths = list(given)
+    paths = list(paths)
     for path in paths:
         if not path.exists():
             raise UsageError(f"{path} does not exist", hint="a plan file or a folder of them")
     return [file for path in paths for file in (sorted(path.glob("*.toml")) if path.is_dir() else [path])]
 
 
-def find_folder(name: str, given: Path | None) -> Path:
-    """Return testplans/ or vm-images/: as given, else beside this package in its checkout, else UsageError."""
-    if given is not None:
-        if given.is_dir():
-            return given
-        raise UsageError(f"{given} is no folder")
-    checkout = Path(harness.__file__).resolve().parents[1] / name
-    for folder in (checkout, Path.cwd() / name):
+def find_folder(name: str, folder: Path | None) -> Path:
+    """Return testplans/ or vm-images/: `folder` if set, else the one of this checkout; UsageError if there is none."""
+    if folder is not None:
         if folder.is_dir():
             return folder
+        raise UsageError(f"{folder} is no folder")
+    checkout = Path(harness.__file__).resolve().parents[1] / name
+    for candidate in (checkout, Path.cwd() / name):
+        if candidate.is_dir():
+            return candidate
     raise UsageError(f"no folder {name}/ here", hint="run in a checkout of odp-harness, or name another")
 
 

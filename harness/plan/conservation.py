@@ -20,7 +20,7 @@ ANSWERED = (
 
 
 STAGES = (("events", "events read"), ("queues", "works queued"), ("works", "works started"))
-"""What the driver does once for each event."""
+"""Stages that the driver enters once for each event."""
 
 
 def check(device_report: DeviceReport, trace: Trace, scheme: str) -> Iterator[Reason]:

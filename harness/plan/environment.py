@@ -19,7 +19,7 @@ PAYLOAD = "machine.payload"
 def begun(kernel: Kernel, planned: Planned, files: Mapping[str, Path]) -> dict[str, str]:
     """Describe a machine before it is prepared with `files` on its payload disk; there is no clock yet."""
     modules = sorted(PurePosixPath(name).stem for name in files if PurePosixPath(name).match("modules/*.ko"))
-    given = {"payload": payload_disk.key(files), PAYLOAD: " ".join(modules)} if modules else {}
+    replaced = {"payload": payload_disk.key(files), PAYLOAD: " ".join(modules)} if modules else {}
     return {
         "kernel": kernel.release,
         "kernel_package": kernel.version,
@@ -27,7 +27,7 @@ def begun(kernel: Kernel, planned: Planned, files: Mapping[str, Path]) -> dict[s
         "device": planned.case.device,
         "harness": version(),
         "host": platform.node(),
-        **given,
+        **replaced,
     }
 
 

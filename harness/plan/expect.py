@@ -1,4 +1,4 @@
-"""What a plan expects of a case, and which failures of stock kernels it knows."""
+"""The expectations of a plan on a case, and the known failures of stock kernels."""
 
 from __future__ import annotations
 

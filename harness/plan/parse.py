@@ -71,13 +71,13 @@ def implied_needs(settings: Settings, varied: Settings, rules: bool, module: boo
 
 def expect(flat: Settings) -> Expect:
     """Return the table [expect]."""
-    given = {k.removeprefix("expect."): v for k, v in flat.items() if k.startswith("expect.")}
+    entries = {k.removeprefix("expect."): v for k, v in flat.items() if k.startswith("expect.")}
     tables: dict[str, Any] = {
-        table: {k.removeprefix(f"{table}."): v for k, v in given.items() if k.startswith(f"{table}.")}
+        table: {k.removeprefix(f"{table}."): v for k, v in entries.items() if k.startswith(f"{table}.")}
         for table in ("latency", *(name.removeprefix("expect.") for name in COUNTERS))
     }
     simple: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if "." not in k
+        k: tuple(v) if isinstance(v, list) else v for k, v in entries.items() if "." not in k
     }
     return Expect(**simple, **tables)
 
@@ -131,16 +131,16 @@ def module(source: Source, table: Any) -> ModuleUse | None:
         return None
     if not isinstance(table, dict):
         raise source.error("module", "write it as [module]")
-    given = dict(table)
-    policies = given.pop("policies", [])
-    check_entry(source, "module", MODULE, given)
+    entries = dict(table)
+    policies = entries.pop("policies", [])
+    check_entry(source, "module", MODULE, entries)
     if not isinstance(policies, list) or not all(isinstance(entry, dict) for entry in policies):
         raise source.error("module.policies", "a list of tables")
     for entry in policies:
         check_entry(source, "module.policies", POLICY, entry)
         if "action" not in entry:
             raise source.error("module.policies", "one has no action", ACTIONS)
-    return ModuleUse(policies=tuple(ModulePolicy(**entry) for entry in policies), **given)
+    return ModuleUse(policies=tuple(ModulePolicy(**entry) for entry in policies), **entries)
 
 
 def workload(settings: Settings, pinned: bool) -> Workload:
@@ -151,12 +151,12 @@ def workload(settings: Settings, pinned: bool) -> Workload:
     def region(side: str) -> Region:
         names = ["absent", side] if loss.side in (side, "both") else [side]
         keys = [(name, key) for name in names for key in ("offset", "mapping", "iova", "odp", "prot")]
-        given = {
+        keywords = {
             key: settings[f"workload.{name}.{key}"]
             for name, key in keys
             if f"workload.{name}.{key}" in settings
         }
-        return Region(length, **{"odp": not pinned, **given})
+        return Region(length, **{"odp": not pinned, **keywords})
 
     return Workload(
         settings["workload.operation"],

@@ -101,16 +101,16 @@ def _modules(session: Session, kernel: Kernel, snapshot: Snapshot) -> list[gdb.L
     parts = {module: part for part in PARTS for module in part.every}
     request = Request(NUMBER, "exec", argv=(*exec_log.ASK, *parts))
     answer = session.machines.run(snapshot, request, ASK_DEADLINE_S).output
-    found = []
+    loaded = []
     for name, sections in gdb.sections(answer).items():
-        given = session.options.payload / f"modules/{name}.ko" if session.options.payload else None
+        replaced = session.options.payload / f"modules/{name}.ko" if session.options.payload else None
         session.say(f"symbols of {name}")
-        own = given if given is not None and given.is_file() else None
+        own = replaced if replaced is not None and replaced.is_file() else None
         known = symbols.debug(name, own, parts[name], kernel, session.archive)
         if known.why:
             session.say(f"{name}: names only, no lines: {known.why}")
-        found.append(gdb.Loaded(name, known.file, known.sources, sections))
-    return found
+        loaded.append(gdb.Loaded(name, known.file, known.sources, sections))
+    return loaded
 
 
 def _kernel_symbols(session: Session, kernel: Kernel, snapshot: Snapshot) -> Path:

@@ -66,8 +66,8 @@ def _options(option: Any) -> str:
     """Return the options that a record depends on and that are not in the name of its case."""
     flags = [name for name in ("paced", "twice", "no_skip") if getattr(option, name)]
     flags += ["full"] if os.environ.get(FULL) else []
-    given = [f"time={option.time or 'default'}", f"image={option.image}"]
+    settings = [f"time={option.time or 'default'}", f"image={option.image}"]
     payload = files_below(option.payload)
     if payload:
-        given += [f"payload={digest(*payload, *(path.read_bytes() for path in payload.values()))}"]
-    return " ".join([*flags, *given])
+        settings += [f"payload={digest(*payload, *(path.read_bytes() for path in payload.values()))}"]
+    return " ".join([*flags, *settings])

@@ -187,7 +187,7 @@ SCHEMA: dict[str, Key] = {
         int, (256, 512, 1024, 2048, 4096), default=4096, text="The path MTU: the size of a packet in bytes."
     ),
     "workload.seconds": Key(
-        int, low=1, high=86_400, text="How long a soak goes on, in seconds; its `rounds` do not count then."
+        int, low=1, high=86_400, text="How long a soak lasts, in seconds; its `rounds` do not count then."
     ),
     "workload.seed": Key(
         int,

@@ -28,14 +28,14 @@ def here(host: LocalHost, watch: Watch, argv: tuple[str, ...], show: Show) -> Re
     """
     request = Request(CASE, "trace", argv=argv, watch=watch)
     with host.ledger.scratch_folder("trace") as folder:
-        (folder / "order").write_text(codec.dumps(request))
+        (folder / "request").write_text(codec.dumps(request))
         for name, content in agent.bundle().items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
         output, errors = folder / "output", folder / "errors"
         with output.open("wb") as out, errors.open("wb") as err:
             child = host.start(
-                ["python3", "-m", "harness.guest", "--request", str(folder / "order")],
+                ["python3", "-m", "harness.guest", "--request", str(folder / "request")],
                 stdout=out,
                 stderr=err,
                 env={

@@ -106,7 +106,7 @@ def run(
     tell: Tell,
     keep: Path | None = None,
 ) -> UpstreamRun:
-    """Run them; a machine that crashes fails the test that ran, and the next machine goes on after it.
+    """Run them; a machine that crashes fails the test that ran, and the next machine continues after it.
 
     `tell` is called with each test as it ends. Console and conversation log of each machine are copied to `keep`.
     """

@@ -156,13 +156,13 @@ def _end(expect: Expect, answer: Answer) -> Iterator[Reason]:
 def _findings(expect: Expect, device_report: DeviceReport) -> Iterator[Reason]:
     """Yield the first findings as reasons; thousands of them say no more."""
     for kind in expect.found:
-        if not any(found.kind == kind for found in device_report.findings):
+        if not any(finding.kind == kind for finding in device_report.findings):
             yield Reason("finding", f"{kind}: expected, and not found")
     findings = [
-        found for found in device_report.findings if found.kind not in (*expect.found, *expect.may_find)
+        finding for finding in device_report.findings if finding.kind not in (*expect.found, *expect.may_find)
     ]
-    for found in findings[:MAX_FINDINGS]:
-        yield Reason("finding", f"{found.kind}: {found.subject}: {found.detail}")
+    for finding in findings[:MAX_FINDINGS]:
+        yield Reason("finding", f"{finding.kind}: {finding.subject}: {finding.detail}")
     if len(findings) > MAX_FINDINGS:
         yield Reason("finding", f"and {len(findings) - MAX_FINDINGS} more")
 

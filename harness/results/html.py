@@ -33,7 +33,7 @@ from harness.values.case import Region, Workload
 from harness.values.histogram import Histogram, percentile
 from harness.values.record import Record
 
-# A picture is some 3 kB; beyond this many, cases that passed show their figures only.
+# A picture is some 3 kB; beyond this many, cases that passed show their numbers only.
 MAX_PICTURES = 200
 
 _HERE = Path(__file__).parent
@@ -41,7 +41,7 @@ _HERE = Path(__file__).parent
 MACHINE = "machine."
 """Prefix of the facts that a guest reports of itself: many, and rarely of interest."""
 
-# Each fault is in one of these counts: that of its side, or the first where sides cannot be told apart.
+# Each fault is in one of these counts: that of its side, or the first where sides cannot be distinguished.
 FAULT_COUNTS = ("faults", "faults_local", "faults_remote", "faults_elsewhere")
 
 OUTCOMES = {0: ("pass", "Passed"), 1: ("fail", "Failed"), 3: ("error", "Could not run")}

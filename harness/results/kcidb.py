@@ -43,7 +43,7 @@ def render(run: Run) -> str:
 
 @dataclass(frozen=True)
 class _Built:
-    """What ran: a kernel and its package; the modules that replace its own, and the key of their payload disk."""
+    """The tested build: a kernel and its package; the replaced modules, and the key of their payload disk."""
 
     kernel: str
     modules: str = ""

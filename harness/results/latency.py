@@ -1,4 +1,4 @@
-"""Stages of a fault as rows of figures, for tables, pictures and exports."""
+"""Stages of a fault as rows of statistics, for tables, pictures and exports."""
 
 from __future__ import annotations
 

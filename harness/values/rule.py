@@ -1,4 +1,4 @@
-"""An injection rule: what an emulated card does wrong, which a real one cannot be told to do.
+"""An injection rule: what an emulated card does wrong, which a real one cannot be made to do.
 
 Plans state rules as `[[rules]]`, tests as `Rule(...)`. The card gets them before a case starts and reports an
 `Outcome` for each afterwards. `KINDS` has every kind with the keys that it takes.

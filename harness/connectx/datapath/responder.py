@@ -51,7 +51,7 @@ CQE_OPCODES = {
 }
 WELL_KNOWN = {0: QP0, 1: QP1}
 GRH_PRESENT = 1 << 4
-"""Of the CQE's flags. Ref: Linux 7.2 drivers/infiniband/hw/mlx5/cq.c handle_responder: flags_rqpn >> 28 &
+"""Bits of the CQE's flags. Ref: Linux 7.2 drivers/infiniband/hw/mlx5/cq.c handle_responder: flags_rqpn >> 28 &
 3."""
 
 

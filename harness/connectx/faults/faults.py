@@ -31,7 +31,7 @@ MAX_AGAIN = 1024
 mapping."""
 
 MAX_INJECTED = 1024
-"""Injected events whose resume is awaited: many kinds never get one, and a soak goes on for long."""
+"""Injected events whose resume is awaited: many kinds never get one, and a soak lasts long."""
 
 OnResume = Callable[[Operation, str | None], None]
 
@@ -162,8 +162,8 @@ class Faults:
     def _post(self, event: Struct, sub_type: int) -> None:
         """Send an event, then those that only waited for another one to overtake them."""
         self.events += self._events.post(eqe.PAGE_FAULT, event, sub_type)
-        overtaken, self._overtakable = self._overtakable, []
-        for pending in overtaken:
+        waiting, self._overtakable = self._overtakable, []
+        for pending in waiting:
             self._device.timers.cancel(("event", pending.fault))
             self._send_late(pending)
 

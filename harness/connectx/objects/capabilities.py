@@ -72,5 +72,5 @@ class Capabilities:
 
     @property
     def memory_scheme(self) -> bool:
-        """Whether the driver chose page faults by memory key."""
+        """True if the driver chose page faults by memory key."""
         return bool(self.current(ODP).get("mem_page_fault"))

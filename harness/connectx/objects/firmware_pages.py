@@ -44,12 +44,12 @@ class Pages:
         return count
 
     def give(self, addresses: memoryview, count: int) -> None:
-        """Take pages that the driver lends. The same one twice is a finding, as is an unaligned address."""
+        """Take pages that the driver lends. A page lent twice is a finding, as is an unaligned address."""
         if len(addresses) < 8 * count:
             raise FirmwareError(Status.BAD_INPUT_LENGTH, why=f"{count} pages announced")
         for address in struct.unpack_from(f">{count}Q", addresses):
             if address in self.held:
-                self._device.findings.report("pages-lost", f"page {address:#x}", "given twice")
+                self._device.findings.report("pages-lost", f"page {address:#x}", "lent twice")
             elif address & 0xFFF:
                 self._device.findings.report(
                     "bad-address", f"page {address:#x}", "not the beginning of a page"
@@ -73,7 +73,7 @@ class Pages:
         objects = sum(len(self._device.objects.table(kind)) for kind in COSTLY)
         return len(self.held) - self.startup - objects // OBJECTS_PER_PAGE
 
-    def balance(self) -> None:
+    def adjust(self) -> None:
         """Request pages, or offer some (a negative count), as objects come and go. One request at a time."""
         if not self._device.initialised or self.pending:
             return

@@ -106,7 +106,7 @@ class CompletionQueue(FwObject):
 
 DISARMED, ARMED_SOLICITED, ARMED = 0, 1, 2
 SOLICITED_ONLY = 1 << 24
-"""Of the arm word. Ref: Linux 7.2 include/linux/mlx5/cq.h: MLX5_CQ_DB_REQ_NOT_SOL is 1 << 24."""
+"""Bit of the arm word. Ref: Linux 7.2 include/linux/mlx5/cq.h: MLX5_CQ_DB_REQ_NOT_SOL is 1 << 24."""
 
 
 class Events:
@@ -125,8 +125,8 @@ class Events:
         queues = self._device.objects.table("eq").values()
         for queue in queues if self.first_wins else reversed(queues):
             if queue.mask >> event_type & 1:
-                found: EventQueue = queue
-                return found
+                chosen: EventQueue = queue
+                return chosen
         return None
 
     def post(self, event_type: int, event: Struct, sub_type: int = 0) -> bool:

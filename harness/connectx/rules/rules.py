@@ -110,7 +110,7 @@ class InjectionRules:
 
     @decides("late-resume")
     def _late_resume(self, armed: ArmedRule, fault: Fault) -> ResumeOverride:
-        armed.acted(f"{fault}: goes on {armed.rule.delay_ms} ms after its resume")
+        armed.acted(f"{fault}: continues {armed.rule.delay_ms} ms after its resume")
         return ResumeOverride(delay_s=armed.rule.delay_ms / 1000)
 
     # -- accesses

@@ -148,15 +148,15 @@ class Memory:
 
     def view(self, address: int, size: int) -> memoryview:
         """Return the bytes themselves, writable, contiguous in one map; DmaError otherwise."""
-        found = self._find(address, size)
-        start = address - found.address
-        if size < 0 or start + size > found.size:
+        mapping = self._find(address, size)
+        start = address - mapping.address
+        if size < 0 or start + size > mapping.size:
             raise DmaError(address, size)
-        if found.view is None:
+        if mapping.view is None:
             raise DmaError(address, size, "memory without a descriptor")
-        if not found.flags & WRITE:
+        if not mapping.flags & WRITE:
             raise DmaError(address, size, "read-only")
-        return found.view[start : start + size]
+        return mapping.view[start : start + size]
 
     def read(self, address: int, size: int) -> bytes:
         """Return a copy; may span maps. DmaError before anything is read if a byte of it is not granted."""
@@ -190,10 +190,10 @@ class Memory:
         """Store as the guest itself would: into read-only maps, too, and not logged."""
         done = 0
         while done < len(data):
-            found = self._find(address + done, len(data) - done)
-            if found.view is None:
+            mapping = self._find(address + done, len(data) - done)
+            if mapping.view is None:
                 raise DmaError(address + done, len(data) - done, "memory without a descriptor")
-            piece = found.view[address + done - found.address :][: len(data) - done]
+            piece = mapping.view[address + done - mapping.address :][: len(data) - done]
             piece[:] = data[done : done + len(piece)]
             done += len(piece)
 
@@ -203,13 +203,13 @@ class Memory:
         pieces = []
         at, left = address, size
         while left:
-            found = self._find(at, left)
-            if not found.flags & flag:
+            mapping = self._find(at, left)
+            if not mapping.flags & flag:
                 raise DmaError(at, left, "read-only" if flag == WRITE else "not readable")
-            if found.view is None:
+            if mapping.view is None:
                 raise DmaError(at, left, "memory without a descriptor")
-            start = at - found.address
-            piece = found.view[start : start + left]
+            start = at - mapping.address
+            piece = mapping.view[start : start + left]
             pieces.append(piece)
             at += len(piece)
             left -= len(piece)

@@ -1,6 +1,6 @@
 """vfio-user server: one client at a time on a listening socket, interrupts by message, timers.
 
-A stream that cannot be parsed is closed; the card itself goes on and takes the next client.
+A stream that cannot be parsed is closed; the card itself continues and takes the next client.
 """
 
 from __future__ import annotations

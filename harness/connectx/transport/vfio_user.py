@@ -57,7 +57,7 @@ class Device(Protocol):
         """Reset, as after power-on."""
 
     def detach(self) -> None:
-        """Let go of the guest: it is gone, and so are its memory and interrupts."""
+        """Release the guest's memory and interrupts: it is gone."""
 
     def tick(self) -> float | None:
         """Run the timers that are due; return seconds until the next one, None without any."""

@@ -85,9 +85,9 @@ class Handler(threading.Thread):
         wrong = [] if fault.sub_type == form else [f"form: expected {form}, found {fault.sub_type}"]
         for name, value in expected.items():
             shift = _PAGE_SHIFT if name in _IN_PAGES else 0
-            found = fault.fields.get(name, -1)
-            if found != value << shift:
-                wrong.append(f"{name}: expected {value << shift:#x}, found {found:#x}")
+            field = fault.fields.get(name, -1)
+            if field != value << shift:
+                wrong.append(f"{name}: expected {value << shift:#x}, found {field:#x}")
         if wrong:
             self.difference = self.difference or f"event {self.received}: {'; '.join(wrong)}"
         else:

@@ -145,7 +145,7 @@ class Memory:
             self._delayed.close()
             self._delayed = None
 
-    def peek(self) -> None:
+    def read_each_page(self) -> None:
         """Read a byte of each of the region's pages, by the CPU."""
         for at in range(self.pages_start, self.pages_start + self.pages_bytes, PAGE_BYTES):
             ctypes.string_at(at, 1)

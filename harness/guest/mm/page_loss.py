@@ -38,15 +38,15 @@ def nothing(memory: Memory) -> None:
 
 
 def model_nothing(model: PageModel) -> None:
-    """Change nothing: pages that the CPU wrote before registration never fault."""
+    """Keep the model as it is: pages that the CPU wrote before registration never fault."""
 
 
-def peek(memory: Memory) -> None:
+def read_each_page(memory: Memory) -> None:
     """Read every page: a private mapping then has the zero page, or its file's, read-only."""
-    memory.peek()
+    memory.read_each_page()
 
 
-def model_peek(model: PageModel) -> None:
+def model_read_each_page(model: PageModel) -> None:
     """Map every page read-only: the device's first write to each faults, and copies it."""
     model.read_all()
 
@@ -163,7 +163,7 @@ METHODS: Dict[str, Method] = {
         nothing, model_nothing, "a fresh mapping, registered untouched, has no page", fresh=True
     ),
     "read_faulted": Method(
-        peek, model_peek, "a fresh mapping, only read before it is registered", fresh=True
+        read_each_page, model_read_each_page, "a fresh mapping, only read before it is registered", fresh=True
     ),
     "dontneed": Method(dontneed, model_dontneed, "MADV_DONTNEED of all at once, every page absent"),
     "userfaultfd": Method(

@@ -51,7 +51,7 @@ class Frames:
                 return ()
             if attempt < _TRIES - 1:
                 time.sleep(_NAP_S)
-        return (Leak("pages that nobody maps and nobody freed", 0, len(left)),)
+        return (Leak("pages neither mapped nor freed", 0, len(left)),)
 
 
 def present(start: int, pages: int) -> int:

@@ -66,7 +66,7 @@ class DelayedFaults:
             return
 
     def close(self) -> None:
-        """Wake whoever waits for a page; later faults are resolved by the kernel again."""
+        """Wake all waiters for a page; later faults are resolved by the kernel again."""
         self._stop.set()
         self._thread.join()
         os.close(self._fd)

@@ -154,7 +154,7 @@ def _other_domain(case: Case, stack: ExitStack) -> Any:
 def _move(pair: Pair, domain: Any, absent: bool) -> None:
     """Check that QPs of the old protection domain are refused, without a fault; then free that domain.
 
-    Freeing it works only if it no longer counts the region. The pair goes on with `domain`, in the new domain.
+    Freeing it works only if it no longer counts the region. The pair continues with `domain`, in the new domain.
     """
     remote = pair.memories[REMOTE]
     if absent:

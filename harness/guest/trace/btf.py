@@ -28,10 +28,10 @@ def size_of(module: str, name: str) -> int:
     if not path.exists():
         raise LookupError(f"no BTF of {module}: not loaded, or built without it")
     base = _HEADER.unpack_from((_FOLDER / "vmlinux").read_bytes())[7]
-    found = find(path.read_bytes(), base, name)
-    if found is None:
+    size = find(path.read_bytes(), base, name)
+    if size is None:
         raise LookupError(f"{module} has no struct {name}")
-    return found
+    return size
 
 
 def find(data: bytes, base_strings: int, name: str) -> int | None:

@@ -339,7 +339,7 @@ static __always_inline struct extent extent(u64 address, u64 length)
 	return made;
 }
 
-static __always_inline struct extent told(void *where)
+static __always_inline struct extent range_of(void *where)
 {
 	struct mmu_notifier_range range = {};
 
@@ -351,7 +351,7 @@ static __always_inline struct extent told(void *where)
 SPAN(lookup, (u8)PT_REGS_PARM5(ctx) ? STAGE_FAULTS : STAGE_SNAPSHOTS,
      extent(PT_REGS_PARM2(ctx), PT_REGS_PARM3(ctx)), 0, RETURNED)
 SPAN_WHEN(inside(SLOT_lookup), 0, hmm, STAGE_HMM, NOWHERE, 0, STATUS)
-SPAN(invalidate, STAGE_INVALIDATIONS, told((void *)PT_REGS_PARM2(ctx)), 0, EXTENT)
+SPAN(invalidate, STAGE_INVALIDATIONS, range_of((void *)PT_REGS_PARM2(ctx)), 0, EXTENT)
 SPAN(prefetch, STAGE_PREFETCHES, NOWHERE, 0, STATUS)
 SPAN(prefetch_work, STAGE_PREFETCH_WORKS, NOWHERE, 0, GIVEN)
 SPAN(deregister, STAGE_DEREGISTRATIONS, NOWHERE, 0, STATUS)

@@ -183,7 +183,7 @@ def places(driver: Driver, kallsyms: str) -> Dict[str, Place]:
     `.isra.0`). A symbol of several modules does not count.
     """
     symbols = {symbol for stage in driver.stages for symbol in stage.symbols}
-    found: Dict[str, Place] = {}
+    candidates: Dict[str, Place] = {}
     modules: Dict[str, Set[str]] = {}
     for line in kallsyms.splitlines():
         parts = line.split()
@@ -196,9 +196,9 @@ def places(driver: Driver, kallsyms: str) -> Dict[str, Place]:
         bare = parts[2].partition(".")[0]
         module = parts[3].strip("[]") if len(parts) == 4 else ""
         modules.setdefault(bare, set()).add(module)
-        if parts[2] == bare or bare not in found:
-            found[bare] = Place(parts[2], module, int(parts[0], 16))
-    unique = {bare: place for bare, place in found.items() if len(modules[bare]) == 1}
+        if parts[2] == bare or bare not in candidates:
+            candidates[bare] = Place(parts[2], module, int(parts[0], 16))
+    unique = {bare: place for bare, place in candidates.items() if len(modules[bare]) == 1}
     chosen = {stage.name: _first(stage, unique) for stage in driver.stages}
     return {name: place for name, place in chosen.items() if place is not None}
 

@@ -7,7 +7,7 @@ from harness.values.answer import Reply
 from harness.values.case import Request
 
 
-def test_order_has_fixed_size_and_reads_back():
+def test_request_has_fixed_size_and_reads_back():
     """Mutation: leave the padding off."""
     text = agent.encode_request(Request(7, "exec", argv=("uname",)))
     assert len(text) == agent.REQUEST_BYTES
@@ -16,7 +16,7 @@ def test_order_has_fixed_size_and_reads_back():
     assert codec.loads(Request, line).argv == ("uname",)
 
 
-def test_order_that_does_not_fit_is_refused():
+def test_request_that_does_not_fit_is_refused():
     """Mutation: cut it."""
     with pytest.raises(SetupError, match="carries"):
         agent.encode_request(Request(1, "exec", argv=("x" * agent.REQUEST_BYTES,)))
@@ -30,7 +30,7 @@ def test_half_a_reply_waits_and_rubbish_is_an_error():
         list(agent.decode_replies("Traceback (most recent call last)\n"))
 
 
-def test_bundle_is_what_the_far_side_imports():
+def test_bundle_has_all_that_the_guest_imports():
     """Mutation: forget a room."""
     files = agent.bundle()
     for path in (
@@ -45,7 +45,7 @@ def test_bundle_is_what_the_far_side_imports():
 
 def test_a_reply_that_is_not_ok_is_an_error():
     """Mutation: hand it on: a script that did not run ended well."""
-    with pytest.raises(SetupError, match="the agent failed: bad order") as caught:
-        agent.checked(Reply(1, False, "bad order", output="one\ntwo"))
+    with pytest.raises(SetupError, match="the agent failed: bad request") as caught:
+        agent.checked(Reply(1, False, "bad request", output="one\ntwo"))
     assert caught.value.evidence == ("one", "two")
     assert agent.checked(Reply(1, True, exit_status=7)).exit_status == 7

@@ -39,8 +39,8 @@ def _alive(pid):
 
 
 def _session_members(leader):
-    found = subprocess.run(["ps", "-o", "pid=", "-s", str(leader)], capture_output=True, text=True)
-    return [int(pid) for pid in found.stdout.split() if _alive(int(pid))]
+    listed = subprocess.run(["ps", "-o", "pid=", "-s", str(leader)], capture_output=True, text=True)
+    return [int(pid) for pid in listed.stdout.split() if _alive(int(pid))]
 
 
 def test_killed_owner_is_reaped(tmp_path):

@@ -92,13 +92,13 @@ def borrowed_cache(session, tmp_path_factory):
 
 def processes(marker):
     """List processes whose command line has `marker` in it, or whose root folder is below it."""
-    found = []
+    leftovers = []
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
             try:
                 line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                 if marker in line or str((process / "root").readlink()).startswith(marker):
-                    found.append(f"{process.name}: {line}")
+                    leftovers.append(f"{process.name}: {line}")
             except OSError:
                 continue
-    return found
+    return leftovers

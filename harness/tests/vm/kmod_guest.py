@@ -45,14 +45,14 @@ def in_flight(family, device):
 
 
 def steps(*functions):
-    """Each by its name with what it told, or with the error that ended it."""
-    found = {}
+    """Return each step by name with its result, or with the error that ended it."""
+    results = {}
     for function in functions:
         try:
-            found[function.__name__] = function()
+            results[function.__name__] = function()
         except Exception as error:
-            found[function.__name__] = {"error": f"{error}", "where": traceback.format_exc()[-600:]}
-    print(json.dumps(found, default=list))
+            results[function.__name__] = {"error": f"{error}", "where": traceback.format_exc()[-600:]}
+    print(json.dumps(results, default=list))
 
 
 def refusal(call):

@@ -96,7 +96,7 @@ def plug(machine, card, second=False):
     machine.qmp.command("device_add", **{**qemu_options.device(card.folder / "card", "cardport"), **place})
 
 
-def told(machine, reply):
+def results_of(machine, reply):
     """Return the JSON of the guest's last line; the console must be clean."""
     assert reply.exit_status == 0, reply.output[-4000:]
     symptoms = scan(machine.console.since())
@@ -104,7 +104,7 @@ def told(machine, reply):
     return json.loads(reply.output.splitlines()[-1])
 
 
-def step(found, name):
+def step(results, name):
     """Return the result of one step of the guest; one that raised fails here."""
-    assert "error" not in found[name], found[name]
-    return found[name]
+    assert "error" not in results[name], results[name]
+    return results[name]

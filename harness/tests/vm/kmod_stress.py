@@ -40,16 +40,16 @@ def cards():
 
 def rdma():
     """Return the RDMA device of each card, once all are ready."""
-    found = {}
+    names = {}
     netlink = NlDev()
     for device in netlink.devices():
         netlink.wait_active(device)
-        found[session.card_of(device)] = device
-    return found
+        names[session.card_of(device)] = device
+    return names
 
 
 def without_device():
-    """No card, then a card without mlx5_ib: it can be asked and owned, and there is nothing to observe."""
+    """No card, then a card without mlx5_ib: it answers commands and can be owned, and there is nothing to observe."""
     run("modprobe", "mlx5_core")
     run("insmod", FILE)
     none = cards()
@@ -85,7 +85,7 @@ def two_cards():
         for name in cards():
             family.mode(name, "off")
             family.forget(name)
-    return {"ended": ended, "events": {action: found["events"] for action, found in stats.items()}}
+    return {"ended": ended, "events": {action: counts["events"] for action, counts in stats.items()}}
 
 
 def noise(chance, names, family):
@@ -128,11 +128,11 @@ def hostile():
         for name in names:
             family.mode(name, "off")
             family.forget(name)
-    said = run("dmesg").splitlines()[log:]
-    # The kernel's own words on malformed attributes have a limit of their rate.
+    messages = run("dmesg").splitlines()[log:]
+    # The kernel's own messages on malformed attributes have a limit of their rate.
     return {
         "turns": turns,
-        "said": [line for line in said if "netlink: " not in line and "suppressed" not in line],
+        "messages": [line for line in messages if "netlink: " not in line and "suppressed" not in line],
     }
 
 
@@ -213,8 +213,8 @@ def reset():
         in_flight(family, device)
         run("devlink", "dev", "reload", f"pci/{name}")
         wait("two RDMA devices", lambda: len(rdma()) == 2)
-        found = family.device(name)
-    return {"mode": found.mode, "stats": {key: value for key, value in found.stats.items() if value}}
+        device = family.device(name)
+    return {"mode": device.mode, "stats": {key: value for key, value in device.stats.items() if value}}
 
 
 def unplug():

@@ -1,4 +1,4 @@
-"""Everything that one card can be asked in turn, in one machine: for test_kmod.py."""
+"""All steps with one card, one after another in one machine: for test_kmod.py."""
 
 import json
 import os
@@ -24,12 +24,12 @@ PROGRAM = [sys.executable, "-m", "harness.guest.kmod.cli"]
 
 
 def refusals():
-    """Two resumes of nobody's fault, then requests that make no sense."""
+    """Two resumes without a fault, then invalid requests."""
     with odpnl.Family() as family:
         own = family.device(NAME).form
         answers = [vars(family.resume(NAME, own, 0x123456, 1, 7, error)) for error in (False, True)]
         resume = odpnl_messages.RESUME
-        said = {
+        errors = {
             "token": refusal(lambda: family.resume(NAME, "transport", 1 << 24, 1, 7)),
             "range": refusal(lambda: family.resume(NAME, "memory", 1 << 48)),
             "field": refusal(lambda: family.request(resume, DEVICE=NAME, FORM=2, TOKEN=1, QUEUE=1)),
@@ -38,7 +38,7 @@ def refusals():
             "selector": refusal(lambda: family.policy(NAME, "drop", "qpn", 5)),
             "size": refusal(lambda: family.mode(NAME, "observe", 72)),
         }
-        return {"answers": answers, "said": said, "stats": family.device(NAME).stats}
+        return {"answers": answers, "errors": errors, "stats": family.device(NAME).stats}
 
 
 UNPRIVILEGED = """
@@ -54,11 +54,11 @@ for call in (family.devices, lambda: family.policy("x", "drop"), family.listen):
 
 
 def unprivileged():
-    """Without CAP_NET_ADMIN: no command, no events; and what the program says then."""
+    """Without CAP_NET_ADMIN: no command, no events; the error of the program."""
     argv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-net_admin"]
-    said = run(*argv, "python3", "-c", UNPRIVILEGED).split()
+    errors = run(*argv, "python3", "-c", UNPRIVILEGED).split()
     program = subprocess.run([*argv, *PROGRAM, "devices"], stderr=subprocess.PIPE, text=True, check=False)
-    return {"said": said, "status": program.returncode, "program": program.stderr}
+    return {"errors": errors, "status": program.returncode, "program": program.stderr}
 
 
 def traced(line):
@@ -116,7 +116,7 @@ def losses():
     return {
         "first": first,
         "heard": heard,
-        "told": deaf.lost,
+        "lost": deaf.lost,
         "grown": grown,
         "second": second,
         "later": later,

@@ -22,15 +22,15 @@ def test_a_build_from_objects_equals_a_clean_build(session, kind):
     with session.ledger.scratch_folder("build") as tree:
         copy_sources(stock, [RXE], tree)
         kind(tree / RXE.folder, RXE, 5)
-        found = []
+        contents = []
         for clean in (False, True):
             built = build_modules(session, kernel, tree, [RXE], clean=clean)
             paths = (*built.files.values(), *built.line_tables.values())
-            found.append([path.read_bytes() for path in paths])
+            contents.append([path.read_bytes() for path in paths])
             # Both are the same entry of the cache.
             for path in built.files.values():
                 session.store.discard("module", path.parent.name)
-    assert found[0] == found[1]
+    assert contents[0] == contents[1]
 
 
 def test_a_module_that_the_makefile_drops_is_an_error(session):

@@ -76,21 +76,21 @@ def test_drivers_probe_and_unload(session, model):
     assert logs.card[:2] == b"\x1f\x8b", "the conversation is a whole gzip file"
 
 
-def test_verbs_report_what_the_firmware_states(session):
+def test_verbs_report_the_capabilities_of_the_firmware(session):
     """Compare verbs, firmware and the kernel module.
 
     Mutation: leave `read` out of the card's transport capabilities, or the scheme out of the counters, or query the
     page of another scheme (kmod/caps.c).
     """
-    found = ask(session, "newest", "connectx-7")
-    assert found.scheme == "memory"
+    capabilities = ask(session, "newest", "connectx-7")
+    assert capabilities.scheme == "memory"
     for transport in ("rc", "ud"):
         # verbs and firmware have different names for it
-        stated = {w.replace("receive", "recv") for w in found.firmware["memory"][transport]}
-        assert set(found.verbs[transport]) == stated
-    stated = {row: set(words) for row, words in found.firmware["memory"].items() if row != "general"}
+        stated = {w.replace("receive", "recv") for w in capabilities.firmware["memory"][transport]}
+        assert set(capabilities.verbs[transport]) == stated
+    stated = {row: set(words) for row, words in capabilities.firmware["memory"].items() if row != "general"}
     for page in ("max", "cur"):
-        assert {row: set(words) for row, words in found.module[f"{page}.memory"].items()} == stated
+        assert {row: set(words) for row, words in capabilities.module[f"{page}.memory"].items()} == stated
 
 
 def test_a_killed_card_is_named_as_first_to_die(session, prepared, folder):

@@ -1,4 +1,4 @@
-"""The kernel module in real machines: what plans (testplans/odp2015-*) do not ask. One machine a kernel serves all."""
+"""The kernel module in real machines: what no plan (testplans/odp2015-*) covers. One machine a kernel serves all."""
 
 import shutil
 
@@ -6,7 +6,7 @@ import pytest
 
 from harness.kernel.toolchain import toolchain
 from harness.tests.vm.conftest import CHECKOUT
-from harness.tests.vm.kmod_machine import ABSENT, KERNELS, Bench, step, told
+from harness.tests.vm.kmod_machine import ABSENT, KERNELS, Bench, results_of, step
 
 
 @pytest.mark.parametrize("series", KERNELS)
@@ -26,29 +26,29 @@ def tour(request, session):
     with bench.restored("kmod_tour", rules=[ABSENT]) as (card, machine):
         reply = machine.wait(300, card.check)
         device_report = card.report()
-        found = told(machine, reply)
-    return {**found, "card": device_report}
+        result = results_of(machine, reply)
+    return {**result, "card": device_report}
 
 
-def test_the_devices_own_answer_comes_back_and_nonsense_is_refused_with_words(tour):
+def test_the_devices_answer_is_returned_and_invalid_requests_are_refused_with_a_message(tour):
     """Mutation: use mlx5_cmd_exec (resume.c), or leave an attribute's range out (nl_ops.c)."""
-    found = step(tour, "refusals")
-    assert found["answers"] == [{"status": 5, "syndrome": 0}] * 2
-    assert found["stats"]["resumes_refused"] == 2
-    said = found["said"]
-    assert said["token"][0] == said["range"][0] == 34
-    assert "no such field" in said["field"][1]
-    assert said["missing"][0] == 22
-    assert said["name"] == [19, "no mlx5 card of that name", "offset 20"]
-    assert "this card's events carry no QPN" in said["selector"][1]
-    assert "no layout" in said["size"][1]
+    result = step(tour, "refusals")
+    assert result["answers"] == [{"status": 5, "syndrome": 0}] * 2
+    assert result["stats"]["resumes_refused"] == 2
+    errors = result["errors"]
+    assert errors["token"][0] == errors["range"][0] == 34
+    assert "no such field" in errors["field"][1]
+    assert errors["missing"][0] == 22
+    assert errors["name"] == [19, "no mlx5 card of that name", "offset 20"]
+    assert "this card's events carry no QPN" in errors["selector"][1]
+    assert "no layout" in errors["size"][1]
 
 
 def test_nothing_without_net_admin(tour):
     """Mutation: drop GENL_ADMIN_PERM from a command (nl_ops.c), or CAP_NET_ADMIN from the group (nl_family.c)."""
-    found = step(tour, "unprivileged")
-    assert found["said"] == ["1", "1", "1"]
-    assert found["status"] == 3 and "CAP_NET_ADMIN" in found["program"]
+    result = step(tour, "unprivileged")
+    assert result["errors"] == ["1", "1", "1"]
+    assert result["status"] == 3 and "CAP_NET_ADMIN" in result["program"]
 
 
 def test_python_is_the_page_fault_handler(tour):
@@ -56,10 +56,10 @@ def test_python_is_the_page_fault_handler(tour):
 
     Mutation: swap r_key and op_len of the RDMA form (eq.c).
     """
-    found = step(tour, "handler")
-    assert found["ended"] == ["done", ""]
-    assert found["stats"]["events"] == found["stats"]["forwarded"] == len(found["seen"]) == 3
-    for fault in found["seen"]:
+    result = step(tour, "handler")
+    assert result["ended"] == ["done", ""]
+    assert result["stats"]["events"] == result["stats"]["forwarded"] == len(result["seen"]) == 3
+    for fault in result["seen"]:
         raw = bytes.fromhex(fault["raw"])
         assert (fault["status"], raw[1], raw[3], fault["sub_type"], fault["type"]) == (0, 0x0C, 1, 1, 6)
         assert fault["rkey"] == int.from_bytes(raw[36:40], "big") and fault["rkey"]
@@ -69,14 +69,14 @@ def test_python_is_the_page_fault_handler(tour):
         assert fault["seen_ns"] <= fault["dispatched_ns"] <= fault["sent_ns"]
 
 
-def test_tracepoints_say_what_the_events_say(tour):
+def test_tracepoints_equal_the_events(tour):
     """Mutation: leave trace_odp_resume() out (resume.c), or swap two fields of the tracepoint (trace.h)."""
-    found = step(tour, "handler")
-    events = [line for line in found["trace"] if line["name"] == "odp_event"]
-    resumes = [line for line in found["trace"] if line["name"] == "odp_resume"]
+    result = step(tour, "handler")
+    events = [line for line in result["trace"] if line["name"] == "odp_event"]
+    resumes = [line for line in result["trace"] if line["name"] == "odp_resume"]
     names = {"token": "token", "queue": "queue", "key": "rkey", "va": "va", "committed": "bytes_committed"}
-    assert found["seen"]
-    for fault, event, resume in zip(found["seen"], events, resumes, strict=True):
+    assert result["seen"]
+    for fault, event, resume in zip(result["seen"], events, resumes, strict=True):
         assert {name: int(event[name], 0) for name in names} == {n: fault[f] for n, f in names.items()}
         assert (event["device"], event["action"], event["sub_type"]) == (fault["device"], "1", "1")
         assert (int(resume["token"], 0), resume["ret"], resume["status"]) == (fault["token"], "0", "0x0")
@@ -84,33 +84,33 @@ def test_tracepoints_say_what_the_events_say(tour):
 
 def test_losses_are_counted(tour):
     """Mutation: skip the count of multicast overruns, or of events without memory (events.c)."""
-    found = step(tour, "losses")
-    grown, later = found["grown"], found["later"]
-    assert found["first"] == ["done", ""], "the module resumed, whoever did not listen"
+    result = step(tour, "losses")
+    grown, later = result["grown"], result["later"]
+    assert result["first"] == ["done", ""], "the module resumed, listeners or not"
     assert grown["events"] == grown["handled"] == 24
-    assert grown["overruns"] == 24 - found["heard"] > 0 and found["told"]
-    assert found["second"][0] == "failed"
+    assert grown["overruns"] == 24 - result["heard"] > 0 and result["lost"]
+    assert result["second"][0] == "failed"
     assert later["lost_memory"] == later["events"] == 1
 
 
 def test_a_person_watches_and_resumes(tour):
     """Mutation: print nothing until the end (guest.pagefault), or take a refused resume for done."""
-    found = step(tour, "program")
-    assert found["ended"] == ["done", ""] and "taken" in found["resumed"]
-    assert found["twice"][0] == 1 and "refused: status 0x5" in found["twice"][1]
-    assert "transport  off  events=" in found["devices"]
-    assert "max  transport  rc: send receive write read atomic srq_receive" in found["caps"]
+    result = step(tour, "program")
+    assert result["ended"] == ["done", ""] and "taken" in result["resumed"]
+    assert result["twice"][0] == 1 and "refused: status 0x5" in result["twice"][1]
+    assert "transport  off  events=" in result["devices"]
+    assert "max  transport  rc: send receive write read atomic srq_receive" in result["caps"]
 
 
 def test_driver_goes_and_comes_with_events_in_flight(tour):
     """Mutation: ignore BUS_NOTIFY_DEL_DEVICE (devices.c): the event queue outlives its card."""
-    found = step(tour, "gone")
-    assert found["left"] == [] and len(found["without_ib"]) == len(found["back"]) == 1
-    assert "mlx5_ib has no page-fault handler" in found["nothing"][1]
-    assert found["back"][0]["mode"] == "off" and found["back"][0]["stats"]["events"] == 0
-    assert found["unloaded"][0] == 3 and "odp-harness kmod load" in found["unloaded"][1]
+    result = step(tour, "gone")
+    assert result["left"] == [] and len(result["without_ib"]) == len(result["back"]) == 1
+    assert "mlx5_ib has no page-fault handler" in result["nothing"][1]
+    assert result["back"][0]["mode"] == "off" and result["back"][0]["stats"]["events"] == 0
+    assert result["unloaded"][0] == 3 and "odp-harness kmod load" in result["unloaded"][1]
 
 
-def test_the_card_found_what_was_done_to_it_and_nothing_else(tour):
+def test_the_card_reports_the_provoked_findings_only(tour):
     """Mutation: resume twice by default (events.c): more refusals than those that were provoked."""
     assert [finding.kind for finding in tour["card"].findings] == ["bad-resume"] * 3

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from harness.tests.vm.conftest import FULL
-from harness.tests.vm.kmod_machine import ABSENT, KERNELS, Bench, plug, step, told
+from harness.tests.vm.kmod_machine import ABSENT, KERNELS, Bench, plug, results_of, step
 
 SIZES = (
     {"messages": 20_000, "loads": 200, "rounds": 200}
@@ -27,8 +27,8 @@ class Hands:
         for card in self.cards:
             card.check()
         text = (self.machine.folder / "console").read_text(errors="replace")
-        asked = [line.partition(MARK)[2].split() for line in text.splitlines() if MARK in line]
-        for action, number in asked[self.done :]:
+        requested = [line.partition(MARK)[2].split() for line in text.splitlines() if MARK in line]
+        for action, number in requested[self.done :]:
             self.done += 1
             card = self.cards[int(number) - 1]
             if action == "plug":
@@ -44,37 +44,37 @@ def survived(request, session):
     with bench.hardened("kmod_stress", json.dumps(SIZES), rules=[ABSENT]) as (cards, machine):
         hands = Hands(machine, cards)
         reply = machine.wait(1500 if FULL else 600, hands.tick)
-        found = told(machine, reply)
-        return {**found, "cards": [card.report() for card in cards]}
+        result = results_of(machine, reply)
+        return {**result, "cards": [card.report() for card in cards]}
 
 
 def test_without_a_card_and_without_mlx5_ib(survived):
     """Mutation: look for cards by the RDMA device (devices.c)."""
-    found = step(survived, "without_device")
-    assert found["none"] == [] and found["owned"] is None
-    assert {"rc", "ud", "xrc"} <= set(found["caps"])
-    assert "mlx5_ib has no page-fault handler" in found["observed"][1]
+    result = step(survived, "without_device")
+    assert result["none"] == [] and result["owned"] is None
+    assert {"rc", "ud", "xrc"} <= set(result["caps"])
+    assert "mlx5_ib has no page-fault handler" in result["observed"][1]
 
 
 def test_two_cards_are_two(survived):
     """Mutation: keep policies in a global list (policies.c)."""
-    found = step(survived, "two_cards")
-    assert found["ended"]["resume"] == ["done", ""]
-    assert found["ended"]["fail"][0] == "failed"
-    assert found["events"] == {"resume": 2, "fail": 1}
+    result = step(survived, "two_cards")
+    assert result["ended"]["resume"] == ["done", ""]
+    assert result["ended"]["fail"][0] == "failed"
+    assert result["events"] == {"resume": 2, "fail": 1}
 
 
 def test_hostile_messages(survived):
     """Mutation: read an attribute that a message lacks (nl_cmds.c): an oops; or print what is refused: a flood."""
-    found = step(survived, "hostile")
-    assert found["turns"] > 1 and found["said"] == []
+    result = step(survived, "hostile")
+    assert result["turns"] > 1 and result["messages"] == []
 
 
 def test_many_threads(survived):
     """Mutation: take the policies' lock nowhere (policies.c): list corruption that slub_debug sees."""
-    found = step(survived, "crowd")
-    assert found["problems"] == [] and found["ended"] == [["done", ""]] * 2
-    assert found["events"] == found["handled"] == [SIZES["rounds"]] * 2
+    result = step(survived, "crowd")
+    assert result["problems"] == [] and result["ended"] == [["done", ""]] * 2
+    assert result["events"] == result["handled"] == [SIZES["rounds"]] * 2
 
 
 def test_loads_and_unloads_with_an_event_in_flight(survived):
@@ -85,16 +85,18 @@ def test_loads_and_unloads_with_an_event_in_flight(survived):
 @pytest.mark.parametrize("name", ["unbind", "reset", "unplug"])
 def test_a_card_goes_with_an_event_in_flight(survived, name):
     """Mutation: ignore BUS_NOTIFY_DEL_DEVICE, or leave delayed resumes their delay (devices.c)."""
-    found = step(survived, name)
+    result = step(survived, name)
     if name == "unbind":
-        assert len(found["back"]) == 2 and found["left"] == [c for c in found["back"] if c != found["name"]]
+        assert len(result["back"]) == 2 and result["left"] == [
+            c for c in result["back"] if c != result["name"]
+        ]
     elif name == "reset":
-        assert found == {"mode": "off", "stats": {}}
+        assert result == {"mode": "off", "stats": {}}
     else:
-        assert found["left"] == 1
+        assert result["left"] == 1
 
 
-def test_nothing_holds_the_drivers_and_cards_saw_only_what_was_done(survived):
+def test_drivers_unload_and_cards_report_the_provoked_findings_only(survived):
     """Mutation: leave the event queue behind at unload (eq.c): a finding at teardown."""
     assert step(survived, "drivers_go") == ""
     assert survived["cards"]

@@ -63,7 +63,7 @@ def tried(session, payload):
         ("rxe-advise-read-only", "soft-roce", "was refused: Invalid argument"),
         ("rxe-receive-error", "soft-roce", "ended with: local QP operation error"),
         ("mlx5-dirty-free", "connectx-5", "a page was changed when it was free"),
-        ("mlx5-implicit-child", "connectx-7", "into an implicit region that loses its pages ended with"),
+        ("mlx5-implicit-child", "connectx-7", "into an implicit region whose pages are discarded ended with"),
     ],
 )
 def test_the_reproducer_shows_a_stock_kernels_defect(tried, name, device, text):

@@ -88,7 +88,7 @@ def test_an_interrupt_cleans_up_and_the_run_is_resumed(root, tmp_path, number, j
     done = harness(*argv)
     assert done.returncode == 0, done.stdout + done.stderr
     assert {path: path.read_text() for path in before} == before
-    found = read_run(tmp_path / "interrupted")
-    assert found.complete and not found.damaged
-    names = [record.case.id for record in found.records]
-    assert len(names) == len(set(names)) == found.index.expected > len(before)
+    stored = read_run(tmp_path / "interrupted")
+    assert stored.complete and not stored.damaged
+    names = [record.case.id for record in stored.records]
+    assert len(names) == len(set(names)) == stored.index.expected > len(before)

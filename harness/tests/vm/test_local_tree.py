@@ -100,10 +100,10 @@ def test_a_range_of_a_built_tree_runs_in_its_own_kernel(session, built_by_the_ho
         1,
     )
     more = ("--json", "--results", tmp_path / "r", "--cache", session.store.root)
-    found = json.loads(harness("regress", *argv, *more, timeout=3500).stdout)
-    assert found["kernel"] == session.kernel("6.1").release
-    assert found["compiler"].startswith("gcc")
-    assert found["modules"] == ["mlx5_ib"]
+    result = json.loads(harness("regress", *argv, *more, timeout=3500).stdout)
+    assert result["kernel"] == session.kernel("6.1").release
+    assert result["compiler"].startswith("gcc")
+    assert result["modules"] == ["mlx5_ib"]
 
 
 @pytest.mark.skipif(not FULL, reason="builds a kernel: some twenty minutes of two cores")

@@ -93,7 +93,7 @@ EDITS = (
         "rounds.py",
         "        stack.callback(self.connection.close)\n",
         '        if case.id == "qp-left":\n'
-        "            # The first of the two queue pairs, and what it hangs on.\n"
+        "            # The first of the two queue pairs, and its queues.\n"
         "            self.kept, self.connection._open = self.connection._open[:4], self.connection._open[4:]\n"
         "        stack.callback(self.connection.close)\n",
         "leak",

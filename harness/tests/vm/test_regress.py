@@ -28,7 +28,7 @@ COPY = "\t\tmemcpy(dest, src, bytes);\n\t\tkunmap_local(user_va);\n"
 UNLOCK = (
     "\terr =  __rxe_odp_mr_copy(mr, iova, addr, length, dir);\n\n\tmutex_unlock(&umem_odp->umem_mutex);\n"
 )
-NOBODY = '\tif (unlikely(length == 0x7654321))\n\t\tpr_info("nobody comes here\\n");\n'
+NEVER_EXECUTED = '\tif (unlikely(length == 0x7654321))\n\t\tpr_info("never executed\\n");\n'
 REAL_MR = "static int pagefault_real_mr(struct mlx5_ib_mr *mr, struct ib_umem_odp *odp,\n"
 LOOKUP = "\tnp = ib_umem_odp_map_dma_and_lock(odp, user_va, bcnt, access_mask, fault);\n"
 KEY = "\tmmkey = xa_load(&dev->odp_mkeys, mlx5_base_mkey(key));\n"
@@ -39,7 +39,7 @@ FOR_EVER = "\tfor (;;)\n\t\tcpu_relax();\n"
 
 EDITS = {
     ("rdma_rxe", "harmless"): (FAULT, "/* a comment */\n" + FAULT),
-    ("rdma_rxe", "slow"): (LOCK, NOBODY + NOPS + LOCK),
+    ("rdma_rxe", "slow"): (LOCK, NEVER_EXECUTED + NOPS + LOCK),
     ("rdma_rxe", "leak"): (COPY, COPY + "\t\tget_page(page);\n"),
     ("rdma_rxe", "locked"): (UNLOCK, UNLOCK.replace("\tmutex_unlock(&umem_odp->umem_mutex);\n", "")),
     ("rdma_rxe", "hang"): (LOCK, FOR_EVER + LOCK),
@@ -84,13 +84,13 @@ def writable(session, tree):
     [
         ("rdma_rxe", "harmless", "no difference"),
         ("rdma_rxe", "slow", "minimum time in stage `checks`"),
-        ("rdma_rxe", "leak", "nobody freed"),
+        ("rdma_rxe", "leak", "neither mapped nor freed"),
         ("rdma_rxe", "locked", "hung_task"),
         ("rdma_rxe", "hang", "no reply to request"),
         ("rdma_rxe", "corrupt", "data"),
         ("mlx5_ib", "harmless", "no difference"),
         ("mlx5_ib", "slow", "minimum time in stage `keys`"),
-        ("mlx5_ib", "leak", "nobody freed"),
+        ("mlx5_ib", "leak", "neither mapped nor freed"),
         ("mlx5_ib", "locked", "hung_task"),
         ("mlx5_ib", "hang", "no reply to request"),
         ("mlx5_ib", "corrupt", "data"),
@@ -107,15 +107,15 @@ def test_each_patch_has_its_verdict(session, tmp_path, module, name, text):
     only = "odp-write and (soft-roce or connectx-5)"
     done = harness(*argv, "--plans", CHECKOUT / "testplans" / "odp-write.toml", "-k", only, timeout=1700)
     assert done.returncode == (0 if name == "harmless" else 1), done.stdout + done.stderr
-    found = json.loads(done.stdout)
-    assert found["modules"] == [module]
-    comparison = found["comparison"]
+    result = json.loads(done.stdout)
+    assert result["modules"] == [module]
+    comparison = result["comparison"]
     words = comparison["verdict"] + " ".join(each["text"] for each in comparison["differences"])
     assert text in words, comparison["differences"]
     slower = [each for each in comparison["differences"] if "instructions, +2" in each["text"]]
     assert slower or name != "slow", comparison["differences"]
-    lines = [line for line in found["not_tested"] if "not executed by any case: rxe_odp.c:" in line]
-    assert bool(lines) == (EDITS[module, name][1].startswith(NOBODY)), found["not_tested"]
+    lines = [line for line in result["not_tested"] if "not executed by any case: rxe_odp.c:" in line]
+    assert bool(lines) == (EDITS[module, name][1].startswith(NEVER_EXECUTED)), result["not_tested"]
 
 
 def test_a_patch_is_compared_with_a_tree_of_the_user(session, tmp_path):

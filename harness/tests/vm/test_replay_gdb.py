@@ -40,10 +40,10 @@ def held(record, log):
     """Start a replay whose machine waits for gdb; return it and gdb's command file."""
     child = start_harness(log, "replay", record, "--gdb=print")
     until = time.monotonic() + 600
-    while not (found := re.search(r"^gdb -q -x (\S+)$", log.read_text(), re.M)):
+    while not (match := re.search(r"^gdb -q -x (\S+)$", log.read_text(), re.M)):
         assert child.poll() is None and time.monotonic() < until, log.read_text()
         time.sleep(0.2)
-    return child, Path(found[1])
+    return child, Path(match[1])
 
 
 def batch(commands, tmp_path, *lines):

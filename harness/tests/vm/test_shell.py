@@ -37,14 +37,14 @@ def test_a_long_script_runs_and_ends_as_it_ends(shell):
     assert done.stdout.startswith("one\nlink soft-roce/1 state ACTIVE"), done.stdout
 
 
-def test_what_a_script_printed_before_a_crash_is_printed(shell):
+def test_output_of_a_script_before_a_crash_is_printed(shell):
     """The console's evidence comes after it. Mutations: print at the end; tell a line some time later."""
     done = shell("soft-roce", "echo one; echo two >&2; echo c > /proc/sysrq-trigger; echo three\n")
     assert done.returncode == 1 and done.stdout == "one\ntwo\n", done.stdout
     assert "sysrq triggered crash" in done.stderr and "sysrq_handle_crash" in done.stderr
 
 
-def test_a_memory_window_over_lost_pages_on_a_card(shell):
+def test_a_memory_window_over_discarded_pages_on_a_card(shell):
     """Start a script when the driver has the card.
 
     Mutations: do not wait for it; give an indirect key's list with `pg_access` only (QUERY_MKEY): the first write

@@ -61,10 +61,10 @@ def answered(session, case):
 
 def medians(answer):
     """Compute the median of each stage: over the faults, or of all calls."""
-    found = {h.name: h.quantile(0.5) for h in answer.trace.histograms if h.samples}
+    medians_ns = {h.name: h.quantile(0.5) for h in answer.trace.histograms if h.samples}
     for stage in {name for fault in answer.trace.faults for name in fault.inner_ns}:
-        found[stage] = percentile(tuple(f.inner_ns.get(stage, 0) for f in answer.trace.faults), 0.5)
-    return found
+        medians_ns[stage] = percentile(tuple(f.inner_ns.get(stage, 0) for f in answer.trace.faults), 0.5)
+    return medians_ns
 
 
 def assert_only(stages, by_ns, plain, late):

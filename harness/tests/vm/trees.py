@@ -66,8 +66,8 @@ def tree_of(kernel, session, folder, sources=True):
 def set_options(folder, **options):
     """Change a tree's configuration as if it had been built with it; None takes an option out."""
     for name in (".config", "include/config/auto.conf"):
-        found = read((folder / name).read_text()) | options
-        lines = (f"CONFIG_{key}={value}" for key, value in found.items() if value is not None)
+        settings = read((folder / name).read_text()) | options
+        lines = (f"CONFIG_{key}={value}" for key, value in settings.items() if value is not None)
         (folder / name).write_text("\n".join(lines) + "\n")
 
 
@@ -79,14 +79,14 @@ def _bare(place):
 def _modules(kernel):
     needs = dict(line.split(":") for line in (kernel.modules / "modules.dep").read_text().splitlines())
     by_name = {_bare(place).stem.replace("-", "_"): place for place in needs}
-    found = {}
+    places = {}
 
     def add(place):
         for need in needs[place].split():
             add(need)
-        found[place] = True
+        places[place] = True
 
     for name in MODULES:
         if name in by_name:
             add(by_name[name])
-    return found
+    return places

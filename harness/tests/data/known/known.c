@@ -4,8 +4,8 @@
  *
  *     cc -O2 -Wall -o known known.c -libverbs && ./known CASE [DEVICE [GID_INDEX]]
  *
- * The device is connected to itself. Exit status 0: the kernel behaves; 1: the defect is there, and stdout says what
- * was seen; 2: the case could not be tried here.
+ * The device is connected to itself. Exit status 0: no defect; 1: the defect is there, and stdout
+ * describes it; 2: the case could not be tried here.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -182,8 +182,8 @@ static int iova(struct rig *rig)
 	return arrived(rig, write_all(rig, address, mr->rkey));
 }
 
-/* rxe-rereg-toggle, mlx5-rereg-toggle: a pinned region that is to be one on demand loses its pages. The kernel is asked
- * directly: libibverbs may not pass it on for every device.
+/* rxe-rereg-toggle, mlx5-rereg-toggle: a pinned region is re-registered on demand, then its pages are discarded.
+ * By write() to the command fd: libibverbs may not pass the command on for every device.
  */
 static int rereg_toggle(struct rig *rig)
 {
@@ -213,8 +213,8 @@ static int rereg_toggle(struct rig *rig)
 }
 
 /*
- * Whether the kernel takes the advice to prefetch, to read, the first page of a region; if not, errno says why.
- * libibverbs may not pass it on for every device: asked directly.
+ * Advise the kernel to prefetch the first page of a region for reading; return if it accepted, errno has why not.
+ * By ioctl(): libibverbs may not pass it on for every device.
  */
 static int prefetched(struct rig *rig, struct ibv_mr *mr, uint32_t flags)
 {
@@ -239,7 +239,7 @@ static int prefetched(struct rig *rig, struct ibv_mr *mr, uint32_t flags)
 
 	for (int attribute = 0; attribute < 4; attribute++)
 		request.attributes[attribute].flags = UVERBS_ATTR_F_MANDATORY;
-	/* The kernel wants to be told whose driver it is: any other number is refused with EINVAL. */
+	/* The request must name the driver of the device: the kernel refuses any other number with EINVAL. */
 	for (int driver = 0; driver < 32 && status && (status == -1 ? 1 : errno == EINVAL); driver++) {
 		request.header.driver_id = driver;
 		status = ioctl(rig->context->cmd_fd, RDMA_VERBS_IOCTL, &request) ? -1 : 0;
@@ -301,7 +301,7 @@ static int receive_error(struct rig *rig)
 	return DEFECT;
 }
 
-/* rxe-local-error: a write from a key that nobody has is a local error of that work request, and no flush. */
+/* rxe-local-error: a write from an unknown lkey is a local error of that work request, and no flush. */
 static int local_error(struct rig *rig)
 {
 	struct ibv_mr *mr = need(ibv_reg_mr(rig->pd, rig->memory[1], PAGES * PAGE, ALL), "ibv_reg_mr");
@@ -311,27 +311,27 @@ static int local_error(struct rig *rig)
 	status = write_all(rig, (uintptr_t)rig->memory[1], mr->rkey);
 	if (status == IBV_WC_LOC_PROT_ERR)
 		return BEHAVES;
-	printf("a write from a key that nobody has ended with: %s\n", ibv_wc_status_str(status));
+	printf("a write from an unknown lkey ended with: %s\n", ibv_wc_status_str(status));
 	return DEFECT;
 }
 
-/* What a thread that goes before all others does: so long after a region begins to go, its pages go, too. */
-struct loser {
+/* A thread of real-time priority discards the pages, `delay_ns` after deregistration begins. */
+struct discard {
 	void *memory;
 	long delay_ns;
 };
 
-static void *lose(void *given)
+static void *discard(void *argument)
 {
-	struct loser *loser = given;
-	struct timespec delay = { .tv_sec = 0, .tv_nsec = loser->delay_ns };
+	struct discard *discard = argument;
+	struct timespec delay = { .tv_sec = 0, .tv_nsec = discard->delay_ns };
 
 	nanosleep(&delay, NULL);
-	madvise(loser->memory, PAGES * PAGE, MADV_DONTNEED);
+	madvise(discard->memory, PAGES * PAGE, MADV_DONTNEED);
 	return NULL;
 }
 
-/* Whether the kernel has found a page in a bad state since it started: TAINT_BAD_PAGE. */
+/* True if the kernel has reported a bad page since boot: TAINT_BAD_PAGE. */
 static int bad_page(void)
 {
 	unsigned long taint = 0;
@@ -344,8 +344,8 @@ static int bad_page(void)
 }
 
 /*
- * mlx5-dirty-free: a region is given back, and its pages are lost while the driver waits for the device with the
- * region's lock. Who loses them gets the lock next, since it runs on the same CPU and before any other.
+ * mlx5-dirty-free: a region is deregistered; its pages are discarded while the driver waits for the device with the
+ * region's lock. The discarding thread gets the lock next: same CPU, highest priority.
  */
 static int dirty_free(struct rig *rig)
 {
@@ -355,7 +355,7 @@ static int dirty_free(struct rig *rig)
 	long usual_ns = 0;
 
 	if (bad_page()) {
-		fprintf(stderr, "the kernel has found a bad page already\n");
+		fprintf(stderr, "the kernel has reported a bad page already\n");
 		return CANNOT_TRY;
 	}
 	CPU_ZERO(&one);
@@ -369,14 +369,14 @@ static int dirty_free(struct rig *rig)
 	for (int turn = 0; turn < 400 && !bad_page(); turn++) {
 		uint8_t *memory = need(mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
 				       "mmap");
-		struct loser loser = { .memory = memory, .delay_ns = usual_ns * (turn % 100) / 100 };
+		struct discard pages = { .memory = memory, .delay_ns = usual_ns * (turn % 100) / 100 };
 		struct timespec began, ended;
 		struct ibv_mr *mr;
 		pthread_t thread;
 
 		memset(memory, 1, PAGES * PAGE);
 		mr = need(ibv_reg_mr(rig->pd, memory, PAGES * PAGE, ALL | IBV_ACCESS_ON_DEMAND), "ibv_reg_mr");
-		errno = turn ? pthread_create(&thread, &attributes, lose, &loser) : 0;
+		errno = turn ? pthread_create(&thread, &attributes, discard, &pages) : 0;
 		if (errno)
 			give_up("a thread of real-time priority (root?)");
 		clock_gettime(CLOCK_MONOTONIC, &began);
@@ -396,8 +396,8 @@ static int dirty_free(struct rig *rig)
 	return DEFECT;
 }
 
-/* A thread that takes the pages away again and again, each time a little later after the last. */
-static void *keep_losing(void *memory)
+/* Thread: discard the pages in a loop, each time a little later after the last. */
+static void *keep_discarding(void *memory)
 {
 	for (long turn = 0;; turn++) {
 		struct timespec pause = { .tv_sec = 0, .tv_nsec = turn % 50 * 200000 };
@@ -408,7 +408,7 @@ static void *keep_losing(void *memory)
 	return NULL;
 }
 
-/* mlx5-implicit-child: all writes into an implicit region must end well, whatever becomes of the pages meanwhile. */
+/* mlx5-implicit-child: all writes into an implicit region must succeed while its pages are discarded. */
 static int implicit_child(struct rig *rig)
 {
 	struct ibv_mr *mr = need(ibv_reg_mr(rig->pd, NULL, SIZE_MAX, ALL | IBV_ACCESS_ON_DEMAND),
@@ -420,14 +420,14 @@ static int implicit_child(struct rig *rig)
 
 	if (write_all(rig, (uintptr_t)rig->memory[1], mr->rkey))
 		give_up("a write into an implicit region whose pages are there");
-	errno = pthread_create(&thread, NULL, keep_losing, rig->memory[1]);
+	errno = pthread_create(&thread, NULL, keep_discarding, rig->memory[1]);
 	if (errno)
 		give_up("pthread_create");
 	while (time(NULL) < end) {
 		status = write_all(rig, (uintptr_t)rig->memory[1], mr->rkey);
 		writes++;
 		if (status) {
-			printf("write %ld into an implicit region that loses its pages ended with: %s\n", writes,
+			printf("write %ld into an implicit region whose pages are discarded ended with: %s\n", writes,
 			       ibv_wc_status_str(status));
 			return DEFECT;
 		}

@@ -43,15 +43,15 @@ def runner(monkeypatch):
 def test_each_metric_comes_from_its_machine():
     """Mutations: count lost events as received; divide by the rounds; take times of the wrong machine."""
     session = Session()
-    found = kmod.measure(session, "newest", "connectx-5", 30)
-    assert (found.handler_p50_us, found.handler_p99_us, found.answers) == (50.0, 99.0, 100)
-    assert (found.events_per_s, found.lost, found.observe_instructions_per_fault) == (5000, 4, 3000)
+    result = kmod.measure(session, "newest", "connectx-5", 30)
+    assert (result.handler_p50_us, result.handler_p99_us, result.answers) == (50.0, 99.0, 100)
+    assert (result.events_per_s, result.lost, result.observe_instructions_per_fault) == (5000, 4, 3000)
     handler, streamed, observed = session.cases
     assert handler.case.workload.rounds == 30 and handler.clock == streamed.clock == "real"
     assert [rule.events for rule in streamed.case.rules if rule.kind == "drawn-events"] == [kmod.BURST]
     assert streamed.case.module.policies[0].action == "resume"
     assert observed.clock == "exact" and not observed.case.trace
-    assert set(found.plain()) >= {"handler_p50_us", "handler_p99_us", "events_per_s", "lost"}
+    assert set(result.plain()) >= {"handler_p50_us", "handler_p99_us", "events_per_s", "lost"}
 
 
 def test_a_case_that_does_not_run_is_an_error(monkeypatch):

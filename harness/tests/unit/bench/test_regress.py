@@ -38,10 +38,10 @@ def measured(monkeypatch, tmp_path, verdicts, changes):
 
 def test_alarms_are_counted_and_listed(monkeypatch, tmp_path):
     """Mutations: count unconfirmed differences as alarms; take the ratio to one make."""
-    found = measured(monkeypatch, tmp_path, [QUIET, ALARM, QUIET], 3)
-    assert (found.noop_changes, found.false_alarms, found.unconfirmed) == (3, 1, 2)
-    assert found.alarms == ("comment 1: regression: by 9",)
-    assert found.make_s == 20.0 and found.ratio_to_make == 1.5
+    result = measured(monkeypatch, tmp_path, [QUIET, ALARM, QUIET], 3)
+    assert (result.noop_changes, result.false_alarms, result.unconfirmed) == (3, 1, 2)
+    assert result.alarms == ("comment 1: regression: by 9",)
+    assert result.make_s == 20.0 and result.ratio_to_make == 1.5
 
 
 def test_ctrl_c_keeps_the_verdicts_so_far(monkeypatch, tmp_path):

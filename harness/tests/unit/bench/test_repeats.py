@@ -12,12 +12,12 @@ def answer(operations, durations=()):
 def test_a_band_is_the_spread_of_a_statistic():
     """Mutation: take the mean of a restore instead of its percentiles."""
     answers = [answer(range(100, 200), [50] * 9 + [last]) for last in (51, 60, 99)]
-    found = {(band.stage, band.statistic): band for band in bands(answers)}
-    assert set(found) == {
+    by_name = {(band.stage, band.statistic): band for band in bands(answers)}
+    assert set(by_name) == {
         (stage, statistic) for stage in ("operation", "fault") for statistic in ("p10", "p50")
     }
-    assert found["operation", "p10"].median_ns == 109 and found["operation", "p50"].median_ns == 149
-    assert all(band.spread_percent == 0 and band.equal == 3 for band in found.values())
+    assert by_name["operation", "p10"].median_ns == 109 and by_name["operation", "p50"].median_ns == 149
+    assert all(band.spread_percent == 0 and band.equal == 3 for band in by_name.values())
     wider = list(bands([answer([1000]), answer([1010]), answer([1010])]))
     assert (wider[0].min_ns, wider[0].max_ns, wider[0].spread_percent, wider[0].equal) == (
         1000,

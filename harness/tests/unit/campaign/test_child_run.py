@@ -24,7 +24,7 @@ def test_a_run_stops_after_two_hangs(tmp_path, monkeypatch):
     """Four timeouts are eight minutes. Mutations: count known hangs; wait for the end."""
     monkeypatch.setattr(child_run, "POLL_S", 0.0)
     store = RunStore.create(tmp_path / "r", {}, expected=20)
-    hung = (Reason("hang", "no answer to order 3 (case) within 120 s"),)
+    hung = (Reason("hang", "no answer to request 3 (case) within 120 s"),)
     polls = iter(range(100))
 
     def ended():

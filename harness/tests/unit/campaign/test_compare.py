@@ -48,12 +48,12 @@ def runs(count=3, added_ns=0, verdict="pass", clock="exact", spread_ns=0, **chan
 )
 def test_exact_latency_against_its_band(added, band, verdict):
     """Mutation: compare >= instead of > with the band; take the sign for nothing."""
-    found = compare(runs(8), runs(8, added_ns=added), {"fault median": band})
-    assert found.verdict == verdict
-    metric = next(metric for metric in found.metrics if metric.stage == "fault")
+    comparison = compare(runs(8), runs(8, added_ns=added), {"fault median": band})
+    assert comparison.verdict == verdict
+    metric = next(metric for metric in comparison.metrics if metric.stage == "fault")
     assert metric.change == added and metric.runs == (8, 8)
     if verdict != NO_DIFFERENCE:
-        assert f" instructions, {added:+d}; " in found.differences[0].text
+        assert f" instructions, {added:+d}; " in comparison.differences[0].text
 
 
 def test_medians_need_enough_runs_and_a_rank_test():
@@ -74,9 +74,11 @@ def test_a_median_without_a_noise_band_is_inconclusive():
 def test_a_new_failure_outranks_a_faster_fault():
     """Mutations: let any improvement win; compare metrics of cases that failed."""
     failed = runs(verdict="fail", added_ns=-50, reasons=(Reason("leak", "QP: 2 before, 3 after"),))
-    found = compare(runs(), failed)
-    assert found.verdict == REGRESSION and "leak: QP: 2 before, 3 after" in found.differences[0].text
-    assert not found.metrics
+    comparison = compare(runs(), failed)
+    assert (
+        comparison.verdict == REGRESSION and "leak: QP: 2 before, 3 after" in comparison.differences[0].text
+    )
+    assert not comparison.metrics
     assert compare(failed, runs()).verdict == IMPROVEMENT
 
 
@@ -84,8 +86,8 @@ def test_cases_that_could_not_run_are_inconclusive():
     """Mutation: an error is a pass; a case of one side only is nothing."""
     assert compare([], runs()).verdict == INCONCLUSIVE
     errors = runs(verdict="error", reasons=(Reason("setup", "no space left"),))
-    found = compare(runs(), errors)
-    assert found.verdict == INCONCLUSIVE and found.differences[0].text == "no space left"
+    comparison = compare(runs(), errors)
+    assert comparison.verdict == INCONCLUSIVE and comparison.differences[0].text == "no space left"
 
 
 def test_a_case_that_is_skipped_now_is_a_regression():
@@ -93,10 +95,10 @@ def test_a_case_that_is_skipped_now_is_a_regression():
     skipped = runs(verdict="skip", reasons=(Reason("need", "needs odp.rc.write"),))
     failed = runs(verdict="fail", reasons=(Reason("data", "wrong"),))
     for before in (runs(), failed):
-        found = compare(before, skipped)
+        comparison = compare(before, skipped)
         assert (
-            found.verdict == REGRESSION
-            and "cannot run any more: need: needs odp.rc.write" in found.differences[0].text
+            comparison.verdict == REGRESSION
+            and "cannot run any more: need: needs odp.rc.write" in comparison.differences[0].text
         )
     assert compare(skipped, skipped).verdict == INCONCLUSIVE
     assert compare(skipped, runs()).verdict == NO_DIFFERENCE
@@ -117,8 +119,11 @@ def test_an_old_failure_hides_no_new_one():
     """Mutations: compare only the worst run of each side; count reasons, not kinds; forget how often."""
     slow = runs(1, verdict="fail", reasons=(Reason("latency", "p99 2 us"),)) + runs(16)[1:]
     oops = runs(16, verdict="fail", reasons=(Reason("console", "KASAN: use-after-free"),))
-    found = compare(slow, oops)
-    assert found.verdict == REGRESSION and "not for this reason: console: KASAN" in found.differences[0].text
+    comparison = compare(slow, oops)
+    assert (
+        comparison.verdict == REGRESSION
+        and "not for this reason: console: KASAN" in comparison.differences[0].text
+    )
     assert compare(oops, oops).verdict == NO_DIFFERENCE and compare(oops, oops).failing
     often = runs(16, verdict="fail", reasons=(Reason("latency", "p99 3 us"),))
     assert (
@@ -129,8 +134,12 @@ def test_an_old_failure_hides_no_new_one():
 
 def test_instructions_and_real_time_are_not_compared():
     """Mutation: take the clock of one side for that of both."""
-    found = compare(runs(8), runs(8, clock="real", added_ns=9000))
-    assert found.verdict == INCONCLUSIVE and not found.metrics and "real time" in found.differences[0].text
+    comparison = compare(runs(8), runs(8, clock="real", added_ns=9000))
+    assert (
+        comparison.verdict == INCONCLUSIVE
+        and not comparison.metrics
+        and "real time" in comparison.differences[0].text
+    )
 
 
 def test_a_machine_that_could_not_be_prepared_has_no_clock():
@@ -163,8 +172,8 @@ def test_differing_environments_are_named():
 def test_runs_of_one_seed_are_compared_with_each_other():
     """A seed moves a metric by more than a patch does. Mutation: compare the medians of both sides."""
     base, patched = runs(4, spread_ns=1000), runs(4, spread_ns=1000, added_ns=20)
-    found = compare(base, patched[2:])
-    metric = next(metric for metric in found.metrics if metric.stage == "fault")
+    comparison = compare(base, patched[2:])
+    metric = next(metric for metric in comparison.metrics if metric.stage == "fault")
     assert metric.change == 20 and metric.patched - metric.baseline > 500
 
 
@@ -179,8 +188,8 @@ def test_the_minimum_of_a_stage_is_a_metric_in_exact_time_only():
             made.append(replace(one, answer=replace(one.answer, trace=trace)))
         return made
 
-    found = compare(staged(9), staged(11))
-    moved = {metric.name: metric.change for metric in found.metrics}
+    comparison = compare(staged(9), staged(11))
+    moved = {metric.name: metric.change for metric in comparison.metrics}
     assert moved["checks minimum"] == 2 and moved["checks mean"] == 1
     assert "checks minimum" not in {m.name for m in compare(staged(9, "real"), staged(11, "real")).metrics}
     assert not [m for m in compare(staged(9), staged(11, missed=1)).metrics if m.stage == "checks"]
@@ -200,8 +209,8 @@ def test_only_minima_are_compared_where_a_machine_waits_in_real_time():
             )
         return made
 
-    found = compare(staged(0), staged(20))
-    assert [(metric.name, metric.change) for metric in found.metrics] == [("keys minimum", 20)]
-    assert found.verdict == REGRESSION
+    comparison = compare(staged(0), staged(20))
+    assert [(metric.name, metric.change) for metric in comparison.metrics] == [("keys minimum", 20)]
+    assert comparison.verdict == REGRESSION
     # The minimum noise band applies where none was measured, too.
     assert compare(staged(0), staged(15)).verdict == NO_DIFFERENCE

@@ -89,7 +89,7 @@ def test_an_edit_applies_exactly_once_or_is_an_error(written, tmp_path):
     assert file.read_text() == "a two b"
 
 
-def test_a_bug_is_caught_by_what_fails_only_with_it():
+def test_a_bug_is_caught_by_cases_that_fail_only_with_it():
     """Mutation: count a failure that is there without the bug; take an error for a miss."""
     good, bad = record(1, "pass"), record(1, "fail")
     bad = replace(bad, reasons=(Reason("data", "7 of 9 bytes are wrong"),))
@@ -114,8 +114,8 @@ def test_a_kernel_that_is_not_available_fails_its_own_entries_only(written, tmp_
         raise errors[series]
 
     session = SimpleNamespace(say=lambda line: None, kernel=kernel)
-    found = list(corpus.run(session, bugs, tmp_path, tmp_path / "r", 1))
-    assert [(one.entry, one.outcome, one.reason) for one in found] == [
+    results = list(corpus.run(session, bugs, tmp_path, tmp_path / "r", 1))
+    assert [(one.entry, one.outcome, one.reason) for one in results] == [
         ("bug", CANNOT_APPLY, "the archive has no kernel of the series 7.3 any more"),
         ("other", CANNOT_APPLY, "no network; apt-get: cannot resolve"),
     ]
@@ -126,7 +126,7 @@ def test_outcomes_until_ctrl_c_are_printed(monkeypatch, tmp_path, capfd, as_json
     """Mutations: print the totals after the loop only; take the interruption for the end."""
     done = Outcome("bug", "0123456789ab", "7.3", CAUGHT, "odp-x/7.3", "data: 7 bytes", 12.0)
 
-    def run(*given):
+    def run(*ignored):
         yield done
         raise KeyboardInterrupt
 

@@ -102,21 +102,21 @@ def test_an_instruction_is_of_all_the_lines_that_are_inlined_there(table):
 
 
 @pytest.fixture
-def found(table):
+def measured(table):
     cases = {"one": {"rdma_rxe": {"rxe_odp.c": {16, 17}}}, "two": {"rdma_rxe": {"rxe_odp.c": {24}}}}
     return Coverage({"rdma_rxe": table}, cases)
 
 
-def test_cases_add_up(found):
+def test_cases_add_up(measured):
     """Mutations: keep the last case only; count lines of headers for the file's."""
-    assert found.files("rdma_rxe") == [("rxe_odp.c", 3, 7)]
-    assert found.functions("rdma_rxe")[0] == ("rxe_odp.c", "rxe_ib_invalidate_range", 3, 4)
-    text = coverage.lcov(found, [RXE])
+    assert measured.files("rdma_rxe") == [("rxe_odp.c", 3, 7)]
+    assert measured.functions("rdma_rxe")[0] == ("rxe_odp.c", "rxe_ib_invalidate_range", 3, 4)
+    text = coverage.lcov(measured, [RXE])
     assert f"SF:{RXE.folder}/rxe_odp.c\nDA:7,0\nDA:16,1\nDA:17,1\nDA:24,1\nDA:25,0" in text
     assert text.endswith("end_of_record\n") and "mmu_notifier" not in text
 
 
-def test_changed_lines_that_no_case_executes_are_listed(found, tmp_path):
+def test_changed_lines_that_no_case_executes_are_listed(measured, tmp_path):
     """Mutations: list lines without code; list executed lines; take a moved line for a new one."""
     before = [f"line {number}" for number in range(1, 50)]
     after = [*before[:23], "new 24", "new 25", "new 26", *before[23:]]
@@ -125,12 +125,12 @@ def test_changed_lines_that_no_case_executes_are_listed(found, tmp_path):
         (tmp_path / root / RXE.folder / "rxe_odp.c").write_text("\n".join(text))
     changed = coverage.changed_lines(differing(tmp_path / "stock", tmp_path / "tree", [RXE]))
     assert changed.new == {ODP: {24, 25, 26}} and not changed.removed
-    assert coverage.not_executed(found, changed.new) == [(ODP, 25, 25)]
+    assert coverage.not_executed(measured, changed.new) == [(ODP, 25, 25)]
     # Who executes the neighbours of lines that are only added, executes them.
     assert changed.old == {ODP: {23, 24}}
-    assert coverage.plans_executing(found, changed.old) == {"two"}
-    assert coverage.plans_executing(found, {ODP: {49}}) == set()
-    assert coverage.not_executed(found, {ODP: {40, 41, 42}}) == [(ODP, 40, 41)]
+    assert coverage.plans_executing(measured, changed.old) == {"two"}
+    assert coverage.plans_executing(measured, {ODP: {49}}) == set()
+    assert coverage.not_executed(measured, {ODP: {40, 41, 42}}) == [(ODP, 40, 41)]
 
 
 def test_removed_lines_are_those_that_nothing_replaces(tmp_path):
@@ -155,10 +155,10 @@ def test_files_are_of_their_module_and_headers_of_all():
     assert coverage.plans_executing(both, {header: {2}}) == {"one"}
 
 
-def test_a_page_marks_lines_and_escapes_source(found, tmp_path):
+def test_a_page_marks_lines_and_escapes_source(measured, tmp_path):
     """Mutation: no autoescape; count lines from 0."""
     (tmp_path / "rxe_odp.c").write_text("\n".join(f"<{number}>" for number in range(1, 50)))
-    page = coverage_html.coverage(found, "rdma_rxe", tmp_path, "7.3.4")
+    page = coverage_html.coverage(measured, "rdma_rxe", tmp_path, "7.3.4")
     assert '<span class="executed"><i>16</i><code>&lt;16&gt;</code></span>' in page
     assert '<span class="missed"><i>25</i><code>&lt;25&gt;</code></span>' in page
     assert "<16>" not in page and "prefers-color-scheme" in page and 'name="viewport"' in page

@@ -38,27 +38,27 @@ def run_rounds(monkeypatch, tmp_path, *, spread_ns, added_ns, effect):
 )
 def test_rounds_end_when_the_effect_is_detectable(monkeypatch, tmp_path, added_ns, verdict):
     """Mutations: run one side first; go on to the last round; compare one round only."""
-    found, names = run_rounds(monkeypatch, tmp_path, spread_ns=1, added_ns=added_ns, effect=0.05)
+    comparison, names = run_rounds(monkeypatch, tmp_path, spread_ns=1, added_ns=added_ns, effect=0.05)
     assert names == ["baseline-round-1", "patched-round-1"]
-    assert found.verdict == verdict
+    assert comparison.verdict == verdict
 
 
 def test_an_effect_that_is_not_detectable_is_inconclusive(monkeypatch, tmp_path):
     """Mutation: leave the verdict of the comparison as it is."""
-    found, names = run_rounds(monkeypatch, tmp_path, spread_ns=900, added_ns=0, effect=0.0001)
+    comparison, names = run_rounds(monkeypatch, tmp_path, spread_ns=900, added_ns=0, effect=0.0001)
     assert len(names) == 2 * interleave.MAX_ROUNDS
-    assert found.verdict == INCONCLUSIVE and "0.0% was requested" in found.differences[0].text
+    assert comparison.verdict == INCONCLUSIVE and "0.0% was requested" in comparison.differences[0].text
 
 
 def test_a_detectable_difference_is_detected():
     """Mutation: take half an interval for it, whatever the test needs."""
     draw = np.random.default_rng(1)
-    tests, found = 8, 0
+    tests, comparison = 8, 0
     for _ in range(100):
         before, after = draw.normal(1000, 80, 32), draw.normal(1000, 80, 32)
         moved = after + statistics.detectable(before, after, tests) * 1000
-        found += statistics.significant(statistics.rank_test(before, moved), tests)
-    assert found >= 80
+        comparison += statistics.significant(statistics.rank_test(before, moved), tests)
+    assert comparison >= 80
 
 
 def test_runs_on_neither_side_are_inconclusive(tmp_path):

@@ -62,21 +62,23 @@ def test_a_metric_that_moves_in_one_build_only_is_dismissed(
 ):
     """Mutations: make one build only; take a move the other way for a move; do not widen the band; count no builds."""
     builds = {"stock": iter(noop_ns), "tree": iter(confirming_ns)}
-    found = confirmed(monkeypatch, tmp_path, lambda name: with_checks(next(builds[name])))
-    differences = found.comparison.differences
-    assert found.comparison.verdict == verdict
+    confirmation = confirmed(monkeypatch, tmp_path, lambda name: with_checks(next(builds[name])))
+    differences = confirmation.comparison.differences
+    assert confirmation.comparison.verdict == verdict
     assert [each.confirmed_builds for each in differences] == [3] * (verdict == "regression")
-    assert len(found.dismissed) == (verdict == "no difference")
-    assert all("other builds of the same source differ as much" in line for line in found.dismissed)
+    assert len(confirmation.dismissed) == (verdict == "no difference")
+    assert all("other builds of the same source differ as much" in line for line in confirmation.dismissed)
 
 
 def test_a_build_that_fails_contradicts_no_metric(tmp_path, monkeypatch):
     """Mutations: a run without metrics has not moved; forget what failed."""
     reasons = (Reason("console", "KASAN"),)
     broken = tuple(replace(one, verdict="fail", reasons=reasons) for one in with_checks(106))
-    found = confirmed(monkeypatch, tmp_path, lambda name: broken if name == "tree" else with_checks(90))
-    assert found.comparison.verdict == "regression" and not found.dismissed
-    differences = found.comparison.differences
+    confirmation = confirmed(
+        monkeypatch, tmp_path, lambda name: broken if name == "tree" else with_checks(90)
+    )
+    assert confirmation.comparison.verdict == "regression" and not confirmation.dismissed
+    differences = confirmation.comparison.differences
     assert [each.outcome for each in differences] == [False, True]
     assert [each.confirmed_builds for each in differences] == [0, 0]
     text = "another build of the patched source fails in 2 of 2 patched runs, in 0 of 2 baseline runs: console: KASAN"
@@ -104,8 +106,8 @@ def test_a_band_is_measured_once_for_the_same_records(tmp_path, monkeypatch, end
         (tmp_path / "baseline").mkdir(exist_ok=True)
         write_atomically(tmp_path / "baseline" / KEY, answers)
         calls.clear()
-        found = [noise.noise_bands(session, base) for _ in range(2)]
-        assert found[0] == found[1] and (end == "error" or max(found[0].values()) == 5)
+        confirmation = [noise.noise_bands(session, base) for _ in range(2)]
+        assert confirmation[0] == confirmation[1] and (end == "error" or max(confirmation[0].values()) == 5)
         assert len(calls) == len(BAND) * (1 if end == "pass" else 2)
     noise.noise_bands(session, base, CONFIRM)
     assert calls[-len(CONFIRM) :] == list(CONFIRM)

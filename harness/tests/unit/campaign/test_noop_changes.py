@@ -37,7 +37,7 @@ def test_each_no_op_change_differs_and_keeps_the_code(tmp_path, noop):
 
 
 def test_fifty_no_op_changes_all_differ(tmp_path):
-    """Mutation: let a size change nothing."""
+    """Mutation: ignore a size."""
     texts = set()
     for noop in variants(50):
         (tmp_path / "rxe_odp.c").write_text(SOURCE)

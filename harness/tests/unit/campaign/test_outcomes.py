@@ -22,7 +22,7 @@ def failed(count, *reasons, symptoms=()):
 
 def test_another_failure_of_the_same_kind_is_a_regression():
     """Mutations: compare the kinds of reasons only; take numbers for another failure."""
-    other = Reason("leak", "nobody freed 4096 pages")
+    other = Reason("leak", "4096 pages neither mapped nor freed")
     assert compare(failed(16, LEAK), failed(16, LEAK, other)).verdict == REGRESSION
     more = Reason("leak", "MR: 3 before, 9 after")
     assert compare(failed(16, LEAK), failed(16, more)).verdict == NO_DIFFERENCE
@@ -37,16 +37,16 @@ def test_another_symptom_is_a_regression_in_one_run_already():
     base = failed(16, warned, symptoms=(warn,))
     assert compare(base, base).verdict == NO_DIFFERENCE
     worse = [*base[1:], *failed(1, warned, symptoms=(warn, kasan))]
-    found = compare(base, worse)
-    assert found.verdict == REGRESSION and "BUG: KASAN: b" in found.differences[0].text
+    comparison = compare(base, worse)
+    assert comparison.verdict == REGRESSION and "BUG: KASAN: b" in comparison.differences[0].text
 
 
 @pytest.mark.parametrize("verdict", ["known", "fail", "pass"])
 def test_a_baseline_that_could_not_run_is_inconclusive(verdict):
     """Mutation: take an error for a pass."""
     base = runs(16, verdict="error", reasons=(Reason("setup", "no space"),))
-    found = compare(base, runs(16, verdict=verdict, reasons=(LEAK,)))
-    assert found.verdict == INCONCLUSIVE and "no space" in found.differences[0].text
+    comparison = compare(base, runs(16, verdict=verdict, reasons=(LEAK,)))
+    assert comparison.verdict == INCONCLUSIVE and "no space" in comparison.differences[0].text
 
 
 def test_a_known_failure_that_comes_sometimes_must_come_more_often():
@@ -58,7 +58,7 @@ def test_a_known_failure_that_comes_sometimes_must_come_more_often():
 
 
 def test_a_known_failure_that_always_comes_counts_in_one_run():
-    """Mutation: require sixteen runs where the plan says that it always comes."""
+    """Mutation: require sixteen runs where the plan states no `sometimes`."""
     known, unexpected = runs(1, verdict="known", reasons=(KNOWN,)), failed(1, UNEXPECTED_PASS)
     assert [compare(known, unexpected).verdict, compare(unexpected, known).verdict] == [
         IMPROVEMENT,
@@ -81,11 +81,11 @@ def test_an_unexpected_pass_is_an_improvement():
     """Mutation: take the unexpected pass for a failure."""
     before = known("known", ("data", "9 bytes"), ("known", "docs/known-defects.md"))
     unexpected = known("fail", ("known", "did not fail (data) as known: is it mended in this kernel?"))
-    found = compare([before], [unexpected])
+    comparison = compare([before], [unexpected])
     assert (
-        found.verdict == IMPROVEMENT
-        and found.differences[0].outcome
-        and "9 bytes" in found.differences[0].text
+        comparison.verdict == IMPROVEMENT
+        and comparison.differences[0].outcome
+        and "9 bytes" in comparison.differences[0].text
     )
     assert compare([before], [before]).known == (before.case.id,)
     assert compare([before], [known("fail", ("leak", "QP"))]).verdict == REGRESSION

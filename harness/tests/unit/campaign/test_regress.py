@@ -1,4 +1,4 @@
-"""Which plans run for a patch, in which order, and what of it is not tested."""
+"""Plans that run for a patch, their order, and the lines that no case tests."""
 
 from types import SimpleNamespace
 
@@ -28,7 +28,7 @@ def narrowed(monkeypatch, tmp_path, old, **options):
         plan.touch()
     ran = {name: {"rdma_rxe": {"rxe_odp.c": {10 if name in "bc" else 20}}} for name in "abc"}
     cases = {f"{name}/7.3/soft-roce/x": modules for name, modules in ran.items()}
-    monkeypatch.setattr(regress.coverage, "measure", lambda *given: Coverage({}, cases))
+    monkeypatch.setattr(regress.coverage, "measure", lambda *arguments: Coverage({}, cases))
     request = RegressRequest("p", "7.3", plans, tmp_path, **options)
     session = SimpleNamespace(say=lambda line: None)
     side = Side(tmp_path, BuiltModules({}, "gcc", {}))
@@ -46,7 +46,7 @@ def test_plans_that_execute_changed_lines_are_run(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("old", "options", "order"),
     [({ODP: {10}}, {"cut": 0}, "bcad"), ({ODP: {99}}, {}, "abcd"), ({ODP: {10}, HEADER: {5}}, {}, "bcad")],
-    ids=["all", "nobody", "header"],
+    ids=["all", "none", "header"],
 )
 def test_plans_that_execute_changed_lines_come_first(monkeypatch, tmp_path, old, options, order):
     """Mutations: keep the order of names with --all; narrow by headers, which no line table resolves."""
@@ -71,8 +71,8 @@ def test_noise_bands_are_those_of_minima_and_whole_latencies():
             ("x", "mean", True, 7),
         )
     ]
-    found = regress.noise_bands(Comparison(NO_DIFFERENCE, (), tuple(metrics)))
-    assert found == {"checks minimum": 5, "fault median": 40}
+    bands = regress.noise_bands(Comparison(NO_DIFFERENCE, (), tuple(metrics)))
+    assert bands == {"checks minimum": 5, "fault median": 40}
 
 
 FIXED = Difference(IMPROVEMENT, "a", "no longer fails: data", True)

@@ -50,8 +50,8 @@ def test_the_command_to_reproduce_names_no_folder_of_results():
 
 
 def arguments(**options):
-    given = {"bisect": True, "tree": None, "patch": None}
-    return argparse.Namespace(**{**given, **options})
+    defaults = {"bisect": True, "tree": None, "patch": None}
+    return argparse.Namespace(**{**defaults, **options})
 
 
 @pytest.mark.parametrize(
@@ -68,12 +68,12 @@ def arguments(**options):
 def test_bisect_skips_commits_that_cannot_be_tested(monkeypatch, raised, place, options, status):
     """Mutations: exit 1 for a build failure, which is bad to bisect; 125 for an unknown plan, which skips all."""
 
-    def fail(*given):
+    def fail(*ignored):
         raise raised
 
     monkeypatch.setattr(regress, "_question", lambda arguments: None)
-    monkeypatch.setattr(regress, "_check_inputs", lambda *given: None)
-    monkeypatch.setattr(regress, "_resolve", lambda *given: None)
+    monkeypatch.setattr(regress, "_check_inputs", lambda *ignored: None)
+    monkeypatch.setattr(regress, "_resolve", lambda *ignored: None)
     monkeypatch.setattr(regress, place, fail)
     assert regress.act(arguments(**options)) == status
     assert set(regress.BISECT.values()) == {0, 1, 125}
@@ -84,15 +84,15 @@ def test_bisect_never_takes_an_error_of_ours_for_a_bad_commit(monkeypatch, capfd
     assert main(["regress", "--bisect", "--tree", ".", "--sedes", "4"]) == 128
     assert main(["regress", "--tree", ".", "--sedes", "4"]) == 2
     monkeypatch.setattr(regress, "_question", lambda arguments: None)
-    monkeypatch.setattr(regress, "_check_inputs", lambda *given: None)
-    monkeypatch.setattr(regress, "_resolve", lambda *given: None)
-    monkeypatch.setattr(regress, "_judged", lambda *given: {}["x"])
+    monkeypatch.setattr(regress, "_check_inputs", lambda *ignored: None)
+    monkeypatch.setattr(regress, "_resolve", lambda *ignored: None)
+    monkeypatch.setattr(regress, "_judged", lambda *ignored: {}["x"])
     assert regress.act(arguments(tree=Path())) == 125
     assert "KeyError" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("given", "kernel"),
+    ("changed", "kernel"),
     [
         ({"patch": "A..B"}, "own"),
         ({"patch": "A..B", "kernel": "7.2"}, "7.2"),
@@ -101,18 +101,18 @@ def test_bisect_never_takes_an_error_of_ours_for_a_bad_commit(monkeypatch, capfd
         ({"patch": None}, "newest"),
     ],
 )
-def test_a_range_of_a_built_tree_runs_its_kernel(given, kernel, tmp_path, monkeypatch):
+def test_a_range_of_a_built_tree_runs_its_kernel(changed, kernel, tmp_path, monkeypatch):
     """Mutation: always; never; although another kernel is named."""
-    options = {"kernel": None, "base": None, "tree": tmp_path, **given}
+    options = {"kernel": None, "base": None, "tree": tmp_path, **changed}
     monkeypatch.setattr(regress, "is_built", lambda folder: folder == tmp_path)
     assert regress._kernel(argparse.Namespace(**options)) == (str(tmp_path) if kernel == "own" else kernel)
-    assert regress._kernel(argparse.Namespace(**options | {"tree": Path("/not/built"), **given})) == (
+    assert regress._kernel(argparse.Namespace(**options | {"tree": Path("/not/built"), **changed})) == (
         "newest" if kernel == "own" else kernel
     )
 
 
 @pytest.mark.parametrize(
-    ("given", "is_one"),
+    ("text", "is_range"),
     [
         ("HEAD~1..HEAD", True),
         ("v7.2...mlx5/odp", True),
@@ -125,9 +125,9 @@ def test_a_range_of_a_built_tree_runs_its_kernel(given, kernel, tmp_path, monkey
         ("a.diff", False),
     ],
 )
-def test_a_range_of_commits_is_told_from_a_path(given, is_one):
+def test_a_range_of_commits_is_distinguished_from_a_path(text, is_range):
     """Mutation: ask git about a path that is spelled wrong."""
-    assert regress._is_range(given) is is_one
+    assert regress._is_range(text) is is_range
 
 
 @pytest.mark.parametrize("option", [("--seeds", "0"), ("--real", "0"), ("--real", "-5")])
@@ -160,7 +160,7 @@ def test_a_malformed_patch_ends_a_bisect(tmp_path, name, capsys):
 
 def test_other_usage_errors_end_a_bisect(tmp_path, monkeypatch, capsys):
     """A commit that cannot be tested is skipped. Mutations: take `_check_inputs` or `session.spec` out."""
-    monkeypatch.setattr(regress, "_judged", lambda *given: 0)
+    monkeypatch.setattr(regress, "_judged", lambda *ignored: 0)
     tree = tmp_path / "linux"
     (tree / RXE.folder).mkdir(parents=True)
     (tree / RXE.folder / "rxe.c").write_text("1\n")

@@ -18,7 +18,7 @@ from harness.values.record import Reason
 
 @pytest.fixture
 def run_request(tmp_path, monkeypatch):
-    """Run a request whose cases end as given; return their verdicts and the number of runs so far."""
+    """Run a request whose cases have these verdicts; return their verdicts and the number of runs so far."""
     ran = []
     module = tmp_path / "x.ko"
     module.write_bytes(b"x")
@@ -33,14 +33,14 @@ def run_request(tmp_path, monkeypatch):
         monkeypatch.setattr(result_cache, "run_child", run_child)
         store = Store(tmp_path / "cache")
         try:
-            machines = SimpleNamespace(key=lambda *given: "k", shape=lambda clock: clock)
+            machines = SimpleNamespace(key=lambda *arguments: "k", shape=lambda clock: clock)
             session = SimpleNamespace(store=store, machines=machines, say=lambda line: None)
             request = replace(RegressRequest("q", "7.3", (), tmp_path / f"r{len(ran)}"), **changes)
             run = ModuleRun(request, None, {"modules/x.ko": module}, [RXE], "baseline")
-            found = result_cache.run_cases(session, run)
+            records = result_cache.run_cases(session, run)
         finally:
             store.close()
-        return [one.verdict for one in found], len(ran)
+        return [one.verdict for one in records], len(ran)
 
     once.ran = ran
     return once

@@ -55,13 +55,13 @@ def words(page):
 def test_the_page_is_as_complete_as_the_mail():
     """Mutations: leave out the differences; swap the sides; forget what was not tested."""
     base, patched = runs(), runs(20)
-    found = compare(base, patched)
-    assert found.verdict == REGRESSION
-    page = side_by_side_html.render(found, base, patched, result_of(found))
+    compared = compare(base, patched)
+    assert compared.verdict == REGRESSION
+    page = side_by_side_html.render(compared, base, patched, result_of(compared))
     text = words(page)
-    for each in found.differences:
+    for each in compared.differences:
         assert each.text in text and each.case in text
-    assert f"1 case compared by latency, {len(found.differences)} difference" in text
+    assert f"1 case compared by latency, {len(compared.differences)} difference" in text
     for line in (
         "minimum time in stage `checks` (map and lock pages)",
         "1 013",
@@ -71,7 +71,7 @@ def test_the_page_is_as_complete_as_the_mail():
         "01234567",
     ):
         assert line in text.replace("\u202f", " ")
-    flat = " ".join(mail.text(result_of(found), ["odp-harness"], SEEDS).split())
+    flat = " ".join(mail.text(result_of(compared), ["odp-harness"], SEEDS).split())
     assert "(map and lock pages): 1013 -> 1033 instructions, +20;" in flat and "not hardware time" in flat
     assert "not hardware time" in text and "a <subject>" in text
     assert "one <b>" in text and 'class="del"' in page and 'class="add"' in page
@@ -82,9 +82,9 @@ def test_the_page_is_as_complete_as_the_mail():
 def test_metrics_that_did_not_move_are_listed_in_a_line():
     """Mutation: draw each of them."""
     base = runs()
-    found = compare(base, base)
-    page = side_by_side_html.render(found, base, base)
-    assert found.verdict == NO_DIFFERENCE and "Equal in every run of both sides:" in words(page)
+    compared = compare(base, base)
+    page = side_by_side_html.render(compared, base, base)
+    assert compared.verdict == NO_DIFFERENCE and "Equal in every run of both sides:" in words(page)
     # Means differ between seeds: those have their strokes.
     shown = re.findall(r'<td class="name">([^<]*)<', page)
     assert shown == ["mean time in stage `checks` (map and lock pages)"]
@@ -95,8 +95,8 @@ def test_a_new_failure_comes_first_with_its_reasons_and_console():
     """Mutations: sort by name; change the sides."""
     base, patched = runs(), runs(verdict="fail")
     other = [replace(r, case=replace(r.case, id="odp-advise/7.3/soft-roce")) for r in base[:1]]
-    found = compare([*base, *other], [*patched, *other])
-    page = side_by_side_html.render(found, [*base, *other], [*patched, *other])
+    compared = compare([*base, *other], [*patched, *other])
+    page = side_by_side_html.render(compared, [*base, *other], [*patched, *other])
     assert page.index('class="id">odp-write', page.index(">Cases<")) < page.index(
         'class="id">odp-advise', page.index(">Cases<")
     )
@@ -110,8 +110,8 @@ def test_a_new_failure_comes_first_with_its_reasons_and_console():
 def test_a_hostile_guest_writes_nothing_into_the_page(names):
     """Mutation: mark a reason as safe; set autoescape off."""
     bad = hostile()
-    found = compare([bad], [bad])
-    page = side_by_side_html.render(found, [bad], [bad], result_of(found), names=names)
+    compared = compare([bad], [bad])
+    page = side_by_side_html.render(compared, [bad], [bad], result_of(compared), names=names)
     parsed = Page(page)
     assert not parsed.all("script") and "\x1b" not in page and "\x00" not in page
     assert not parsed.all("link") and not parsed.all("img") and "http" not in page.replace("http-equiv", "")
@@ -164,10 +164,10 @@ def test_added_lines_say_whether_they_ran(trees):
     marked = [(line.sign, line.old, line.new, line.mark) for line in changed.lines if line.sign != " "]
     assert marked == [("-", 20, 0, ""), ("+", 0, 20, EXECUTED)]
     assert len(changed.lines) == 8
-    nobody = Coverage({"rdma_rxe": table}, {})
-    assert [line.mark for line in hunks(differing(*trees, (RXE,)), nobody)[1].lines if line.sign == "+"] == [
-        NOT_EXECUTED
-    ]
+    unexecuted = Coverage({"rdma_rxe": table}, {})
+    assert [
+        line.mark for line in hunks(differing(*trees, (RXE,)), unexecuted)[1].lines if line.sign == "+"
+    ] == [NOT_EXECUTED]
     assert not any(line.mark for hunk in hunks(differing(*trees, (RXE,)), None) for line in hunk.lines)
 
 
@@ -175,13 +175,13 @@ def test_the_page_marks_them(trees):
     """Mutations: leave the mark out; claim that coverage was not measured."""
     table = Lines(code={"rxe_odp.c": {20}})
     base = runs()
-    found = compare(base, base)
+    compared = compare(base, base)
     measured = hunks(differing(*trees, (RXE,)), Coverage({"rdma_rxe": table}, {}))
-    page = side_by_side_html.render(found, base, base, result_of(found, hunks=measured))
+    page = side_by_side_html.render(compared, base, base, result_of(compared, hunks=measured))
     assert '<u class="not-executed">not executed</u>+<code>new();</code>' in page
-    unmeasured = result_of(found, hunks=hunks(differing(*trees, (RXE,)), None))
+    unmeasured = result_of(compared, hunks=hunks(differing(*trees, (RXE,)), None))
     assert "Coverage of these lines was not measured" in side_by_side_html.render(
-        found, base, base, unmeasured
+        compared, base, base, unmeasured
     )
 
 

@@ -1,4 +1,4 @@
-"""What bench is asked for."""
+"""Options of bench."""
 
 import pytest
 

@@ -53,21 +53,21 @@ def test_a_script_ends_as_it_ends(ask, capsys):
 def test_an_agent_that_fails_is_no_success(ask, capsys):
     """Mutation: take its answer for the script's."""
     assert ask(b":", Session([], Reply(9, False, "no mlx5 RDMA device after 60 s", output="a log"))) == 3
-    said = capsys.readouterr().err
-    assert "no mlx5 RDMA device after 60 s" in said and "a log" in said
+    printed = capsys.readouterr().err
+    assert "no mlx5 RDMA device after 60 s" in printed and "a log" in printed
 
 
-def test_what_was_printed_before_a_crash_is_printed(ask, capsys):
+def test_output_before_a_crash_is_printed(ask, capsys):
     """Mutation: print at the end."""
     assert ask(b":", Session(["one\n"], Crash("BUG: x", ("RIP: y",)))) == 1
-    said = capsys.readouterr()
-    assert said.out == "one\n" and "RIP: y" in said.err
+    printed = capsys.readouterr()
+    assert printed.out == "one\n" and "RIP: y" in printed.err
 
 
 @pytest.mark.parametrize(
     ("script", "word"), [(b"x" * REQUEST_BYTES, "too long"), (b"echo \0", "byte 0")], ids=["long", "zero"]
 )
-def test_a_script_that_cannot_be_handed_over_is_refused_before_anything_is_built(ask, capsys, script, word):
+def test_a_script_that_does_not_fit_is_refused_before_anything_is_built(ask, capsys, script, word):
     """Mutation: find out when the machine is there."""
     session = Session([], Reply(9, True))
     assert ask(script, session) == 2 and session.request is None

@@ -132,10 +132,10 @@ class Pair(Driver):
         return entry.opcode, cqe.ErrorCqe(entry.data).syndrome if failed else 0, entry
 
     def statuses(self, end):
-        found = []
+        received = []
         while (one := self.done(end)) is not None:
-            found.append(one[1])
-        return found
+            received.append(one[1])
+        return received
 
     def event(self, kind=eqe.Eqe):
         """Return the next event; completions are not armed here."""

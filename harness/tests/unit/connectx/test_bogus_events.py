@@ -179,11 +179,11 @@ DRAWN_NAMES = {
 
 def drawn_fields(event, names):
     """Return the event's fields by the names of values.random_events."""
-    found = dict(event)
-    found["flags"] = event.data[32]
-    if "token_high" in found:
-        found["token"] = found["token_high"] << 32 | found["token_low"]
-    return {n: next(found[x] for x in DRAWN_NAMES.get(n, (n,)) if x in found) for n in names}
+    members = dict(event)
+    members["flags"] = event.data[32]
+    if "token_high" in members:
+        members["token"] = members["token_high"] << 32 | members["token_low"]
+    return {n: next(members[x] for x in DRAWN_NAMES.get(n, (n,)) if x in members) for n in names}
 
 
 @pytest.mark.parametrize("card", [TRANSPORT, MEMORY, ("connect-ib", False)])

@@ -126,7 +126,7 @@ def test_quit_removes_the_sockets_and_ends_the_log(card):
 
 
 @pytest.mark.parametrize("line", [b"nonsense", b"[]", b"{}", b'{"do": 5}', b'{"do": "rules"}', b"[" * 100000])
-def test_nonsense_is_refused(card, line):
+def test_an_invalid_line_is_refused(card, line):
     """Mutation: let the KeyError out."""
     _, folder = card
     raw = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -8,7 +8,7 @@ from harness.tests.unit.connectx.pair import PATTERN, VA, Pair
 from harness.wire import cqe, eqe, wqe
 
 
-def test_a_send_from_an_absent_page_goes_on_where_it_stopped(pair):
+def test_a_send_from_an_absent_page_continues_where_it_stopped(pair):
     """Mutation: bytes_committed off by one."""
     pair.entry(pair.keys[0], 1, 0)
     pair.receive((pair.keys[1], VA, 8192))

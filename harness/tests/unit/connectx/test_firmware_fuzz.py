@@ -1,4 +1,4 @@
-"""A broken driver, by hypothesis, through a vfio-user client: the card answers as hardware would and goes on."""
+"""A broken driver, by hypothesis, through a vfio-user client: the card answers as hardware would and continues."""
 
 import os
 import socket

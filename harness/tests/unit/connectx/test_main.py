@@ -101,7 +101,7 @@ def test_the_card_ends_with_its_last_control_client(tmp_path):
 
 @needs_headers
 def test_a_taken_path(card, tmp_path):
-    """The first card goes on. Mutation: replace its socket."""
+    """The first card continues. Mutation: replace its socket."""
     second = start(tmp_path)
     _, errors = second.communicate(timeout=10)
     assert second.returncode == 2

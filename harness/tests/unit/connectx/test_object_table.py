@@ -45,6 +45,6 @@ def test_objects_left_at_teardown_are_a_finding(driver):
     driver.create_eq((eqe.PORT_CHANGE,))
     driver.command("DEALLOC_PD", pd=driver.pd)
     driver.command("TEARDOWN_HCA")
-    found = driver.card.findings()
-    assert [finding["kind"] for finding in found] == ["left-at-teardown"] * 2
-    assert {finding["subject"] for finding in found} == {"1 uar", "1 eq"}
+    findings = driver.card.findings()
+    assert [finding["kind"] for finding in findings] == ["left-at-teardown"] * 2
+    assert {finding["subject"] for finding in findings} == {"1 uar", "1 eq"}

@@ -17,14 +17,14 @@ def word(space, offset):
 
 def capabilities(space):
     """Return {id: offset}, by the list."""
-    found = {}
+    offsets = {}
     at = space.read(0x34, 1)[0]
     while at:
         number, following = space.read(at, 2)
-        assert number not in found and at % 4 == 0
-        found[number] = at
+        assert number not in offsets and at % 4 == 0
+        offsets[number] = at
         at = following
-    return found
+    return offsets
 
 
 def test_identity():
@@ -41,10 +41,10 @@ def test_capabilities():
     for power, expected in ((True, {0x01, 0x10, 0x11}), (False, {0x10, 0x11})):
         space = ConfigSpace(PciIdentity(power_management=power))
         assert word(space, 6) & 0x10
-        found = capabilities(space)
-        assert set(found) == expected
-        assert word(space, found[0x10] + 2) & 0xF == 2, "PCI Express capability, version 2"
-        msix = found[0x11]
+        offsets = capabilities(space)
+        assert set(offsets) == expected
+        assert word(space, offsets[0x10] + 2) & 0xF == 2, "PCI Express capability, version 2"
+        msix = offsets[0x11]
         assert word(space, msix + 2) & 0x7FF == 15
         table, pending = struct.unpack("<II", space.read(msix + 4, 8))
         assert (table, pending) == (MSIX_TABLE | 2, MSIX_PENDING | 2)

@@ -22,7 +22,7 @@ def test_rings_outside_memory_break_one_queue_only(pair):
     assert pair.done(1)[1] == 0
 
 
-def test_layouts_of_every_series_have_what_the_data_path_needs():
+def test_layouts_of_every_series_have_the_fields_of_the_data_path():
     for series in ("6.1", "6.12", "7.2", "7.3"):
         assert layouts(series)["qpc"].has("primary_address_path.ack_timeout")
 

@@ -19,10 +19,10 @@ def datagram(pair, *segments, qp=None):
 
 def received(pair):
     """Return (syndrome, WQE index) of each completion at the receiver."""
-    found = []
+    entries = []
     while (one := pair.done(1)) is not None:
-        found.append((one[1], one[2].wqe_counter))
-    return found
+        entries.append((one[1], one[2].wqe_counter))
+    return entries
 
 
 def absent(pair, end):

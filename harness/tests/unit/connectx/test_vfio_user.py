@@ -178,7 +178,7 @@ def test_accesses_beyond_a_region_are_refused(rig, place):
         rig.client.write(place[0], place[1], bytes(place[2]))
 
 
-def test_a_broken_model_is_a_finding_and_the_card_goes_on(rig):
+def test_a_broken_model_is_a_finding_and_the_card_continues(rig):
     """QEMU aborts on an error answer. Mutation: let the exception out, or answer EIO."""
     assert rig.client.read(0, BROKEN, 4) == b"\xff" * 4
     rig.client.write(0, BROKEN, b"1234")
@@ -252,7 +252,7 @@ def test_a_client_that_comes_as_another_leaves(tmp_path, rig):
         rig.loop.remove(listener)
 
 
-def test_a_stream_of_nonsense_is_closed_and_the_card_goes_on(rig):
+def test_a_malformed_stream_is_closed_and_the_card_continues(rig):
     """Mutation: trust the size of a header."""
     rig.client.stream.socket.send(struct.pack("<HHIII", 1, 9, 0xFFFFFFFF, 0, 0))
     with pytest.raises(ConnectionError):

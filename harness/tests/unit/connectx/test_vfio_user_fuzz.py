@@ -1,4 +1,4 @@
-"""Hostile clients: the card answers or disconnects, goes on, and touches granted memory only."""
+"""Hostile clients: the card answers or disconnects, continues, and touches granted memory only."""
 
 import os
 import socket
@@ -125,9 +125,9 @@ class Watched(Memory):
         return pieces
 
     def view(self, address, size):
-        found = super().view(address, size)
+        content = super().view(address, size)
         self.check(address, size, READ | WRITE if size else 0)
-        return found
+        return content
 
     def check(self, address, size, flag):
         for byte in {address, address + size // 2, address + size - 1} if size else ():

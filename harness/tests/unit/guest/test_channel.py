@@ -73,7 +73,7 @@ def test_no_more_is_read_than_the_request_is_long(tmp_path):
 
 
 @pytest.mark.parametrize("byte", [b" ", b"n", b"\\"])
-def test_an_order_is_whole_wherever_its_pieces_end(tmp_path, byte):
+def test_a_request_is_complete_wherever_it_is_split(tmp_path, byte):
     """A piece may end in any byte of the script. Mutation: take a space at a piece's end for the padding."""
     path = tmp_path / "raw"
     ended = 0

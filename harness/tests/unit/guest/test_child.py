@@ -55,12 +55,12 @@ def test_child_that_stays_is_an_error(pair):
 
 def test_leaked_frames_of_a_child_are_an_error(pair, monkeypatch):
     """Mutation: drop the recorded frames at its exit."""
-    left = SimpleNamespace(after=2, resource="pages that nobody maps and nobody freed")
+    left = SimpleNamespace(after=2, resource="pages neither mapped nor freed")
     monkeypatch.setattr(child_module.Frames, "leaked", lambda frames: (left,))
 
     def main(fd):
         report_memory(fd, pair)
         os._exit(0)
 
-    with pytest.raises(WorkFailed, match="round 1: 2 pages that nobody maps"):
+    with pytest.raises(WorkFailed, match="round 1: 2 pages neither mapped"):
         Child(main, 1, 5.0).wait()

@@ -21,15 +21,15 @@ ffffffffc0000006 T mlx5_eq_get_eqe\t[mlx5_core]
 
 def test_symbols_are_found_bare_first_then_with_a_suffix():
     """Mutation: take any symbol that begins with the name; prefer the suffix; take a `.cold` part."""
-    found = stages.places(stages.MLX5, KALLSYMS)
-    assert found["works"] == stages.Place("mlx5_ib_eqe_pf_action.constprop.0", "mlx5_ib", 0xFFFFFFFFC0000001)
+    places = stages.places(stages.MLX5, KALLSYMS)
+    assert places["works"] == stages.Place("mlx5_ib_eqe_pf_action.constprop.0", "mlx5_ib", 0xFFFFFFFFC0000001)
     assert (
-        found["translations"]
-        == found["zaps"]
+        places["translations"]
+        == places["zaps"]
         == stages.Place("mlx5r_umr_update_xlt", "mlx5_ib", 0xFFFFFFFFC0000003)
     )
-    assert found["faults"] == stages.Place("ib_umem_odp_map_dma_and_lock", "ib_core", 0xFFFFFFFFC0000004)
-    assert "invalidations" not in found and "resumes" not in found
+    assert places["faults"] == stages.Place("ib_umem_odp_map_dma_and_lock", "ib_core", 0xFFFFFFFFC0000004)
+    assert "invalidations" not in places and "resumes" not in places
 
 
 def test_first_existing_symbol_is_used():

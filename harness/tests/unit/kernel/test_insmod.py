@@ -29,7 +29,7 @@ def test_a_loaded_module_is_not_loaded_again_nor_a_missing_one_unloaded(host, tm
     assert caught.value.hint == "odp-harness kmod unload"
 
 
-def test_only_root_may(host, tmp_path, monkeypatch):
+def test_loading_needs_root(host, tmp_path, monkeypatch):
     """Mutation: try it without root."""
     monkeypatch.setattr(insmod.os, "geteuid", lambda: 1000)
     with pytest.raises(SetupError, match="loading a kernel module needs root"):

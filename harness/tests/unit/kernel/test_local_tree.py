@@ -206,7 +206,7 @@ def test_the_folder_of_make_O_is_a_tree(built, archive):
         local_tree.find(built)
 
 
-def test_the_source_is_what_the_tree_has_now(built, archive):
+def test_the_source_is_the_current_tree(built, archive):
     """Mutation: cache the source by its path; take files that make left for source."""
     kernel = Kernels(archive).get(str(built))
     stock = source(kernel, archive)

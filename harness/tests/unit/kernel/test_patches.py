@@ -51,9 +51,9 @@ def test_a_series_is_sorted_by_its_numbers(tmp_path, tree, host):
         MAIL.format(number=2, subject="second", diff=second)
         + MAIL.format(number=1, subject="first", diff=diff())
     )
-    found = patches.read(box)
-    assert [patch.name for patch in found] == ["[PATCH 1/2] first", "[PATCH 2/2] second"]
-    applied = patches.apply(found, tree, host)
+    parsed = patches.read(box)
+    assert [patch.name for patch in parsed] == ["[PATCH 1/2] first", "[PATCH 2/2] second"]
+    applied = patches.apply(parsed, tree, host)
     assert applied.changed == (FILE,) and "line XX;" in (tree / FILE).read_text()
 
 
@@ -68,11 +68,11 @@ def test_an_mbox_is_split_where_messages_begin(tmp_path):
         for number in (1, 2)
     )
     box.write_text(second + first.replace("\n", "\r\n").replace("\r\n", "\n", 1))
-    found = patches.read(tmp_path / "series.mbx")
-    assert [patch.name[:15] for patch in found] == ["[PATCH 1/2 v3] ", "[PATCH 2/2 v3] "]
-    assert [patch.files for patch in found] == [(FILE,), (FILE,)]
+    parsed = patches.read(tmp_path / "series.mbx")
+    assert [patch.name[:15] for patch in parsed] == ["[PATCH 1/2 v3] ", "[PATCH 2/2 v3] "]
+    assert [patch.files for patch in parsed] == [(FILE,), (FILE,)]
     (tmp_path / "one.eml").write_text(first.partition("\n")[2])
-    assert patches.read(tmp_path / "one.eml")[0].diff == found[0].diff
+    assert patches.read(tmp_path / "one.eml")[0].diff == parsed[0].diff
 
 
 def test_a_cover_letter_in_a_folder_is_no_patch(tmp_path):

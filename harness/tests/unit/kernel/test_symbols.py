@@ -31,17 +31,17 @@ def names(tmp_path):
 def test_kallsyms_becomes_a_symbol_file(names):
     """Mutations: take percpu offsets for addresses; forget the trampoline's second symbol."""
     table, strings = section(names, ".symtab"), section(names, ".strtab")
-    found = {}
+    symbols_of = {}
     for name, _, _, where, value, _ in struct.iter_unpack("<IBBHQQ", table):
-        found.setdefault(strings[name : strings.index(b"\0", name)].decode(), []).append((value, where))
-    assert found["_stext"] == [(0xFFFFFFFF81000000, 1)] and found["init_task"] == [
+        symbols_of.setdefault(strings[name : strings.index(b"\0", name)].decode(), []).append((value, where))
+    assert symbols_of["_stext"] == [(0xFFFFFFFF81000000, 1)] and symbols_of["init_task"] == [
         (0xFFFFFFFF83000000, 0xFFF1)
     ]
-    assert sorted(value for value, _ in found["arch_rethook_trampoline"]) == [
+    assert sorted(value for value, _ in symbols_of["arch_rethook_trampoline"]) == [
         0xFFFFFFFF8132E89F,
         0xFFFFFFFF8132E8A0,
     ]
-    assert "fixed_percpu_data" not in found
+    assert "fixed_percpu_data" not in symbols_of
     assert section(names, ".nothing") == b""
 
 
@@ -70,8 +70,12 @@ def test_a_module_of_ours_is_found_by_its_content(cached, tmp_path):
     archive, kernel, entry = cached
     module = tmp_path / "rdma_rxe.ko"
     module.write_bytes(b"as it was built")
-    found = symbols.debug("rdma_rxe", module, RXE, kernel, archive)
-    assert found.file == entry / "rdma_rxe.debug" and found.sources == entry / "source" and not found.why
+    symbols_of = symbols.debug("rdma_rxe", module, RXE, kernel, archive)
+    assert (
+        symbols_of.file == entry / "rdma_rxe.debug"
+        and symbols_of.sources == entry / "source"
+        and not symbols_of.why
+    )
 
 
 def test_other_code_gets_no_lines(cached, tmp_path, monkeypatch, names):
@@ -90,8 +94,8 @@ def test_other_code_gets_no_lines(cached, tmp_path, monkeypatch, names):
     monkeypatch.setattr(symbols, "section", lambda file, name: codes[file])
     assert symbols.debug("rdma_rxe", None, RXE, kernel, archive).file == twin
     codes[twin] = b"other"
-    found = symbols.debug("rdma_rxe", None, RXE, kernel, archive)
-    assert found.file == own and found.sources is None and "neither" in found.why
+    symbols_of = symbols.debug("rdma_rxe", None, RXE, kernel, archive)
+    assert symbols_of.file == own and symbols_of.sources is None and "neither" in symbols_of.why
 
     def fail(kernel, archive):
         raise SetupError("no source")

@@ -5,15 +5,15 @@ from harness.kernel.toolchain import compiler_of
 
 
 @pytest.mark.parametrize(
-    "stated, found",
+    "stated, compiler",
     [
         ('"gcc-12 (Debian 12.2.0-14+deb12u1) 12.2.0"', ("gcc-12", "12.2.0-14+deb12u1")),
         ('"x86_64-linux-gnu-gcc-16 (Debian 16.2.0-4) 16.2.0"', ("gcc-16", "16.2.0-4")),
     ],
 )
-def test_kernel_states_its_compiler(stated, found):
+def test_kernel_states_its_compiler(stated, compiler):
     """Mutation: take the last number, which is the upstream version."""
-    assert compiler_of(f"CONFIG_X=y\nCONFIG_CC_VERSION_TEXT={stated}\n") == found
+    assert compiler_of(f"CONFIG_X=y\nCONFIG_CC_VERSION_TEXT={stated}\n") == compiler
 
 
 def test_another_compiler_is_unsupported():

@@ -26,16 +26,16 @@ def log(name):
     """Read the lines of a log, and the fingerprints that must be found in it."""
     lines = (LOGS / f"{name}.log").read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith("# ")
-    found = [line.removeprefix("# found: ") for line in lines if line.startswith("# found: ")]
-    return [line for line in lines if not line.startswith("# ")], found
+    fingerprints = [line.removeprefix("# found: ") for line in lines if line.startswith("# found: ")]
+    return [line for line in lines if not line.startswith("# ")], fingerprints
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_recorded_log(name):
     """Mutation: take any row out of KINDS; let PLUMBING match nothing; drop `absorbs`."""
-    lines, found = log(name)
+    lines, fingerprints = log(name)
     symptoms = scan(lines)
-    assert [symptom.fingerprint for symptom in symptoms] == found
+    assert [symptom.fingerprint for symptom in symptoms] == fingerprints
     for symptom in symptoms:
         assert symptom.headline in [line.strip() for line in symptom.excerpt]
         assert not any(re.match(r"\[ *\d+\.\d+\]", line) for line in symptom.excerpt)
@@ -100,10 +100,10 @@ PREFIXES = [
 @pytest.mark.parametrize("end", ["", "\r"])
 def test_prefixes_and_line_ends_do_not_matter(prefix, end):
     """Mutation: forget the caller in _PREFIX."""
-    lines, found = log("oops-null-7.3")
+    lines, fingerprints = log("oops-null-7.3")
     bare = [re.sub(r"^\[ *\d+\.\d+\] ", "", line) for line in lines if line.startswith("[")]
     (symptom,) = scan([prefix + line + end for line in bare])
-    assert [symptom.fingerprint] == found and symptom.excerpt[0] == symptom.headline
+    assert [symptom.fingerprint] == fingerprints and symptom.excerpt[0] == symptom.headline
 
 
 def test_clones_modules_and_inline_addresses_are_one_function():
@@ -167,7 +167,7 @@ def test_a_prompt_before_a_message_does_not_hide_it():
 
 def test_a_cut_report_is_found_too():
     """Mutation: drop a report without its end."""
-    lines, found = log("oops-null-7.3")
+    lines, fingerprints = log("oops-null-7.3")
     at = next(i for i, line in enumerate(lines) if "Call Trace" in line)
     (symptom,) = scan(lines[: at + 1])
     assert symptom.fingerprint == "oops NULL pointer dereference: inner_null"
@@ -249,11 +249,11 @@ def test_console_since_a_mark(tmp_path):
     _grow(path, log("warn-7.3")[0])
     mark = console.mark()
     assert mark == path.stat().st_size and console.since(mark) == ()
-    lines, found = log("oops-null-7.3")
+    lines, fingerprints = log("oops-null-7.3")
     _grow(path, lines[:30])
     assert [symptom.kind for symptom in console.since(mark)] == ["oops"], "an unfinished report counts here"
     _grow(path, lines[30:])
-    assert [symptom.fingerprint for symptom in console.since(mark)] == found
+    assert [symptom.fingerprint for symptom in console.since(mark)] == fingerprints
     assert [symptom.kind for symptom in console.since()] == ["warn", "oops"]
     assert console.tail(2)[-1] == "reboot: Power down"
 

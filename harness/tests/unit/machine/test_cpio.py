@@ -5,7 +5,7 @@ def test_a_reader_of_the_format_agrees():
     """Mutation: pad names to 8 instead of 4."""
     data = archive({"a/b/file": b"hello", "run": b"#!/bin/sh\n"}, {"run"})
     # An independent reader of the format, field by field as the kernel documents it.
-    found, position = {}, 0
+    files, position = {}, 0
     while True:
         head = data[position : position + 110]
         assert head[:6] == b"070701"
@@ -14,9 +14,9 @@ def test_a_reader_of_the_format_agrees():
         body = -(-(position + 110 + fields[11]) // 4) * 4
         if name == "TRAILER!!!":
             break
-        found[name] = (fields[1], data[body : body + fields[6]])
+        files[name] = (fields[1], data[body : body + fields[6]])
         position = -(-(body + fields[6]) // 4) * 4
-    assert found == {
+    assert files == {
         "a": (0o40755, b""),
         "a/b": (0o40755, b""),
         "a/b/file": (0o100644, b"hello"),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from harness.machine import gdb
 
-ASKED = """\
+ANSWER = """\
 rdma_rxe .bss 0xffffffffc02bd8b0
 rdma_rxe .data 0xffffffffc02bd8e0
 rdma_rxe .note.gnu.build-id 0xffffffffc02d6000
@@ -16,17 +16,17 @@ ib_core .text 0xffffffffc0436000
 
 def test_sections_are_by_module():
     """Mutation: mix the modules; read decimals."""
-    found = gdb.sections(ASKED)
-    assert list(found) == ["rdma_rxe", "ib_core"]
-    assert found["rdma_rxe"][".text.unlikely"] == 0xFFFFFFFFC0483B20 and len(found["ib_core"]) == 1
+    addresses = gdb.sections(ANSWER)
+    assert list(addresses) == ["rdma_rxe", "ib_core"]
+    assert addresses["rdma_rxe"][".text.unlikely"] == 0xFFFFFFFFC0483B20 and len(addresses["ib_core"]) == 1
 
 
 def test_the_commands_place_each_module_and_then_attach():
     """Mutations: attach first (gdb would assume 32 bits); name every note; let gdb page its output."""
-    found = gdb.sections(ASKED)
+    addresses = gdb.sections(ANSWER)
     modules = [
-        gdb.Loaded("rdma_rxe", Path("/c/rdma_rxe.debug"), Path("/c/source"), found["rdma_rxe"]),
-        gdb.Loaded("ib_core", Path("/c/ib_core.ko"), None, found["ib_core"]),
+        gdb.Loaded("rdma_rxe", Path("/c/rdma_rxe.debug"), Path("/c/source"), addresses["rdma_rxe"]),
+        gdb.Loaded("ib_core", Path("/c/ib_core.ko"), None, addresses["ib_core"]),
     ]
     lines = gdb.script(Path("/run/gdb"), Path("/c/vmlinux"), modules).splitlines()
     rxe = next(line for line in lines if "rdma_rxe.debug" in line)

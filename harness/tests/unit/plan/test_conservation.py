@@ -1,4 +1,4 @@
-"""A card's accounts against a trace: what is lost between them is found, what is lawful is not."""
+"""Conservation check of a card's counters and a trace: losses are reported, allowed differences are not."""
 
 import pytest
 
@@ -10,7 +10,7 @@ CARD = {"raised": 5, "resumed": 4, "failed": 1, "dropped": 0, "open": 0, "unknow
 TRACE = {"events": 5, "works": 5, "resumes": 5}
 
 
-def found(card=(), trace=(), scheme="", **more):
+def problems(card=(), trace=(), scheme="", **more):
     counters = {f"faults.{name}": n for name, n in {**CARD, **dict(card)}.items()}
     return [
         r.text
@@ -19,7 +19,7 @@ def found(card=(), trace=(), scheme="", **more):
 
 
 def test_equal_counts_give_no_reason():
-    assert found() == []
+    assert problems() == []
     assert list(check(DeviceReport(), Trace(TRACE), "")) == []
 
 
@@ -39,18 +39,18 @@ def test_equal_counts_give_no_reason():
 )
 def test_a_lost_fault_is_a_reason_with_all_counters(card, trace, words):
     """Mutation: drop any one comparison of conservation.py."""
-    texts = found(card, trace)
+    texts = problems(card, trace)
     assert any(words in text for text in texts), texts
     assert all("; ledger: card raised 5" in text for text in texts)
 
 
 def test_a_work_of_a_destroyed_queue_need_not_resume():
     """A QP was destroyed under its fault. Mutation: allow none, or any number."""
-    lawful = {"resumed": 3, "dropped": 1}
-    assert found(lawful, {"resumes": 4}) == []
-    assert found({"resumed": 2, "dropped": 1}, {"resumes": 3}) != []
+    allowed = {"resumed": 3, "dropped": 1}
+    assert problems(allowed, {"resumes": 4}) == []
+    assert problems({"resumed": 2, "dropped": 1}, {"resumes": 3}) != []
     invented = {"events": 6, "invented": 1, "invented_open": 1}
-    assert found(invented, {"events": 6, "works": 6}) == []
+    assert problems(invented, {"events": 6, "works": 6}) == []
 
 
 def test_a_stage_that_is_not_traced_is_not_compared():
@@ -62,6 +62,6 @@ def test_a_stage_that_is_not_traced_is_not_compared():
 def test_the_driver_chooses_the_expected_scheme():
     """Mutation: ignore what the driver chose."""
     chosen = {"odp.memory_scheme": 0}
-    assert "expected the memory scheme" in found(scheme="memory", **chosen)[0]
-    assert found(scheme="transport", **chosen) == []
-    assert found(scheme="memory", **{"odp.memory_scheme": 1}) == []
+    assert "expected the memory scheme" in problems(scheme="memory", **chosen)[0]
+    assert problems(scheme="transport", **chosen) == []
+    assert problems(scheme="memory", **{"odp.memory_scheme": 1}) == []

@@ -127,8 +127,8 @@ def test_equal_counters_are_no_problem():
 )
 def test_each_difference_is_a_problem(report, problem):
     """Mutation: leave out any one comparison of module_verdict.check."""
-    found = _check(report)
-    assert len(found) == 1 and problem in found[0]
+    problems = _check(report)
+    assert len(problems) == 1 and problem in problems[0]
 
 
 def test_an_expectation_of_the_plan_replaces_the_comparison():

@@ -57,8 +57,8 @@ ARGV = [
 def test_options_of_run_reach_pytest_with_their_values(run_parser, pytest_parser):
     """Mutations: leave an option out of the round trip; let --resume be a flag, or --cache-limit take bytes alone."""
     typed = [word.replace("5368709120", "5G") for word in ARGV]
-    given = run_parser.parse_args(typed)
-    values = {option.key: getattr(given, option.key) for option in OPTIONS}
+    parsed = run_parser.parse_args(typed)
+    values = {option.key: getattr(parsed, option.key) for option in OPTIONS}
     assert sorted(options.arguments(values)) == sorted(ARGV)
     again = pytest_parser.parse_known_args(options.arguments(values))
     assert {key: getattr(again, key) for key in values} == values

@@ -110,8 +110,8 @@ def test_two_plans_of_one_name_are_refused(tmp_path):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "x.toml").write_text(PLAN.format(title=title))
         names.append(str(tmp_path / folder / "x.toml"))
-    given = {"resume": None, "results": tmp_path / "r", "time": "", "image": "x", "payload": None}
-    option = SimpleNamespace(**given, paced=False, twice=False, no_skip=False)
+    settings = {"resume": None, "results": tmp_path / "r", "time": "", "image": "x", "payload": None}
+    option = SimpleNamespace(**settings, paced=False, twice=False, no_skip=False)
     with pytest.raises(pytest.UsageError, match="two plans are called x"):
         open_results(SimpleNamespace(option=option, args=names))
     assert open_results(SimpleNamespace(option=option, args=names[:1] * 2)).directory == tmp_path / "r"
@@ -133,18 +133,18 @@ def test_the_kernel_is_the_records_or_none():
     case = replay.planned(one, PLANS / "odp-write.toml")
     bare = replace(one, environment={}, case=replace(one.case, id="odp-write/7.2/soft-roce/remote"))
     assert replay.planned(bare, PLANS / "odp-write.toml").kernel == "7.2"
-    asked, told = [], []
+    queries, messages = [], []
 
     def kernel(name, version):
-        asked.append((name, version))
+        queries.append((name, version))
         return SimpleNamespace(release=name, version="7.3.1-2")
 
-    replay.fetch(SimpleNamespace(kernel=kernel, say=told.append), one, case)
-    assert asked == [(release, package)]
-    assert told == [f"{release} is from package 7.3.1-2 now, the record's from {package}"]
+    replay.fetch(SimpleNamespace(kernel=kernel, say=messages.append), one, case)
+    assert queries == [(release, package)]
+    assert messages == [f"{release} is from package 7.3.1-2 now, the record's from {package}"]
     for error in (UsageError(f"unknown kernel '{release}'"), Unsupported("gone")):
 
-        def gone(*given, error=error):
+        def gone(*settings, error=error):
             raise error
 
         with pytest.raises(SetupError, match=re.escape(f"is not available any more: {release}")) as raised:
@@ -153,18 +153,20 @@ def test_the_kernel_is_the_records_or_none():
 
 
 @pytest.mark.parametrize(
-    ("again", "said"),
+    ("again", "pattern"),
     [
         ({}, ""),
         ({"verdict": "pass", "reasons": ()}, "verdict: fail, now pass"),
         ({"reasons": (Reason("leak", "QP"),)}, "reasons: .*, now leak"),
     ],
 )
-def test_an_end_is_the_same_or_differs(again, said):
+def test_a_replay_is_the_same_or_differs(again, pattern):
     """Mutations: compare verdicts alone; compare the words of reasons."""
     one = kept(reasons=(Reason("data", "7 bytes"),))
     runner = SimpleNamespace(run=lambda case: (replace(one, **again), None))
-    assert re.fullmatch(said, replay.difference(runner, one, replay.planned(one, PLANS / "odp-write.toml")))
+    assert re.fullmatch(
+        pattern, replay.difference(runner, one, replay.planned(one, PLANS / "odp-write.toml"))
+    )
 
 
 def test_exact_answers_must_be_equal():

@@ -25,29 +25,29 @@ class Machine:
 
 def watched(machine, monkeypatch, looks):
     monkeypatch.setattr(replay_gdb, "POLL_S", 0)
-    told, left = [], iter(range(looks))
+    messages, left = [], iter(range(looks))
     presence = SimpleNamespace(check=lambda: None)
-    session = SimpleNamespace(say=told.append)
-    return replay_gdb._watch(session, machine, presence, lambda: next(left, None) is None), told
+    session = SimpleNamespace(say=messages.append)
+    return replay_gdb._watch(session, machine, presence, lambda: next(left, None) is None), messages
 
 
 def test_the_machine_is_stopped_when_the_case_has_answered(monkeypatch):
-    """Mutations: let it go on (gdb never comes back); end with the answer; stop it at every look."""
+    """Mutations: let it run (gdb never comes back); end with the answer; stop it at every look."""
     machine = Machine()
-    ended, told = watched(machine, monkeypatch, 6)
+    ended, messages = watched(machine, monkeypatch, 6)
     assert ended.answer.status == "done" and not ended.problem
-    assert machine.commands == ["stop"] and told == [replay_gdb.ENDED] and machine.looks == 3
+    assert machine.commands == ["stop"] and messages == [replay_gdb.ENDED] and machine.looks == 3
 
 
 def test_gdb_may_exit_before_the_case_ends(monkeypatch):
     """Mutation: wait for the answer."""
     machine = Machine()
-    ended, told = watched(machine, monkeypatch, 2)
-    assert ended.answer is None and not machine.commands and not told
+    ended, messages = watched(machine, monkeypatch, 2)
+    assert ended.answer is None and not machine.commands and not messages
 
 
 def test_a_dead_machine_stays_until_gdb_exits(monkeypatch):
-    """Mutations: take the prompt away with the machine; forget what the console said."""
+    """Mutations: take the prompt away with the machine; drop the console log."""
     machine = Machine(dies=True)
     ended, _ = watched(machine, monkeypatch, 9)
     assert ended.problem == "BUG: x; y" and machine.looks == 2

@@ -45,8 +45,8 @@ def test_a_failure_before_any_case_is_a_record_and_happens_once(session, monkeyp
     """Mutation: let the error through: no record of the case. Or boot again for the next case."""
     tried = []
 
-    def prepare(*wanted):
-        tried.append(wanted)
+    def prepare(*arguments):
+        tried.append(arguments)
         raise error
 
     monkeypatch.setattr(session, "_prepare", prepare)
@@ -71,35 +71,35 @@ def test_a_record_has_its_environment_even_if_no_machine_ran(session, monkeypatc
     session._kernels["7.3"] = SimpleNamespace(release="7.3.4+deb13-amd64", version="7.3.4-1")
     (tmp_path / "payload/modules").mkdir(parents=True)
     (tmp_path / "payload/modules/rdma_rxe.ko").write_bytes(b"x")
-    given = replace(session.options, payload=tmp_path / "payload")
+    with_payload = replace(session.options, payload=tmp_path / "payload")
 
-    def told(prepare, options):
+    def environment_of(prepare, options):
         session.options = options
         monkeypatch.setattr(session, "_prepare", prepare)
         monkeypatch.setattr(session, "_failed", {})
         return CaseRunner(session).run(_planned())[0].environment
 
-    def breaks(*wanted):
+    def breaks(*arguments):
         raise Crash(PANIC[1], PANIC, "")
 
     def works(facts, key):
         disks = SimpleNamespace(payload=Path("payload") / key / "payload")
         shape = SimpleNamespace(clock="exact", accelerator="tcg")
         snapshot = SimpleNamespace(shape=shape, key="k", facts=facts, disks=disks)
-        return lambda *wanted: (session._kernels["7.3"], snapshot)
+        return lambda *arguments: (session._kernels["7.3"], snapshot)
 
     monkeypatch.setattr(CaseRunner, "_execute", lambda self, record, *more: record)
-    before = told(breaks, given)
+    before = environment_of(breaks, with_payload)
     assert (before["kernel"], before["series"], before["machine.payload"]) == (
         "7.3.4+deb13-amd64",
         "7.3",
         "rdma_rxe",
     )
     assert "clock" not in before
-    digest = payload_disk.key(files_below(given.payload))
-    after = told(works({"payload": "rdma_rxe"}, digest), given)
+    digest = payload_disk.key(files_below(with_payload.payload))
+    after = environment_of(works({"payload": "rdma_rxe"}, digest), with_payload)
     assert after.items() > before.items() and (after["payload"], after["clock"]) == (digest, "exact")
-    plain = told(works({}, "empty-128"), replace(given, payload=None))
+    plain = environment_of(works({}, "empty-128"), replace(with_payload, payload=None))
     assert not {"payload", "machine.payload"} & set(plain)
     (tmp_path / "payload/modules/rdma_rxe.ko").write_bytes(b"y")
-    assert told(breaks, given)["payload"] != before["payload"]
+    assert environment_of(breaks, with_payload)["payload"] != before["payload"]

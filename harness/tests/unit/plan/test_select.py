@@ -32,7 +32,7 @@ def test_newest_runs_only_when_it_is_newer(newest, same):
 
 
 def test_newest_alone_stays():
-    """Mutation: compare with releases that nobody asked for."""
+    """Mutation: compare with releases that were not selected."""
     assert not newest_is_another({"newest"}, lambda series: "7.3.4")
 
 
@@ -43,19 +43,26 @@ def test_a_cut_is_spread_over_the_matrix():
 
 
 def test_a_case_with_rules_of_the_card_may_run_once():
-    """Mutation: forget what was asked; take one of the others, too."""
-    asked = {"kernel": ["7.3"], "device": ["connectx-5"], "time": None, "paced": False, "cut": 1, "seeds": 4}
+    """Mutation: ignore the options; take an unselected case, too."""
+    options = {
+        "kernel": ["7.3"],
+        "device": ["connectx-5"],
+        "time": None,
+        "paced": False,
+        "cut": 1,
+        "seeds": 4,
+    }
     folder = find_folder("testplans", None)
     for name, once, runs in (("mlx5-event-dropped", 1, 4), ("odp-write", 4, 4)):
         plan = load(folder / f"{name}.toml")
-        assert len(list(chosen(plan, Namespace(**asked, ruled_once=True)))) == once
-        assert len(list(chosen(plan, Namespace(**asked, ruled_once=False)))) == runs
+        assert len(list(chosen(plan, Namespace(**options, ruled_once=True)))) == once
+        assert len(list(chosen(plan, Namespace(**options, ruled_once=False)))) == runs
 
 
 def test_cases_on_a_tree_are_called_by_its_release(monkeypatch):
     """They run on the tree all the same. Mutation: ask the archive for the release."""
     monkeypatch.setattr(local_tree, "called", lambda name: "7.3.4-mine" if name == "/linux" else name)
-    asked = {
+    options = {
         "kernel": ["/linux"],
         "device": ["soft-roce"],
         "time": None,
@@ -64,8 +71,8 @@ def test_cases_on_a_tree_are_called_by_its_release(monkeypatch):
         "seeds": 0,
     }
     plan = load(find_folder("testplans", None) / "odp-write.toml")
-    found = list(chosen(plan, Namespace(**asked, ruled_once=False)))
-    assert {(one.kernel, one.case.id.split("/")[1]) for one in found} == {("/linux", "7.3.4-mine")}
+    cases = list(chosen(plan, Namespace(**options, ruled_once=False)))
+    assert {(one.kernel, one.case.id.split("/")[1]) for one in cases} == {("/linux", "7.3.4-mine")}
 
 
 @pytest.mark.parametrize(
@@ -97,12 +104,12 @@ def test_the_cases_are_listed(capsys):
     assert "no case was listed" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("asked", [("--device", "connectx-9"), ("--kernel", "6.13")])
-def test_an_unknown_device_or_kernel_is_a_usage_error(asked, capsys, monkeypatch):
+@pytest.mark.parametrize("options", [("--device", "connectx-9"), ("--kernel", "6.13")])
+def test_an_unknown_device_or_kernel_is_a_usage_error(options, capsys, monkeypatch):
     """Mutation: run no case of it and call that a set-up that failed."""
     monkeypatch.setattr(Kernels, "releases", lambda self: ["7.3.4+deb13-amd64"])
-    assert main(["run", "--list", *asked]) == 2
-    assert f"unknown {asked[0][2:]} {asked[1]!r}" in capsys.readouterr().err
+    assert main(["run", "--list", *options]) == 2
+    assert f"unknown {options[0][2:]} {options[1]!r}" in capsys.readouterr().err
 
 
 def test_an_exact_release_is_chosen(capsys, monkeypatch):

@@ -20,7 +20,7 @@ SNAPSHOT = SimpleNamespace(key="k")
 
 
 class Machines:
-    """Restores machines that print a line and end as they are told to."""
+    """Restores machines that print a line and end as parametrized."""
 
     def __init__(self, end):
         self.end, self.requests, self.folders = end, [], []

@@ -74,10 +74,10 @@ def test_card_and_trace_are_compared_only_where_that_is_expected():
 
 def test_a_count_may_have_a_minimum_where_none_is_expected():
     """Mutation: leave it out of verdict._reasons; take a count that is not there for enough."""
-    least = Expect(at_least={"invalidations_remote": 2})
-    assert _kinds(_with(trace=Trace({"invalidations_remote": 2})), least) == ("pass", [])
-    assert _kinds(_with(trace=Trace({"invalidations_remote": 1})), least) == ("fail", ["count"])
-    assert _kinds(GOOD, least) == ("fail", ["count"])
+    bounded = Expect(at_least={"invalidations_remote": 2})
+    assert _kinds(_with(trace=Trace({"invalidations_remote": 2})), bounded) == ("pass", [])
+    assert _kinds(_with(trace=Trace({"invalidations_remote": 1})), bounded) == ("fail", ["count"])
+    assert _kinds(GOOD, bounded) == ("fail", ["count"])
 
 
 def test_a_known_defect_applies_to_its_devices_only():
@@ -199,12 +199,12 @@ def test_a_known_failure_must_fail_and_only_on_its_series():
 def test_a_known_defect_excuses_failures_with_its_message_only():
     """Mutation: look at the kinds of reasons alone: any oops is the one that is known."""
     known = (Known(("7.2",), ("console",), "defect", message=("Bad page state",)),)
-    told, other = (
+    named, other = (
         Symptom("bad_page", "BUG: Bad page state in x"),
         Symptom("oops", "BUG: NULL pointer dereference"),
     )
-    assert _kinds(GOOD, known=known, symptoms=(told,))[0] == "known"
-    assert _kinds(GOOD, known=known, symptoms=(told, other)) == ("fail", ["console", "known"])
+    assert _kinds(GOOD, known=known, symptoms=(named,))[0] == "known"
+    assert _kinds(GOOD, known=known, symptoms=(named, other)) == ("fail", ["console", "known"])
 
 
 def test_expected_counts_without_a_probe_are_a_reason():
@@ -237,10 +237,10 @@ def test_wrong_bytes_are_no_expected_failure():
 
 def test_an_expected_log_line_excuses_a_warning_only():
     """Nearly each stack of mlx5's fault path has "umr" in it. Mutations: look for it in the stack; in an oops."""
-    told = Symptom("warn", "WARNING: umr.c:365 at mlx5r_umr_post_send_wait")
+    named = Symptom("warn", "WARNING: umr.c:365 at mlx5r_umr_post_send_wait")
     stack = Symptom("warn", "refcount_t: underflow", excerpt=("mlx5r_umr_update_xlt",))
     oops = Symptom("oops", "BUG: NULL in umr")
-    for symptom, kinds in ((told, []), (stack, ["console"]), (oops, ["console"])):
+    for symptom, kinds in ((named, []), (stack, ["console"]), (oops, ["console"])):
         _, reasons = judge(
             _planned(Expect(log=("umr",))), Evidence("7.2.1", GOOD, (symptom,), console=("umr",))
         )
@@ -266,12 +266,12 @@ def test_failures_of_the_machine_are_kept():
 
 def test_the_panic_of_our_own_nmi_is_no_reason():
     """Mutation: list every symptom of a machine that hung."""
-    asked = Symptom("panic", "Kernel panic - not syncing: NMI: Not continuing")
+    own_nmi = Symptom("panic", "Kernel panic - not syncing: NMI: Not continuing")
     before = Symptom("hung task", "INFO: task x blocked")
     hang = (Reason("hang", "no answer"),)
-    _, reasons = judge(_planned(), Evidence("7.2.1", None, (before, asked), failures=hang))
+    _, reasons = judge(_planned(), Evidence("7.2.1", None, (before, own_nmi), failures=hang))
     assert [reason.kind for reason in reasons] == ["hang", "console"]
-    _, reasons = judge(_planned(), Evidence("7.2.1", None, (asked,)))
+    _, reasons = judge(_planned(), Evidence("7.2.1", None, (own_nmi,)))
     assert [reason.kind for reason in reasons] == ["console"]
 
 

@@ -1,4 +1,4 @@
-"""Rows of figures, and exports for other programs."""
+"""Rows of statistics, and exports for other programs."""
 
 import csv
 import io

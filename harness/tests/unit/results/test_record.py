@@ -30,7 +30,7 @@ def test_a_run_reads_back_as_it_was_written(tmp_path):
     assert run.complete and not run.damaged and run.index.about == {"command": "run all"}
 
 
-def test_an_unfinished_run_yields_what_it_has(tmp_path):
+def test_an_unfinished_run_yields_its_records(tmp_path):
     """Mutation: let read_run raise on a bad file: everything else of the run is lost."""
     store = RunStore.create(tmp_path / "run", expected=3)
     first = store.add(record(0))

@@ -26,7 +26,7 @@ ANSWER = Answer(
 @pytest.mark.parametrize(
     "value", [CASE, Request(3, "case", case=CASE), ANSWER, Reply(1, True, answer=ANSWER)]
 )
-def test_a_message_is_decoded_to_what_was_encoded(value):
+def test_a_decoded_message_equals_the_encoded_one(value):
     """Mutation: drop a field in to_plain, or turn tuples into lists."""
     assert codec.loads(type(value), codec.dumps(value)) == value
 

@@ -99,7 +99,7 @@ class Btf:
 
     def members(self, structure: str) -> dict[str, tuple[int, int]]:
         """Every member by dotted path, anonymous ones merged: (byte offset, byte size)."""
-        found: dict[str, tuple[int, int]] = {}
+        places: dict[str, tuple[int, int]] = {}
 
         def walk(type_id: int, prefix: str, base: int) -> None:
             kind, target, _, members = self._read(type_id)
@@ -108,8 +108,8 @@ class Btf:
             for name, member, offset in members:
                 path = prefix + name if name else prefix.rstrip(".")
                 if name:
-                    found[path] = (base + offset // 8, self.size(member))
+                    places[path] = (base + offset // 8, self.size(member))
                 walk(member, path + "." if path else "", base + offset // 8)
 
         walk(self.structures[structure], "", 0)
-        return found
+        return places

@@ -31,8 +31,8 @@ def layouts(folder):
 @functools.cache
 def btf(folder):
     """Read the BTF of mlx5_ib and mlx5_core, or skip."""
-    found = [path for path in folder.rglob("vmlinu[xz]*") if path.is_file() and path.stat().st_size > 1 << 20]
-    images = sorted(found, key=lambda path: path.name != "vmlinux")  # an ELF file needs no unpacking
+    paths = [path for path in folder.rglob("vmlinu[xz]*") if path.is_file() and path.stat().st_size > 1 << 20]
+    images = sorted(paths, key=lambda path: path.name != "vmlinux")  # an ELF file needs no unpacking
     modules = [next(folder.rglob(f"{name}.ko*"), None) for name in ("mlx5_ib", "mlx5_core")]
     if not images or None in modules:
         pytest.skip(f"{folder} has no kernel image or no modules")
