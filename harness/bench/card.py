@@ -262,7 +262,7 @@ def _repeats(session: Session, series: str, kernel: Kernel, device: Device) -> t
     _, exact = session.prepared(series, device.name, "exact")
     repeats: dict[str, Any] = {}
     conversation = b""
-    for clock, operation in itertools.product(("exact", "paced"), ("write", "objects")):
+    for clock, operation in itertools.product(("exact", "icount"), ("write", "objects")):
         snapshot = dataclasses.replace(exact, shape=dataclasses.replace(exact.shape, clock=clock))
         case = Case("bench-card", device.name, Workload(operation, ROUNDS, region, region))
         request = Request(CASE, "case", device.name, case)

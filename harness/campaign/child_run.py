@@ -57,7 +57,7 @@ class ChildRun:
             "time": "real" if request.effect else None,
             "blocks": self.blocks,
             "ruled_once": True,
-            "paced": request.paced and not request.effect,
+            "icount": request.icount and not request.effect,
             "resume": self.results if self.resumed else None,
         }
         return RunRequest(

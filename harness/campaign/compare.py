@@ -2,7 +2,7 @@
 
 Results are compared by case; `seed=N` at the end of a case's name is one of several runs of the same case.
 Latency in exact time is compared over the seeds, in instructions; in real time by a rank test over the runs. A machine
-with a card counts instructions but waits in real time ("paced"): only the minimum of each stage is compared.
+with a card counts instructions but waits in real time ("icount"): only the minimum of each stage is compared.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from harness.campaign.statistics import (
 )
 from harness.values.record import Record
 
-PACED = "paced"
+ICOUNT = "icount"
 
 MIN_NOISE_BAND = 5.0
 """Minimum noise band in instructions; the kprobe hash-chain position shifts a stage's minimum by up to this much."""
@@ -146,11 +146,11 @@ def _measure(
     case: str, before: Sequence[Record], after: Sequence[Record], bands: Mapping[str, float] | None
 ) -> Iterable[_Measured]:
     clocks = {record.environment.get("clock") for record in (*before, *after)}
-    exact = clocks <= {"exact", PACED}
+    exact = clocks <= {"exact", ICOUNT}
     one, other = samples(before, exact), samples(after, exact)
     for name in sorted(set(one) & set(other)):
         stage, statistic = split(name)
-        if PACED in clocks and statistic != MINIMUM:
+        if ICOUNT in clocks and statistic != MINIMUM:
             continue
         values = (list(one[name].values()), list(other[name].values()))
         baseline, patched = (float(median(each)) for each in values)
@@ -203,7 +203,7 @@ def _tests(metric: Metric, metrics: Sequence[Metric]) -> int:
 def _mixed_clocks(before: Sequence[Record], after: Sequence[Record]) -> bool:
     """Return True if only one side counted instructions. What could not run has no clock."""
     clocks = {record.environment.get("clock") for record in (*before, *after)} - {None}
-    return len({clock in ("exact", PACED) for clock in clocks}) > 1
+    return len({clock in ("exact", ICOUNT) for clock in clocks}) > 1
 
 
 def _not_comparable(cases: Sequence[str]) -> list[Difference]:

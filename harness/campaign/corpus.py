@@ -70,7 +70,7 @@ def _run(session: Session, entry: Entry, blank: Outcome, plans: Path, results: P
     files = [plans / f"{name}.toml" for name in entry.plans]
     # The plans' own clocks: latencies are not compared.
     request = RegressRequest(entry.name, entry.kernel, files, results, seeds=1, cut=0, jobs=jobs)
-    request = replace(request, expression=entry.expression, failures=1, paced=False)
+    request = replace(request, expression=entry.expression, failures=1, icount=False)
     with session.ledger.scratch_folder("corpus") as tree:
         copy_sources(stock, parts, tree)
         apply(entry, tree)

@@ -15,7 +15,7 @@ class RegressRequest:
     """Run `plans` on `kernel`: `seeds` runs of a case, at most `cut` cases of a plan and device (0: all).
 
     `name` is printed; `results` is the folder of every file that is written. A run stops after `failures` failed cases
-    (0: never): each hang costs its timeout. `paced`: machines with a card count instructions too.
+    (0: never): each hang costs its timeout. `icount`: machines with a card count instructions too.
     `effect`: compare latencies in real time until a difference of this share is detectable, in interleaved rounds;
     `round` is the number of one (0 in exact time).
     """
@@ -29,7 +29,7 @@ class RegressRequest:
     jobs: int = 1
     expression: str = ""
     failures: int = 4
-    paced: bool = True
+    icount: bool = True
     effect: float = 0.0
     round: int = 0
 

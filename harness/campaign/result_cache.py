@@ -84,7 +84,7 @@ class ModuleRun:
                 request.expression,
                 request.failures,
                 request.round,
-                request.paced,
+                request.icount,
                 os.environ.get(FULL, ""),
                 self.devices,
                 self.blocks,

@@ -117,7 +117,7 @@ class Card:
         """Wait until every page fault is resumed, as long as the driver keeps resuming some."""
         counters = self.control.ask("counters")["counters"]["faults"]
         last, moved = counters, time.monotonic()
-        while counters["open"] or counters["invented_open"]:
+        while counters["open"] or counters["injected_open"]:
             if counters != last:
                 last, moved = counters, time.monotonic()
             elif time.monotonic() - moved > SETTLE_S:

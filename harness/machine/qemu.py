@@ -66,7 +66,7 @@ class Qemu:
 class Shape:
     """Hardware of a machine; part of a snapshot's key.
 
-    `clock` is `exact` (one vCPU, one instruction a nanosecond, TCG), `paced` (the same, but an idle machine
+    `clock` is `exact` (one vCPU, one instruction a nanosecond, TCG), `icount` (the same, but an idle machine
     waits in real time) or `real`.
     """
 
@@ -77,7 +77,7 @@ class Shape:
     @property
     def counted(self) -> bool:
         """True if time is counted in instructions."""
-        return self.clock in ("exact", "paced")
+        return self.clock in ("exact", "icount")
 
     @property
     def cpus(self) -> int:

@@ -13,7 +13,7 @@ from harness.values.answer import Trace
 from harness.values.record import DeviceReport, Reason
 
 ANSWERED = (
-    *("resumed", "failed", "invented_resumed", "invented_failed"),
+    *("resumed", "failed", "injected_resumed", "injected_failed"),
     *("resumes_lost", "resumes_refused", "resumes_moot"),
 )
 """The card's counters of PAGE_FAULT_RESUME commands, but for those that name no open fault."""
@@ -65,7 +65,7 @@ def _trace(card: dict[str, int], trace: Trace) -> Iterator[str]:
     # A work whose queue is destroyed, or never existed, resumes nothing.
     silent, maximum = (
         seen.get("works", 0) - seen["resumes"],
-        card.get("invented_open", 0) + card.get("dropped", 0),
+        card.get("injected_open", 0) + card.get("dropped", 0),
     )
     if "works" in seen and not 0 <= silent <= maximum:
         yield f"works without a resume: {silent}, of which {maximum} are expected"
@@ -77,7 +77,7 @@ def ledger(card: dict[str, int], trace: Trace) -> str:
         "raised",
         "events",
         "withheld",
-        "invented",
+        "injected",
         "resumed",
         "failed",
         "dropped",

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from harness.values.module import ModuleReport, ModuleUse
 from harness.values.record import DeviceReport
 
-RESUMED = ("resumed", "failed", "invented_resumed", "invented_failed", "resumes_lost")
+RESUMED = ("resumed", "failed", "injected_resumed", "injected_failed", "resumes_lost")
 REFUSED = ("unknown_resumes", "resumes_refused")
 ZERO = ("lost_memory", "overruns", "undecoded", "unknown")
 """Statistics that are 0 unless a plan expects otherwise."""
@@ -38,9 +38,9 @@ def check(
     if not report.refused:
         yield from _counters(use, report, card, expected)
     if any(outcome.kind == "drawn-events" for outcome in device_report.rules) and report.drawn != card.get(
-        "invented", 0
+        "injected", 0
     ):
-        yield f"events with random fields: {report.drawn} right, the card sent {card.get('invented', 0)}"
+        yield f"events with random fields: {report.drawn} right, the card sent {card.get('injected', 0)}"
     counters = {**report.stats, **report.answers, "heard": report.heard, "drawn": report.drawn}
     for name, count in expected.items():
         counted = counters.get(name, 0)

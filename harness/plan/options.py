@@ -95,7 +95,7 @@ RUN_OPTIONS = (
     Option(
         "--time", "clock of the machines (default: the plan's, else the device's)", choices=("exact", "real")
     ),
-    Option("--paced", "machines with a card count instructions, and wait in real time", "flag"),
+    Option("--icount", "machines with a card count instructions, and wait in real time", "flag"),
     Option("--twice", "run each exact case twice; the answers must be equal to the nanosecond", "flag"),
     Option(
         "--cut",

@@ -64,7 +64,7 @@ def _check_names(plans: Sequence[Path]) -> None:
 
 def _options(option: Any) -> str:
     """Return the options that a record depends on and that are not in the name of its case."""
-    flags = [name for name in ("paced", "twice", "no_skip") if getattr(option, name)]
+    flags = [name for name in ("icount", "twice", "no_skip") if getattr(option, name)]
     flags += ["full"] if os.environ.get(FULL) else []
     settings = [f"time={option.time or 'default'}", f"image={option.image}"]
     payload = files_below(option.payload)

@@ -21,8 +21,8 @@ def chosen(plan: Plan, option: Any) -> Iterator[Planned]:
     if not devices:
         return
     cases = list(plan.cases(kernels, option.time, devices))
-    if option.paced:
-        cases = [replace(one, clock="paced") if TRAITS[one.case.device].plugged else one for one in cases]
+    if option.icount:
+        cases = [replace(one, clock="icount") if TRAITS[one.case.device].plugged else one for one in cases]
     for kernel, device in itertools.product(kernels, devices):
         same = [planned for planned in cases if (planned.kernel, planned.case.device) == (kernel, device)]
         for planned in spread(same, option.cut):

@@ -173,7 +173,7 @@ class Faults:
         if len(self._injected) > MAX_INJECTED:
             del self._injected[next(iter(self._injected))]
         self.injected += 1
-        self._device.log({"what": "invented", "rule": armed.rule.kind, "token": key, "sub": sub_type})
+        self._device.log({"what": "injected", "rule": armed.rule.kind, "token": key, "sub": sub_type})
         self._post(event, sub_type)
 
     def object_gone(self, kind: str, number: int) -> None:
@@ -244,7 +244,7 @@ class Faults:
             self.injected_resumed += 1
         answer = "resumed with error" if error else "resumed"
         armed.answers[f"{answer}, refused" if refuse else answer] += 1
-        self._device.log({"what": "resume", "token": key, "error": error, "invented": True})
+        self._device.log({"what": "resume", "token": key, "error": error, "injected": True})
         if refuse:
             raise FirmwareError(Status.BAD_RES, why=f"fault {key:#x} is not open")
 
@@ -288,12 +288,12 @@ class Faults:
         Three equations, with and without rules:
 
             raised          = resumed + failed + dropped + open
-            events          = raised - withheld + invented (less those that a rule delays just now)
-            resume commands = resumed + failed + invented_resumed + invented_failed
+            events          = raised - withheld + injected (less those that a rule delays just now)
+            resume commands = resumed + failed + injected_resumed + injected_failed
                               + resumes_lost + resumes_refused + resumes_moot + unknown_resumes
 
-        `raised` are faults of the workload, `invented` injected events; a driver need not resume one of those, on
-        an unknown queue for example: invented = invented_resumed + invented_failed + invented_open. `events` are
+        `raised` are faults of the workload, `injected` the injected events; a driver need not resume one of those, on
+        an unknown queue for example: injected = injected_resumed + injected_failed + injected_open. `events` are
         those that the driver gets, each one a work of its page-fault queue. A fault of `resumes_moot` had ended
         otherwise.
         """
@@ -308,10 +308,10 @@ class Faults:
             "open": len(self.open),
             "events": self.events,
             "withheld": self.withheld,
-            "invented": self.injected,
-            "invented_resumed": self.injected_resumed,
-            "invented_failed": self.injected_failed,
-            "invented_open": self.injected - self.injected_resumed - self.injected_failed,
+            "injected": self.injected,
+            "injected_resumed": self.injected_resumed,
+            "injected_failed": self.injected_failed,
+            "injected_open": self.injected - self.injected_resumed - self.injected_failed,
             "resumes_lost": self.resumes_lost,
             "resumes_refused": self.resumes_refused,
             "resumes_moot": self.resumes_moot,

@@ -58,7 +58,7 @@ def test_card(session):
     assert (
         metrics["command_count"] > 0 and metrics["bar_read_p50_us"] > 0 and metrics["restore_to_verbs_s"] > 0
     )
-    assert set(metrics["repeats"]) == {"write_exact", "objects_exact", "write_paced", "objects_paced"}
+    assert set(metrics["repeats"]) == {"write_exact", "objects_exact", "write_icount", "objects_icount"}
 
 
 def test_kmod(session):

@@ -197,12 +197,12 @@ def test_the_minimum_of_a_stage_is_a_metric_in_exact_time_only():
 
 def test_only_minima_are_compared_where_a_machine_waits_in_real_time():
     """Mutation: compare its operations, which wait for a card."""
-    paced = {"clock": "paced"}
+    icount = {"clock": "icount"}
     stage = Histogram("keys", "ns", (0, 0, 0, 2), 24, 9, 15)
 
     def staged(added):
         made = []
-        for one in runs(2, added_ns=9_000_000 if added else 0, **paced):
+        for one in runs(2, added_ns=9_000_000 if added else 0, **icount):
             moved = replace(stage, minimum=stage.minimum + added)
             made.append(
                 replace(one, answer=replace(one.answer, trace=replace(one.answer.trace, histograms=(moved,))))

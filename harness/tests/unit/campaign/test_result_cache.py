@@ -83,7 +83,7 @@ def test_runs_in_real_time_are_not_reused_by_another_run(run_request):
 
 @pytest.mark.parametrize(
     ("reason", "clock", "ran"),
-    [("leak", "exact", 1), ("leak", "paced", 2), ("leak", "real", 2), ("hang", "exact", 2)],
+    [("leak", "exact", 1), ("leak", "icount", 2), ("leak", "real", 2), ("hang", "exact", 2)],
 )
 def test_failures_that_may_be_transient_are_not_cached(
     tmp_path, monkeypatch, run_request, reason, clock, ran

@@ -203,7 +203,7 @@ def conserved(pair):
     """Check the equations that hold whatever rules do; return the counters of faults."""
     faults = pair.card.counters()["faults"]
     assert faults["raised"] == sum(faults[name] for name in ("resumed", "failed", "dropped", "open"))
-    assert faults["invented"] == sum(faults[f"invented_{name}"] for name in ("resumed", "failed", "open"))
+    assert faults["injected"] == sum(faults[f"injected_{name}"] for name in ("resumed", "failed", "open"))
     return faults
 
 

@@ -67,7 +67,7 @@ def test_double_event_is_resumed_once(pair):
         pair.resume(second)
     assert pair.done(0)[1] == 0 and pair.card.findings() == []
     faults = conserved(pair)
-    assert (faults["raised"], faults["invented"], faults["events"], faults["unknown_resumes"]) == (1, 1, 2, 0)
+    assert (faults["raised"], faults["injected"], faults["events"], faults["unknown_resumes"]) == (1, 1, 2, 0)
     assert "1 resumed, refused" in pair.card.outcomes()[0]["text"]
     with pytest.raises(CommandFailed):
         pair.resume(second)
@@ -113,7 +113,7 @@ def test_storm_covers_the_region_and_each_event_is_resumed(card, side):
     resolve(pair, pair.fault(), 1, side)
     assert pair.done(0)[1] == 0 and pair.card.findings() == []
     faults = conserved(pair)
-    assert (faults["raised"], faults["invented"], faults["invented_resumed"], faults["events"]) == (
+    assert (faults["raised"], faults["injected"], faults["injected_resumed"], faults["events"]) == (
         2,
         7,
         7,
@@ -129,7 +129,7 @@ def test_prefetch_hint_needs_the_memory_scheme():
     fault = pair.fault()
     assert (fault.pre_pages, fault.post_pages) == (5, 9) and hits(pair) == [1]
     resolve(pair, fault)
-    assert pair.done(0)[1] == 0 and conserved(pair)["invented"] == 0
+    assert pair.done(0)[1] == 0 and conserved(pair)["injected"] == 0
 
 
 def no_bytes(event, pair):
@@ -160,10 +160,10 @@ def test_a_malformed_event_is_sent_besides_the_genuine_one(card, kind):
     assert MALFORMED[kind](malformed, pair), malformed
     if kind not in ("unknown-queue", "unknown-sub-type"):
         pair.resume(malformed, error=1)
-        assert pair.done(0) is None and conserved(pair)["invented_failed"] == 1
+        assert pair.done(0) is None and conserved(pair)["injected_failed"] == 1
         assert "1 resumed with error" in pair.card.outcomes()[0]["text"]
     else:
-        assert conserved(pair)["invented_open"] == 1
+        assert conserved(pair)["injected_open"] == 1
     resolve(pair, genuine)
     assert pair.done(0)[1] == 0 and hits(pair) == [1] and pair.card.findings() == []
 
@@ -205,7 +205,7 @@ def test_drawn_events_precede_the_genuine_one_with_their_fields(card):
         resolve(pair, genuine)
         assert pair.done(0)[1] == 0 and pair.fault() is None
     faults = conserved(pair)
-    assert (faults["invented_resumed"], faults["resumed"], faults["unknown_resumes"]) == (12, 2, 0)
+    assert (faults["injected_resumed"], faults["resumed"], faults["unknown_resumes"]) == (12, 2, 0)
     assert pair.card.findings() == []
 
 
@@ -220,7 +220,7 @@ def test_injected_events_without_a_resume_are_forgotten_in_the_end(pair):
         pair.seen_events += 1
         pair.uar_write(0x48, struct.pack(">I", pair.eqn << 24 | pair.seen_events & 0xFFFFFF))
     assert len(pair.card.hca.faults._injected) == MAX_INJECTED
-    assert conserved(pair)["invented_open"] == MAX_INJECTED + 50 and pair.card.findings() == []
+    assert conserved(pair)["injected_open"] == MAX_INJECTED + 50 and pair.card.findings() == []
 
 
 def test_stale_token_needs_an_earlier_fault(pair):
@@ -256,7 +256,7 @@ def test_events_on_a_destroyed_object(card):
     event = pair.fault()
     assert getattr(event, "mkey", getattr(event, "r_key", 0)) == pair.keys[1]
     pair.resume(event, error=1)
-    assert hits(pair) == [1, 1] and conserved(pair)["invented_open"] == 1 and pair.card.findings() == []
+    assert hits(pair) == [1, 1] and conserved(pair)["injected_open"] == 1 and pair.card.findings() == []
 
 
 def test_reset_drops_delayed_events(pair):

@@ -43,7 +43,7 @@ def test_only_a_private_machine_without_a_terminal_is_recorded():
         {"shared": False},
         {"shared": True},
         {"shared": False, "terminal": True},
-        {"shared": False, "shape": Shape(clock="paced")},
+        {"shared": False, "shape": Shape(clock="icount")},
         {"shared": False, "shape": Shape(clock="real")},
     )
     recorded = [any("rr=record" in word for word in line(**kind)) for kind in kinds]

@@ -49,8 +49,8 @@ def test_a_work_of_a_destroyed_queue_need_not_resume():
     allowed = {"resumed": 3, "dropped": 1}
     assert problems(allowed, {"resumes": 4}) == []
     assert problems({"resumed": 2, "dropped": 1}, {"resumes": 3}) != []
-    invented = {"events": 6, "invented": 1, "invented_open": 1}
-    assert problems(invented, {"events": 6, "works": 6}) == []
+    injected = {"events": 6, "injected": 1, "injected_open": 1}
+    assert problems(injected, {"events": 6, "works": 6}) == []
 
 
 def test_a_stage_that_is_not_traced_is_not_compared():

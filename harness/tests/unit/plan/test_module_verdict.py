@@ -87,8 +87,8 @@ CAPS = {
 } | {"verbs": "explicit", "verbs.rc": "send recv", "verbs.ud": "send"}
 RULES = (Outcome("absent-page", 3, 3), Outcome("drawn-events", 3, 3))
 OWN = ModuleReport({"events": 5, "resumes": 4, "resumes_refused": 1}, CAPS, {"status.5": 1}, 5, 2)
-COUNTERS = {"faults.events": 5, "faults.resumed": 2, "faults.invented": 2}
-COUNTERS |= {"faults.invented_resumed": 2, "faults.unknown_resumes": 1}
+COUNTERS = {"faults.events": 5, "faults.resumed": 2, "faults.injected": 2}
+COUNTERS |= {"faults.injected_resumed": 2, "faults.unknown_resumes": 1}
 
 
 def _check(report=OWN, counters=COUNTERS, mode="own", expected=(), refused="", firmware=WORDS, paging=True):

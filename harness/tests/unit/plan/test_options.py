@@ -48,7 +48,7 @@ def test_both_faces_have_the_same_options_with_the_same_help_and_meaning(run_par
 
 
 ARGV = [
-    *("--kernel=7.3", "--kernel=6.1", "--device=soft-roce", "--time=real", "--paced", "--twice", "--cut=2"),
+    *("--kernel=7.3", "--kernel=6.1", "--device=soft-roce", "--time=real", "--icount", "--twice", "--cut=2"),
     *("--seeds=3", "--ruled-once", "--payload=p", "--blocks=mlx5_ib", "--no-skip", "--cache=c", "--image=i"),
     *("--cache-limit=5368709120", "--mirror=m", "--vm-images=v", "--resume=r"),
 ]
@@ -68,8 +68,8 @@ def test_options_of_run_reach_pytest_with_their_values(run_parser, pytest_parser
 
 def test_a_value_of_no_option_is_refused():
     """Mutation: drop it in silence."""
-    with pytest.raises(KeyError, match="no option paced_time"):
-        RunRequest([], Path("r"), values={"paced_time": True}).arguments()
+    with pytest.raises(KeyError, match="no option icount_time"):
+        RunRequest([], Path("r"), values={"icount_time": True}).arguments()
 
 
 def test_a_size_is_checked_when_it_is_typed(run_parser, capsys):

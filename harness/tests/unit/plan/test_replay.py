@@ -111,7 +111,7 @@ def test_two_plans_of_one_name_are_refused(tmp_path):
         (tmp_path / folder / "x.toml").write_text(PLAN.format(title=title))
         names.append(str(tmp_path / folder / "x.toml"))
     settings = {"resume": None, "results": tmp_path / "r", "time": "", "image": "x", "payload": None}
-    option = SimpleNamespace(**settings, paced=False, twice=False, no_skip=False)
+    option = SimpleNamespace(**settings, icount=False, twice=False, no_skip=False)
     with pytest.raises(pytest.UsageError, match="two plans are called x"):
         open_results(SimpleNamespace(option=option, args=names))
     assert open_results(SimpleNamespace(option=option, args=names[:1] * 2)).directory == tmp_path / "r"

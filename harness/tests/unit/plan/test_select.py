@@ -48,7 +48,7 @@ def test_a_case_with_rules_of_the_card_may_run_once():
         "kernel": ["7.3"],
         "device": ["connectx-5"],
         "time": None,
-        "paced": False,
+        "icount": False,
         "cut": 1,
         "seeds": 4,
     }
@@ -66,7 +66,7 @@ def test_cases_on_a_tree_are_called_by_its_release(monkeypatch):
         "kernel": ["/linux"],
         "device": ["soft-roce"],
         "time": None,
-        "paced": False,
+        "icount": False,
         "cut": 2,
         "seeds": 0,
     }

@@ -137,11 +137,11 @@ def test_expected_findings_counters_and_log_lines_must_occur():
     assert _judge(Expect(may_find=("bad-resume",))) == []
     assert (
         _judge(
-            Expect(card={"faults.invented": 2}), device_report=DeviceReport(counters={"faults.invented": 2})
+            Expect(card={"faults.injected": 2}), device_report=DeviceReport(counters={"faults.injected": 2})
         )
         == []
     )
-    assert _judge(Expect(card={"faults.invented": 2})) == ["count"]
+    assert _judge(Expect(card={"faults.injected": 2})) == ["count"]
     for grown, reasons in ((8, []), (9, ["count"])):
         device_report = DeviceReport(counters={"process.rss_growth_kib": grown})
         assert _judge(Expect(card_max={"process.rss_growth_kib": 8}), device_report=device_report) == reasons
