@@ -20,7 +20,7 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 CHECK_MIRROR = "check the network, or --mirror URL"
 LISTS_MAX_AGE_S = 7 * 24 * 3600
 
-# Suite, whether it comes from the security archive, and what it is used for.
+# Suite, whether it comes from the security archive, and its use.
 SUITES = (
     ("bookworm", False),  # 6.1
     ("bookworm-security", True),

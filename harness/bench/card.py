@@ -154,7 +154,7 @@ def _serve(connection: socket.socket, layouts: Layouts, model: str) -> None:
 class CardTimes(Measurement):
     """Medians of `restores` restores and 5 loads; `commands` of `summary`, `accesses` of `access_times`.
 
-    `restore_to_verbs_s` is from the start of the restore until the agent has opened the verbs device and asked
+    `restore_to_verbs_s` is from the start of the restore until the agent has opened the verbs device and queried
     for its capabilities; `restore_parts_s` are its parts. `repeats` has, by operation and clock, the guest's times of
     its rounds after each of REPEATS restores, and which of them were all equal.
     """

@@ -20,7 +20,7 @@ from harness.plan.session import Session
 
 @dataclass(frozen=True)
 class BuiltModules:
-    """Modules by their path on a payload disk, the compiler, and by module its line table (if asked for)."""
+    """Modules by their path on a payload disk, the compiler, and by module its line table (if requested)."""
 
     files: Mapping[str, Path]
     compiler: str

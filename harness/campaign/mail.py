@@ -15,7 +15,7 @@ from harness.campaign.metrics import SEED, Metric
 from harness.campaign.no_difference import needs_bands, pick, summary
 from harness.campaign.outcomes import IMPROVEMENT, INCONCLUSIVE, NO_DIFFERENCE, REGRESSION, Difference
 from harness.campaign.regress import RegressResult
-from harness.results.wording import clean, one_line
+from harness.results.text import clean, one_line
 
 WIDTH = 71
 """Columns of a line at most; a letter may take two."""

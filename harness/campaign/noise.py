@@ -56,7 +56,7 @@ class Bands:
 
 @dataclass(frozen=True)
 class Confirmed:
-    """A comparison whose differences of metrics are confirmed; `dismissed` says what was not, a line each."""
+    """A comparison whose differences of metrics are confirmed; `dismissed` lists the others, a line each."""
 
     comparison: Comparison
     dismissed: tuple[str, ...]

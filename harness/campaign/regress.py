@@ -259,7 +259,7 @@ def _narrow(
     stock = coverage.measure(session, first, sides.kernel, sides.baseline.tree, sides.parts, "reach")
     names = coverage.plans_executing(stock, lines.old)
     chosen = [path for path in plans if path.stem in names]
-    # No line table says what executes a macro or a structure of a header.
+    # No line table has the users of a macro or a structure of a header.
     unsure = any(
         not coverage.plans_executing(stock, {path: lines.old[path]}) for path in lines.old if not own(path)
     )

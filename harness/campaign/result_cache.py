@@ -76,7 +76,7 @@ class ModuleRun:
             harness_code(),
             # Runs in real time are compared with runs of the same hours only.
             str(request.results.resolve()) if request.effect else "",
-            # Cases are named after the series that was asked for, whichever kernel it is now.
+            # Cases are named after the requested series, whichever kernel that resolves to now.
             [
                 request.kernel,
                 request.seeds,

@@ -25,7 +25,7 @@ from harness.campaign.question import SIDES
 from harness.campaign.regress import RegressResult
 from harness.results.html import page
 from harness.results.svg import mirrored, strips
-from harness.results.wording import VERDICT_ORDER, common_environment, duration
+from harness.results.text import VERDICT_ORDER, common_environment, duration
 from harness.values.histogram import Histogram
 from harness.values.record import Record
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MIN_RUNS = 8
-"""Runs of a case on each side below which a rank test says nothing."""
+"""Runs of a case on each side below which a rank test is inconclusive."""
 
 CONFIDENCE = 0.95
 POWER = 0.9

@@ -21,7 +21,7 @@ _EXIT = (
 )
 _ENVIRONMENT = (
     ("ODP_HARNESS_CACHE", "The folder of the cache. Default: ~/.cache/odp-harness"),
-    ("ODP_FULL", "If set to 1, plans run as long as their table [full] says."),
+    ("ODP_FULL", "If set to 1, plans run as long as their table [full] specifies."),
 )
 _FILES = (
     ("odp-results/TIME/", "The results of a run: report.html, records, JUnit, KTAP and KCIDB files."),
@@ -33,7 +33,7 @@ _EXAMPLES = (
     ("odp-harness run --kernel ~/linux --device connectx-5", "Run them on a kernel tree of your own."),
     (
         "odp-harness regress --patch fix.diff --kernel 7.3 --mail",
-        "Print a mail that says if a patch regresses.",
+        "Print a mail with the verdict on a patch.",
     ),
     ('eval "$(odp-harness completion bash)"', "Complete verbs and options in this shell."),
 )

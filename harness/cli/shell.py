@@ -48,7 +48,7 @@ def act(arguments: argparse.Namespace) -> int:
             reply = lend(session, kernel, snapshot, request, typed, show)
         finally:
             if terminal is not None:
-                # QEMU makes the terminal raw and is killed, not asked to end.
+                # QEMU makes the terminal raw and is killed, not shut down.
                 termios.tcsetattr(sys.stdin, termios.TCSADRAIN, terminal)
     return agent.checked(reply).exit_status
 

@@ -26,7 +26,7 @@ from harness.plan.tracing import here, in_machine
 from harness.results.exports import EXPORTS, export_of
 from harness.results.latency import cost, of_faults, rows, seen_together
 from harness.results.record import write_atomically
-from harness.results.wording import duration, one_line
+from harness.results.text import duration, one_line
 from harness.values import codec
 from harness.values.answer import Reply, Trace
 from harness.values.case import Watch

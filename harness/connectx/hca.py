@@ -1,4 +1,4 @@
-"""The HCA behind the registers: builds the parts of a card and gives each what it needs."""
+"""The HCA behind the registers: builds the parts of a card and connects them."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Every device has the same few verbs, so that no other module needs to know which it is: `prepare` readies a machine
 for it, `around` is its life around a run, `AttachedDevice.plug` puts it into a machine, `AttachedDevice.report`
-returns what it saw.
+returns its report.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The process of an emulated card: start it, plug it into a machine, collect what it found, end it."""
+"""The process of an emulated card: start it, plug it into a machine, collect its report, end it."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ _FIRMWARE_WORDS = {"receive": "recv", "srq_receive": "srq_recv"}
 class Traits:
     """Facts about one device: its default clock, whether it is plugged into a restored machine, and the needs it meets.
 
-    A software device may meet `odp.*` needs on some kernels only; its machine is asked again before a case runs.
+    A software device may meet `odp.*` needs on some kernels only; its machine is queried again before a case runs.
     """
 
     name: str

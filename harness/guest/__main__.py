@@ -105,7 +105,7 @@ class Agent:
         return Reply(request.number, True, facts=target.capabilities())
 
     def execute(self, request: Request) -> Reply:
-        """Run a program, on the request's device if it has one; report what it prints as it comes."""
+        """Run a program, on the request's device if it has one; report its output as it comes."""
         problem = self._missing(request)
         if problem:
             log = subprocess.run(("dmesg",), stdout=subprocess.PIPE, check=False).stdout[-LOG_BYTES:]

@@ -58,7 +58,7 @@ def _status_field(name: str) -> int:
 
 
 def _pinned_pages() -> int:
-    # Each CPU keeps what it counted for up to a second; without this, pages unpinned on another CPU are leaks.
+    # Each CPU keeps its counts for up to a second; without this, pages unpinned on another CPU are leaks.
     # Ref: Linux 7.3 mm/vmstat.c, vmstat_refresh
     if _REFRESH.exists():
         _read(_REFRESH)

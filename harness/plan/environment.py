@@ -13,7 +13,7 @@ from harness.plan.checkout import version
 from harness.plan.plan import Planned
 
 PAYLOAD = "machine.payload"
-"""Names of modules that replace the kernel's own: as the machine reports, or was to be given."""
+"""Names of modules that replace the kernel's own: as the machine reports or, without one, as requested."""
 
 
 def begun(kernel: Kernel, planned: Planned, files: Mapping[str, Path]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Check the kernel module's report: what it counted, and the capability pages that it read.
+"""Check the kernel module's report: its counters, and the capability pages that it read.
 
 Module, driver and card see the same page faults from three places, so their counts must agree; so must the
 capability pages that the module reads and those that firmware and verbs state.
@@ -69,7 +69,7 @@ def _counters(
     }
     for name, count in pairs.get(use.mode, ()):
         if name not in expected and stats.get(name, 0) != count:
-            yield f"{name}: {stats.get(name, 0)}, the card says {count}"
+            yield f"{name}: {stats.get(name, 0)}, the card reports {count}"
     for name in ZERO:
         if name not in expected and stats.get(name, 0):
             yield f"{name}: {stats[name]}"

@@ -156,7 +156,7 @@ class Options:
 class Logs:
     """The logs of a case: the machine's console, and a card's conversation (gzip; empty if none).
 
-    `blocks` are the executed instructions of the modules that were asked for (plan/block_coverage.py).
+    `blocks` are the executed instructions of the requested modules (plan/block_coverage.py).
     """
 
     console: str = ""

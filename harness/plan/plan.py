@@ -1,4 +1,4 @@
-"""A plan: what it needs, what varies, the workload, how pages become absent, what is expected."""
+"""A plan: needs, matrix, workload, page-loss method, expectations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from harness.values.rule import Rule
 __all__ = ["FULL", "Expect", "Known", "Plan", "Planned", "load"]
 
 FULL = "ODP_FULL"
-"""The environment variable that makes plans as long as their table [full] says, on the last of their kernels."""
+"""The environment variable that applies the table [full] of each plan, on the last of their kernels."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ RESULTS = pytest.StashKey[RunStore]()
 
 
 class CaseFailed(Exception):
-    """A case whose verdict is fail or error; the record says why."""
+    """A case whose verdict is fail or error; the record has the reasons."""
 
     def __init__(self, record: Record, path: Path) -> None:
         super().__init__(record.case.id)

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from harness.results.latency import cost, longest_stages, rows
 from harness.results.record import Run, count
 from harness.results.svg import SERIES, latency_picture
-from harness.results.wording import (
+from harness.results.text import (
     FINDINGS_LISTED,
     VERDICT_ORDER,
     VERDICT_PLURALS,

@@ -8,7 +8,7 @@ from typing import Any
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 
 from harness.results.record import Run
-from harness.results.wording import (
+from harness.results.text import (
     by_plan,
     clean,
     common_environment,

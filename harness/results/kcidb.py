@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import Any
 
 from harness.results.record import Run
-from harness.results.wording import clean, one_line, why
+from harness.results.text import clean, one_line, why
 from harness.values.record import Record
 
 MAJOR, MINOR = 5, 3

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from harness.results.record import Run, count
-from harness.results.wording import (
+from harness.results.text import (
     by_plan,
     clean,
     common_environment,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from harness.results.wording import duration
+from harness.results.text import duration
 from harness.values.answer import Trace
 from harness.values.histogram import Histogram, of_values
 

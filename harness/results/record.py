@@ -119,7 +119,7 @@ class RunStore:
             if index.about.get(name) != value:
                 raise UsageError(
                     f"{directory} is of other {name}: {index.about.get(name, 'unknown')}, now {value}",
-                    hint="continue with what it was started with, or name another directory with --results",
+                    hint="continue it with its original options, or name another directory with --results",
                 )
         done = []
         with _disk(directory):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from markupsafe import Markup, escape
 
-from harness.results.wording import duration, one_line
+from harness.results.text import duration, one_line
 from harness.values.histogram import Histogram, bucket_of
 
 SERIES = 6

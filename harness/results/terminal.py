@@ -23,7 +23,7 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from harness.results.record import Run, count
-from harness.results.wording import (
+from harness.results.text import (
     VERDICT_ORDER,
     VERDICT_PLURALS,
     common_environment,

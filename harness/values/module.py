@@ -1,4 +1,4 @@
-"""The kernel module mlx5_odp_test in a case: how it is used, and what it reports.
+"""The kernel module mlx5_odp_test in a case: its use and its report.
 
 Ref: kmod/uapi/mlx5_odp_test.h for modes, actions and selectors.
 """

@@ -29,7 +29,7 @@ class Reason:
 
 @dataclass(frozen=True)
 class Finding:
-    """A protocol violation by the driver, or in what it sent to the wire."""
+    """A protocol violation by the driver, or in its packets."""
 
     kind: str
     subject: str

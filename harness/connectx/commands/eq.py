@@ -59,7 +59,7 @@ class EqCommands(Commands):
     def _mask(request: View) -> int:
         """Return the event bitmask, a bit per type: of its four words the last holds the lowest types.
 
-        Linux 6.1 has two words less, so the header is asked. Ref: Linux 7.2 core/eq.c create_map_eq.
+        Linux 6.1 has two words less: the length is the header's. Ref: Linux 7.2 core/eq.c create_map_eq.
         """
         words = request.bytes("event_bitmask")
         parts = [int.from_bytes(words[i : i + 8], "big") for i in range(0, len(words), 8)]

@@ -219,7 +219,7 @@ class Clocked(Protocol):
 
 @runtime_checkable
 class Acting(Protocol):
-    """A device that says whether its last tick did anything: its counters are not in memory."""
+    """A device whose `acted` is true if its last tick did something: its counters are not in memory."""
 
     acted: bool
 

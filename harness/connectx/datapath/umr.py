@@ -90,7 +90,7 @@ class Umr:
         self._apply(qp, control.general_id, umr, segment, listed)
 
     def _override(self, qp: QueuePair, number: int, umr: UmrControl, listed: bytes) -> None:
-        """Delay or fail the UMR where a rule says so."""
+        """Delay or fail the UMR where a rule decides so."""
         key: Key | None = self._device.objects.table("mkey").get(number >> 8)
         override = self._rules.umr(qp, key, umr, listed)
         if override is None:

@@ -234,7 +234,7 @@ class Faults:
         self._on_resume(fault.operation, fault.side if error else None)
 
     def _resume_injected(self, key: int, error: bool) -> None:
-        """Count the resume of an injected event; refuse it where the rule says so."""
+        """Count the resume of an injected event; refuse it where the rule demands it."""
         armed, refuse = self._injected[key].pop(0)
         if not self._injected[key]:
             del self._injected[key]

@@ -28,7 +28,7 @@ DECISIONS: dict[str, Callable[..., Any]] = {}
 
 
 def decides(kind: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Mark a method as the decision of rules of that kind. It gets the armed rule and what it acts on."""
+    """Mark a method as the decision of rules of that kind. It takes the armed rule and its object."""
 
     def mark(method: Callable[..., Any]) -> Callable[..., Any]:
         DECISIONS[kind] = method

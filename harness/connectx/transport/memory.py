@@ -73,7 +73,7 @@ def map_file(descriptor: int, offset: int, size: int, writable: bool) -> memoryv
 class Memory:
     """Guest memory by DMA address.
 
-    A view is good until the access (one BAR access, one tick) that asked for it ends: QEMU maps and unmaps
+    A view is good until the access (one BAR access, one tick) that requested it ends: QEMU maps and unmaps
     between accesses, and the conversation log looks at views when the access is over. A view kept longer
     stays safe to touch (it holds its mapping alive) but may be memory the guest no longer grants.
     """

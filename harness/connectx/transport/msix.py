@@ -4,7 +4,7 @@ QEMU 11.1 aborts when a vfio-user device with MSI-X is unplugged: it takes the p
 that has released it (memory_region_del_subregion, "subregion->container == mr"). A device in which QEMU
 finds no MSI-X capability is unplugged cleanly. So `pci.ConfigSpace` calls the capability vendor specific until
 the first reset, which comes after QEMU has looked and before the guest does; the guest finds MSI-X, programs
-this table, and an interrupt is what it is on the bus: a write of the vector's data to its address.
+this table, and an interrupt is sent as on the bus: a write of the vector's data to its address.
 """
 
 from __future__ import annotations

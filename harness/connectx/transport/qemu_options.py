@@ -29,7 +29,7 @@ def device(socket: Path | str, bus: str = ROOT_PORT, posted: bool = True) -> dic
 def root_port() -> list[str]:
     """Return a root port for a card, cold or hot plugged.
 
-    The reserve leaves room for its 64-bit BAR: without it the guest finds none and the driver says "Missing
+    The reserve leaves room for its 64-bit BAR: without it the guest finds none and the driver logs "Missing
     registers BAR".
     """
     return ["-device", f"pcie-root-port,id={ROOT_PORT},chassis=63,pref64-reserve=128M"]

@@ -1,4 +1,4 @@
-"""System calls on given addresses, which Python does not offer. errno becomes OSError."""
+"""System calls on addresses, which Python does not offer. errno becomes OSError."""
 
 from __future__ import annotations
 

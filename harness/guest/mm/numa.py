@@ -10,7 +10,7 @@ NODES = (0, 1)
 
 
 def move(pages: Sequence[int]) -> None:
-    """Move pages, given by their addresses, to the node where the first of them is not; OSError if one stays."""
+    """Move the pages at these addresses to the node where the first of them is not; OSError if one stays."""
     source = libc.move_pages(pages[:1], None)[0]
     if source not in NODES:
         raise OSError(-source, f"page {pages[0]:#x} is on no node")

@@ -1,7 +1,7 @@
 """Page-loss methods: ways to make pages absent before each round, and their effect on the page-state model.
 
 Each `Method` has two functions of the same shape, one for real memory and one for its model. A new method is one more
-entry of METHODS; `refusal` says which workloads it makes sense for.
+entry of METHODS; `refusal` rejects workloads that it makes no sense for.
 """
 
 from __future__ import annotations

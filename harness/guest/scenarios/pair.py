@@ -40,7 +40,7 @@ class Pair:
             self.registrations.append(self.register(memory, memory.region.odp))
 
     def register(self, memory: Memory, odp: bool) -> registrations.Registration:
-        """Register a memory as its region says, with on-demand paging or without."""
+        """Register a memory as its region specifies, with on-demand paging or without."""
         connection = self.connection
         return registrations.register_region(
             connection.context.cmd_fd, connection.pd.handle, memory.region, memory.start, ACCESS_ALL, odp

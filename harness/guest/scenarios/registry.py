@@ -4,7 +4,7 @@
     def kill(case: Case) -> List[int]:
         ...
 
-The sentence that says what a scenario does stands in `values.case.OPERATIONS`, for plans and docs to use as well.
+The sentence on each scenario is in `values.case.OPERATIONS`, for plans and docs to use as well.
 """
 
 from __future__ import annotations

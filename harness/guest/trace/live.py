@@ -40,7 +40,7 @@ class Watched(NamedTuple):
 
 
 def driver_of(name: str) -> stages.Driver:
-    """Return the driver to trace: by name, or the only one that is loaded. Unsupported says which module to load."""
+    """Return the driver to trace: by name, or the only one that is loaded. Unsupported names the module to load."""
     loaded = [d for d in stages.DRIVERS.values() if (_MODULES / d.module).exists()]
     chosen = [d for d in loaded if name in ("", d.name)]
     if not chosen:
@@ -80,7 +80,7 @@ def run(
 ) -> Watched:
     """Trace while the command runs (or for the given time, or until a signal), and `report` at intervals.
 
-    A tracer passed in is used and stays attached. Unsupported says why tracing is impossible.
+    A tracer passed in is used and stays attached. Unsupported if tracing is impossible.
     """
     own: Optional[Tracer] = None
     if tracer is None:

@@ -17,7 +17,7 @@ class Stage(NamedTuple):
     `shape` says how the probe is attached: SPAN to a call and its return; EXIT to the return only, by
     trampoline, which counts inside of an interrupt what a kprobe would miss there; QUEUE from the moment that
     a work of this function is queued to its start; INTERRUPT from the call, inside of an interrupt, to the
-    queueing of each work that it queues. `key` says in words how its calls are joined to others. A stage that is
+    queueing of each work that it queues. `key` describes how its calls are joined to others. A stage that is
     `sided` has an address, and so a region. A trampoline is compiled for a function of `module`, before that is
     loaded.
     """

@@ -110,8 +110,8 @@ def test_equal_counters_are_no_problem():
     ("report", "problem"),
     [
         (None, "no report"),
-        (replace(OWN, stats={**OWN.stats, "events": 4}), "events: 4, the card says 5"),
-        (replace(OWN, stats={**OWN.stats, "resumes": 5}), "resumes: 5, the card says 4"),
+        (replace(OWN, stats={**OWN.stats, "events": 4}), "events: 4, the card reports 5"),
+        (replace(OWN, stats={**OWN.stats, "resumes": 5}), "resumes: 5, the card reports 4"),
         (replace(OWN, stats={**OWN.stats, "overruns": 3}), "overruns: 3"),
         (replace(OWN, drawn=1), "1 right, the card sent 2"),
         (replace(OWN, difference="event 3: va"), "not what the card raised: event 3"),

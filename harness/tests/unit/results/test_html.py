@@ -9,7 +9,7 @@ import pytest
 
 from harness.results import html
 from harness.results.svg import SERIES
-from harness.results.wording import common_environment
+from harness.results.text import common_environment
 from harness.tests.unit.results.sample import ENVIRONMENT, HOSTILE, hostile, mixed, record, stored
 from harness.values.answer import Expectation
 from harness.values.histogram import Histogram

@@ -7,7 +7,7 @@ import kcidb_io
 import pytest
 
 from harness.results import kcidb
-from harness.results.wording import clean
+from harness.results.text import clean
 from harness.tests.unit.results import sample
 from harness.values.record import VERDICTS
 

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from harness.results import junit, ktap
-from harness.results.wording import clean, duration, one_line, tally, why
+from harness.results.text import clean, duration, one_line, tally, why
 from harness.tests.unit.results.sample import HOSTILE, hostile, mixed, record, stored
 
 RESULT = re.compile(r"( *)(ok|not ok) (\d+) ([^#]*?)(?: # (.*))?")

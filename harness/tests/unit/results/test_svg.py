@@ -10,7 +10,7 @@ import pytest
 
 from harness.results import svg
 from harness.results.svg import SERIES, latency_picture
-from harness.results.wording import one_line
+from harness.results.text import one_line
 from harness.tests.unit.results.sample import HOSTILE, histogram
 from harness.values.histogram import Histogram
 
