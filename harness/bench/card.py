@@ -264,7 +264,8 @@ def _repeats(session: Session, series: str, kernel: Kernel, device: Device) -> t
     conversation = b""
     for clock, operation in itertools.product(("exact", "icount"), ("write", "objects")):
         snapshot = dataclasses.replace(exact, shape=dataclasses.replace(exact.shape, clock=clock))
-        case = Case("bench-card", device.name, Workload(operation, ROUNDS, region, region))
+        work = Workload(operation, ROUNDS, region, region)
+        case = Case("bench-card", device.name, work, scheme=device.scheme(kernel))
         request = Request(CASE, "case", device.name, case)
         answers = []
         for number in range(REPEATS):

@@ -43,9 +43,9 @@ class KmodTimes(Measurement):
 
 
 def measure(session: Session, series: str, model: str, rounds: int = 200) -> KmodTimes:
-    """Run three machines. `rounds` are writes that fault twice each."""
+    """Run three machines. `rounds` are writes that fault twice each; no more bursts than that are sent."""
     handler, release = _run(session, _planned(series, model, HANDLER, rounds, "real"))
-    burst = _planned(series, model, EVENTS, BURSTS, "real")
+    burst = _planned(series, model, EVENTS, min(BURSTS, rounds), "real")
     rules = tuple(_in_bursts(burst.case.rules))
     use = burst.case.module
     assert use is not None
