@@ -1,4 +1,4 @@
-"""Run commands on the host.
+"""Run commands on the host of the harness.
 
 Children die with the harness: each has a parent-death signal, by setpriv(1), and a session of its own, and is in the
 run's ledger before a signal can interrupt us.
@@ -134,6 +134,8 @@ PACKAGES = {
     "setpriv": "util-linux",
     "fallocate": "util-linux",
     "unshare": "util-linux",
+    "ssh": "openssh-client",
+    "ssh-keygen": "openssh-client",
     "newuidmap": "uidmap",
     "newgidmap": "uidmap",
     "patch": "patch",
