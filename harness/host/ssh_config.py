@@ -20,7 +20,12 @@ RESOLVE_TIMEOUT_S = 20
 USER_CONFIG = Path("~/.ssh/config")
 SYSTEM_CONFIG = Path("/etc/ssh/ssh_config")
 _DEFAULT_KEYS = ("~/.ssh/id_rsa", "~/.ssh/id_ecdsa", "~/.ssh/id_ed25519")
-_DEFAULT_KNOWN = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2", "/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
+_DEFAULT_KNOWN = (
+    "~/.ssh/known_hosts",
+    "~/.ssh/known_hosts2",
+    "/etc/ssh/ssh_known_hosts",
+    "/etc/ssh/ssh_known_hosts2",
+)
 _UNREADABLE = re.compile(r"^\s*(include|match)\b", re.I | re.M)
 _URI = re.compile(r"^(?:ssh://)?(?:(?P<user>[^@/]+)@)?(?P<host>\[[^\]]+\]|[^:/@]+)(?::(?P<port>\d+))?/?$")
 
@@ -90,7 +95,9 @@ def _chain(jumps: Sequence[str], config: Path | None, depth: int) -> tuple[Targe
 
 
 def _target(name: str, words: Mapping[str, Sequence[str]], jumps: tuple[Target, ...]) -> Target:
-    known = [path for key in ("userknownhostsfile", "globalknownhostsfile") for path in _split(words.get(key, ()))]
+    known = [
+        path for key in ("userknownhostsfile", "globalknownhostsfile") for path in _split(words.get(key, ()))
+    ]
     timeout = _first(words, "connecttimeout", "none")
     try:
         port = int(_first(words, "port", "22"))
@@ -133,10 +140,16 @@ def _by_openssh(host: str, user: str | None, port: str | None, config: Path | No
         argv += [option, str(value)] if value else []
     try:
         result = subprocess.run(
-            [*argv, "--", host], capture_output=True, text=True, timeout=RESOLVE_TIMEOUT_S, stdin=subprocess.DEVNULL
+            [*argv, "--", host],
+            capture_output=True,
+            text=True,
+            timeout=RESOLVE_TIMEOUT_S,
+            stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired as error:
-        raise SetupError(f"ssh -G {host}: no answer in {RESOLVE_TIMEOUT_S} s", hint="a Match exec that hangs?") from error
+        raise SetupError(
+            f"ssh -G {host}: no answer in {RESOLVE_TIMEOUT_S} s", hint="a Match exec that hangs?"
+        ) from error
     if result.returncode:
         raise SetupError(
             f"ssh's configuration for {host} cannot be read", result.stderr.splitlines(), f"ssh -G {host}"

@@ -105,7 +105,9 @@ class Connection:
             problem = "no answer in time" if self.alive else "connection lost"
         error = self.transport.get_exception()
         return SetupError(
-            f"{self.target}: {problem}", [f"while: {doing}", *([str(error)] if error else [])], "is the host up?"
+            f"{self.target}: {problem}",
+            [f"while: {doing}", *([str(error)] if error else [])],
+            "is the host up?",
         )
 
     def channel(self, deadline: Deadline, doing: str) -> paramiko.Channel:
@@ -115,7 +117,9 @@ class Connection:
             return self.transport.open_channel("session", timeout=limit_s)
         except paramiko.ChannelException as error:
             raise SetupError(
-                f"{self.target}: no further session", [f"while: {doing}", error.text], "MaxSessions in its sshd_config"
+                f"{self.target}: no further session",
+                [f"while: {doing}", error.text],
+                "MaxSessions in its sshd_config",
             ) from error
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise self.lost(doing) from error

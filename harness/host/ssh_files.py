@@ -108,7 +108,9 @@ def _sftp(host: SshHost, doing: str, deadline: Deadline) -> Iterator[paramiko.SF
         if not host.connection.alive:
             raise host.connection.lost(doing) from error
         raise SetupError(
-            f"{host.target}: no sftp there", [f"while: {doing}"], "Subsystem sftp internal-sftp in its sshd_config"
+            f"{host.target}: no sftp there",
+            [f"while: {doing}"],
+            "Subsystem sftp internal-sftp in its sshd_config",
         ) from error
     try:
         with closed_at(channel, deadline):

@@ -50,7 +50,7 @@ def known_keys(target: Target) -> list[KnownKey]:
 
 
 def algorithms(known: list[KnownKey], offered: tuple[str, ...]) -> tuple[str, ...]:
-    """Order host key algorithms: of the types that are known first, so that the server shows a key that we can check."""
+    """Order host key algorithms, types that are known first: the server is to show a key that we can check."""
     types = {key.kind for key in known if not key.marker}
     types |= set(_RSA) if "ssh-rsa" in types else set()
     return tuple(sorted(offered, key=lambda each: each not in types))
@@ -83,7 +83,9 @@ def check_host_key(target: Target, key: paramiko.PKey, known: list[KnownKey]) ->
             f"{compare}{remove}; {add}",
         )
     if any(each.marker == "@cert-authority" for each in known):
-        evidence.append("known_hosts has an authority for this host; host certificates cannot be checked here")
+        evidence.append(
+            "known_hosts has an authority for this host; host certificates cannot be checked here"
+        )
     raise HostKeyError(f"{target}: its host key is unknown", evidence, compare + add)
 
 

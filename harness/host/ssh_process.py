@@ -41,11 +41,10 @@ end_session() {
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 export PATH
 @SETTINGS@
-setsid sh -c 'exec "$@"' sh @COMMAND@ </dev/null 2>&1 3<&- &
+setsid sh -c 'echo "$0 begin $$"; exec "$@"' @MARK@ @COMMAND@ </dev/null 2>&1 3<&- &
 child=$!
 ( while read -r line <&3; do :; done; end_session $child ) >/dev/null &
 watcher=$!
-echo @MARK@ begin $child
 wait $child
 status=$?
 kill $watcher
@@ -130,7 +129,9 @@ class RemoteProcess:
                 pieces.append(output)
                 size += len(output)
                 if size > MAX_OUTPUT_BYTES:
-                    raise SetupError(f"{self.argv[0]}: more than {MAX_OUTPUT_BYTES >> 20} MiB of output", [self._doing])
+                    raise SetupError(
+                        f"{self.argv[0]}: more than {MAX_OUTPUT_BYTES >> 20} MiB of output", [self._doing]
+                    )
         except TimeoutError as error:
             raise CommandError(self._finished([*pieces, self._buffer], -1), str(error)) from None
         finally:

@@ -1,4 +1,4 @@
-"""An sshd of the test's own: on a loopback port, as the test's user, all its files in one folder."""
+"""An sshd of the test's own: on a loopback port, as the test's user, all its files and the home in one folder."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ ListenAddress 127.0.0.1
 HostKey {self.host_key}
 AuthorizedKeysFile {self.authorized}
 PidFile none
+SetEnv HOME={folder}
 StrictModes no
 PasswordAuthentication no
 KbdInteractiveAuthentication no
@@ -72,7 +73,9 @@ GlobalKnownHostsFile none
         """Start it and wait until it listens."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sshd(), "-D", "-e", "-f", str(self.folder / "sshd_config")], stderr=log, stdin=subprocess.DEVNULL
+                [sshd(), "-D", "-e", "-f", str(self.folder / "sshd_config")],
+                stderr=log,
+                stdin=subprocess.DEVNULL,
             )
         for _ in range(200):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
@@ -83,7 +86,10 @@ GlobalKnownHostsFile none
 
     def processes(self) -> list[int]:
         """Return its processes: itself and those of its connections, but not what users started."""
-        return [self.process.pid, *(pid for pid in below(self.process.pid) if name_of(pid).startswith("sshd"))]
+        return [
+            self.process.pid,
+            *(pid for pid in below(self.process.pid) if name_of(pid).startswith("sshd")),
+        ]
 
     def signal(self, number: int) -> None:
         """Send a signal to all its processes."""

@@ -70,6 +70,13 @@ def test_what_a_command_leaves_in_its_session_ends_with_it(host):
     assert ended(int(host.run(["sh", "-c", script], timeout_s=10).output))
 
 
+def test_what_the_login_shell_prints_is_no_output(server, host):
+    """Mutation: take all that comes before the end mark for output."""
+    (server.folder / ".bashrc").write_text("echo welcome; echo; exec 2>&1\n")
+    (server.folder / ".zshenv").write_text("echo welcome\n")
+    assert host.run(["echo", "x"]).output == "x\n"
+
+
 def test_lines_are_followed_as_they_come(host):
     """Mutation: hold a line back until the next one comes."""
     lines = host.follow(["sh", "-c", "echo $$; echo two; sleep 60"], timeout_s=10)
@@ -220,7 +227,9 @@ def test_an_upload_is_resumed_after_a_cut(server, connect, tmp_path, monkeypatch
     import paramiko
 
     whole = paramiko.SFTPFile.write
-    monkeypatch.setattr(paramiko.SFTPFile, "write", lambda self, data: (written.append(len(data)), whole(self, data)))
+    monkeypatch.setattr(
+        paramiko.SFTPFile, "write", lambda self, data: (written.append(len(data)), whole(self, data))
+    )
     server.start()
     connect(server).put(local, there)
     assert there.read_bytes() == content and not part.exists()

@@ -66,7 +66,9 @@ def test_an_authority_alone_is_no_known_key(server, connect):
 )
 def test_names_of_known_hosts(server, connect, monkeypatch, names, known, openssh):
     """Mutation: take a wildcard for a name; or forget the `!`."""
-    server.known.write_text(f"# comment\n{names.format(port=server.port)} {servers.public(server.host_key)}\n")
+    server.known.write_text(
+        f"# comment\n{names.format(port=server.port)} {servers.public(server.host_key)}\n"
+    )
     if not openssh:
         monkeypatch.setattr("harness.host.ssh_keys.shutil.which", lambda name: None)
     if known:
