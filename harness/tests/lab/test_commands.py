@@ -14,6 +14,7 @@ import pytest
 
 from harness.errors import SetupError
 from harness.host import CommandError
+from harness.host.ssh_connect import Limits
 from harness.tests.lab.server import alive, below, ended
 
 LATE_S = 1.5
@@ -54,7 +55,7 @@ def test_environment_folder_and_programs_of_root(host, tmp_path):
         host.run(["true"], cwd=str(tmp_path / "none"))
 
 
-@pytest.mark.parametrize("script", ["sleep 60", "while echo; do sleep 0.01; done"], ids=["silent", "chatty"])
+@pytest.mark.parametrize("script", ["sleep 60", "exec yes"], ids=["silent", "chatty"])
 def test_a_deadline_ends_the_command(host, script):
     """Mutation: limit each read only; or close the channel and leave the command there."""
     began = time.monotonic()
@@ -144,8 +145,9 @@ def test_a_server_frozen_before_a_call_ends_it_too(server, host, call, tmp_path)
         host.run(["true"], timeout_s=30) if call == "run" else host.put(server.config, tmp_path / "there")
 
 
-def test_a_deadline_shorter_than_the_silence_holds_too(server, host):
-    """Mutation: wait for the reply to `exec` until the silence is noticed."""
+def test_a_deadline_shorter_than_the_silence_holds_too(server, connect):
+    """Mutation: open the channel with paramiko's own limit, an hour."""
+    host = connect(server, limits=Limits(silence_s=30))
     server.signal(signal.SIGSTOP)
     began = time.monotonic()
     with pytest.raises(SetupError):

@@ -1,7 +1,9 @@
 """Connecting: who is let in, and whom we believe."""
 
 import os
+import socket
 import subprocess
+import threading
 import time
 
 import pytest
@@ -25,6 +27,7 @@ def test_an_unknown_key_is_refused_with_the_command_that_adds_it(server, connect
         connect(server)
     assert not server.known.exists()
     command = caught.value.hint.partition("then: ")[2]
+    assert f"'[127.0.0.1]:{server.port} ssh-ed25519 " in command
     subprocess.run(["sh", "-c", command], check=True)
     assert connect(server).run(["true"]).status == 0
 
@@ -182,13 +185,28 @@ def test_the_key_of_a_jump_host_is_checked(start, connect):
     assert "a jump host on the way" in str(caught.value)
 
 
-def test_a_host_that_never_speaks_ends_at_the_deadline(server, connect):
-    """Mutation: leave the handshake without a limit."""
-    server.process.send_signal(19)
-    began = time.monotonic()
-    with pytest.raises(SetupError, match=r"no connection \(handshake\)"):
-        connect(server, limits=Limits(banner_s=1, handshake_s=1))
-    assert time.monotonic() - began < 5
+@pytest.mark.parametrize("banner", [b"", b"SSH-2.0-none\r\n"], ids=["silent", "banner only"])
+def test_a_host_that_stops_in_the_handshake_ends_at_its_limit(server, connect, banner):
+    """Mutation: take the return of start_client, which returns at its time-out, for success."""
+    server.stop()
+    with socket.create_server(("127.0.0.1", server.port)) as listener:
+
+        def serve():
+            with listener.accept()[0] as connection:
+                connection.sendall(banner)
+                connection.recv(1 << 16)
+                closed.wait(20)
+
+        closed = threading.Event()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        began = time.monotonic()
+        with pytest.raises(SetupError, match=r"no connection \(handshake\)") as caught:
+            connect(server, limits=Limits(banner_s=1, handshake_s=1))
+        assert time.monotonic() - began < 5
+        assert "no end of the handshake in 1 s" in str(caught.value) or not banner
+        closed.set()
+        thread.join()
 
 
 def test_a_port_without_a_server_is_an_error(server, connect):
