@@ -19,6 +19,7 @@ MAX_JUMPS = 8
 RESOLVE_TIMEOUT_S = 20
 USER_CONFIG = Path("~/.ssh/config")
 SYSTEM_CONFIG = Path("/etc/ssh/ssh_config")
+SYSTEM_FOLDER = Path("/etc/ssh/ssh_config.d")
 _DEFAULT_KEYS = ("~/.ssh/id_rsa", "~/.ssh/id_ecdsa", "~/.ssh/id_ed25519")
 _DEFAULT_KNOWN = (
     "~/.ssh/known_hosts",
@@ -168,8 +169,9 @@ def _by_paramiko(host: str, user: str | None, port: str | None, config: Path | N
     parsed = paramiko.SSHConfig()
     for path in [config] if config else [USER_CONFIG.expanduser(), SYSTEM_CONFIG]:
         text = path.read_text(errors="replace") if path.is_file() else ""
-        # The distribution's own file includes a folder, which is most often empty.
-        found = _UNREADABLE.search(text) if path != SYSTEM_CONFIG else None
+        # Debian's own file includes a folder, which is empty there.
+        empty = path == SYSTEM_CONFIG and not any(SYSTEM_FOLDER.glob("*.conf"))
+        found = None if empty else _UNREADABLE.search(text)
         if found:
             raise SetupError(
                 f"{path} has {found[1].capitalize()}, which only OpenSSH's client can read",

@@ -182,7 +182,10 @@ class Connection:
         pause_s = self.limits.silence_s / 4
         while self.alive:
             # Refused by every server, which is an answer; None as well when the connection ended.
-            self.transport.global_request("keepalive@openssh.com", wait=True)
+            try:
+                self.transport.global_request("keepalive@openssh.com", wait=True)
+            except (paramiko.SSHException, OSError, EOFError):
+                return  # closed meanwhile
             if self.alive:
                 self._answered = time.monotonic()
             time.sleep(pause_s)

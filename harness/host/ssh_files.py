@@ -92,7 +92,7 @@ def _download(sftp: paramiko.SFTPClient, remote: str, file: BinaryIO) -> None:
 
 def _check_deadline(host: SshHost, doing: str, deadline: Deadline) -> None:
     if deadline.over and host.connection.alive:
-        raise SetupError(f"{host.target}: {doing} timed out after {deadline.seconds:.0f} s")
+        raise SetupError(f"{host.target}: {doing} timed out after {deadline.seconds:g} s")
 
 
 @contextlib.contextmanager

@@ -179,7 +179,7 @@ class RemoteProcess:
             raise self._connection.lost(self._doing) from error
 
     def _started(self, deadline: Deadline) -> int:
-        begin = re.compile(rb"(?:^|\n)%s begin (\d+)\n" % self._mark.encode())
+        begin = re.compile(rb"%s begin (\d+)\n" % self._mark.encode())
         while not (found := begin.search(self._buffer)):
             if not self._receive(deadline):
                 if not self._connection.alive:
@@ -205,7 +205,7 @@ class RemoteProcess:
                 raise self._connection.lost(self._doing)
             # A chatty command keeps no read waiting: its data counts no more than silence.
             if data != b"" and deadline.over:
-                raise TimeoutError(f"timed out after {deadline.seconds:.0f} s")
+                raise TimeoutError(f"timed out after {deadline.seconds:g} s")
             if data is not None:
                 self._buffer += data
                 return bool(data)

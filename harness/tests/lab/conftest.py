@@ -5,19 +5,32 @@ import shutil
 
 import pytest
 
+from harness.errors import SetupError
 from harness.host.ssh import SshHost
 from harness.host.ssh_connect import Limits
 from harness.tests.lab import server as servers
 
 
 @pytest.fixture(scope="session", autouse=True)
-def programs():
+def usable(tmp_path_factory):
     for name, found in (("openssh-server", servers.sshd()), ("openssh-client", shutil.which("ssh-keygen"))):
         if not found:
             pytest.skip(f"{name} is not installed")
     if os.geteuid() == 0:
         # Debian's service makes it at its start.
         servers.PRIVILEGE_SEPARATION.mkdir(mode=0o755, exist_ok=True)
+
+    folder = tmp_path_factory.mktemp("probe") / "lab"
+    server = servers.Server(folder)
+    try:
+        SshHost(server.name, config=server.config).close()
+    except SetupError:
+        # Without PAM, which only root can use, sshd refuses an account whose password begins with "!".
+        if "account is locked" in server.log.read_text():
+            pytest.skip("this user's account is locked, so sshd lets nobody in")
+        raise
+    finally:
+        server.stop()
 
 
 @pytest.fixture
