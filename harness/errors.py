@@ -3,7 +3,8 @@
     HarnessError
       UsageError       the user's input: plan, option, patch file             exit 2
       SetupError       we could not build, boot, fetch, connect               exit 3
-        CommandError   a program on the host failed (host.py)
+        CommandError   a program on a host failed (host/local.py)
+        HostKeyError   a host's key is unknown, changed or revoked (host/ssh_keys.py)
         UnknownName    a layout has no such field (wire/ifc.py)
         ShortBuffer    a field lies past the end of its buffer (wire/ifc.py)
       Unsupported      a stated need is missing here                          skip (failure with --no-skip)

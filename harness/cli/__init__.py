@@ -36,6 +36,8 @@ VERBS = {
     "kmod": "Build kmod/ (or a module of yours) with the compiler that built a kernel; load it into the host's kernel, "
     "or unload it. Then: odp-harness pagefault.",
     "pagefault": "Watch and resume page faults of the host's mlx5 cards (after `odp-harness kmod load`).",
+    "lab": "Check a lab host by ssh: what it has, which devices could run there, what to install. Plans do not run "
+    "there yet.",
     "doctor": "Check the host item by item, with a hint for each that does not work.",
     "cache": "Show the size of the cache by kind of entry, or prune it.",
     "shell": "Start a shell in a prepared machine, or run the script on stdin: its output and exit status.",

@@ -9,6 +9,7 @@ import pytest
 
 import harness.connectx.firmware
 import harness.host
+import harness.host.ssh_keys
 import harness.wire.ifc  # noqa: F401
 from harness import errors
 from harness.errors import HarnessError

@@ -1,4 +1,4 @@
-"""Run commands on the host.
+"""Run commands on the host of the harness.
 
 Children die with the harness: each has a parent-death signal, by setpriv(1), and a session of its own, and is in the
 run's ledger before a signal can interrupt us.
@@ -37,7 +37,9 @@ class CommandError(SetupError):
     """A command that failed, was killed or timed out; `finished` has the details."""
 
     def __init__(self, finished: Finished, problem: str, hint: str = "") -> None:
-        tail = finished.output.rstrip().splitlines()[-TAIL_LINES:]
+        # Of an output of many megabytes the end only is split.
+        end = "\n".join(finished.output.rstrip().rsplit("\n", TAIL_LINES)[-TAIL_LINES:])
+        tail = end.splitlines()[-TAIL_LINES:]
         super().__init__(f"{Path(finished.argv[0]).name}: {problem}", [" ".join(finished.argv), *tail], hint)
         self.finished = finished
 
@@ -134,6 +136,8 @@ PACKAGES = {
     "setpriv": "util-linux",
     "fallocate": "util-linux",
     "unshare": "util-linux",
+    "ssh": "openssh-client",
+    "ssh-keygen": "openssh-client",
     "newuidmap": "uidmap",
     "newgidmap": "uidmap",
     "patch": "patch",
