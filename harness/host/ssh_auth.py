@@ -10,7 +10,7 @@ import getpass
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import paramiko
@@ -47,13 +47,25 @@ class _Agent(AgentSSH):
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.settimeout(AGENT_TIMEOUT_S)
         connection.connect(path)
+        self._socket = connection
         self._connect(connection)  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        """End it; its keys sign no more."""
+        self._socket.close()
 
 
 def authenticate(transport: paramiko.Transport, target: Target, passphrases: Passphrases) -> None:
     """Try key after key; SetupError that says what was tried with what result."""
     tried: list[str] = []
-    for name, key in _keys(target, passphrases, tried):
+    with contextlib.ExitStack() as agents:
+        _try_all(transport, target, _keys(target, passphrases, tried, agents), tried)
+
+
+def _try_all(
+    transport: paramiko.Transport, target: Target, keys: Iterable[tuple[str, paramiko.PKey]], tried: list[str]
+) -> None:
+    for name, key in keys:
         try:
             further = transport.auth_publickey(target.user, key)
         except paramiko.BadAuthenticationType as error:
@@ -83,13 +95,15 @@ def authenticate(transport: paramiko.Transport, target: Target, passphrases: Pas
     )
 
 
-def _keys(target: Target, passphrases: Passphrases, tried: list[str]) -> Iterator[tuple[str, paramiko.PKey]]:
+def _keys(
+    target: Target, passphrases: Passphrases, tried: list[str], agents: contextlib.ExitStack
+) -> Iterator[tuple[str, paramiko.PKey]]:
     """Yield keys in the order of trying, named; problems with a key go to `tried`.
 
     The order is: the agent's keys that are also identity files, files without a passphrase, other keys of the agent
     (not with IdentitiesOnly), files with a passphrase.
     """
-    agent = _agent_keys(target, tried)
+    agent = _agent_keys(target, tried, agents)
     files = [path for path in target.identities if path.is_file()]
     blobs = {blob for path in target.identities for blob in _public_blobs(path)}
     blobs |= {blob for path in target.certificates for blob in _public_blobs(path)}
@@ -169,7 +183,9 @@ def _public_blobs(path: Path) -> list[bytes]:
     return found
 
 
-def _agent_keys(target: Target, tried: list[str]) -> tuple[paramiko.AgentKey, ...]:
+def _agent_keys(
+    target: Target, tried: list[str], agents: contextlib.ExitStack
+) -> tuple[paramiko.AgentKey, ...]:
     where = target.agent
     if where == "none":
         return ()
@@ -178,7 +194,9 @@ def _agent_keys(target: Target, tried: list[str]) -> tuple[paramiko.AgentKey, ..
     if not path:
         return ()
     try:
-        return _Agent(str(Path(path).expanduser())).get_keys()
+        agent = _Agent(str(Path(path).expanduser()))
+        agents.callback(agent.close)
+        return agent.get_keys()
     except (OSError, paramiko.SSHException) as error:
         tried.append(f"ssh-agent at {path}: {error}")
         return ()

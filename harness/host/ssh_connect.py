@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import paramiko
 
@@ -65,6 +66,21 @@ def closed_at(what: paramiko.Channel | Connection, deadline: Deadline) -> Iterat
         yield
     finally:
         timer.cancel()
+
+
+class _Carrier:
+    """A channel of a jump host as another transport's socket; paramiko's thread closes it when that host is gone."""
+
+    def __init__(self, channel: paramiko.Channel) -> None:
+        self._channel = channel
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._channel, name)
+
+    def close(self) -> None:
+        """Close it; the connection that it is part of may have ended before."""
+        with contextlib.suppress(paramiko.SSHException, OSError, EOFError):
+            self._channel.close()
 
 
 class Connection:
@@ -163,14 +179,13 @@ class Connection:
                 f"is sshd running there? ssh {self.target.name}",
             ) from error
 
-    def _carrier(self, hop: Target, deadline: Deadline) -> socket.socket | paramiko.Channel:
+    def _carrier(self, hop: Target, deadline: Deadline) -> Any:
         """Open what the hop's transport runs on: a channel of the hop before, or a socket."""
         limit_s = max(0.1, min(hop.connect_timeout_s, deadline.left))
         if self._transports:
             # The name is resolved by the jump host, from where it may be another one than from here.
-            return self._transports[-1].open_channel(
-                "direct-tcpip", (hop.hostname, hop.port), ("127.0.0.1", 0), timeout=limit_s
-            )
+            ends = ((hop.hostname, hop.port), ("127.0.0.1", 0))
+            return _Carrier(self._transports[-1].open_channel("direct-tcpip", *ends, timeout=limit_s))
         connection = socket.create_connection((hop.hostname, hop.port), timeout=limit_s)
         # A command on a connection takes 54 ms with Nagle's algorithm, 5 ms without.
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
