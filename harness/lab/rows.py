@@ -1,4 +1,4 @@
-"""The rows of `lab check`: name, command, how to judge, hint. Commands read, change nothing, and need no root.
+"""The rows of `lab check`: name, command, how to judge, hint. Commands only read, and need no root.
 
 A command's stderr is part of its output; it runs by sh(1) with LC_ALL=C and the sbin folders in PATH.
 """
